@@ -1,0 +1,51 @@
+"""The head contract: features in, outputs, losses and predictions out. Plain PyTorch; no Lightning, no data, no timm."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from torch import Tensor, nn
+
+from vitdet.config import Configurable
+from vitdet.structures import Features, Prediction, Target
+
+
+class Head(nn.Module, Configurable):
+    """Base of all heads.
+
+    A head is built as `SomeHead(in_channels, strides, num_classes, **options)`: channels and strides of the feature levels, finest first,
+    and the number of classes. It must accept images without any object, with the same autograd graph (add zero-weight terms), so that
+    DDP never waits for a missing gradient.
+    """
+
+    in_channels: Sequence[int]
+    strides: Sequence[float]
+    num_classes: int
+    loss_weights: dict[str, float]
+    """The weight of every term that `loss` returns; a term it does not name is an error, a term with weight 0 is only logged."""
+
+    def forward(self, features: Features, targets: list[Target] | None = None) -> Any:
+        """Outputs of whatever form `loss` and `predict` of the same head take. `targets` are given in training only."""
+        raise NotImplementedError
+
+    def loss(self, outputs: Any, targets: list[Target]) -> dict[str, Tensor]:
+        """The unweighted scalar loss terms, by name."""
+        raise NotImplementedError
+
+    def predict(self, outputs: Any, sizes: Sequence[tuple[int, int]]) -> list[Prediction]:
+        """One `Prediction` per image, in pixels of the original images, whose `(H, W)` are `sizes`."""
+        raise NotImplementedError
+
+    def metric(self, data: Any) -> Any:
+        """How the head is scored on a data module: a name that `vitdet.metrics.create_metric` knows, an object with `update`, `compute` and `reset`, or `None`."""
+        return None
+
+    def total(self, losses: dict[str, Tensor]) -> Tensor:
+        """The weighted sum of the loss terms.
+
+        Raises:
+            KeyError: a term has no weight.
+        """
+        unknown = set(losses) - set(self.loss_weights)
+        if unknown:
+            raise KeyError(f"loss terms without a weight: {sorted(unknown)}; add them to {type(self).__name__}.loss_weights")
+        return sum(self.loss_weights[name] * value for name, value in losses.items())

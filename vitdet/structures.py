@@ -1,0 +1,157 @@
+"""The values that pass between the parts, and the legend of shapes.
+
+    B images, N tokens of all images together, Q queries, C channels, K classes, T objects of one image,
+    H×W an image in pixels, h×w a grid of tokens
+    boxes_cxcywh   centre and size, as fractions of the image
+    boxes_xyxy     corners, in pixels
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, fields, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+@dataclass
+class Tokens:
+    """The tokens of all images in one buffer, image after image.
+
+    `x` is `(N, C)`; `grids` the patch grid `(h, w)` of each image; `lengths` how many tokens each attention sequence has (an image with its
+    prefix tokens, or a window of one). `sum(lengths) == N`.
+    """
+
+    x: Tensor
+    grids: list[tuple[int, int]]
+    lengths: list[int]
+
+
+@dataclass
+class Level:
+    """One feature map per image, packed: `x` `(N, C)` holds `h*w` tokens of each image, row by row, image after image.
+
+    A grid covers its image from the left-top corner: token `(i, j)` is centred at pixel `((j + 0.5) * stride, (i + 0.5) * stride)`. Where the
+    image is no multiple of the stride, the last row and column reach past its border.
+    """
+
+    x: Tensor
+    grids: list[tuple[int, int]]
+    stride: float
+
+    @property
+    def lengths(self) -> list[int]:
+        return [h * w for h, w in self.grids]
+
+    def maps(self) -> list[Tensor]:
+        """One `(C, h, w)` map per image."""
+        parts = self.x.split(self.lengths)
+        return [part.T.unflatten(1, grid) for part, grid in zip(parts, self.grids)]  # (h*w, C) -> (C, h, w)
+
+    def dense(self) -> tuple[Tensor, Tensor | None]:
+        """`(B, C, h, w)`, zero-padded at the right and bottom, and a mask `(B, h, w)`, true on real tokens; the mask is `None` where all grids are equal."""
+        if len(set(self.grids)) == 1:
+            h, w = self.grids[0]
+            return self.x.view(len(self.grids), h, w, -1).permute(0, 3, 1, 2), None  # (B*h*w, C) -> (B, C, h, w)
+        height, width = (max(side) for side in zip(*self.grids))
+        x = self.x.new_zeros(len(self.grids), self.x.shape[1], height, width)
+        mask = torch.zeros(len(self.grids), height, width, dtype=torch.bool, device=x.device)
+        for i, (one, (h, w)) in enumerate(zip(self.maps(), self.grids)):
+            x[i, :, :h, :w] = one
+            mask[i, :h, :w] = True
+        return x, mask
+
+
+@dataclass
+class Features(Sequence[Level]):
+    """The levels that a backbone returns, finest first, and the sizes `(H, W)` in pixels of the images they came from (before padding)."""
+
+    levels: list[Level]
+    sizes: list[tuple[int, int]]
+
+    def __getitem__(self, index):
+        return self.levels[index]
+
+    def __len__(self) -> int:
+        return len(self.levels)
+
+    def __iter__(self) -> Iterator[Level]:
+        return iter(self.levels)
+
+
+@dataclass
+class Target:
+    """What is to be found in one image.
+
+    Attributes:
+        boxes_cxcywh: `(T, 4)` float, centre and size as fractions of the image.
+        labels: `(T,)` int64, classes 0..K-1.
+        size: `(H, W)` of the image as the model sees it.
+        orig_size: `(H, W)` of the upright image on disk.
+        image_id: the data set's own id.
+        masks: `(T, H, W)` bool, where the task needs them.
+    """
+
+    boxes_cxcywh: Tensor
+    labels: Tensor
+    size: tuple[int, int]
+    orig_size: tuple[int, int]
+    image_id: int = 0
+    masks: Tensor | None = None
+
+    def to(self, device, **kwargs) -> "Target":
+        moved = {f.name: getattr(self, f.name) for f in fields(self)}
+        return replace(self, **{k: v.to(device, **kwargs) for k, v in moved.items() if isinstance(v, Tensor)})
+
+    def pin_memory(self) -> "Target":
+        tensors = {f.name: getattr(self, f.name) for f in fields(self)}
+        return replace(self, **{k: v.pin_memory() for k, v in tensors.items() if isinstance(v, Tensor)})
+
+
+@dataclass
+class Prediction:
+    """What was found in one image, best score first.
+
+    Attributes:
+        boxes_xyxy: `(T, 4)` float, corners in pixels of the original image.
+        scores: `(T,)` float in [0, 1].
+        labels: `(T,)` int64, classes 0..K-1.
+        size: `(H, W)` of the original image.
+        names: the class names, indexed by label; empty where they are not known.
+        category_ids: the data set's own ids, indexed by label; empty where they are not known.
+        image_id: the data set's own id of the image.
+        masks: `(T, H, W)` bool.
+    """
+
+    boxes_xyxy: Tensor
+    scores: Tensor
+    labels: Tensor
+    size: tuple[int, int]
+    names: Sequence[str] = ()
+    category_ids: Sequence[int] = ()
+    image_id: int = 0
+    masks: Tensor | None = None
+    extra: dict[str, Any] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return len(self.scores)
+
+    def cpu(self) -> "Prediction":
+        moved = {f.name: getattr(self, f.name) for f in fields(self)}
+        return replace(self, **{k: v.detach().cpu() for k, v in moved.items() if isinstance(v, Tensor)})
+
+    def above(self, threshold: float) -> "Prediction":
+        """Only the detections that score at least `threshold`."""
+        keep = self.scores >= threshold
+        masks = None if self.masks is None else self.masks[keep]
+        return replace(self, boxes_xyxy=self.boxes_xyxy[keep], scores=self.scores[keep], labels=self.labels[keep], masks=masks)
+
+    def to_coco(self) -> list[dict[str, Any]]:
+        """Rows of a COCO results file: box as `[x, y, width, height]` in pixels, the data set's own category id."""
+        rows = []
+        for box, score, label in zip(self.boxes_xyxy.tolist(), self.scores.tolist(), self.labels.tolist()):
+            x1, y1, x2, y2 = box
+            category = self.category_ids[label] if len(self.category_ids) else label
+            row = {"image_id": self.image_id, "category_id": category, "bbox": [x1, y1, x2 - x1, y2 - y1], "score": score}
+            rows.append(row)
+        return rows
