@@ -1,9 +1,9 @@
 """The values that pass between the parts, and the legend of shapes.
 
-    B images, N tokens of all images together, Q queries, C channels, K classes, T objects of one image,
-    H×W an image in pixels, h×w a grid of tokens
-    boxes_cxcywh   centre and size, as fractions of the image
-    boxes_xyxy     corners, in pixels
+B images, N tokens of all images together, Q queries, C channels, K classes, T objects of one image,
+H×W an image in pixels, h×w a grid of tokens
+boxes_cxcywh   centre and size, as fractions of the image
+boxes_xyxy     corners, in pixels
 """
 
 from collections.abc import Iterator, Sequence
@@ -144,7 +144,9 @@ class Prediction:
         """Only the detections that score at least `threshold`."""
         keep = self.scores >= threshold
         masks = None if self.masks is None else self.masks[keep]
-        return replace(self, boxes_xyxy=self.boxes_xyxy[keep], scores=self.scores[keep], labels=self.labels[keep], masks=masks)
+        return replace(
+            self, boxes_xyxy=self.boxes_xyxy[keep], scores=self.scores[keep], labels=self.labels[keep], masks=masks
+        )
 
     def to_coco(self) -> list[dict[str, Any]]:
         """Rows of a COCO results file: box as `[x, y, width, height]` in pixels, the data set's own category id."""
@@ -152,6 +154,11 @@ class Prediction:
         for box, score, label in zip(self.boxes_xyxy.tolist(), self.scores.tolist(), self.labels.tolist()):
             x1, y1, x2, y2 = box
             category = self.category_ids[label] if len(self.category_ids) else label
-            row = {"image_id": self.image_id, "category_id": category, "bbox": [x1, y1, x2 - x1, y2 - y1], "score": score}
+            row = {
+                "image_id": self.image_id,
+                "category_id": category,
+                "bbox": [x1, y1, x2 - x1, y2 - y1],
+                "score": score,
+            }
             rows.append(row)
         return rows

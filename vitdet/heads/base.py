@@ -47,5 +47,7 @@ class Head(nn.Module, Configurable):
         """
         unknown = set(losses) - set(self.loss_weights)
         if unknown:
-            raise KeyError(f"loss terms without a weight: {sorted(unknown)}; add them to {type(self).__name__}.loss_weights")
+            raise KeyError(
+                f"loss terms without a weight: {sorted(unknown)}; add them to {type(self).__name__}.loss_weights"
+            )
         return sum(self.loss_weights[name] * value for name, value in losses.items())

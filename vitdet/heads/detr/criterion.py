@@ -1,0 +1,113 @@
+"""What the DETR heads predict, and how it is scored.
+
+# L layers, B images, G groups, Q queries, K classes, N tokens or denoising queries
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from vitdet.boxes import cxcywh_to_xyxy
+from vitdet.heads.detr.denoising import Noised
+from vitdet.heads.detr.selection import Proposals
+from vitdet.losses import ClassLoss, Objects, assign_aligned, match, mean_over_ranks, set_losses
+from vitdet.structures import Prediction, Target
+
+
+@dataclass
+class DETROutputs:
+    """`logits` `(L, B, G, Q, K)` and `boxes_cxcywh` `(L, B, G, Q, 4)` after each decoder layer; the last one counts.
+
+    The rest is there in training: the proposals, and the denoising queries with their logits `(L, N, K)` and boxes `(L, N, 4)`.
+    """
+
+    logits: Tensor
+    boxes_cxcywh: Tensor
+    proposals: Proposals | None = None
+    noised: Noised | None = None
+    noised_logits: Tensor | None = None
+    noised_boxes: Tensor | None = None
+
+
+_TERMS = {"class": 1.0, "box": 5.0, "giou": 2.0}  # the usual DETR weights
+
+
+class SetCriterion:
+    """Matches, then scores, each set of predictions: the last layer, `aux_` layers, `enc_` proposals, `dn_` denoising, `dense_` tokens."""
+
+    def __init__(self, *, class_loss: ClassLoss = "mal", weights: dict[str, float] | None = None) -> None:
+        self.options = {"class_loss": class_loss, "gamma": 1.5 if class_loss == "mal" else 2.0}
+        self.weights = {
+            f"{part}{name}": w for part in ("", "aux_", "enc_", "dn_", "dense_") for name, w in _TERMS.items()
+        }
+        unknown = set(weights or ()) - set(self.weights)
+        if unknown:
+            raise ValueError(f"loss_weights has {sorted(unknown)}; the terms are {sorted(self.weights)}")
+        self.weights.update(weights or {})
+
+    def __call__(self, outputs: DETROutputs, targets: list[Target]) -> dict[str, Tensor]:
+        truth = Objects.of(targets)
+        count = mean_over_ranks(len(truth.labels), truth.labels.device)
+        losses = self._matched(outputs.logits, outputs.boxes_cxcywh, targets, truth, count)
+        terms = {name: value[-1] for name, value in losses.items()}
+        if len(outputs.logits) > 1:
+            terms.update({f"aux_{name}": value[:-1].sum() for name, value in losses.items()})
+        if outputs.proposals is not None:
+            enc = outputs.proposals
+            losses = self._matched(enc.logits[None, :, None], enc.boxes_cxcywh[None, :, None], targets, truth, count)
+            terms.update({f"enc_{name}": value.sum() for name, value in losses.items()})
+            if enc.dense_logits is not None:
+                terms.update({f"dense_{name}": value for name, value in self._dense(enc, targets, truth).items()})
+        if outputs.noised is not None:
+            noised, boxes = outputs.noised, outputs.noised_boxes
+            steps = torch.arange(len(boxes), device=boxes.device)[:, None] * boxes.shape[1]
+            matched = (steps + noised.matched).flatten()  # the same queries in each layer
+            objects = noised.objects.repeat(len(boxes))
+            pairs = mean_over_ranks(len(noised.matched), boxes.device)
+            losses = set_losses(outputs.noised_logits, boxes, matched, objects, truth, pairs, **self.options)
+            terms.update({f"dn_{name}": value.sum() for name, value in losses.items()})
+        return terms
+
+    def _matched(self, logits, boxes_cxcywh, targets, truth: Objects, count: Tensor) -> dict[str, Tensor]:
+        matched, objects = match(logits, boxes_cxcywh, targets)
+        groups = logits.shape[2]
+        return set_losses(
+            logits.flatten(1, 3), boxes_cxcywh.flatten(1, 3), matched, objects, truth, count * groups, **self.options
+        )
+
+    def _dense(self, enc: Proposals, targets: list[Target], truth: Objects) -> dict[str, Tensor]:
+        tokens, objects, first = [], [], 0
+        for i, target in enumerate(targets):
+            mine = (enc.images == i).nonzero().squeeze(1)
+            chosen, owner = assign_aligned(
+                enc.dense_logits[mine], enc.dense_boxes[mine], enc.centres[mine], target.labels, target.boxes_cxcywh
+            )
+            tokens.append(mine[chosen])
+            objects.append(owner + first)
+            first += len(target.labels)
+        tokens, objects = torch.cat(tokens), torch.cat(objects)
+        count = mean_over_ranks(len(tokens), truth.labels.device)
+        losses = set_losses(
+            enc.dense_logits[None], enc.dense_boxes[None], tokens, objects, truth, count, **self.options
+        )
+        return {name: value.sum() for name, value in losses.items()}
+
+
+def best_detections(logits: Tensor, boxes_cxcywh: Tensor, sizes, max_detections: int) -> list[Prediction]:
+    """The `max_detections` best (query, class) pairs of each image, boxes clipped to it.
+
+    Args:
+        logits: `(B, Q, K)`.
+        boxes_cxcywh: `(B, Q, 4)`.
+        sizes: `(H, W)` of the original images.
+    """
+    K = logits.shape[-1]
+    scores, index = logits.float().sigmoid().flatten(1).topk(min(max_detections, logits[0].numel()), dim=1)  # (B, Q*K)
+    boxes = cxcywh_to_xyxy(boxes_cxcywh.float()).clamp(0, 1)
+    predictions = []
+    for i, (height, width) in enumerate(sizes):
+        scale = boxes.new_tensor([width, height, width, height])
+        boxes_xyxy = boxes[i, index[i] // K] * scale
+        predictions.append(Prediction(boxes_xyxy, scores[i], index[i] % K, size=(height, width)))
+    return predictions

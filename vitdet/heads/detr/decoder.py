@@ -1,0 +1,104 @@
+"""The deformable decoder over packed queries.
+
+# N queries of all images and groups, C channels, L layers
+
+Queries are packed like tokens: groups of one image, and its denoising sets, are sequences of their own, and `attend` keeps them apart.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from vitdet.backbone.attention import attend
+from vitdet.heads.detr.deformable import DeformableAttention, Memory
+from vitdet.heads.detr.layers import BoxMLP, FeedForward, shift_boxes, sine_embedding
+
+
+@dataclass
+class Queries:
+    """`content` `(N, C)`, reference `boxes_cxcywh` `(N, 4)`, the image of each `(N,)`, and the `lengths` of the self-attention sequences."""
+
+    content: Tensor
+    boxes_cxcywh: Tensor
+    images: Tensor
+    lengths: list[int]
+
+
+class SelfAttention(nn.Module):
+    """Attention among the queries of one sequence; positions are added to queries and keys, not to values."""
+
+    def __init__(self, dim: int, num_heads: int) -> None:
+        super().__init__()
+        self.num_heads = num_heads
+        self.qk, self.v, self.proj = nn.Linear(dim, 2 * dim), nn.Linear(dim, dim), nn.Linear(dim, dim)
+
+    def forward(self, x: Tensor, position: Tensor, lengths: list[int]) -> Tensor:
+        q, k = (
+            self.qk(x + position).unflatten(1, (2, self.num_heads, -1)).unbind(1)
+        )  # (N, 2*C) -> 2 x (N, heads, C/heads)
+        v = self.v(x).unflatten(1, (self.num_heads, -1))
+        return self.proj(attend(q, k, v, lengths).flatten(1))
+
+
+class DecoderLayer(nn.Module):
+    def __init__(
+        self, dim: int, *, num_levels: int, num_heads: int, num_points: int, ffn_dim: int, dropout: float
+    ) -> None:
+        super().__init__()
+        self.self_attention = SelfAttention(dim, num_heads)
+        self.cross_attention = DeformableAttention(
+            dim, num_levels=num_levels, num_heads=num_heads, num_points=num_points
+        )
+        self.ffn = FeedForward(dim, ffn_dim, dropout)
+        self.norm1, self.norm2 = nn.LayerNorm(dim), nn.LayerNorm(dim)
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, x: Tensor, position: Tensor, queries: Queries, boxes_cxcywh: Tensor, memory: Memory) -> Tensor:
+        x = self.norm1(x + self.dropout(self.self_attention(x, position, queries.lengths)))
+        x = self.norm2(x + self.dropout(self.cross_attention(x + position, boxes_cxcywh, queries.images, memory)))
+        return self.ffn(x)
+
+
+class DeformableDecoder(nn.Module):
+    """Layers that look where the boxes are, and move them.
+
+    `refine="iterative"` starts each layer from the boxes of the one before (Deformable DETR); `"fixed"` from the proposals, always (LW-DETR).
+    """
+
+    def __init__(
+        self,
+        dim: int,
+        num_classes: int,
+        *,
+        num_layers: int,
+        refine: Literal["iterative", "fixed"] = "iterative",
+        **layer,
+    ) -> None:
+        super().__init__()
+        if refine not in ("iterative", "fixed"):
+            raise ValueError(f"refine is {refine!r}; choose from iterative, fixed")
+        self.dim, self.refine = dim, refine
+        self.position = nn.Sequential(nn.Linear(2 * dim, dim), nn.ReLU(), nn.Linear(dim, dim))
+        self.layers = nn.ModuleList(DecoderLayer(dim, **layer) for _ in range(num_layers))
+        self.norm = nn.LayerNorm(dim)
+        self.box = BoxMLP(dim)
+        self.classify = nn.Linear(dim, num_classes)
+
+    def forward(self, queries: Queries, memory: Memory) -> tuple[Tensor, Tensor]:
+        """Logits `(L, N, K)` and boxes `(L, N, 4)` after each layer."""
+        x, reference = queries.content, queries.boxes_cxcywh
+        states, boxes = [], []
+        for i, layer in enumerate(self.layers):
+            if i == 0 or self.refine == "iterative":
+                position = self.position(
+                    sine_embedding(reference, self.dim // 2).to(x.dtype)
+                )  # (N, 4) -> (N, 2*C) -> (N, C)
+            x = layer(x, position, queries, reference, memory)
+            state = self.norm(x)
+            states.append(state)
+            boxes.append(shift_boxes(reference, self.box(state)))
+            if self.refine == "iterative":
+                reference = boxes[-1].detach()
+        return self.classify(torch.stack(states)), torch.stack(boxes)

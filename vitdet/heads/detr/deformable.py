@@ -1,0 +1,153 @@
+"""Multi-scale deformable attention over packed maps, Zhu et al. 2020 (arXiv:2010.04159), in plain PyTorch.
+
+# N tokens of all levels and images, Q queries of all images, S sampling points of all levels together, A heads, C channels, D = C / A
+
+Bilinear sampling followed by a weighted sum is one sparse product: each (query, head) adds up 4 corners of S points, rows of the value table with
+a weight each. `F.embedding_bag` does just that, on maps of any mixture of sizes, and forms no intermediate of size Q*S*C.
+"""
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from vitdet.structures import Features
+
+
+class Memory:
+    """Where each image's map lies in the token buffer; made once a batch.
+
+    `x` `(N, C)` holds the levels one after the other, each with its images one after the other.
+    """
+
+    def __init__(self, x: Tensor, features: Features) -> None:
+        self.x = x
+        starts, offset = [], 0
+        for level in features:
+            level_starts = []
+            for length in level.lengths:
+                level_starts.append(offset)
+                offset += length
+            starts.append(level_starts)
+        as_table = torch.tensor  # (levels, B[, 2]) -> (B, levels[, 2])
+        self.starts = as_table(starts, device=x.device).T
+        self.grids = as_table([level.grids for level in features], device=x.device).transpose(0, 1)
+        sizes = torch.tensor(features.sizes, dtype=torch.float32, device=x.device)
+        strides = torch.tensor([level.stride for level in features], dtype=torch.float32, device=x.device)
+        self.cells = (
+            sizes[:, None, :] / strides[None, :, None]
+        )  # (B, levels, 2) how many cells the image, without padding, covers: height, width
+
+    def with_x(self, x: Tensor) -> "Memory":
+        other = object.__new__(Memory)
+        other.__dict__.update(self.__dict__, x=x)
+        return other
+
+
+class _WeightedSum(torch.autograd.Function):
+    """`out[r] = sum_j weights[r, j] * table[index[r, j]]`.
+
+    Its own backward only because that of `embedding_bag` is slow for the table; here it is a second `embedding_bag`, over the transposed lists.
+    """
+
+    @staticmethod
+    def forward(ctx, table: Tensor, index: Tensor, weights: Tensor) -> Tensor:
+        ctx.save_for_backward(table, index, weights)
+        return F.embedding_bag(index, table, per_sample_weights=weights, mode="sum")
+
+    @staticmethod
+    def backward(ctx, grad: Tensor):
+        table, index, weights = ctx.saved_tensors
+        grad = grad.contiguous()
+        grad_table = grad_weights = None
+        if ctx.needs_input_grad[0]:
+            order = (
+                index.flatten().to(torch.int32).sort(stable=True).indices
+            )  # stable: the same sum, bit for bit, in every run
+            counts = torch.bincount(index.flatten(), minlength=len(table))
+            row = order // index.shape[1]
+            grad_table = F.embedding_bag(
+                row, grad, counts.cumsum(0) - counts, per_sample_weights=weights.flatten()[order], mode="sum"
+            )
+        if ctx.needs_input_grad[2]:
+            with torch.enable_grad():
+                w = weights.detach().requires_grad_()
+                out = F.embedding_bag(index, table.detach(), per_sample_weights=w, mode="sum")
+            (grad_weights,) = torch.autograd.grad(out, w, grad)
+        return grad_table, None, grad_weights
+
+
+def sample(value: Tensor, memory: Memory, images: Tensor, locations: Tensor, weights: Tensor) -> Tensor:
+    """Sum of bilinear samples, with zeros outside of each map.
+
+    Args:
+        value: `(N, A, D)`.
+        images: `(Q,)` which image each query belongs to.
+        locations: `(Q, A, levels, points, 2)`, x and y as fractions of the image.
+        weights: `(Q, A, levels, points)`.
+
+    Returns:
+        `(Q, A * D)`.
+    """
+    A = value.shape[1]
+    starts, grids, cells = memory.starts[images], memory.grids[images], memory.cells[images]  # (Q, levels[, 2])
+    h, w = (side[:, None, :, None] for side in grids.unbind(-1))  # (Q, 1, levels, 1)
+    x = locations[..., 0] * cells[:, None, :, None, 1] - 0.5
+    y = locations[..., 1] * cells[:, None, :, None, 0] - 0.5
+    left, top = x.detach().floor(), y.detach().floor()
+    dx, dy = x - left, y - top
+    left, top = left.long(), top.long()
+    base = starts[:, None, :, None]
+    head = torch.arange(A, device=value.device)[None, :, None, None]
+    index, factor = [], []
+    for down in (0, 1):
+        for right in (0, 1):
+            column, row = left + right, top + down
+            inside = (column >= 0) & (column < w) & (row >= 0) & (row < h)
+            token = base + torch.minimum(row.clamp(min=0), h - 1) * w + torch.minimum(column.clamp(min=0), w - 1)
+            index.append(token * A + head)
+            factor.append((dx if right else 1 - dx) * (dy if down else 1 - dy) * weights * inside)
+    index = torch.stack(index, -1).flatten(0, 1).flatten(1)  # (Q, A, levels, points, 4) -> (Q*A, S*4)
+    factor = torch.stack(factor, -1).flatten(0, 1).flatten(1)
+    out = _WeightedSum.apply(value.flatten(0, 1), index, factor)  # (N, A, D) -> (N*A, D); out (Q*A, D)
+    return out.view(len(images), -1)
+
+
+class DeformableAttention(nn.Module):
+    """Cross-attention of queries with boxes to a few sampled points in the maps of their own image."""
+
+    def __init__(self, dim: int, *, num_levels: int, num_heads: int = 8, num_points: int = 4) -> None:
+        super().__init__()
+        self.num_heads, self.num_levels, self.num_points = num_heads, num_levels, num_points
+        self.offsets = nn.Linear(dim, num_heads * num_levels * num_points * 2)
+        self.weights = nn.Linear(dim, num_heads * num_levels * num_points)
+        self.value = nn.Linear(dim, dim)
+        self.proj = nn.Linear(dim, dim)
+        self._reset()
+
+    def _reset(self) -> None:
+        # each head looks in its own direction, each point one step farther
+        angle = torch.arange(self.num_heads) * (2 * math.pi / self.num_heads)
+        direction = torch.stack([angle.cos(), angle.sin()], -1)
+        direction = direction / direction.abs().amax(-1, keepdim=True)
+        steps = torch.arange(1, self.num_points + 1).view(1, 1, -1, 1)
+        bias = direction[:, None, None, :] * steps.expand(1, self.num_levels, -1, 1)
+        nn.init.zeros_(self.offsets.weight)
+        self.offsets.bias.data.copy_(bias.flatten())
+        nn.init.zeros_(self.weights.weight)
+        nn.init.zeros_(self.weights.bias)
+        for linear in (self.value, self.proj):
+            nn.init.xavier_uniform_(linear.weight)
+            nn.init.zeros_(linear.bias)
+
+    def forward(self, x: Tensor, boxes_cxcywh: Tensor, images: Tensor, memory: Memory) -> Tensor:
+        """`x` `(Q, C)`, boxes `(Q, 4)`, `images` `(Q,)` -> `(Q, C)`."""
+        A, L, P = self.num_heads, self.num_levels, self.num_points
+        value = self.value(memory.x).unflatten(1, (A, -1)).float()  # (N, C) -> (N, A, D)
+        offsets = self.offsets(x).float().view(-1, A, L, P, 2)
+        weights = self.weights(x).float().view(-1, A, L * P).softmax(-1).view(-1, A, L, P)
+        centre, size = boxes_cxcywh[:, None, None, None].split(2, dim=-1)
+        # an offset of num_points reaches the border of the box
+        locations = centre + offsets / P * size / 2
+        return self.proj(sample(value, memory, images, locations, weights).to(x.dtype))

@@ -1,0 +1,99 @@
+"""Contrastive denoising queries, Zhang et al. 2022 (DINO, arXiv:2203.03605).
+
+# N denoising queries of all images, T objects of one image, C channels
+
+True boxes are shaken a little (to be restored) or much (to be rejected), and given to the decoder as further queries. Each set of `2 * T` queries is a
+sequence of its own, so nothing leaks to the other queries and nothing is padded.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from vitdet.boxes import cxcywh_to_xyxy, xyxy_to_cxcywh
+from vitdet.structures import Target
+
+
+@dataclass
+class Noised:
+    """Noised objects: `content` `(N, C)`, `boxes_cxcywh` `(N, 4)`, `images` `(N,)`, sequence `lengths`; `matched` `(M,)` which of them are to be restored
+    to object `objects` `(M,)` of the concatenated targets."""
+
+    content: Tensor
+    boxes_cxcywh: Tensor
+    images: Tensor
+    lengths: list[int]
+    matched: Tensor
+    objects: Tensor
+
+
+class Denoising(nn.Module):
+    """Makes about `num_queries` denoising queries for each image, fewer where it has few objects."""
+
+    def __init__(
+        self,
+        dim: int,
+        num_classes: int,
+        *,
+        num_queries: int = 100,
+        label_noise: float = 0.2,
+        box_noise: float = 1.0,
+        max_groups: int = 10,
+    ):
+        super().__init__()
+        self.num_queries, self.label_noise, self.box_noise, self.max_groups = (
+            num_queries,
+            label_noise,
+            box_noise,
+            max_groups,
+        )
+        self.embed = nn.Embedding(num_classes, dim)
+
+    def forward(self, targets: list[Target]) -> Noised:
+        objects, positive, images, lengths = [], [], [], []
+        first, device = 0, self.embed.weight.device
+        for i, target in enumerate(targets):
+            T = len(target.labels)
+            if T:
+                keep = min(T, max(self.num_queries // 2, 1))  # a crowd is sampled, or its square would fill the memory
+                groups = max(1, min(self.num_queries // (2 * keep), self.max_groups))
+                for _ in range(groups):
+                    which = (
+                        torch.randperm(T, device=device)[:keep] + first
+                        if keep < T
+                        else torch.arange(first, first + T, device=device)
+                    )
+                    objects.append(which.repeat(2))
+                    positive.append(torch.arange(2 * keep, device=device) < keep)
+                    images.append(torch.full((2 * keep,), i, device=device))
+                    lengths.append(2 * keep)
+            first += T
+        if not objects:
+            empty = torch.zeros(0, dtype=torch.long, device=device)
+            return Noised(self.embed(empty), torch.zeros(0, 4, device=device), empty, [], empty, empty)
+        objects, positive, images = torch.cat(objects), torch.cat(positive), torch.cat(images)
+        labels = torch.cat([t.labels for t in targets])[objects]
+        boxes = torch.cat([t.boxes_cxcywh for t in targets])[objects]
+        return Noised(
+            self.embed(self._shake_labels(labels)),
+            self._shake_boxes(boxes, positive),
+            images,
+            lengths,
+            positive.nonzero().squeeze(1),
+            objects[positive],
+        )
+
+    def _shake_labels(self, labels: Tensor) -> Tensor:
+        other = torch.randint_like(labels, self.embed.num_embeddings)
+        return torch.where(torch.rand(len(labels), device=labels.device) < self.label_noise, other, labels)
+
+    def _shake_boxes(self, boxes_cxcywh: Tensor, positive: Tensor) -> Tensor:
+        """Move each corner by up to half the box's size (positives), or by half to all of it (negatives), times `box_noise`."""
+        share = torch.rand_like(boxes_cxcywh) + (~positive).unsqueeze(1)
+        sign = torch.randint_like(boxes_cxcywh, 2) * 2 - 1
+        half = boxes_cxcywh[:, 2:].repeat(1, 2) / 2
+        corners = (cxcywh_to_xyxy(boxes_cxcywh) + sign * share * half * self.box_noise).clamp(0, 1)
+        low = torch.minimum(corners[:, :2], corners[:, 2:])
+        high = torch.maximum(corners[:, :2], corners[:, 2:])
+        return xyxy_to_cxcywh(torch.cat([low, high], -1))

@@ -1,0 +1,101 @@
+"""The original DETR decoder: learned queries attend to every token of one level. Small, to be read first.
+
+# B images, Q queries, h×w a padded map, C channels, K classes, L layers
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from vitdet.heads.base import Head
+from vitdet.heads.detr.criterion import DETROutputs, SetCriterion, best_detections
+from vitdet.heads.detr.layers import BoxMLP, FeedForward, class_bias, sine_embedding
+from vitdet.losses import ClassLoss
+from vitdet.structures import Features, Prediction, Target
+
+
+class PlainDecoderLayer(nn.Module):
+    def __init__(self, dim: int, num_heads: int, ffn_dim: int, dropout: float) -> None:
+        super().__init__()
+        self.self_attention = nn.MultiheadAttention(dim, num_heads, dropout, batch_first=True)
+        self.cross_attention = nn.MultiheadAttention(dim, num_heads, dropout, batch_first=True)
+        self.norm1, self.norm2 = nn.LayerNorm(dim), nn.LayerNorm(dim)
+        self.ffn = FeedForward(dim, ffn_dim, dropout)
+
+    def forward(self, x: Tensor, queries: Tensor, memory: Tensor, position: Tensor, padding: Tensor | None) -> Tensor:
+        q = x + queries
+        x = self.norm1(x + self.self_attention(q, q, x, need_weights=False)[0])
+        y = self.cross_attention(x + queries, memory + position, memory, key_padding_mask=padding, need_weights=False)[
+            0
+        ]
+        return self.ffn(self.norm2(x + y))
+
+
+class PlainDETRHead(Head):
+    """DETR's decoder as published (Carion et al. 2020, arXiv:2005.12872), on the coarsest level of the features.
+
+    It is the readable reference, and needs long training; `DETRHead` is the one to use.
+    """
+
+    def __init__(
+        self,
+        in_channels: Sequence[int],
+        strides: Sequence[float],
+        num_classes: int,
+        *,
+        dim: int = 256,
+        num_queries: int = 100,
+        num_layers: int = 6,
+        num_heads: int = 8,
+        ffn_dim: int = 2048,
+        dropout: float = 0.0,
+        class_loss: ClassLoss = "focal",
+        loss_weights: dict[str, float] | None = None,
+    ) -> None:
+        super().__init__()
+        self.in_channels, self.strides, self.num_classes = list(in_channels), list(strides), num_classes
+        self.num_queries, self.dim = num_queries, dim
+        self.input_proj = nn.Linear(self.in_channels[-1], dim)
+        self.queries = nn.Embedding(num_queries, dim)
+        self.layers = nn.ModuleList(PlainDecoderLayer(dim, num_heads, ffn_dim, dropout) for _ in range(num_layers))
+        self.norm = nn.LayerNorm(dim)
+        self.classify, self.box = nn.Linear(dim, num_classes), BoxMLP(dim)
+        nn.init.constant_(self.classify.bias, class_bias())
+        nn.init.xavier_uniform_(self.box[-1].weight)  # boxes are absolute here: all queries must not start alike
+        self.criterion = SetCriterion(class_loss=class_loss, weights=loss_weights)
+        self.loss_weights = self.criterion.weights
+
+    def forward(self, features: Features, targets: list[Target] | None = None) -> DETROutputs:
+        level = features[-1]
+        memory, mask = level.dense()  # (B, C, h, w), (B, h, w)
+        memory = self.input_proj(memory.flatten(2).transpose(1, 2))  # (B, C, h, w) -> (B, h*w, C)
+        position = self._positions(level.stride, features.sizes, memory, *level.dense()[0].shape[-2:])
+        padding = None if mask is None else ~mask.flatten(1)
+        queries = self.queries.weight.expand(len(memory), -1, -1)
+        x, states = torch.zeros_like(queries), []
+        for layer in self.layers:
+            x = layer(x, queries, memory, position, padding)
+            states.append(self.norm(x))
+        states = torch.stack(states).unsqueeze(2)  # (L, B, Q, C) -> (L, B, G=1, Q, C)
+        return DETROutputs(self.classify(states), self.box(states).float().sigmoid())
+
+    def _positions(self, stride: float, sizes, memory: Tensor, h: int, w: int) -> Tensor:
+        """Sine embeddings `(B, h*w, C)` of where each token lies, as a fraction of its image."""
+        ys, xs = torch.meshgrid(
+            torch.arange(h, device=memory.device), torch.arange(w, device=memory.device), indexing="ij"
+        )
+        centres = (torch.stack([ys, xs], -1).flatten(0, 1) + 0.5) * stride  # (h*w, 2) in pixels
+        fractions = centres / torch.tensor(sizes, device=memory.device)[:, None]  # (B, h*w, 2)
+        return sine_embedding(fractions, self.dim // 2).to(memory.dtype)
+
+    def loss(self, outputs: DETROutputs, targets: list[Target]) -> dict[str, Tensor]:
+        with torch.autocast(outputs.boxes_cxcywh.device.type, enabled=False):
+            return self.criterion(outputs, targets)
+
+    def predict(self, outputs: DETROutputs, sizes: Sequence[tuple[int, int]]) -> list[Prediction]:
+        return best_detections(outputs.logits[-1, :, 0], outputs.boxes_cxcywh[-1, :, 0], sizes, self.num_queries)
+
+    def metric(self, data: Any) -> str:
+        return "coco_box"

@@ -1,0 +1,84 @@
+"""Hungarian matching of queries to objects.  # L layers, B images, G groups, Q queries, K classes, T objects of one image"""
+
+import logging
+from functools import cache
+
+import torch
+from scipy.optimize import linear_sum_assignment
+from torch import Tensor
+
+from vitdet.boxes import cxcywh_to_xyxy, pairwise_giou
+from vitdet.structures import Target
+
+
+@torch.no_grad()
+def match(
+    logits: Tensor,
+    boxes_cxcywh: Tensor,
+    targets: list[Target],
+    *,
+    cost_class: float = 2.0,
+    cost_box: float = 5.0,
+    cost_giou: float = 2.0,
+) -> tuple[Tensor, Tensor]:
+    """Assign every object to one query in each layer and group, at the least total cost (Carion et al. 2020, arXiv:2005.12872).
+
+    The cost is formed image by image, so its memory grows with the objects of one image, not with the batch's.
+
+    Args:
+        logits: `(L, B, G, Q, K)`.
+        boxes_cxcywh: `(L, B, G, Q, 4)`.
+
+    Returns:
+        Index of each matched query in `L*B*G*Q`, and of its object in the concatenated targets; both `(M,)`.
+
+    Raises:
+        FloatingPointError: a prediction is not finite.
+    """
+    L, B, G, Q = logits.shape[:4]
+    costs = [
+        _cost(logits[:, b], boxes_cxcywh[:, b], target, cost_class, cost_box, cost_giou)  # (L, G, Q, T)
+        for b, target in enumerate(targets)
+    ]
+    flat = torch.cat([cost.flatten() for cost in costs]).cpu()  # one transfer for the whole batch
+    if not flat.isfinite().all():
+        raise FloatingPointError(
+            "the head predicts NaN or infinity: lower the learning rate, clip gradients (trainer.gradient_clip_val), or train in bf16 or fp32"
+        )
+    queries, objects = [], []
+    first_target = 0
+    for b, (cost, image_flat) in enumerate(zip(costs, flat.split([cost.numel() for cost in costs]))):
+        T = cost.shape[-1]
+        if T > Q:
+            _warn_too_many(Q)
+        for sequence, matrix in enumerate(image_flat.view(L * G, Q, T).numpy() if T else ()):
+            layer, group = divmod(sequence, G)
+            rows, columns = linear_sum_assignment(matrix)
+            queries.append(torch.from_numpy(rows) + ((layer * B + b) * G + group) * Q)
+            objects.append(torch.from_numpy(columns) + first_target)
+        first_target += T
+    if not queries:
+        empty = torch.zeros(0, dtype=torch.long, device=logits.device)
+        return empty, empty
+    return torch.cat(queries).to(logits.device), torch.cat(objects).to(logits.device)
+
+
+def _cost(logits, boxes_cxcywh, target: Target, cost_class: float, cost_box: float, cost_giou: float) -> Tensor:
+    logits, boxes_cxcywh = logits.float(), boxes_cxcywh.float()
+    # the focal loss of saying "yes" less that of saying "no", for the object's own class
+    p = logits.sigmoid()
+    yes = -0.25 * (1 - p) ** 2 * torch.nn.functional.logsigmoid(logits)
+    no = -0.75 * p**2 * torch.nn.functional.logsigmoid(-logits)
+    by_class = (yes - no)[..., target.labels]  # (L, G, Q, K) -> (L, G, Q, T)
+    by_box = (boxes_cxcywh.unsqueeze(-2) - target.boxes_cxcywh).abs().sum(-1)
+    # 1 - GIoU would add a constant; it cannot change the assignment
+    by_giou = -pairwise_giou(cxcywh_to_xyxy(boxes_cxcywh), cxcywh_to_xyxy(target.boxes_cxcywh))
+    return cost_class * by_class + cost_box * by_box + cost_giou * by_giou
+
+
+@cache
+def _warn_too_many(num_queries: int) -> None:
+    logging.getLogger("vitdet").warning(
+        "an image has more objects than num_queries=%d: some can never be found; raise model.head.num_queries",
+        num_queries,
+    )
