@@ -36,7 +36,8 @@ class Head(nn.Module, Configurable):
         raise NotImplementedError
 
     def metric(self, data: Any) -> Any:
-        """How the head is scored on a data module: a name that `vitdet.metrics.create_metric` knows, an object with `update`, `compute` and `reset`, or `None`."""
+        """How the head is scored on a data module: a name that `vitdet.metrics.create_metric` knows, an object with `update`,
+        `compute` and `reset`, or `None`."""
         return None
 
     def total(self, losses: dict[str, Tensor]) -> Tensor:

@@ -111,7 +111,7 @@ def sample(value: Tensor, memory: Memory, images: Tensor, locations: Tensor, wei
     index = torch.stack(index, -1).flatten(0, 1).flatten(1)  # (Q, A, levels, points, 4) -> (Q*A, S*4)
     factor = torch.stack(factor, -1).flatten(0, 1).flatten(1)
     out = _WeightedSum.apply(value.flatten(0, 1), index, factor)  # (N, A, D) -> (N*A, D); out (Q*A, D)
-    return out.view(len(images), -1)
+    return out.view(len(images), value[0].numel())
 
 
 class DeformableAttention(nn.Module):

@@ -1,0 +1,45 @@
+"""What many tests need."""
+
+import os
+
+import pytest
+import torch
+
+from vitdet.structures import Features, Level, Target
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
+
+@pytest.fixture(autouse=True)
+def _seed():
+    torch.manual_seed(0)
+
+
+@pytest.fixture
+def make_features():
+    """Random features of images of the given sizes, as a backbone with patch 16 would return them."""
+
+    def make(sizes, channels=32, strides=(8, 16)):
+        levels = []
+        for stride in strides:
+            grids = [(-(-h // 16) * 16 // stride, -(-w // 16) * 16 // stride) for h, w in sizes]
+            levels.append(Level(torch.randn(sum(h * w for h, w in grids), channels), grids, stride))
+        return Features(levels, list(sizes))
+
+    return make
+
+
+@pytest.fixture
+def make_targets():
+    """Random objects, a count for each image."""
+
+    def make(sizes, counts, num_classes=3):
+        targets = []
+        for size, count in zip(sizes, counts):
+            wh = torch.rand(count, 2) * 0.4 + 0.05
+            centre = wh / 2 + torch.rand(count, 2) * (1 - wh)
+            labels = torch.randint(num_classes, (count,))
+            targets.append(Target(torch.cat([centre, wh], 1), labels, size, size))
+        return targets
+
+    return make

@@ -1,0 +1,70 @@
+"""Packed deformable sampling against grid_sample, and the anchors' geometry."""
+
+import torch
+import torch.nn.functional as F
+from torch.autograd import gradcheck
+
+from vitdet.heads.detr.deformable import DeformableAttention, Memory, _WeightedSum, sample
+from vitdet.heads.detr.selection import anchors
+
+
+def _by_grid_sample(value, features, images, locations, weights):
+    """The usual implementation, one image and level at a time."""
+    Q, A = weights.shape[:2]
+    out = torch.zeros(Q, A, value.shape[-1])
+    offset = 0
+    for index, level in enumerate(features):
+        for image, (h, w) in enumerate(level.grids):
+            table = value[offset : offset + h * w].permute(1, 2, 0).unflatten(2, (h, w))  # (h*w, A, D) -> (A, D, h, w)
+            offset += h * w
+            mine = images == image
+            height, width = features.sizes[image]
+            covered = torch.tensor([width / (w * level.stride), height / (h * level.stride)])
+            at = locations[mine, :, index].transpose(0, 1) * covered * 2 - 1  # (A, q, points, 2)
+            got = F.grid_sample(
+                table, at, mode="bilinear", padding_mode="zeros", align_corners=False
+            )  # (A, D, q, points)
+            out[mine] += (got * weights[mine, :, index].transpose(0, 1).unsqueeze(1)).sum(-1).permute(2, 0, 1)
+    return out.flatten(1)
+
+
+def test_ragged_maps_equal_grid_sample_forward_and_backward(make_features):
+    features = make_features([(70, 100), (33, 128), (16, 16)], channels=8)
+    N, A, D, Q, P = sum(len(level.x) for level in features), 2, 4, 25, 3
+    value = torch.randn(N, A, D, requires_grad=True)
+    images = torch.randint(3, (Q,))
+    locations = (torch.rand(Q, A, 2, P, 2) * 1.4 - 0.2).requires_grad_()  # some points fall outside
+    weights = torch.rand(Q, A, 2, P, requires_grad=True)
+    inputs = (value, locations, weights)
+    ours = sample(value, Memory(value, features), images, locations, weights)
+    theirs = _by_grid_sample(value, features, images, locations, weights)
+    torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=1e-5)
+    upstream = torch.randn_like(ours)
+    for a, b in zip(torch.autograd.grad(ours, inputs, upstream), torch.autograd.grad(theirs, inputs, upstream)):
+        torch.testing.assert_close(a, b, atol=1e-4, rtol=1e-4)
+
+
+def test_weighted_sum_gradient():
+    table = torch.randn(7, 3, dtype=torch.float64, requires_grad=True)
+    weights = torch.randn(4, 5, dtype=torch.float64, requires_grad=True)
+    index = torch.randint(6, (4, 5))  # row 6 is never used
+    assert gradcheck(_WeightedSum.apply, (table, index, weights))
+
+
+def test_no_queries(make_features):
+    features = make_features([(32, 32)], channels=16)
+    attention = DeformableAttention(16, num_levels=2, num_heads=2)
+    x = torch.cat([level.x for level in features])
+    out = attention(torch.zeros(0, 16), torch.zeros(0, 4), torch.zeros(0, dtype=torch.long), Memory(x, features))
+    out.sum().backward()
+    assert out.shape == (0, 16) and attention.value.weight.grad is not None
+
+
+def test_anchors_are_centred_on_tokens_and_have_a_size_in_pixels(make_features):
+    features = make_features([(48, 80), (20, 32)], strides=(16,))
+    boxes, images = anchors(features, scale=4.0, device="cpu")
+    assert images.tolist() == [0] * 15 + [1] * 4
+    width, height = 80, 48
+    pixels = boxes[7] * torch.tensor([width, height, width, height])  # row 1, column 2
+    torch.testing.assert_close(pixels, torch.tensor([40.0, 24.0, 64.0, 64.0]))
+    torch.testing.assert_close(boxes[-1] * torch.tensor([32, 20, 32, 20]), torch.tensor([24.0, 24.0, 64.0, 64.0]))
