@@ -1,0 +1,108 @@
+"""From images to patches: the only padding there is, and the two stems.
+
+B images, b of them with equal grids, H×W an image in pixels, h×w a grid of patches, C channels
+maps are (b, h, w, C): channels last, which is what linear layers, norms and CPU convolutions want
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import ceil, log2
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+@dataclass
+class Group:
+    """The images of a batch that have equal grids: `pixels` `(b, 3, h*patch, w*patch)`, and each one's position in the batch."""
+
+    pixels: Tensor
+    indices: list[int]
+
+
+def group_images(images: Sequence[Tensor] | Tensor, patch_size: int) -> list[Group]:
+    """Images gathered by grid, zero-padded at the right and bottom up to the next multiple of the patch size.
+
+    Groups are sorted by their number of patches, so that sequences of equal length are neighbours (see `attend`).
+
+    Raises:
+        ValueError: there is no image, or one is not a float `(3, H, W)`.
+    """
+    _check(images)
+    if isinstance(images, Tensor):
+        return [Group(_pad(images, patch_size), list(range(len(images))))]
+    members: dict[tuple[int, int], list[int]] = {}
+    for i, image in enumerate(images):
+        h, w = (ceil(side / patch_size) for side in image.shape[-2:])
+        members.setdefault((h, w), []).append(i)
+    grids = sorted(members, key=lambda grid: (grid[0] * grid[1], grid))
+    return [Group(torch.stack([_pad(images[i], patch_size) for i in members[grid]]), members[grid]) for grid in grids]
+
+
+def _pad(image: Tensor, patch_size: int) -> Tensor:
+    bottom, right = (-side % patch_size for side in image.shape[-2:])
+    return F.pad(image, (0, right, 0, bottom)) if bottom or right else image
+
+
+def _check(images: Sequence[Tensor] | Tensor) -> None:
+    if len(images) == 0:
+        raise ValueError("got no images; a batch has at least one")
+    if isinstance(images, Tensor) and images.ndim != 4:
+        raise ValueError(f"got a tensor {tuple(images.shape)}; wanted (B, 3, H, W), or a list of (3, H, W)")
+    for image in images:
+        if image.ndim != 3 or not image.is_floating_point() or 0 in image.shape:
+            got = f"{tuple(image.shape)} {str(image.dtype).removeprefix('torch.')}"
+            raise ValueError(f"got an image {got}; wanted (3, H, W) float, normalised with the backbone's mean and std")
+
+
+class PatchStem(nn.Module):
+    """timm's patch embedding."""
+
+    strides: tuple[int, ...] = ()
+
+    def __init__(self, patch_embed: nn.Module) -> None:
+        super().__init__()
+        self.proj, self.norm = patch_embed.proj, patch_embed.norm
+        self.channels: tuple[int, ...] = ()
+
+    def forward(self, pixels: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """Images `(b, 3, H, W)` to patches `(b, h, w, C)`, and no finer maps."""
+        return self.norm(self.proj(pixels).permute(0, 2, 3, 1)), []  # (b, C, h, w) -> (b, h, w, C)
+
+
+class ConvStem(nn.Module):
+    """A few 3×3 stride-2 convolutions in place of the patch embedding, Xiao et al. 2021 (arXiv:2106.14881): trains better from scratch.
+
+    `strides` and `channels` describe the finer maps that come with the patches: those of stride 4 and more.
+
+    Raises:
+        ValueError: the patch size is no power of two.
+    """
+
+    def __init__(self, embed_dim: int, patch_size: int, *, width: int = 32, in_channels: int = 3) -> None:
+        super().__init__()
+        steps = int(log2(patch_size))
+        if 2**steps != patch_size or steps < 2:
+            raise ValueError(
+                f"stem='conv' halves the image step by step: patch size {patch_size} is no power of two ≥ 4"
+            )
+        widths = [min(width * 2**i, embed_dim, 8 * width) for i in range(steps)]
+        self.convs = nn.ModuleList(
+            nn.Conv2d(a, b, 3, stride=2, padding=1, bias=False) for a, b in zip([in_channels, *widths], widths)
+        )
+        self.norms = nn.ModuleList(nn.LayerNorm(c) for c in widths)  # per position: batch norm would mix images
+        self.proj = nn.Linear(widths[-1], embed_dim)
+        self.strides = tuple(2 ** (i + 1) for i in range(1, steps - 1))
+        self.channels = tuple(widths[1:-1])
+
+    def forward(self, pixels: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """Images `(b, 3, H, W)` to patches `(b, h, w, C)`, and the maps `(b, H/s, W/s, c)` of each of `strides`."""
+        x = pixels.contiguous(memory_format=torch.channels_last)
+        maps = []
+        for conv, norm in zip(self.convs, self.norms):
+            x = conv(x).permute(0, 2, 3, 1)  # (b, c, H, W) -> (b, H, W, c): a view, convolutions keep channels last
+            x = F.relu(norm(x), inplace=True)
+            maps.append(x)
+            x = x.permute(0, 3, 1, 2)  # (b, H, W, c) -> (b, c, H, W)
+        return self.proj(maps[-1]), maps[1:-1]

@@ -1,0 +1,183 @@
+"""The trunk: a plain ViT of timm, run over packed tokens.
+
+B images, b of them with equal grids, h×w a patch grid, C channels, P prefix tokens (class, registers)
+L tokens of one image: P + h*w, N tokens of all images together, d channels of a head
+"""
+
+from collections.abc import Sequence
+from itertools import chain
+
+import torch
+import torch.nn.functional as F
+from timm.layers import PatchEmbed, resample_abs_pos_embed
+from timm.models.deit import VisionTransformerDistilled
+from timm.models.eva import Eva
+from timm.models.vision_transformer import VisionTransformer
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from vitdet.backbone.block import pack_block
+from vitdet.backbone.patches import PatchStem
+from vitdet.backbone.windows import Windows, window_layout
+
+SUPPORTED = "the plain ViTs of timm: VisionTransformer (augreg, DeiT-3, MAE, CLIP, SigLIP, DINO, DINOv2, FlexiViT) and Eva (EVA-02, DINOv3, RoPE ViT)"
+
+
+def check_plain(model: nn.Module, name: str) -> None:
+    """Raises:
+    ValueError: `model` is not a ViT that the trunk knows how to run.
+    """
+    plain = type(model) in (VisionTransformer, VisionTransformerDistilled, Eva)
+    embed = getattr(model, "patch_embed", None)
+    if not plain or type(embed) is not PatchEmbed:
+        got = type(model).__name__ + (f" with {type(embed).__name__}" if plain else "")
+        raise ValueError(f"{name} is a {got}; supported are {SUPPORTED}")
+    if embed.patch_size[0] != embed.patch_size[1]:
+        raise ValueError(f"{name} has patches of {embed.patch_size}; supported are square ones")
+
+
+class ViT(nn.Module):
+    """A timm ViT without its head, with timm's parameter names.
+
+    `taps` are the blocks whose output is returned, after the final norm; blocks behind the last tap are dropped. `global_blocks` attend inside whole images,
+    all others inside `windows`.
+
+    Raises:
+        ValueError: the model holds something that a plain ViT does not.
+    """
+
+    def __init__(
+        self,
+        model: VisionTransformer | Eva,
+        *,
+        taps: Sequence[int],
+        windows: Windows | None = None,
+        global_blocks: Sequence[int] = (),
+        drop_path: float = 0.0,
+        grad_checkpointing: bool = False,
+    ) -> None:
+        super().__init__()
+        if not isinstance(model.patch_drop, (nn.Identity, type(None))):
+            raise ValueError("patch_drop_rate would leave holes in the feature maps; leave it at 0")
+        self.embed_dim, self.patch_size = model.embed_dim, model.patch_embed.patch_size[0]
+        self.taps, self.windows, self.global_blocks = tuple(taps), windows, frozenset(global_blocks)
+        self.grad_checkpointing = grad_checkpointing
+        self.patch_embed: nn.Module = PatchStem(model.patch_embed)
+        self.native_grid = model.patch_embed.grid_size
+        self.prefix_names = [n for n in ("cls_token", "dist_token", "reg_token") if getattr(model, n, None) is not None]
+        for name in self.prefix_names:
+            self.register_parameter(name, getattr(model, name))
+        self.num_prefix = model.num_prefix_tokens
+        self.pos_embed, self.pos_drop = model.pos_embed, model.pos_drop
+        self.embeds_prefix = not model.no_embed_class
+        self.norm_pre = model.norm_pre
+        self.rope: nn.Module | None = getattr(model, "rope", None)
+        self.augments_rope = getattr(self.rope, "aug_active", False)  # DINOv3's jitter of coordinates, in training
+        depth = len(model.blocks)
+        rates = [drop_path * i / max(depth - 1, 1) for i in range(depth)]  # grows with depth, as in timm
+        blocks = [pack_block(block, drop_path=rate) for block, rate in zip(model.blocks, rates)]
+        self.blocks = nn.ModuleList(blocks[: max(self.taps) + 1])
+        # models that average their tokens keep the final norm behind the pool, under another name
+        self.norm = model.fc_norm if isinstance(model.norm, nn.Identity) else model.norm
+        self._tables: dict = {}
+
+    def forward(self, patches: list[Tensor]) -> list[list[Tensor]]:
+        """Patches `(b, h, w, C)` of each group of equal grids to the taps `(b, h, w, C)` of each group."""
+        counts, grids = [len(x) for x in patches], [tuple(x.shape[1:3]) for x in patches]
+        x = torch.cat(
+            [self._with_prefix(x, grid).flatten(0, 1) for x, grid in zip(patches, grids)]
+        )  # (b, L, C) -> (N, C)
+        x = self.norm_pre(self.pos_drop(x))
+        lengths, windows = self._lengths(counts, grids, x.device)
+        rope = self._rope(counts, grids)
+        outputs = []
+        for i, block in enumerate(self.blocks):
+            arguments = (x, lengths if i in self.global_blocks else windows, lengths, rope[i])
+            if self.grad_checkpointing and self.training and torch.is_grad_enabled():
+                x = checkpoint(block, *arguments, use_reentrant=False)
+            else:
+                x = block(*arguments)
+            if i in self.taps:
+                outputs.append(self._patches(self.norm(x), counts, grids))
+        return [list(group) for group in zip(*outputs)]
+
+    def _with_prefix(self, x: Tensor, grid: tuple[int, int]) -> Tensor:
+        """`(b, h, w, C)` to `(b, L, C)`: prefix tokens before the patches, positions added, in window order."""
+        x = x.flatten(1, 2)  # (b, h, w, C) -> (b, h*w, C)
+        prefix = [getattr(self, name).expand(len(x), -1, -1) for name in self.prefix_names]
+        x = torch.cat([*prefix, x], dim=1) if prefix else x
+        if self.pos_embed is not None:
+            x = x + self._table("position", grid, self.pos_embed, self._position_table)
+        return x if self.windows is None else x[:, self._layout(grid, x.device).order]
+
+    def _patches(self, x: Tensor, counts: list[int], grids: list[tuple[int, int]]) -> list[Tensor]:
+        """`(N, C)` to the patches `(b, h, w, C)` of each group, row by row."""
+        sizes = [self._image_length(grid, x.device) for grid in grids]
+        groups = x.split([count * size for count, size in zip(counts, sizes)])
+        groups = [group.unflatten(0, (count, -1)) for group, count in zip(groups, counts)]  # (b*L, C) -> (b, L, C)
+        if self.windows is None:
+            groups = [group[:, self.num_prefix :] for group in groups]
+        else:
+            groups = [group[:, self._layout(grid, x.device).patches] for group, grid in zip(groups, grids)]
+        return [group.unflatten(1, grid) for group, grid in zip(groups, grids)]  # (b, h*w, C) -> (b, h, w, C)
+
+    def _layout(self, grid: tuple[int, int], device: torch.device):
+        return window_layout(self.windows, grid, self.num_prefix, device)
+
+    def _image_length(self, grid: tuple[int, int], device: torch.device) -> int:
+        return self.num_prefix + grid[0] * grid[1] if self.windows is None else len(self._layout(grid, device).order)
+
+    def _lengths(self, counts, grids, device) -> tuple[list[int], list[int]]:
+        """Lengths of the sequences of global and of windowed blocks."""
+        per_image = [self._image_length(grid, device) for grid in grids]
+        lengths = [length for count, length in zip(counts, per_image) for _ in range(count)]
+        if self.windows is None:
+            return lengths, lengths
+        windows = [self._layout(grid, device).lengths * count for count, grid in zip(counts, grids)]
+        return lengths, list(chain(*windows))
+
+    def _rope(self, counts: list[int], grids: list[tuple[int, int]]) -> Sequence[Tensor | None]:
+        """Sine and cosine `(N, heads or 1, 2*d)` for each block."""
+        if self.rope is None:
+            return [None] * len(self.blocks)
+        source = next(chain(self.rope.parameters(), self.rope.buffers()))
+        tables = [self._table("rope", grid, source, self._rope_table) for grid in grids]
+        packed = torch.cat([table.repeat(1, count, 1, 1) for table, count in zip(tables, counts)], dim=1)
+        return packed.expand(
+            max(len(packed), len(self.blocks)), -1, -1, -1
+        ).unbind()  # axial RoPE is the same in all blocks
+
+    def _position_table(self, grid: tuple[int, int]) -> Tensor:
+        """Position embedding `(1, L, C)` of prefix and patches, as timm resamples it."""
+        prefix = self.num_prefix if self.embeds_prefix else 0
+        table = resample_abs_pos_embed(self.pos_embed, list(grid), list(self.native_grid), num_prefix_tokens=prefix)
+        return F.pad(table, (0, 0, self.num_prefix - prefix, 0))  # prefix tokens without a position get zeros
+
+    def _rope_table(self, grid: tuple[int, int]) -> Tensor:
+        """Sine and cosine `(blocks or 1, L, heads or 1, 2*d)`; prefix tokens are not rotated."""
+        table = self.rope.get_embed(shape=list(grid))  # axial (h*w, 2*d), or mixed (blocks, heads, h*w, 2*d)
+        table = table[None, :, None] if table.ndim == 2 else table.transpose(1, 2)
+        sin, cos = F.pad(table, (0, 0, 0, 0, self.num_prefix, 0)).chunk(2, dim=-1)
+        cos = torch.cat([torch.ones_like(cos[:, : self.num_prefix]), cos[:, self.num_prefix :]], dim=1)
+        table = torch.cat([sin, cos], dim=-1)
+        return table if self.windows is None else table[:, self._layout(grid, table.device).order]
+
+    def _table(self, kind: str, grid: tuple[int, int], source: Tensor, build) -> Tensor:
+        """`build(grid)`, kept for as long as the parameter or buffer behind it does not change."""
+        trained = source.requires_grad and torch.is_grad_enabled()
+        augmented = kind == "rope" and self.augments_rope and self.training
+        if trained or augmented or torch.compiler.is_compiling():
+            return build(grid)
+        version = 0 if source.is_inference() else source._version
+        state = (source.data_ptr(), version, source.dtype, source.device)
+        found = self._tables.get((kind, grid))
+        if found is None or found[0] != state:
+            if len(self._tables) >= 256:  # a bound for data sets where every image has a grid of its own
+                self._tables.clear()
+            with torch.inference_mode(False), torch.no_grad():  # a table made at inference must serve training too
+                found = self._tables[kind, grid] = (
+                    state,
+                    build(grid),
+                    source.detach(),
+                )  # the source keeps its address taken
+        return found[1]

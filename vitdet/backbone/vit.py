@@ -1,0 +1,234 @@
+"""The backbone: images in, feature levels out.
+
+B images, N tokens of all images, C channels, h×w a patch grid, b images of a group with equal grids
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from vitdet.backbone.neck import NECKS
+from vitdet.backbone.patches import ConvStem, Group, group_images
+from vitdet.backbone.trunk import ViT
+from vitdet.backbone.weights import create_timm_model
+from vitdet.backbone.windows import Windows
+from vitdet.config import Configurable
+from vitdet.structures import Features, Level
+
+
+class Backbone(nn.Module, Configurable):
+    """A plain ViT of timm and a neck: images of any sizes to feature levels.
+
+    Args:
+        name: of a timm model, such as `vit_small_patch14_dinov2.lvd142m`.
+        pretrained: fetch timm's weights (or find them in the Hugging Face cache).
+        checkpoint: a `.safetensors` or `.pth` file with weights instead.
+        patch_size: if not the model's own; the patch kernel is resampled (FlexiViT, arXiv:2212.08013).
+        embed_dim, depth, num_heads: if not the model's own, to train a ViT of another size from scratch.
+        model_args: further arguments of the timm model, such as `mlp_ratio`, `img_size` or `reg_tokens`.
+        stem: `"patch"`, or `"conv"` to train from scratch (arXiv:2106.14881).
+        stem_width: channels of the convolutional stem at stride 2; they double with every stride.
+        stem_taps: add the convolutional stem's maps of strides 4, 8 … to the neck's levels of those strides.
+        out_blocks: the blocks whose outputs are used, from 0; by default the ends of the four quarters for the projector, else the last.
+        windows: a size in tokens (`14`) or a count (`"2x2"`): most blocks then attend inside windows (ViTDet, arXiv:2203.16527).
+        global_blocks: the blocks that attend inside the whole image all the same; by default the ends of the four quarters.
+        window_prefix: `"image"`, class and register tokens sit out windowed blocks, or `"window"`, each window has its own (see `Windows`).
+        neck: `"projector"` (several taps), `"pyramid"` (the last one), or `None`: one level per tap at the patch stride.
+        out_strides: of the neck's levels, finest first; by default half, one and two patches (pyramid: a quarter, too).
+        out_channels: of the neck's levels.
+        neck_depth: 3×3 stages that refine each level.
+        freeze: that many blocks, and what is before them, are not trained and stay in eval mode; -1 or `"all"` is the whole trunk.
+        drop_path: stochastic depth of the last block, growing from 0; drops whole images.
+        grad_checkpointing: trade time for memory.
+
+    Attributes:
+        channels: width of the ViT.
+        strides, out_channels: of every level, finest first.
+        patch_size: an image is padded, right and bottom, to a multiple of it.
+        mean, std: what images must be normalised with, for values in [0, 1].
+        num_layers: for layer-wise decay, one more than the largest of `layer_ids`.
+
+    Raises:
+        ValueError: an option does not fit the model.
+        RuntimeError: the weights cannot be fetched, or do not fit.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        pretrained: bool = False,
+        checkpoint: str | None = None,
+        patch_size: int | None = None,
+        embed_dim: int | None = None,
+        depth: int | None = None,
+        num_heads: int | None = None,
+        model_args: dict[str, Any] | None = None,
+        stem: str = "patch",
+        stem_width: int = 32,
+        stem_taps: bool = True,
+        out_blocks: list[int] | None = None,
+        windows: int | str | None = None,
+        global_blocks: list[int] | None = None,
+        window_prefix: str = "image",
+        neck: str | None = "projector",
+        out_strides: list[float] | None = None,
+        out_channels: int = 256,
+        neck_depth: int = 1,
+        freeze: int | str = 0,
+        drop_path: float = 0.0,
+        grad_checkpointing: bool = False,
+    ) -> None:
+        super().__init__()
+        _choose("stem", stem, ("patch", "conv"))
+        _choose("neck", neck, (*NECKS, None))
+        overrides = {"embed_dim": embed_dim, "depth": depth, "num_heads": num_heads}
+        model_args = {**(model_args or {}), **{key: value for key, value in overrides.items() if value is not None}}
+        model = create_timm_model(name, pretrained=pretrained, checkpoint=checkpoint, **model_args)
+        if patch_size is not None and patch_size != model.patch_embed.patch_size[0]:
+            h, w = model.patch_embed.grid_size  # the position embedding keeps its grid
+            model.set_input_size(img_size=(h * patch_size, w * patch_size), patch_size=patch_size)
+        # a backbone that a checkpoint builds again gets its weights from there
+        self.init_args = {**self.init_args, "pretrained": False, "checkpoint": None}
+        self.mean, self.std = list(model.pretrained_cfg["mean"]), list(model.pretrained_cfg["std"])
+
+        count = len(model.blocks)
+        taps = _blocks("out_blocks", out_blocks, count, _quarters(count) if neck == "projector" else [count - 1])
+        self.trunk = ViT(
+            model,
+            taps=taps,
+            windows=None if windows is None else Windows.parse(windows, window_prefix),
+            global_blocks=_global_blocks(
+                global_blocks, count, taps[-1], windows, window_prefix, model.num_prefix_tokens
+            ),
+            drop_path=drop_path,
+            grad_checkpointing=grad_checkpointing,
+        )
+        self.patch_size, self.channels = self.trunk.patch_size, self.trunk.embed_dim
+        if stem == "conv":
+            in_channels = model.patch_embed.proj.in_channels
+            self.trunk.patch_embed = ConvStem(self.channels, self.patch_size, width=stem_width, in_channels=in_channels)
+
+        self.neck: nn.Module | None = None
+        self.strides, self.out_channels = [self.patch_size] * len(taps), [self.channels] * len(taps)
+        if neck is not None:
+            finest = -2 if neck == "pyramid" else -1
+            strides = out_strides or [_plain(self.patch_size * 2.0**step) for step in range(finest, 2)]
+            embed = self.trunk.patch_embed
+            lateral = {"stem_strides": embed.strides, "stem_channels": embed.channels} if stem_taps else {}
+            options = {"strides": strides, "out_channels": out_channels, "depth": neck_depth, **lateral}
+            self.neck = NECKS[neck](self.channels, len(taps), self.patch_size, **options)
+            self.strides, self.out_channels = list(strides), [out_channels] * len(strides)
+        elif out_strides is not None:
+            raise ValueError("out_strides needs a neck; neck=None gives the patch stride only")
+        self._freeze(freeze)
+
+    def forward(self, images: Sequence[Tensor] | Tensor) -> Features:
+        """Images `(3, H, W)` of any sizes, or `(B, 3, H, W)`, normalised, to feature levels.
+
+        Raises:
+            ValueError: an image is not a float `(3, H, W)`.
+        """
+        groups = group_images(images, self.patch_size)
+        embedded = [self.trunk.patch_embed(group.pixels) for group in groups]
+        taps = self.trunk([patches for patches, _ in embedded])
+        if self.neck is not None:
+            taps = [self.neck(tap, stem) for tap, (_, stem) in zip(taps, embedded)]
+        levels = [pack_level(list(maps), groups, stride) for maps, stride in zip(zip(*taps), self.strides)]
+        return Features(levels, sizes=[tuple(image.shape[-2:]) for image in images])
+
+    def layer_ids(self) -> dict[str, int]:
+        """Depth of every parameter, for layer-wise learning-rate decay: 0 embeddings, `i + 1` block `i`, `num_layers - 1` final norm and neck."""
+        return {name: self._layer_id(name) for name, _ in self.named_parameters()}
+
+    def _layer_id(self, name: str) -> int:
+        if name.startswith("trunk.blocks."):
+            return int(name.split(".")[2]) + 1
+        return self.num_layers - 1 if name.startswith(("trunk.norm.", "neck.")) else 0
+
+    @property
+    def num_layers(self) -> int:
+        return len(self.trunk.blocks) + 2
+
+    def no_weight_decay(self) -> set[str]:
+        """Names of the parameters that are embeddings, not weights; norms and biases are one-dimensional, which says it for them."""
+        embeddings = {"pos_embed", *self.trunk.prefix_names, "rope.freqs"}
+        return {name for name, _ in self.named_parameters() if name.removeprefix("trunk.") in embeddings}
+
+    def train(self, mode: bool = True) -> "Backbone":
+        super().train(mode)
+        for module in self._frozen:
+            module.eval()
+        return self
+
+    def _freeze(self, freeze: int | str) -> None:
+        trunk = self.trunk
+        self._frozen: list[nn.Module] = []
+        if freeze in (-1, "all"):
+            trunk.requires_grad_(False)
+            self._frozen = [trunk]
+        elif not isinstance(freeze, int) or not 0 <= freeze <= len(trunk.blocks):
+            raise ValueError(f"freeze is {freeze!r}; give a number of blocks from 0 to {len(trunk.blocks)}, or 'all'")
+        elif freeze:
+            self._frozen = [trunk.patch_embed, trunk.pos_drop, trunk.norm_pre, *trunk.blocks[:freeze]]
+            self._frozen += [trunk.rope] if trunk.rope is not None else []
+            for parameter in trunk.parameters(recurse=False):  # position embedding and prefix tokens
+                parameter.requires_grad_(False)
+        for module in self._frozen:
+            module.requires_grad_(False).eval()
+
+
+def create_backbone(name: str, **options: Any) -> Backbone:
+    """`Backbone(name, **options)`."""
+    return Backbone(name, **options)
+
+
+def pack_level(maps: list[Tensor], groups: list[Group], stride: float) -> Level:
+    """Maps `(b, h, w, C)` of each group to one packed level, in the order of the batch."""
+    if len(groups) == 1:
+        return Level(
+            maps[0].flatten(0, 2), [tuple(maps[0].shape[1:3])] * len(maps[0]), stride
+        )  # (b, h, w, C) -> (N, C)
+    images = {i: image for one, group in zip(maps, groups) for i, image in zip(group.indices, one)}
+    ordered = [images[i] for i in range(len(images))]
+    return Level(
+        torch.cat([image.flatten(0, 1) for image in ordered]), [tuple(image.shape[:2]) for image in ordered], stride
+    )
+
+
+def _quarters(depth: int) -> list[int]:
+    return sorted({(i * depth + 3) // 4 - 1 for i in range(1, 5)})  # 12 -> 2, 5, 8, 11
+
+
+def _blocks(option: str, blocks: Sequence[int] | None, depth: int, default: list[int]) -> list[int]:
+    if blocks is None:
+        return default
+    chosen = sorted({block % depth for block in blocks if -depth <= block < depth})
+    if len(chosen) != len(blocks):
+        raise ValueError(f"{option} is {list(blocks)}; the model's blocks are 0 to {depth - 1}, each at most once")
+    return chosen
+
+
+def _global_blocks(blocks, depth: int, last: int, windows, window_prefix: str, prefix: int) -> list[int]:
+    if windows is None:
+        if blocks is not None:
+            raise ValueError("global_blocks needs windows; without windows all blocks are global")
+        return list(range(depth))
+    chosen = [block for block in _blocks("global_blocks", blocks, depth, _quarters(depth)) if block <= last]
+    if not chosen and prefix and window_prefix == "image":
+        raise ValueError(
+            f"no block up to the last tap, {last}, is global, so prefix tokens never meet patches; "
+            "add one to global_blocks, or set window_prefix: window"
+        )
+    return chosen
+
+
+def _choose(option: str, value: Any, choices: tuple) -> None:
+    if value not in choices:
+        raise ValueError(f"{option} is {value!r}; choose among {', '.join(map(str, choices))}")
+
+
+def _plain(stride: float) -> float | int:
+    return int(stride) if stride == int(stride) else stride

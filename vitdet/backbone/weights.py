@@ -1,0 +1,160 @@
+"""Weights for the trunk: timm's own, or a file in timm's or the authors' layout."""
+
+import logging
+import pickle
+import re
+from difflib import get_close_matches
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import timm
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from timm.models import eva, vision_transformer
+from torch import Tensor, nn
+
+from vitdet.backbone.trunk import SUPPORTED, check_plain
+
+log = logging.getLogger("vitdet")
+
+_MODULES = ("vision_transformer", "deit", "eva")
+_HEAD = re.compile(r"^(head|head_dist|head_drop|attn_pool|fc_norm|norm)\b")  # a detector can do without them
+
+
+def create_timm_model(
+    name: str, *, pretrained: bool = False, checkpoint: str | None = None, **model_args: Any
+) -> nn.Module:
+    """A plain ViT of timm, with weights if asked for; its head stays behind.
+
+    Raises:
+        ValueError: the name is unknown or no plain ViT, or both `pretrained` and `checkpoint` are given.
+        RuntimeError: the weights cannot be fetched, or do not fit.
+    """
+    if pretrained and checkpoint:
+        raise ValueError(f"got pretrained=True and checkpoint={checkpoint!r}; give one of them")
+    architecture = name.split(".")[0]
+    if ":" not in name and not timm.is_model(architecture):
+        known = [model for module in _MODULES for model in timm.list_models(module=module)]
+        near = get_close_matches(architecture, known, n=3) or ["vit_small_patch16_224"]
+        raise ValueError(f"timm has no model {name!r}; near it: {', '.join(near)}")
+    if ":" not in name and timm.models.model_entrypoint(architecture).__module__.rpartition(".")[2] not in _MODULES:
+        raise ValueError(f"{name} is no plain ViT; supported are {SUPPORTED}")
+    try:
+        model = timm.create_model(name, num_classes=0, dynamic_img_size=True, pretrained=pretrained, **model_args)
+    except TypeError as error:
+        raise ValueError(f"timm's {name} does not take these model_args: {error}") from error
+    except Exception as error:
+        if not pretrained:
+            raise
+        raise RuntimeError(_unavailable(name, model_args, error)) from error
+    check_plain(model, name)
+    if pretrained:
+        log.info("weights: %s from %s", name, model.pretrained_cfg.get("hf_hub_id") or model.pretrained_cfg.get("url"))
+    if checkpoint:
+        load_checkpoint(model, name, checkpoint)
+    return model
+
+
+def _unavailable(name: str, model_args: dict, error: Exception) -> str:
+    if "size mismatch" in str(error) or "loading state_dict" in str(error):
+        changed = ", ".join(model_args) or "nothing"
+        return f"the pretrained weights of {name} do not fit the model as configured (changed: {changed}): {error}"
+    return (
+        f"the pretrained weights of {name} could not be fetched ({type(error).__name__}: {error}). Either run once where there is a network, so that they "
+        "are in the Hugging Face cache ($HF_HOME), or pass `checkpoint: path` to a .safetensors or .pth file with them"
+    )
+
+
+def load_checkpoint(model: nn.Module, name: str, path: str) -> None:
+    """Loads a `.safetensors` or `.pth` file into a timm model; says what was resampled, missing and unexpected.
+
+    Position embeddings are resampled to the model's grid, the patch kernel to its patch size, and original layouts (DINOv2, CLIP, MAE …) are converted, all
+    by timm's own filter of the family.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        RuntimeError: it does not hold this model's weights.
+    """
+    found = read_weights(path)
+    state = _filter(model, name)(dict(found), model)
+    wanted = model.state_dict()
+    wrong = [key for key in wanted if key in state and state[key].shape != wanted[key].shape]
+    missing = [key for key in wanted if key not in state]
+    if (
+        wrong
+        or all(_HEAD.match(key) for key in wanted if key in state)
+        or any(key.startswith("blocks") for key in missing)
+    ):
+        raise RuntimeError(_does_not_fit(name, path, found, state, wanted, wrong, missing))
+    unexpected = [key for key in state if key not in wanted]
+    resampled = [key for key in wanted if key in state and key in found and found[key].shape != state[key].shape]
+    model.load_state_dict({key: state[key] for key in wanted if key in state}, strict=False)
+    log.info("weights: %s from %s", name, path)
+    for key in resampled:
+        log.info("weights resampled: %s %s -> %s", key, tuple(found[key].shape), tuple(state[key].shape))
+    if missing:
+        log.warning("weights missing, left at random: %s", _some(missing))
+    if unexpected:
+        log.info("weights unexpected, not used: %s", _some(unexpected))
+
+
+def read_weights(path: str) -> dict[str, Tensor]:
+    """The tensors of a file by name, without the wrappers (`model`, `state_dict`, `teacher`, `module.` …) that training scripts put around them.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        RuntimeError: it holds no tensors, or more than tensors.
+    """
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"checkpoint {path!r} is not a file; give the path of a .safetensors or .pth file")
+    try:
+        state = load_file(path) if str(path).endswith(".safetensors") else torch.load(path, "cpu", weights_only=True)
+    except (pickle.UnpicklingError, SafetensorError, EOFError) as error:
+        raise RuntimeError(
+            f"{path} cannot be read as weights ({error}); save only the state dict, or convert it to .safetensors"
+        ) from error
+    for wrapper in ("model_ema", "state_dict_ema", "teacher", "model", "state_dict", "encoder"):
+        if isinstance(state, dict) and isinstance(state.get(wrapper), dict):
+            state = state[wrapper]
+    state = {key: value for key, value in state.items() if isinstance(value, Tensor)} if isinstance(state, dict) else {}
+    if not state:
+        raise RuntimeError(f"{path} holds no tensors by name; save `model.state_dict()`")
+    for prefix in ("module.", "backbone.", "_orig_mod."):
+        if all(key.startswith(prefix) for key in state):
+            state = {key.removeprefix(prefix): value for key, value in state.items()}
+    return state
+
+
+def _filter(model: nn.Module, name: str):
+    """timm's conversion of other layouts, with the options that timm uses for the family."""
+    if isinstance(model, eva.Eva):
+        return eva.checkpoint_filter_fn
+    if "flexi" in name:  # these weights prefer bilinear resampling, says timm
+        return partial(vision_transformer.checkpoint_filter_fn, interpolation="bilinear", antialias=False)
+    return partial(vision_transformer.checkpoint_filter_fn, adapt_layer_scale=True)
+
+
+def _does_not_fit(name, path, found, state, wanted, wrong, missing) -> str:
+    blocks = {int(match[1]) for key in state if (match := re.match(r"blocks\.(\d+)\.", key))}
+    kernel = next((v for k, v in found.items() if "patch_embed" in k and v.ndim == 4), None)
+    if wrong:
+        key = wrong[0]
+        what = f"{len(wrong)} tensors differ in shape, the first is {key}: got {tuple(state[key].shape)}, wanted {tuple(wanted[key].shape)}"
+    elif missing and any(key in state for key in wanted):
+        what = f"{len(missing)} tensors are missing, the first is {missing[0]}"
+    else:
+        near = get_close_matches("blocks.0.norm1.weight", state, n=1, cutoff=0.3) or list(state)[:1]
+        what = (
+            f"none of its {len(found)} tensors is one of the model's; the nearest to blocks.0.norm1.weight is {near[0]}"
+        )
+    if kernel is None:
+        fix = "is it the file of a plain ViT?"
+    else:
+        fix = f"the file is {kernel.shape[0]} wide with {len(blocks)} blocks and patch {kernel.shape[-1]}: choose `name` to match"
+    return f"{path} does not fit {name}: {what}; {fix}"
+
+
+def _some(keys: list[str]) -> str:
+    return ", ".join(keys[:6]) + (f" and {len(keys) - 6} more" if len(keys) > 6 else "")
