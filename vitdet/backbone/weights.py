@@ -88,7 +88,7 @@ def load_checkpoint(model: nn.Module, name: str, path: str) -> None:
         or any(key.startswith("blocks") for key in missing)
     ):
         raise RuntimeError(_does_not_fit(name, path, found, state, wanted, wrong, missing))
-    unexpected = [key for key in state if key not in wanted]
+    unexpected = sorted(set(state) - set(wanted))
     resampled = [key for key in wanted if key in state and key in found and found[key].shape != state[key].shape]
     model.load_state_dict({key: state[key] for key in wanted if key in state}, strict=False)
     log.info("weights: %s from %s", name, path)

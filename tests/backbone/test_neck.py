@@ -1,0 +1,77 @@
+"""Necks against torch's own convolutions, and where their levels lie in the image."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from vitdet.backbone import Backbone
+from vitdet.backbone.neck import Expand, MaxPool, Merge, Projector, Pyramid
+
+
+def nchw(x):
+    return x.permute(0, 3, 1, 2)
+
+
+def test_expand_is_a_transposed_convolution():
+    layer, x = Expand(6, 4), torch.randn(2, 3, 5, 6)
+    weight = layer.proj.weight.view(2, 2, 4, 6).permute(3, 2, 0, 1)  # (2*2*C, c) -> (c, C, 2, 2)
+    expected = F.conv_transpose2d(nchw(x), weight, stride=2) + layer.proj.bias.view(2, 2, 4).permute(2, 0, 1).repeat(
+        1, 3, 5
+    )
+    torch.testing.assert_close(nchw(layer(x)), expected)
+
+
+@pytest.mark.parametrize("grid", [(4, 6), (3, 6), (4, 5), (3, 5), (1, 1)])
+def test_merge_is_a_strided_convolution(grid):
+    layer, x = Merge(6, 4), torch.randn(2, *grid, 6)
+    weight = layer.proj.weight.view(4, 2, 2, 6).permute(0, 3, 1, 2)  # (C, 2*2*c) -> (C, c, 2, 2)
+    padded = F.pad(nchw(x), (0, grid[1] % 2, 0, grid[0] % 2))
+    torch.testing.assert_close(nchw(layer(x)), F.conv2d(padded, weight, layer.proj.bias, stride=2))
+
+
+def test_max_pool_keeps_the_last_row():
+    x = torch.arange(15.0).view(1, 3, 5, 1)
+    assert MaxPool()(x)[0, ..., 0].tolist() == [[6, 8, 9], [11, 13, 14]]
+
+
+@pytest.mark.parametrize("cls", [Projector, Pyramid])
+def test_levels_cover_the_image(cls):
+    """What a patch holds appears in every level around the place where `Level` says that patch is."""
+    torch.manual_seed(0)
+    strides = [4, 8, 16, 32]
+    neck = cls(8, 1, 16, strides=strides, out_channels=8, depth=0).eval()
+    x = torch.randn(1, 5, 7, 8)
+    changed = x.clone()
+    changed[0, 3, 4] += 1  # pixels 48-63 down, 64-79 across
+    with torch.no_grad():
+        for stride, a, b in zip(strides, neck([x], []), neck([changed], [])):
+            moved = ((a - b).abs().sum(-1)[0] > 1e-6).nonzero()
+            rows, columns = moved.T
+            assert len(moved) == max(1, (16 // stride) ** 2)
+            assert ((rows + 0.5) * stride).mean() == pytest.approx(56 if stride <= 16 else 48)
+            assert ((columns + 0.5) * stride).mean() == pytest.approx(72 if stride <= 16 else 80)
+
+
+def test_stem_maps_reach_the_levels_of_their_stride():
+    options = {"embed_dim": 32, "depth": 1, "num_heads": 2, "stem": "conv", "stem_width": 8, "out_channels": 16}
+    with_taps = Backbone("vit_tiny_patch16_224", **options, out_strides=[4, 8, 16])
+    assert sorted(with_taps.neck.laterals) == ["0", "1"]  # stride 16 is the trunk's own
+    assert [layer.in_features for layer in with_taps.neck.laterals.values()] == [16, 32]
+    without = Backbone("vit_tiny_patch16_224", **options, out_strides=[4, 8, 16], stem_taps=False)
+    assert len(without.neck.laterals) == 0
+    wide = Backbone("vit_tiny_patch16_224", **options, patch_size=32, out_strides=[8, 16, 32])
+    assert sorted(wide.neck.laterals) == ["0", "1"]
+    # fine detail of an image gets to the finest level past the trunk
+    image = torch.zeros(1, 3, 32, 32)
+    detail = image.clone()
+    detail[..., 9, 9] = 1
+    for backbone in (with_taps, without):
+        torch.nn.init.zeros_(backbone.trunk.patch_embed.proj.weight)
+    assert not torch.equal(with_taps(image)[0].x, with_taps(detail)[0].x)
+    assert torch.equal(without(image)[0].x, without(detail)[0].x)
+
+
+def test_default_strides_follow_the_patch_size():
+    small = {"embed_dim": 32, "depth": 1, "num_heads": 2}
+    assert Backbone("vit_small_patch14_dinov2", **small).strides == [7, 14, 28]
+    assert Backbone("vit_tiny_patch16_224", **small, neck="pyramid").strides == [4, 8, 16, 32]
