@@ -249,12 +249,27 @@ def test_create_backbone_is_backbone():
     assert create_backbone(TINY, **SMALL).init_args == Backbone(TINY, **SMALL).init_args
 
 
-def test_exports_as_one_graph():
-    backbone = make("windows").eval()
-    images = torch.randn(2, 3, 48, 80)
+@pytest.mark.parametrize("setup", ["plain", "windows", "rope windows", "conv stem"])
+def test_exports_as_one_graph(setup):
+    backbone = make(setup).eval()
+    images = torch.randn(
+        2, 3, 7 * 16, 11 * 16
+    )  # a grid that no other test uses: tracing must not leave its tensors in a cache
     program = torch.export.export(Levels(backbone), (images,))
     for got, level in zip(program.module()(images), backbone(images)):
         torch.testing.assert_close(got, level.x, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("setup", SETUPS)
+def test_autocast(setup):
+    backbone = make(setup).train()
+    images = [torch.randn(3, 40, 60), torch.randn(3, 33, 20)]
+    with torch.autocast("cpu", torch.bfloat16):
+        features = backbone(images)
+    for level, expected in zip(features, backbone(images)):
+        difference = (level.x.float() - expected.x).norm() / expected.x.norm()
+        assert difference < 0.05
+    sum(level.x.float().square().sum() for level in features).backward()
 
 
 class Levels(nn.Module):

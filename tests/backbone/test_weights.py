@@ -102,6 +102,12 @@ def test_missing_tokens_are_reported(tmp_path, caplog):
     assert "weights missing, left at random: cls_token" in caplog.text
 
 
+def test_the_first_blocks_of_a_deeper_file(tmp_path):
+    state = weights(depth=4)
+    trunk = load(tmp_path / "weights.pth", state).trunk
+    assert torch.equal(trunk.blocks[1].mlp.fc1.weight, state["blocks.1.mlp.fc1.weight"])
+
+
 @pytest.mark.parametrize(
     ("state", "message"),
     [
@@ -109,10 +115,8 @@ def test_missing_tokens_are_reported(tmp_path, caplog):
             weights(embed_dim=64),
             r"got \(1, 1, 64\), wanted \(1, 1, 32\); the file is 64 wide with 2 blocks and patch 16",
         ),
-        (
-            weights(depth=1),
-            "tensors are missing, the first is blocks.1.norm1.weight; the file is 32 wide with 1 blocks",
-        ),
+        (weights(depth=1), "the file has no blocks.1.norm1.weight; the file is 32 wide with 1 blocks"),
+        (weights(init_values=1e-5), "the file has blocks.0.ls1.gamma; the file is 32 wide"),
         ({"layer1.0.conv1.weight": torch.zeros(2)}, "none of its 1 tensors is one of the model's.*plain ViT"),
     ],
 )

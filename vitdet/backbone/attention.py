@@ -5,7 +5,7 @@ q, k, v  (N, heads, d)   sequence after sequence; sum(lengths) == N
 """
 
 from collections.abc import Sequence
-from functools import lru_cache
+from functools import lru_cache, wraps
 from itertools import accumulate
 
 import torch
@@ -16,6 +16,17 @@ try:  # a prototype of torch: where it is missing, the grouped path does the sam
     from torch.nn.attention.varlen import varlen_attn
 except ImportError:
     varlen_attn = None
+
+
+def remembered(function):
+    """Like `lru_cache`, but stands aside while torch traces a graph, whose tensors must not outlive it."""
+    cache = lru_cache(maxsize=1024)(function)
+
+    @wraps(function)
+    def call(*args):
+        return function(*args) if torch.compiler.is_compiling() else cache(*args)
+
+    return call
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor, lengths: Sequence[int], *, dropout: float = 0.0) -> Tensor:
@@ -63,7 +74,7 @@ def attend_dense(q: Tensor, k: Tensor, v: Tensor, lengths: Sequence[int]) -> Ten
     return F.scaled_dot_product_attention(q, k, v, attn_mask=mask).transpose(0, 1)
 
 
-@lru_cache(maxsize=256)
+@remembered
 def _groups(lengths: tuple[int, ...], device: torch.device):
     """`[(count, length)]` of the distinct lengths, and the token order that brings equal lengths together, with its inverse.
 
@@ -81,7 +92,7 @@ def _groups(lengths: tuple[int, ...], device: torch.device):
     return groups, order.to(device), order.argsort().to(device)
 
 
-@lru_cache(maxsize=256)
+@remembered
 def _offsets(lengths: tuple[int, ...], device: torch.device) -> tuple[Tensor, int]:
     """Where each sequence starts `(S + 1,)` int32, and the longest length."""
     return torch.tensor([0, *accumulate(lengths)], dtype=torch.int32, device=device), max(lengths)

@@ -80,8 +80,8 @@ class DropPath(nn.Module):
     def forward(self, x: Tensor, image_lengths: Sequence[int]) -> Tensor:
         if not self.training or self.rate == 0.0:
             return x
-        keep = torch.rand(len(image_lengths)) >= self.rate  # one draw an image
-        scale = keep.to(x, non_blocking=True) / (1 - self.rate)
+        keep = torch.rand(len(image_lengths), device=x.device) >= self.rate  # one draw an image
+        scale = keep.to(x.dtype) / (1 - self.rate)
         if len(set(image_lengths)) == 1:
             return (x.view(len(scale), -1) * scale[:, None]).view_as(x)  # (N, C) -> (B, N/B*C) -> (N, C)
         return torch.cat([part * s for part, s in zip(x.split(list(image_lengths)), scale)])

@@ -174,10 +174,6 @@ class ViT(nn.Module):
         if found is None or found[0] != state:
             if len(self._tables) >= 256:  # a bound for data sets where every image has a grid of its own
                 self._tables.clear()
-            with torch.inference_mode(False), torch.no_grad():  # a table made at inference must serve training too
-                found = self._tables[kind, grid] = (
-                    state,
-                    build(grid),
-                    source.detach(),
-                )  # the source keeps its address taken
+            # the source goes along, so that no other tensor can take its address
+            found = self._tables[kind, grid] = (state, build(grid), source.detach())
         return found[1]

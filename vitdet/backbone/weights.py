@@ -136,14 +136,15 @@ def _filter(model: nn.Module, name: str):
     return partial(vision_transformer.checkpoint_filter_fn, adapt_layer_scale=True)
 
 
-def _does_not_fit(name, path, found, state, wanted, wrong, missing) -> str:
+def _does_not_fit(name, path, found, state, wanted, wrong, strangers) -> str:
     blocks = {int(match[1]) for key in state if (match := re.match(r"blocks\.(\d+)\.", key))}
     kernel = next((v for k, v in found.items() if "patch_embed" in k and v.ndim == 4), None)
     if wrong:
         key = wrong[0]
         what = f"{len(wrong)} tensors differ in shape, the first is {key}: got {tuple(state[key].shape)}, wanted {tuple(wanted[key].shape)}"
-    elif missing and any(key in state for key in wanted):
-        what = f"{len(missing)} tensors are missing, the first is {missing[0]}"
+    elif any(key in state for key in wanted):
+        kind = "has no" if strangers[0] in wanted else "has"
+        what = f"its blocks are others, {len(strangers)} tensors differ: the file {kind} {strangers[0]}"
     else:
         near = get_close_matches("blocks.0.norm1.weight", state, n=1, cutoff=0.3) or list(state)[:1]
         what = (

@@ -4,11 +4,12 @@ h×w patch grid of one image, P prefix tokens (class, registers), L tokens of th
 """
 
 from dataclasses import dataclass
-from functools import lru_cache
 from math import ceil
 
 import torch
 from torch import Tensor
+
+from vitdet.backbone.attention import remembered
 
 
 @dataclass(frozen=True)
@@ -60,7 +61,7 @@ class Layout:
     lengths: tuple[int, ...]
 
 
-@lru_cache(maxsize=1024)
+@remembered
 def window_layout(windows: Windows, grid: tuple[int, int], prefix: int, device: torch.device) -> Layout:
     """The order in which the windows of a grid are contiguous, for `prefix` prefix tokens."""
     h, w = grid
@@ -73,8 +74,7 @@ def window_layout(windows: Windows, grid: tuple[int, int], prefix: int, device: 
     elif prefix:
         parts = [head, *parts]
     order = torch.cat(parts)
-    is_patch = order >= prefix
-    patches = is_patch.nonzero().flatten()[order[is_patch].argsort()]
+    patches = order.masked_fill(order < prefix, prefix + h * w).argsort()[: h * w]  # prefix tokens last
     return Layout(order.to(device), patches.to(device), tuple(len(part) for part in parts))
 
 
