@@ -88,6 +88,7 @@ class ConvStem(nn.Module):
                 f"stem='conv' halves the image step by step: patch size {patch_size} is no power of two ≥ 4"
             )
         widths = [min(width * 2**i, embed_dim, 8 * width) for i in range(steps)]
+        # padding of 1 leaves each output half a pixel left of its inputs' centre, as in a ResNet: the network learns it
         self.convs = nn.ModuleList(
             nn.Conv2d(a, b, 3, stride=2, padding=1, bias=False) for a, b in zip([in_channels, *widths], widths)
         )

@@ -114,13 +114,7 @@ class Backbone(nn.Module, Configurable):
         self.neck: nn.Module | None = None
         self.strides, self.out_channels = [self.patch_size] * len(taps), [self.channels] * len(taps)
         if neck is not None:
-            finest = -2 if neck == "pyramid" else -1
-            strides = out_strides or [_plain(self.patch_size * 2.0**step) for step in range(finest, 2)]
-            embed = self.trunk.patch_embed
-            lateral = {"stem_strides": embed.strides, "stem_channels": embed.channels} if stem_taps else {}
-            options = {"strides": strides, "out_channels": out_channels, "depth": neck_depth, **lateral}
-            self.neck = NECKS[neck](self.channels, len(taps), self.patch_size, **options)
-            self.strides, self.out_channels = list(strides), [out_channels] * len(strides)
+            self._add_neck(neck, len(taps), out_strides, out_channels, neck_depth, stem_taps)
         elif out_strides is not None:
             raise ValueError("out_strides needs a neck; neck=None gives the patch stride only")
         self._freeze(freeze)
@@ -138,6 +132,16 @@ class Backbone(nn.Module, Configurable):
             taps = [self.neck(tap, stem) for tap, (_, stem) in zip(taps, embedded)]
         levels = [pack_level(list(maps), groups, stride) for maps, stride in zip(zip(*taps), self.strides)]
         return Features(levels, sizes=[tuple(image.shape[-2:]) for image in images])
+
+    def _add_neck(self, neck: str, taps: int, strides, channels: int, depth: int, stem_taps: bool) -> None:
+        if strides is None:
+            finest = -2 if neck == "pyramid" else -1
+            strides = [_plain(self.patch_size * 2.0**step) for step in range(finest, 2)]
+        embed = self.trunk.patch_embed
+        lateral = {"stem_strides": embed.strides, "stem_channels": embed.channels} if stem_taps else {}
+        options = {"strides": strides, "out_channels": channels, "depth": depth, **lateral}
+        self.neck = NECKS[neck](self.channels, taps, self.patch_size, **options)
+        self.strides, self.out_channels = list(strides), [channels] * len(strides)
 
     def layer_ids(self) -> dict[str, int]:
         """Depth of every parameter, for layer-wise learning-rate decay: 0 embeddings, `i + 1` block `i`, `num_layers - 1` final norm and neck."""

@@ -20,7 +20,6 @@ from vitdet.backbone.trunk import SUPPORTED, check_plain
 log = logging.getLogger("vitdet")
 
 _MODULES = ("vision_transformer", "deit", "eva")
-_HEAD = re.compile(r"^(head|head_dist|head_drop|attn_pool|fc_norm|norm)\b")  # a detector can do without them
 
 
 def create_timm_model(
@@ -82,13 +81,13 @@ def load_checkpoint(model: nn.Module, name: str, path: str) -> None:
     wanted = model.state_dict()
     wrong = [key for key in wanted if key in state and state[key].shape != wanted[key].shape]
     missing = [key for key in wanted if key not in state]
-    if (
-        wrong
-        or all(_HEAD.match(key) for key in wanted if key in state)
-        or any(key.startswith("blocks") for key in missing)
-    ):
-        raise RuntimeError(_does_not_fit(name, path, found, state, wanted, wrong, missing))
     unexpected = sorted(set(state) - set(wanted))
+    inside = tuple(
+        f"blocks.{i}." for i in range(len(model.blocks))
+    )  # a model of fewer blocks may take the file's first ones
+    strangers = [key for key in (*missing, *unexpected) if key.startswith(inside)]
+    if wrong or strangers:
+        raise RuntimeError(_does_not_fit(name, path, found, state, wanted, wrong, strangers))
     resampled = [key for key in wanted if key in state and key in found and found[key].shape != state[key].shape]
     model.load_state_dict({key: state[key] for key in wanted if key in state}, strict=False)
     log.info("weights: %s from %s", name, path)
