@@ -95,6 +95,11 @@ def test_dinov3_layout_of_the_authors(tmp_path):
         assert torch.equal(trunk[key], original[key.replace("reg_token", "storage_tokens")]), key
 
 
+def test_a_conv_stem_says_that_it_is_untrained(tmp_path, caplog):
+    load(tmp_path / "weights.pth", weights(), stem="conv", stem_width=8)
+    assert "weights not used: patch_embed" in caplog.text
+
+
 def test_missing_tokens_are_reported(tmp_path, caplog):
     state = weights()
     del state["cls_token"]

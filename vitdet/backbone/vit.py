@@ -3,6 +3,7 @@
 B images, N tokens of all images, C channels, h×w a patch grid, b images of a group with equal grids
 """
 
+import logging
 from collections.abc import Sequence
 from typing import Any
 
@@ -16,6 +17,8 @@ from vitdet.backbone.weights import create_timm_model
 from vitdet.backbone.windows import Windows
 from vitdet.config import Configurable
 from vitdet.structures import Features, Level
+
+log = logging.getLogger("vitdet")
 
 
 class Backbone(nn.Module, Configurable):
@@ -108,6 +111,8 @@ class Backbone(nn.Module, Configurable):
         )
         self.patch_size, self.channels = self.trunk.patch_size, self.trunk.embed_dim
         if stem == "conv":
+            if pretrained or checkpoint:
+                log.warning("weights not used: patch_embed, which stem='conv' replaces by an untrained stem")
             in_channels = model.patch_embed.proj.in_channels
             self.trunk.patch_embed = ConvStem(self.channels, self.patch_size, width=stem_width, in_channels=in_channels)
 
