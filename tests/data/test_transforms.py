@@ -1,0 +1,93 @@
+"""Geometry of the transforms: boxes stay on the pixels that they were on."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from vitdet.data.transforms import Augment, EvalTransform, Size, crop, resize
+
+MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
+
+def test_size_rules_by_hand():
+    assert Size.parse(320)(480, 640) == (240, 320)
+    assert Size.parse({"short_side": 480, "max_long_side": 800})(300, 400) == (480, 640)
+    assert Size.parse({"short_side": 480, "max_long_side": 800})(300, 1200) == (200, 800)
+    assert Size.parse({"square": 64})(10, 500, scale=0.5) == (32, 32)
+    assert Size.parse(None)(33, 57) == (33, 57)
+    assert Size.parse(10)(1, 1000) == (1, 10)  # never without pixels
+
+
+def test_two_size_rules_are_an_error():
+    with pytest.raises(ValueError, match="long_side and square"):
+        Size.parse({"long_side": 3, "square": 4})
+
+
+def test_eval_transform_normalises():
+    image = np.random.default_rng(0).integers(0, 255, (8, 6, 3), dtype=np.uint8)
+    x = EvalTransform(mean=MEAN, std=STD)(image)
+    expected = (image / 255 - np.array(MEAN)) / np.array(STD)
+    np.testing.assert_allclose(x.numpy(), expected.transpose(2, 0, 1), atol=1e-5)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(8, 60), st.integers(8, 60), st.integers(4, 90), st.integers(4, 90), st.integers(0, 2**31))
+def test_a_crop_keeps_boxes_on_their_pixels(height, width, full_h, full_w, seed):
+    """A bright rectangle is drawn; after resize and crop its box still says where the bright pixels are."""
+    rng = np.random.default_rng(seed)
+    x1, y1 = int(rng.integers(width - 4)), int(rng.integers(height - 4))
+    x2, y2 = int(rng.integers(x1 + 3, width + 1)), int(rng.integers(y1 + 3, height + 1))
+    image = np.zeros((height, width, 3), np.uint8)
+    image[y1:y2, x1:x2] = 255
+    boxes = np.array([[x1 / width, y1 / height, x2 / width, y2 / height]], np.float32)
+    out, kept, labels = crop(image, boxes, np.array([5]), (full_h, full_w), (full_h, max(4, full_w // 2)), rng)
+    h, w = out.shape[:2]
+    assert h == full_h and w == min(full_w, max(4, full_w // 2))
+    assert len(kept) == len(labels) <= 1
+    if len(kept):
+        assert (kept >= 0).all() and (kept <= 1).all() and (kept[0, 2:] > kept[0, :2]).all()
+        ys, xs = np.nonzero(out[..., 0] > 127)
+        seen = np.array([xs.min(), ys.min(), xs.max() + 1, ys.max() + 1]) if len(xs) else None
+        if seen is not None:
+            assert np.abs(kept[0] * [w, h, w, h] - seen).max() <= 1.01  # to the pixel
+
+
+def test_what_a_crop_hides_is_dropped():
+    boxes = np.array([[0.0, 0, 0.1, 0.1], [0.4, 0.4, 0.6, 0.6]], np.float32)
+    image = np.zeros((100, 100, 3), np.uint8)
+    counts = set()
+    for seed in range(40):
+        _, kept, labels = crop(image, boxes, np.array([0, 1]), (100, 100), (60, 60), np.random.default_rng(seed))
+        counts.add(tuple(labels))
+    assert (1,) in counts and all(1 in c or c == () for c in counts)
+
+
+def test_augment_is_a_function_of_its_seed_and_flips_boxes():
+    augment = Augment(["HorizontalFlip", {"RandomBrightnessContrast": {"p": 1.0}}])
+    image = np.random.default_rng(0).integers(0, 255, (20, 30, 3), dtype=np.uint8)
+    boxes = np.array([[0.1, 0.2, 0.3, 0.8]], np.float32)
+    outs = [augment(image, boxes, np.array([4]), seed) for seed in (1, 2, 3, 4, 5, 1)]
+    assert np.array_equal(outs[0][0], outs[-1][0]) and np.array_equal(outs[0][1], outs[-1][1])
+    lefts = {round(float(out[1][0, 0]), 4) for out in outs}
+    assert lefts == {0.1, 0.7}
+    assert all(out[2].tolist() == [4] for out in outs)
+
+
+def test_augment_without_boxes():
+    image = np.zeros((20, 30, 3), np.uint8)
+    _, boxes, labels = Augment(["HorizontalFlip"])(image, np.zeros((0, 4), np.float32), np.zeros(0, np.int64), 0)
+    assert boxes.shape == (0, 4) and labels.shape == (0,)
+
+
+def test_unknown_transforms_and_arguments_are_named():
+    with pytest.raises(ValueError, match="HorizontalFlip"):
+        Augment(["HorizontalFlipp"])
+    with pytest.raises(ValueError, match="HorizontalFlip"):
+        Augment([{"HorizontalFlip": {"probability": 1}}])
+
+
+def test_resize_keeps_the_mean():
+    image = np.random.default_rng(0).integers(0, 255, (64, 64, 3), dtype=np.uint8)
+    assert abs(resize(image, 16, 16).mean() - image.mean()) < 1
+    assert resize(image, 64, 64) is image

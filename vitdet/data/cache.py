@@ -1,0 +1,110 @@
+"""Arrays on disk in one file, memory-mapped: built once, shared by all processes, rebuilt when their source changes.
+
+File layout: 8 bytes magic, 8 bytes header length, header (JSON: key, meta, where each array lies), then the arrays, each aligned to 64 bytes.
+"""
+
+import contextlib
+import hashlib
+import json
+import logging
+import os
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+log = logging.getLogger("vitdet")
+
+MAGIC = b"vitdet01"
+ALIGN = 64
+
+Content = tuple[dict[str, np.ndarray], dict[str, Any]]
+
+
+def load_or_build(source: Path, *, version: int, build: Callable[[], Content]) -> Content:
+    """Arrays and plain values made from `source`, from its cache if that is still right, else from `build()`.
+
+    The cache lies beside the source, or under `$XDG_CACHE_HOME/vitdet` where that folder can't be written; if neither can, the arrays stay in memory.
+    It is written under another name and then renamed, so that a process sees all of it or nothing, even if two build at once.
+    """
+    key = fingerprint(source, version)
+    places = _places(source)
+    for place in places:
+        with contextlib.suppress(OSError, ValueError, KeyError):
+            return _load(place, key)
+    arrays, meta = build()
+    for place in places:
+        if place.parent == source.parent and not source.parent.stat().st_mode & 0o222:
+            continue  # a folder made read-only stays as it is, even where this user could write into it
+        try:
+            _save(place, key, arrays, meta)
+            return _load(place, key)  # from now on share the mapped file, not this process's copy
+        except OSError as error:
+            log.debug("can't cache %s at %s: %s", source, place, error)
+    log.warning(
+        "no place to cache %s (tried %s): it will be parsed again at every start", source, ", ".join(map(str, places))
+    )
+    return arrays, meta
+
+
+def fingerprint(source: Path, version: int) -> str:
+    """Changes when the source does: its size, time and a digest of its text (of 256 samples, where it is above 16 MB)."""
+    stat = source.stat()
+    digest = hashlib.blake2b(f"{version} {stat.st_size} {stat.st_mtime_ns}".encode(), digest_size=16)
+    with open(source, "rb") as file:
+        if stat.st_size <= 1 << 24:
+            digest.update(file.read())
+        else:
+            for offset in np.linspace(0, stat.st_size - 4096, 256, dtype=np.int64).tolist():
+                file.seek(offset)
+                digest.update(file.read(4096))
+    return digest.hexdigest()
+
+
+def _places(source: Path) -> list[Path]:
+    home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    unique = hashlib.blake2b(str(source).encode(), digest_size=8).hexdigest()
+    return [source.with_name(source.name + ".vitdet-cache"), home / "vitdet" / f"{source.name}.{unique}.vitdet-cache"]
+
+
+def _save(place: Path, key: str, arrays: dict[str, np.ndarray], meta: dict[str, Any]) -> None:
+    arrays = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
+    table, offset = {}, 0
+    for name, array in arrays.items():
+        table[name] = (array.dtype.str, array.shape, offset)
+        offset += -(-array.nbytes // ALIGN) * ALIGN
+    header = json.dumps({"key": key, "meta": meta, "arrays": table, "bytes": offset}).encode()
+    header += b" " * (-(len(header) + 16) % ALIGN)
+    place.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(prefix=place.name + ".", suffix=".tmp", dir=place.parent)
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(MAGIC + len(header).to_bytes(8, "little") + header)
+            for array in arrays.values():
+                file.write(array.data if array.size else b"")
+                file.write(b"\0" * (-array.nbytes % ALIGN))
+        os.chmod(name, 0o644)  # mkstemp makes it private; other users of the data may read it
+        os.replace(name, place)
+    except BaseException:
+        os.unlink(name)
+        raise
+
+
+def _load(place: Path, key: str) -> Content:
+    with open(place, "rb") as file:
+        start = file.read(16)
+        length = int.from_bytes(start[8:], "little")
+        if start[:8] != MAGIC or length > place.stat().st_size:
+            raise ValueError(f"{place} is not a vitdet cache")
+        header = json.loads(file.read(length))
+    base = 16 + length
+    if header["key"] != key or place.stat().st_size != base + header["bytes"]:
+        raise ValueError(f"{place} is out of date")
+    data = np.memmap(place, dtype=np.uint8, mode="r")
+    arrays = {}
+    for name, (dtype, shape, offset) in header["arrays"].items():
+        size = int(np.prod(shape)) * np.dtype(dtype).itemsize
+        arrays[name] = data[base + offset : base + offset + size].view(dtype).reshape(shape)
+    return arrays, header["meta"]

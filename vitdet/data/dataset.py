@@ -1,0 +1,202 @@
+"""Images of a COCO index, as training samples and as evaluation samples.  # H×W in pixels, T objects"""
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from vitdet.data.images import MAX_PIXELS, ImageError, load_image, resolve
+from vitdet.data.index import CocoIndex
+from vitdet.data.sampler import Draw
+from vitdet.data.transforms import Augment, EvalTransform, Size, crop, resize_and_crop, to_tensor
+from vitdet.structures import Target
+
+log = logging.getLogger("vitdet")
+
+OnBadImage = Literal["error", "skip"]
+Sample = tuple[np.ndarray, np.ndarray, np.ndarray]  # image (H, W, 3), boxes (T, 4) corners as fractions, labels (T,)
+
+
+class CocoSource:
+    """Reads image number `i` of an index with its objects.
+
+    Args:
+        root: the folder that the index's file names are relative to.
+        exif: turn images upright; `False` where the annotations were made on the pixels as stored.
+        cache: keep decoded images in memory, of each worker.
+    """
+
+    def __init__(
+        self,
+        index: CocoIndex,
+        root: str | Path,
+        *,
+        exif: bool = True,
+        cache: bool = False,
+        max_pixels: int = MAX_PIXELS,
+    ) -> None:
+        self.index, self.root, self.exif, self.max_pixels = index, Path(root), exif, max_pixels
+        self.bad: set[int] = set()
+        self._cache: dict[int, np.ndarray] | None = {} if cache else None
+
+    def __len__(self) -> int:
+        return len(self.index)
+
+    def image(self, i: int) -> np.ndarray:
+        """RGB `(H, W, 3)` uint8.
+
+        Raises:
+            ImageError: it can't be decoded, or its size is not the one that the JSON gives.
+        """
+        if self._cache is not None and i in self._cache:
+            return self._cache[i]
+        path = resolve(self.root, self.index.file_names[i])
+        image = load_image(path, exif=self.exif, max_pixels=self.max_pixels)
+        expected = (int(self.index.heights[i]), int(self.index.widths[i]))
+        if image.shape[:2] != expected:
+            (h, w), (height, width) = image.shape[:2], expected
+            hint = "; it was turned upright by its EXIF tag: set data.exif: false if the boxes are in stored pixels"
+            turned = self.exif and (w, h) == expected
+            raise ImageError(
+                f"{path} is {w}×{h}, but {self.index.path.name} says {width}×{height}{hint if turned else ''}"
+            )
+        if self._cache is not None:
+            self._cache[i] = image
+        return image
+
+    def objects(self, i: int) -> tuple[np.ndarray, np.ndarray]:
+        """Boxes `(T, 4)` float32 corners as fractions of the image, clipped to it, and labels `(T,)`; no crowds, no empty boxes."""
+        rows = self.index.annotations(i)
+        fit = self.index.trainable[rows]
+        x, y, w, h = self.index.boxes_xywh[rows][fit].T
+        boxes_xyxy = np.stack([x, y, x + w, y + h], axis=1)
+        size = np.array([self.index.widths[i], self.index.heights[i]] * 2, np.float64)
+        return (boxes_xyxy / size).clip(0, 1).astype(np.float32), self.index.categories[rows][fit].astype(np.int64)
+
+    def sample(self, i: int) -> Sample:
+        return (self.image(i), *self.objects(i))
+
+    def note_bad(self, i: int, error: ImageError) -> None:
+        """Says once that image `i` was skipped, and how many have been."""
+        if i not in self.bad:
+            self.bad.add(i)
+            log.warning("skipped (%d of %d images so far): %s", len(self.bad), len(self), error)
+
+
+class TrainDataset(Dataset):
+    """Augmented samples, each a function of the seed and its `Draw` alone.
+
+    Args:
+        scale_jitter: each image is resized by a random factor from this range, and cropped to its usual size.
+        mosaic: the probability that a sample is put together from four images.
+        mosaic_until: the fraction of the training after which there are no more mosaics.
+    """
+
+    def __init__(
+        self,
+        source: CocoSource,
+        *,
+        size: Size,
+        augment: Augment,
+        scale_jitter: tuple[float, float],
+        mosaic: float,
+        mosaic_until: float,
+        mean: Sequence[float],
+        std: Sequence[float],
+        seed: int,
+        on_bad_image: OnBadImage,
+    ) -> None:
+        self.source, self.size, self.augment = source, size, augment
+        self.scale_jitter, self.mosaic, self.mosaic_until = scale_jitter, mosaic, mosaic_until
+        self.mean, self.std, self.seed, self.on_bad_image = list(mean), list(std), seed, on_bad_image
+
+    def __len__(self) -> int:
+        return len(self.source)
+
+    def __getitem__(self, draw: Draw) -> tuple[Tensor, Target]:
+        rng = np.random.default_rng((self.seed, draw.epoch, draw.index))
+        image, boxes, labels = self._read(draw.index, rng)
+        size = self.size(*image.shape[:2], draw.scale)
+        if rng.random() < self.mosaic and draw.progress < self.mosaic_until and min(size) > 1:
+            sample = self._mosaic((image, boxes, labels), size, rng)
+        else:
+            sample = resize_and_crop(image, boxes, labels, size, rng.uniform(*self.scale_jitter), rng)
+        image, boxes, labels = self.augment(*sample, seed=int(rng.integers(2**32)))
+        target = make_target(self.source.index, draw.index, image.shape[:2], boxes, labels)
+        return to_tensor(image, self.mean, self.std), target
+
+    def _read(self, i: int, rng: np.random.Generator) -> Sample:
+        for _ in range(20):
+            try:
+                return self.source.sample(i)
+            except ImageError as error:
+                if self.on_bad_image == "error":
+                    raise ImageError(f"{error}; mend or remove it, or set data.on_bad_image: skip") from error
+                self.source.note_bad(i, error)
+                i = int(rng.integers(len(self)))  # another one takes its place, the same one in every run
+        raise ImageError(f"20 images in a row could not be read; the last: {self.source.index.file_names[i]}")
+
+    def _mosaic(self, first: Sample, size: tuple[int, int], rng: np.random.Generator) -> Sample:
+        """Four images on one canvas of the usual size: more objects for the same number of tokens (as in YOLOv4, arXiv:2004.10934)."""
+        height, width = size
+        canvas = np.full((height, width, 3), 114, np.uint8)
+        middle = [max(1, min(side - 1, round(side * rng.uniform(0.35, 0.65)))) for side in size]
+        samples = [first, *(self._read(int(i), rng) for i in rng.integers(len(self), size=3))]
+        boxes, labels = [], []
+        for k, (image, own_boxes, own_labels) in enumerate(samples):
+            top, bottom = ((0, middle[0]), (middle[0], height))[k // 2]
+            left, right = ((0, middle[1]), (middle[1], width))[k % 2]
+            # resized to 0.5 to 1 of the usual size, of which the tile shows a part
+            h, w = self.size(*image.shape[:2], rng.uniform(0.5, 1.0) * max(size) / max(self.size(*image.shape[:2])))
+            image, own_boxes, own_labels = crop(image, own_boxes, own_labels, (h, w), (bottom - top, right - left), rng)
+            h, w = image.shape[:2]
+            canvas[top : top + h, left : left + w] = image
+            boxes.append((own_boxes * [w, h, w, h] + [left, top, left, top]) / [width, height, width, height])
+            labels.append(own_labels)
+        return canvas, np.concatenate(boxes).astype(np.float32).clip(0, 1), np.concatenate(labels)
+
+
+class EvalDataset(Dataset):
+    """Samples as prediction sees them. With `on_bad_image="skip"` a bad image is replaced by a grey one, so that it counts as one where nothing is found."""
+
+    def __init__(self, source: CocoSource, transform: EvalTransform, *, on_bad_image: OnBadImage) -> None:
+        self.source, self.transform, self.on_bad_image = source, transform, on_bad_image
+
+    def __len__(self) -> int:
+        return len(self.source)
+
+    def __getitem__(self, draw: Draw) -> tuple[Tensor, Target]:
+        index = self.source.index
+        try:
+            image = self.source.image(draw.index)
+        except ImageError as error:
+            if self.on_bad_image == "error":
+                raise ImageError(f"{error}; mend or remove it, or set data.on_bad_image: skip") from error
+            self.source.note_bad(draw.index, error)
+            image = np.full((int(index.heights[draw.index]), int(index.widths[draw.index]), 3), 114, np.uint8)
+        x = self.transform(image)
+        return x, make_target(index, draw.index, tuple(x.shape[-2:]), *self.source.objects(draw.index))
+
+
+def make_target(index: CocoIndex, i: int, size: tuple[int, int], boxes_xyxy: np.ndarray, labels: np.ndarray) -> Target:
+    """A `Target` from boxes `(T, 4)` that are corners as fractions of the image."""
+    corners = torch.from_numpy(np.ascontiguousarray(boxes_xyxy, np.float32)).reshape(-1, 4)
+    low, high = corners.split(2, dim=1)
+    return Target(
+        boxes_cxcywh=torch.cat([(low + high) / 2, high - low], dim=1),
+        labels=torch.from_numpy(np.ascontiguousarray(labels, np.int64)),
+        size=(int(size[0]), int(size[1])),
+        orig_size=(int(index.heights[i]), int(index.widths[i])),
+        image_id=int(index.image_ids[i]),
+    )
+
+
+def collate(samples: list[tuple[Tensor, Target]]) -> tuple[list[Tensor], list[Target]]:
+    """A batch: a list of images of any sizes, and their targets."""
+    images, targets = zip(*samples)
+    return list(images), list(targets)

@@ -1,0 +1,64 @@
+"""Image files to upright RGB arrays.  # H×W in pixels"""
+
+import warnings
+from pathlib import Path, PurePath
+
+import numpy as np
+from PIL import Image, ImageOps
+
+MAX_PIXELS = (
+    89_478_485  # of one image; where PIL begins to warn of decompression bombs. PIL's own setting stays as it is
+)
+
+
+class ImageError(ValueError):
+    """A file that is no image, is damaged, or is too large to be decoded; the message names it."""
+
+
+def load_image(path: str | Path, *, exif: bool = True, max_pixels: int = MAX_PIXELS) -> np.ndarray:
+    """An image file as RGB `(H, W, 3)` uint8, turned upright by its EXIF tag unless `exif=False`.
+
+    Grey, palette, CMYK and 16-bit images are converted; transparency is dropped, so the colour that lies under it counts.
+
+    Raises:
+        ImageError: the file is missing, damaged, or has more than `max_pixels`.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # the limit below is the one that holds
+            image = Image.open(path)
+    except (OSError, Image.DecompressionBombError, SyntaxError, ValueError) as error:
+        raise ImageError(f"{path} can't be read as an image: {error}") from error
+    with image:
+        width, height = image.size  # from the header: nothing is decoded yet
+        if width * height > max_pixels:
+            raise ImageError(f"{path} is {width}×{height}, more than {max_pixels:,} pixels: make it smaller")
+        try:
+            return np.asarray(_to_rgb(ImageOps.exif_transpose(image) if exif else image))
+        except (OSError, SyntaxError, ValueError, EOFError) as error:
+            raise ImageError(f"{path} can't be decoded: {error}") from error
+
+
+def _to_rgb(image: Image.Image) -> Image.Image:
+    if image.mode.startswith("I") or image.mode == "F":  # 16 and 32 bits a pixel, which PIL would clip, not scale
+        values = np.asarray(image).astype(np.float64)
+        if image.mode == "F" or values.min(initial=0) < 0 or values.max(initial=0) > 65535:
+            raise ValueError(
+                f"pixels of mode {image.mode} from {values.min():g} to {values.max():g}; wanted 8 or 16 bits"
+            )
+        image = Image.fromarray((values / 257).round().astype(np.uint8))
+    return image.convert("RGB")
+
+
+def resolve(root: str | Path, file_name: str) -> Path:
+    """Where `file_name` of a data set lies under `root`.
+
+    Raises:
+        ValueError: it points outside of `root`.
+    """
+    name = PurePath(file_name)
+    if name.is_absolute() or ".." in name.parts or "\0" in file_name:
+        raise ValueError(
+            f"file_name {file_name!r} leaves the image folder {root}; names must be relative and without '..'"
+        )
+    return Path(root) / name

@@ -1,0 +1,296 @@
+"""Data modules: COCO-format data from explicit paths, and the built-in set."""
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import lightning as L
+import numpy as np
+from lightning.pytorch.callbacks import Timer
+from lightning.pytorch.utilities import rank_zero_info
+from torch.utils.data import DataLoader
+
+from vitdet.data.dataset import CocoSource, EvalDataset, OnBadImage, TrainDataset, collate
+from vitdet.data.index import CocoIndex
+from vitdet.data.sampler import BatchSampler, EvalBatchSampler
+from vitdet.data.shapes import make_shapes
+from vitdet.data.transforms import Augment, EvalTransform, Size
+
+SplitName = Literal["train", "val", "test"]
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
+
+@dataclass
+class Split:
+    """One split: a folder of images, and the COCO JSON whose file names are relative to it."""
+
+    images: str
+    annotations: str
+
+
+class CocoData(L.LightningDataModule):
+    """Detection data in COCO format, given by explicit paths.
+
+    Category ids may be any integers (from 0, from 1, with gaps); inside they are 0..K-1, in the order of the ids. Crowds and empty boxes are kept out
+    of training and in evaluation. Images without annotations are negatives.
+
+    Args:
+        train: training images and annotations; likewise `val` and `test`. Only what a run needs must be given.
+        size: how large the model sees images: a number for the long side, `{short_side: 480, max_long_side: 800}`, `{square: 384}`, or nothing for
+            their native size.
+        batch_size: images in a training batch of one device.
+        max_tokens: instead, tokens (patches) in a training batch of one device: it bounds the memory whatever the images' sizes.
+        eval_batch_size: images in an evaluation batch; `batch_size` if not given.
+        train_transforms: albumentations for training, by name, each with its arguments; they see the resized image.
+        scale_jitter: each training image is resized by a random factor from this range, and cropped to its usual size.
+        batch_scale: each training batch is made at a scale from this range; small ones cost less.
+        progressive: let the batch scale grow from its lowest to its highest over the first 80 % of the training, instead of drawing it.
+        mosaic: the probability that a training sample is put together from four images.
+        mosaic_until: the fraction of the training after which there are no more mosaics.
+        on_bad_image: a file that can't be decoded stops the run (`error`), or is replaced and reported (`skip`).
+        exif: turn images upright by their EXIF tag; false where the boxes are in stored pixels.
+        cache: keep decoded images in memory (of each worker).
+        num_workers: processes that load training data; by default none on a CPU, and up to 8 on a GPU.
+        seed: of the order and the augmentation.
+        mean, std, patch_size: of the backbone, which sets them.
+    """
+
+    def __init__(
+        self,
+        *,
+        train: Split | None = None,
+        val: Split | None = None,
+        test: Split | None = None,
+        size: int | dict[str, int] | None = None,
+        batch_size: int = 8,
+        max_tokens: int | None = None,
+        eval_batch_size: int | None = None,
+        train_transforms: list[str | dict[str, Any]] | None = None,
+        scale_jitter: tuple[float, float] = (1.0, 1.5),
+        batch_scale: tuple[float, float] = (1.0, 1.0),
+        progressive: bool = False,
+        mosaic: float = 0.0,
+        mosaic_until: float = 0.8,
+        on_bad_image: OnBadImage = "error",
+        exif: bool = True,
+        cache: bool = False,
+        num_workers: int | None = None,
+        seed: int = 0,
+        mean: tuple[float, float, float] = IMAGENET_MEAN,
+        std: tuple[float, float, float] = IMAGENET_STD,
+        patch_size: int = 16,
+    ) -> None:
+        super().__init__()
+        given = {"train": train, "val": val, "test": test}
+        self.splits = {
+            name: Split(**split) if isinstance(split, dict) else split for name, split in given.items() if split
+        }
+        if not self.splits:
+            raise ValueError(
+                "no data is given; set data.train.images and data.train.annotations, and likewise val or test"
+            )
+        self.size, self._size = size, Size.parse(size)
+        self.batch_size, self.max_tokens = batch_size, max_tokens
+        self.eval_batch_size = eval_batch_size or batch_size
+        transforms = (
+            ["HorizontalFlip", {"RandomBrightnessContrast": {"p": 0.5}}]
+            if train_transforms is None
+            else train_transforms
+        )
+        self.augment = Augment(transforms)
+        self.scale_jitter, self.batch_scale, self.progressive = tuple(scale_jitter), tuple(batch_scale), progressive
+        self.mosaic, self.mosaic_until = mosaic, mosaic_until
+        self.on_bad_image, self.exif, self.cache = on_bad_image, exif, cache
+        self.num_workers, self.seed = num_workers, seed
+        self.mean, self.std, self.patch_size = tuple(mean), tuple(std), patch_size
+        self._indices = {name: CocoIndex.open(split.annotations) for name, split in self.splits.items()}
+        self._check()
+
+    def _check(self) -> None:
+        """Every split speaks of the same classes, and its folder exists."""
+        for name, split in self.splits.items():
+            if not Path(split.images).is_dir():
+                raise FileNotFoundError(f"data.{name}.images is {split.images!r}, which is no folder")
+            known = dict(zip(self.category_ids, self.classes))
+            other = dict(zip(self._indices[name].category_ids, self._indices[name].names))
+            if known != other:
+                wrong = [
+                    f"{i}: {known.get(i)!r} and {other.get(i)!r}"
+                    for i in sorted({*known, *other})
+                    if known.get(i) != other.get(i)
+                ]
+                raise ValueError(
+                    f"the categories of {name} differ from those of {next(iter(self.splits))}, by id: {'; '.join(wrong[:5])}"
+                )
+
+    @property
+    def _first(self) -> CocoIndex:
+        return next(iter(self._indices.values()))
+
+    @property
+    def classes(self) -> list[str]:
+        """Class names, by label."""
+        return list(self._first.names)
+
+    @property
+    def category_ids(self) -> list[int]:
+        """The JSON's own ids, by label."""
+        return list(self._first.category_ids)
+
+    @property
+    def num_classes(self) -> int:
+        return self._first.num_classes
+
+    def index(self, split: SplitName) -> CocoIndex:
+        """The annotations of a split.
+
+        Raises:
+            ValueError: the split is not given; the message names the keys to set.
+        """
+        if split not in self._indices:
+            raise ValueError(f"there is no {split} data; set data.{split}.images and data.{split}.annotations")
+        return self._indices[split]
+
+    def annotation_file(self, split: SplitName) -> Path:
+        """The COCO JSON of a split."""
+        return self.index(split).path
+
+    def eval_transform(self) -> EvalTransform:
+        """What validation does to an image; its `config` goes into the checkpoint, so that prediction does the same."""
+        return EvalTransform(size=self.size, mean=self.mean, std=self.std)
+
+    def describe(self) -> str:
+        """What a run prints at its start: how much data, what is left out, and what is done to an image."""
+        lines = []
+        for name, index in self._indices.items():
+            lines.append(
+                f"{name}: {len(index)} images, {len(index.boxes_xywh)} boxes, {index.num_classes} classes ({index.path})"
+            )
+            lines += [f"  {note}" for note in index.notes]
+        scale = (
+            ""
+            if self.batch_scale == (1.0, 1.0)
+            else f", batches at {self.batch_scale[0]:g} to {self.batch_scale[1]:g} of it"
+        )
+        scale += ", growing" if scale and self.progressive else ""
+        mosaic = f", mosaic {self.mosaic:g} until {self.mosaic_until:g} of the training" if self.mosaic else ""
+        jitter = f"scale {self.scale_jitter[0]:g} to {self.scale_jitter[1]:g}"
+        lines.append(f"images: {self._size}{scale}; training: {jitter}{mosaic}, {self.augment}")
+        return "\n".join(lines)
+
+    def setup(self, stage: str) -> None:
+        rank_zero_info(self.describe())
+
+    def _source(self, split: SplitName) -> CocoSource:
+        return CocoSource(self.index(split), self.splits[split].images, exif=self.exif, cache=self.cache)
+
+    def _tokens(self, split: SplitName) -> list[int]:
+        index, p = self.index(split), self.patch_size
+        sizes = (self._size(h, w) for h, w in zip(index.heights.tolist(), index.widths.tolist()))
+        return [-(-h // p) * -(-w // p) for h, w in sizes]
+
+    @property
+    def _ranks(self) -> dict[str, int]:
+        return {"rank": self.trainer.global_rank, "world_size": self.trainer.world_size} if self.trainer else {}
+
+    def train_dataloader(self) -> "Loader":
+        dataset = TrainDataset(
+            self._source("train"),
+            size=self._size,
+            augment=self.augment,
+            scale_jitter=self.scale_jitter,
+            mosaic=self.mosaic,
+            mosaic_until=self.mosaic_until,
+            mean=self.mean,
+            std=self.std,
+            seed=self.seed,
+            on_bad_image=self.on_bad_image,
+        )
+        sampler = BatchSampler(
+            np.array(self._tokens("train")),
+            batch_size=self.batch_size,
+            max_tokens=self.max_tokens,
+            scales=self.batch_scale,
+            progressive=self.progressive,
+            seed=self.seed,
+            **self._ranks,
+        )
+        if self.trainer is not None:
+            sampler.total_batches, sampler.elapsed = self._total_batches(len(sampler)), self._elapsed
+        return self._loader(dataset, sampler)
+
+    def val_dataloader(self) -> "Loader":
+        return self._eval_loader("val")
+
+    def test_dataloader(self) -> "Loader":
+        return self._eval_loader("test" if "test" in self.splits else "val")
+
+    def _eval_loader(self, split: SplitName) -> "Loader":
+        dataset = EvalDataset(self._source(split), self.eval_transform(), on_bad_image=self.on_bad_image)
+        return self._loader(
+            dataset, EvalBatchSampler(self._tokens(split), batch_size=self.eval_batch_size, **self._ranks)
+        )
+
+    def _loader(self, dataset: Any, sampler: Any) -> "Loader":
+        on_gpu = self.trainer is not None and self.trainer.strategy.root_device.type == "cuda"
+        workers = self.num_workers
+        if workers is None:  # on a CPU, training needs all cores itself
+            workers = min(8, len(os.sched_getaffinity(0))) if on_gpu else 0
+        return Loader(dataset, batch_sampler=sampler, collate_fn=collate, num_workers=workers, pin_memory=on_gpu)
+
+    def _total_batches(self, per_epoch: int) -> int | None:
+        epochs, steps = self.trainer.max_epochs, self.trainer.max_steps
+        bounds = [epochs * per_epoch] if epochs and epochs > 0 else []
+        bounds += [steps * self.trainer.accumulate_grad_batches] if steps and steps > 0 else []
+        return min(bounds, default=None)
+
+    def _elapsed(self) -> float:
+        """The fraction of `trainer.max_time` that has passed."""
+        for timer in (callback for callback in self.trainer.callbacks if isinstance(callback, Timer)):
+            spent, left = timer.time_elapsed("train"), timer.time_remaining("train")
+            return spent / max(1e-9, spent + left) if left is not None else 0.0
+        return 0.0
+
+
+class Loader(DataLoader):
+    """A DataLoader that knows how many batches it has handed out, so that a run goes on in the middle of an epoch."""
+
+    _given = 0
+
+    def __iter__(self) -> Iterator[Any]:
+        self._given = getattr(self.batch_sampler, "position", 0)
+        for batch in super().__iter__():
+            self._given += 1
+            yield batch
+        self._given = 0
+
+    def state_dict(self) -> dict[str, int]:
+        """Batches handed out, not those that workers have drawn ahead."""
+        return {"epoch": getattr(self.batch_sampler, "epoch", 0), "position": self._given}
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        if isinstance(self.batch_sampler, BatchSampler):
+            self.batch_sampler.load_state_dict(state)
+
+
+class ShapesData(CocoData):
+    """The built-in data set: drawn at first use, in seconds, and kept.
+
+    Args:
+        root: where it is kept.
+        train_images, val_images: how many scenes to draw.
+    """
+
+    def __init__(
+        self,
+        *,
+        root: str = "datasets/shapes",
+        train_images: int = 600,
+        val_images: int = 150,
+        **options: Any,
+    ) -> None:
+        folder = make_shapes(root, train=train_images, val=val_images)
+        splits = {s: Split(f"{folder}/{s}", f"{folder}/annotations/instances_{s}.json") for s in ("train", "val")}
+        super().__init__(**splits, **options)

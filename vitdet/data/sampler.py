@@ -1,0 +1,133 @@
+"""Which images make a batch: the same on any number of ranks and workers, and after a resume.
+
+A draw says all that a sample depends on. The order is that of (seed, epoch); rank r takes its share of each global batch.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple
+
+import numpy as np
+from torch.utils.data import Sampler
+
+
+class Draw(NamedTuple):
+    """One sample to make: image number `index` in `epoch`, after `progress` in [0, 1] of the training, at `scale` times the usual size."""
+
+    index: int
+    epoch: int = 0
+    progress: float = 0.0
+    scale: float = 1.0
+
+
+class BatchSampler(Sampler[list[Draw]]):
+    """Shuffled training batches of a fixed number of images, or of at most `max_tokens` tokens.
+
+    Args:
+        tokens: how many tokens each image has at scale 1.
+        batch_size: images in a batch of one rank.
+        max_tokens: instead, tokens in a batch of one rank; an image with more is a batch of its own.
+        scales: each batch is made at one scale from this range: a random one, or, with `progressive`, from the lowest to the highest over the first
+            80 % of the training. Batches at a small scale cost less.
+        seed: of the order and of the scales.
+    """
+
+    def __init__(
+        self,
+        tokens: Sequence[int],
+        *,
+        batch_size: int = 8,
+        max_tokens: int | None = None,
+        scales: tuple[float, float] = (1.0, 1.0),
+        progressive: bool = False,
+        seed: int = 0,
+        rank: int = 0,
+        world_size: int = 1,
+    ) -> None:
+        self.tokens, self.batch_size, self.max_tokens = np.asarray(tokens), batch_size, max_tokens
+        self.scales, self.progressive, self.seed = scales, progressive, seed
+        self.rank, self.world_size = rank, world_size
+        self.epoch = self.position = 0
+        self.total_batches: int | None = None
+        self.elapsed: Callable[[], float] = lambda: 0.0
+        self._planned: tuple[int, list[np.ndarray]] | None = None
+
+    def set_epoch(self, epoch: int) -> None:
+        """Lightning calls this at the start of each epoch."""
+        if epoch != self.epoch:
+            self.epoch, self.position = epoch, 0
+
+    def state_dict(self) -> dict[str, int]:
+        return {"epoch": self.epoch, "position": self.position}
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        self.epoch, self.position = state["epoch"], state["position"]
+
+    def __len__(self) -> int:
+        return len(self._plan()) // self.world_size
+
+    def __iter__(self) -> Iterator[list[Draw]]:
+        plan, epoch, total = self._plan(), self.epoch, len(self)
+        rng = np.random.default_rng((self.seed, epoch, 1))
+        random_scales = rng.uniform(*self.scales, size=max(total, 1))
+        for step in range(self.position, total):
+            done = (epoch * total + step) / self.total_batches if self.total_batches else 0.0
+            progress = min(1.0, max(done, self.elapsed()))
+            low, high = self.scales
+            scale = low + (high - low) * min(1.0, progress / 0.8) if self.progressive else float(random_scales[step])
+            self.position = step + 1
+            yield [Draw(int(i), epoch, progress, scale) for i in plan[step * self.world_size + self.rank]]
+        self.position = 0
+
+    def _plan(self) -> list[np.ndarray]:
+        """All batches of the epoch, those of all ranks in turn; the last incomplete round is left out where there is another."""
+        if self._planned is None or self._planned[0] != self.epoch:
+            self._planned = (self.epoch, self._make_plan())
+        return self._planned[1]
+
+    def _make_plan(self) -> list[np.ndarray]:
+        order = np.random.default_rng((self.seed, self.epoch, 0)).permutation(len(self.tokens))
+        batches = self._by_tokens(order) if self.max_tokens else self._by_count(order)
+        if not len(batches) % self.world_size:
+            return batches
+        rounds = len(batches) // self.world_size
+        if rounds:
+            return batches[: rounds * self.world_size]
+        return [
+            batches[i % len(batches)] for i in range(self.world_size)
+        ]  # fewer batches than ranks: some images twice
+
+    def _by_count(self, order: np.ndarray) -> list[np.ndarray]:
+        # rank r of N takes images r, r+N, ... of each global batch, whose images are then the same for any N
+        share = self.batch_size * self.world_size
+        rounds = [order[i : i + share] for i in range(0, len(order), share)]
+        if len(rounds) > 1 and len(rounds[-1]) < share:
+            rounds.pop()
+        elif len(rounds[-1]) < self.world_size:
+            rounds[-1] = np.resize(rounds[-1], self.world_size)
+        return [batch[rank :: self.world_size] for batch in rounds for rank in range(self.world_size)]
+
+    def _by_tokens(self, order: np.ndarray) -> list[np.ndarray]:
+        batches, start, used = [], 0, 0
+        for i, count in enumerate(self.tokens[order].tolist()):
+            if i > start and used + count > self.max_tokens:
+                batches.append(order[start:i])
+                start, used = i, 0
+            used += count
+        return [*batches, order[start:]]
+
+
+class EvalBatchSampler(Sampler[list[Draw]]):
+    """Every image exactly once over all ranks, at any size of the data: ranks may have unequal counts. Images of like size share a batch."""
+
+    def __init__(self, tokens: Sequence[int], *, batch_size: int, rank: int = 0, world_size: int = 1) -> None:
+        order = np.argsort(-np.asarray(tokens), kind="stable")[rank::world_size]
+        self.batches = [[Draw(int(i)) for i in order[j : j + batch_size]] for j in range(0, len(order), batch_size)]
+
+    def set_epoch(self, epoch: int) -> None:
+        """Nothing changes from epoch to epoch."""
+
+    def __len__(self) -> int:
+        return len(self.batches)
+
+    def __iter__(self) -> Iterator[list[Draw]]:
+        return iter(self.batches)

@@ -1,0 +1,187 @@
+"""From an upright RGB array to what the model sees.  # H×W in pixels, T objects
+
+Boxes are `(T, 4)` float32 corners as fractions of the image (albumentations' own format), so resizing leaves them as they are.
+"""
+
+import difflib
+import os
+import warnings
+from collections.abc import Sequence
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+from torch import Tensor
+
+from vitdet.config import Configurable
+
+os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # it would ask the network for its newest version
+import albumentations as A
+
+MIN_VISIBLE = 0.3  # a box of which a crop leaves less is dropped
+
+
+class Size(Configurable):
+    """How large the model sees an image; exactly one rule, or none for the native size.
+
+    Args:
+        long_side: the longer side becomes this many pixels; the aspect ratio stays.
+        short_side: the shorter side does, unless the longer one would pass `max_long_side`.
+        square: both sides do: the image is squashed.
+    """
+
+    def __init__(
+        self,
+        *,
+        long_side: int | None = None,
+        short_side: int | None = None,
+        max_long_side: int | None = None,
+        square: int | None = None,
+    ) -> None:
+        rules = {"long_side": long_side, "short_side": short_side, "square": square}
+        given = [name for name, value in rules.items() if value is not None]
+        if len(given) > 1:
+            raise ValueError(f"size has {' and '.join(given)}; give one")
+        if max_long_side is not None and short_side is None:
+            raise ValueError("max_long_side goes with short_side; use long_side alone")
+        self.long_side, self.short_side, self.max_long_side, self.square = long_side, short_side, max_long_side, square
+
+    @classmethod
+    def parse(cls, value: "int | dict[str, int] | None") -> "Size":
+        """`320` is short for `{long_side: 320}`, `None` is the native size."""
+        return cls(**({"long_side": value} if isinstance(value, int) else value or {}))
+
+    def __call__(self, height: int, width: int, scale: float = 1.0) -> tuple[int, int]:
+        """`(H, W)` that an image of `height` and `width` is resized to, times `scale`."""
+        if self.square is not None:
+            side = max(1, round(self.square * scale))
+            return side, side
+        factor = scale
+        if self.long_side is not None:
+            factor *= self.long_side / max(height, width)
+        elif self.short_side is not None:
+            ratio = self.short_side / min(height, width)
+            factor *= min(ratio, self.max_long_side / max(height, width)) if self.max_long_side else ratio
+        return max(1, round(height * factor)), max(1, round(width * factor))
+
+    def __str__(self) -> str:
+        rules = {"long side": self.long_side, "short side": self.short_side, "square": self.square}
+        text = next((f"{name} {value}" for name, value in rules.items() if value is not None), "native size")
+        return text + (f", long side at most {self.max_long_side}" if self.max_long_side else "")
+
+
+class EvalTransform:
+    """What validation and prediction do to an image: resize and normalise.
+
+    Args:
+        size: see `Size`.
+        mean, std: of each channel, of values in [0, 1]: the backbone's.
+    """
+
+    def __init__(
+        self, *, size: int | dict[str, int] | None = None, mean: Sequence[float], std: Sequence[float]
+    ) -> None:
+        self.config = {"size": size, "mean": list(mean), "std": list(std)}
+        self.size = Size.parse(size)
+        self.mean, self.std = list(mean), list(std)
+
+    def __call__(self, image: np.ndarray) -> Tensor:
+        """RGB `(H, W, 3)` uint8 to float `(3, H', W')`."""
+        return to_tensor(resize(image, *self.size(*image.shape[:2])), self.mean, self.std)
+
+
+def resize(image: np.ndarray, height: int, width: int) -> np.ndarray:
+    """Area average where it shrinks, bilinear where it grows."""
+    if image.shape[:2] == (height, width):
+        return image
+    shrinks = height * width < image.shape[0] * image.shape[1]
+    return cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
+
+
+def to_tensor(image: np.ndarray, mean: Sequence[float], std: Sequence[float]) -> Tensor:
+    """RGB `(H, W, 3)` uint8 to normalised float `(3, H, W)`."""
+    x = torch.from_numpy(np.array(image)).permute(2, 0, 1).contiguous().float()  # (H, W, 3) -> (3, H, W)
+    mean, std = (torch.tensor(value).view(3, 1, 1) for value in (mean, std))
+    return x.sub_(mean * 255).div_(std * 255)
+
+
+def resize_and_crop(
+    image: np.ndarray,
+    boxes: np.ndarray,
+    labels: np.ndarray,
+    size: tuple[int, int],
+    scale: float,
+    rng: np.random.Generator,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The image at `scale` times `size`, and of that a random window no larger than `size`; boxes as in `crop`."""
+    full = tuple(max(1, round(side * scale)) for side in size)
+    return crop(image, boxes, labels, full, size, rng)
+
+
+def crop(
+    image: np.ndarray,
+    boxes: np.ndarray,
+    labels: np.ndarray,
+    full: tuple[int, int],
+    window: tuple[int, int],
+    rng: np.random.Generator,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The image resized to `full` `(H, W)`, and of that a random part, no larger than `window`.
+
+    A box of which less than 30 % is left is dropped, with its label; the rest are clipped. So a crop may end up with no box at all: it is a negative.
+    """
+    shown = [min(a, b) for a, b in zip(full, window)]
+    top, left = (int(rng.integers(a - b + 1)) for a, b in zip(full, shown))
+    image = resize(image, *full)[top : top + shown[0], left : left + shown[1]]
+    moved = boxes * np.array(full[::-1] * 2, np.float32) - np.array([left, top] * 2, np.float32)
+    limit = np.array(shown[::-1] * 2, np.float32)
+    clipped = moved.clip(0, limit)
+    keep = _area(clipped) > MIN_VISIBLE * _area(moved)
+    return image, (clipped / limit)[keep], labels[keep]
+
+
+def _area(boxes: np.ndarray) -> np.ndarray:
+    return (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
+
+
+class Augment:
+    """An albumentations pipeline on image, boxes and labels, driven by a seed.
+
+    Args:
+        transforms: each the name of an albumentations class, or `{Name: {argument: value}}`.
+
+    Raises:
+        ValueError: albumentations has no such transform, or not with these arguments.
+    """
+
+    def __init__(self, transforms: Sequence[str | dict[str, Any]]) -> None:
+        bbox_params = A.BboxParams("albumentations", label_fields=["labels"], min_visibility=MIN_VISIBLE, clip=True)
+        self.pipeline = A.Compose([_transform(t) for t in transforms], bbox_params=bbox_params if transforms else None)
+
+    def __call__(
+        self, image: np.ndarray, boxes: np.ndarray, labels: np.ndarray, seed: int
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        if not self.pipeline.transforms:
+            return image, boxes, labels
+        self.pipeline.set_random_seed(seed)
+        out = self.pipeline(image=image, bboxes=boxes, labels=labels)
+        boxes = np.asarray(out["bboxes"], np.float32).reshape(-1, 4)
+        return out["image"], boxes, np.asarray(out["labels"], np.int64).reshape(-1)
+
+    def __str__(self) -> str:
+        return ", ".join(f"{type(t).__name__}(p={t.p:g})" for t in self.pipeline.transforms) or "none"
+
+
+def _transform(item: str | dict[str, Any]) -> A.BasicTransform:
+    name, arguments = (item, {}) if isinstance(item, str) else next(iter(item.items()))
+    cls = getattr(A, name, None)
+    if not (isinstance(cls, type) and issubclass(cls, A.BasicTransform)):
+        near = difflib.get_close_matches(name, [n for n in dir(A) if n[0].isupper()], 3)
+        raise ValueError(f"albumentations has no transform {name!r}; did you mean {', '.join(near) or 'another'}?")
+    try:
+        with warnings.catch_warnings():  # albumentations only warns of an argument that it does not know
+            warnings.simplefilter("error", UserWarning)
+            return cls(**(arguments or {}))
+    except (TypeError, ValueError, UserWarning) as error:
+        raise ValueError(f"albumentations' {name} does not take {arguments}: {error}") from error
