@@ -1,1 +1,27 @@
+"""How predictions are scored."""
 
+import difflib
+from collections.abc import Callable
+from typing import Any
+
+from vitdet.metrics.coco import CocoMetric
+from vitdet.metrics.results import evaluate
+
+__all__ = ["METRICS", "CocoMetric", "create_metric", "evaluate"]
+
+METRICS: dict[str, Callable[[Any, str], Any]] = {
+    "coco_box": lambda data, split: CocoMetric(data.annotation_file(split)),
+}
+
+
+def create_metric(name: str, data: Any, *, split: str = "val") -> Any:
+    """The metric `name` on one split of a data module.
+
+    Raises:
+        ValueError: no such metric.
+    """
+    if name not in METRICS:
+        near = difflib.get_close_matches(name, METRICS, n=1)
+        hint = f"; did you mean {near[0]!r}?" if near else ""
+        raise ValueError(f"no metric {name!r}{hint} (there are {sorted(METRICS)})")
+    return METRICS[name](data, split)

@@ -1,1 +1,7 @@
+"""Task, trainer, optimiser groups, weight average, checkpoints."""
 
+from vitdet.training.ema import EMA
+from vitdet.training.task import Task
+from vitdet.training.trainer import Trainer
+
+__all__ = ["EMA", "Task", "Trainer"]

@@ -1,0 +1,90 @@
+"""Parameter groups and learning rates. Schedules are fractions of training, never step counts."""
+
+import math
+from typing import Literal
+
+import lightning as L
+from lightning.pytorch.callbacks import Timer
+from torch import nn
+
+Schedule = Literal["cosine", "linear", "constant", "wsd"]
+WSD_DECAY = 0.2  # the last fifth of training, as in Hägele et al. 2024 (arXiv:2405.18392)
+
+
+def parameter_groups(
+    backbone: nn.Module,
+    head: nn.Module,
+    *,
+    lr: float,
+    weight_decay: float,
+    layer_decay: float = 1.0,
+    backbone_lr: float = 1.0,
+    matrices: bool = False,
+) -> list[dict]:
+    """Optimiser groups: one per learning rate and weight decay.
+
+    Norms, biases and whatever the backbone's `no_weight_decay()` names (position embeddings, prefix tokens) are not decayed. The backbone
+    learns at `lr * backbone_lr`, and each block below the last at `layer_decay` times the rate of the block above it, as in BEiT,
+    Bao et al. 2021 (arXiv:2106.08254). Frozen parameters are left out. With `matrices`, the groups say which of them are matrices for Muon.
+    """
+    groups: dict[tuple, list[nn.Parameter]] = {}
+    exempt, layers = set(backbone.no_weight_decay()), backbone.layer_ids()
+    last = max(layers.values(), default=0)
+    inner = inner_matrices(backbone, head) if matrices else set()
+    for part, module in (("backbone", backbone), ("head", head)):
+        for name, parameter in module.named_parameters():
+            if not parameter.requires_grad:
+                continue
+            scale, decayed = 1.0, parameter.ndim > 1
+            if part == "backbone":
+                scale = backbone_lr * layer_decay ** (last - layers[name])
+                decayed = decayed and name not in exempt
+            groups.setdefault((scale, decayed, id(parameter) in inner), []).append(parameter)
+    return [
+        {"params": parameters, "lr": lr * scale, "weight_decay": weight_decay * decayed, "matrices": matrix}
+        for (scale, decayed, matrix), parameters in groups.items()
+    ]
+
+
+def inner_matrices(backbone: nn.Module, head: nn.Module) -> set[int]:
+    """Ids of the weights that Muon takes: of linear and convolutional layers, neither embeddings, nor the last layer to the classes, nor thin."""
+    layers = [m for part in (backbone, head) for m in part.modules() if isinstance(m, (nn.Linear, nn.Conv2d))]
+    return {id(m.weight) for m in layers if min(m.weight.flatten(1).shape) >= 16 and len(m.weight) != head.num_classes}
+
+
+def lr_factor(progress: float, *, schedule: Schedule, warmup: float, final: float) -> float:
+    """The learning rate as a fraction of its peak, after `progress` in [0, 1] of the training.
+
+    Linear warm-up for the first `warmup`, then `schedule` down to `final`. "wsd" (warm-up, stable, decay) stays at the peak until the last fifth.
+    """
+    if progress < warmup:
+        return 0.01 + 0.99 * progress / warmup  # not from 0, which would waste the first step
+    t = min(1.0, (progress - warmup) / max(1e-9, 1 - warmup))
+    if schedule == "constant":
+        return 1.0
+    if schedule == "cosine":
+        return final + (1 - final) * 0.5 * (1 + math.cos(math.pi * t))
+    if schedule == "linear":
+        return final + (1 - final) * (1 - t)
+    if schedule == "wsd":
+        return 1.0 - (1 - final) * max(0.0, (progress - (1 - WSD_DECAY)) / WSD_DECAY)
+    raise ValueError(f"schedule is {schedule!r}; wanted cosine, linear, constant or wsd")
+
+
+def progress(trainer: L.Trainer) -> float:
+    """How much of the training is done, in [0, 1], by whichever of `max_steps`, `max_epochs` and `max_time` ends it first.
+
+    So a run with `max_time: 00:00:12:00` reaches its final learning rate when the twelve minutes are up; a resumed run goes on counting where it stopped.
+    """
+    loop, done = trainer.fit_loop, 0.0
+    if trainer.max_steps > 0:
+        done = trainer.global_step / trainer.max_steps
+    if trainer.max_epochs and trainer.max_epochs > 0:
+        within = loop.epoch_loop.batch_progress.current.processed / trainer.num_training_batches
+        done = max(done, (loop.epoch_progress.current.processed + within) / trainer.max_epochs)
+    for timer in (callback for callback in trainer.callbacks if isinstance(callback, Timer)):
+        elapsed = timer.time_elapsed("train")
+        spent = elapsed / max(1e-9, elapsed + timer.time_remaining("train"))
+        # ranks read their own clocks, but must step at one learning rate
+        done = max(done, trainer.strategy.broadcast(spent) if trainer.world_size > 1 else spent)
+    return min(1.0, done)
