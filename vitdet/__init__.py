@@ -1,0 +1,30 @@
+"""vitdet: detection and segmentation on plain Vision Transformers, at the images' own sizes.
+
+    image -> patches -> tokens -> feature maps -> queries -> boxes -> loss, or prediction -> metric
+
+Read in this order: `structures`, `boxes`, `backbone`, `losses`, `heads`, `data`, `metrics`, `training`, `deploy`, `cli`.
+"""
+
+from vitdet.backbone import Backbone, create_backbone
+from vitdet.data import CocoData, ShapesData, Split
+from vitdet.heads import DETRHead, Head, PlainDETRHead
+from vitdet.structures import Features, Level, Prediction, Target
+from vitdet.training import Task, Trainer
+
+__version__ = "0.1.0"
+__all__ = [
+    "Backbone",
+    "CocoData",
+    "DETRHead",
+    "Features",
+    "Head",
+    "Level",
+    "PlainDETRHead",
+    "Prediction",
+    "ShapesData",
+    "Split",
+    "Target",
+    "Task",
+    "Trainer",
+    "create_backbone",
+]

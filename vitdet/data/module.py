@@ -1,7 +1,7 @@
 """Data modules: COCO-format data from explicit paths, and the built-in set."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -156,6 +156,10 @@ class CocoData(L.LightningDataModule):
     def annotation_file(self, split: SplitName) -> Path:
         """The COCO JSON of a split."""
         return self.index(split).path
+
+    def use_backbone(self, *, mean: Sequence[float], std: Sequence[float], patch_size: int) -> None:
+        """What the backbone expects of its images; a `Task` calls it before it trains."""
+        self.mean, self.std, self.patch_size = tuple(mean), tuple(std), patch_size
 
     def eval_transform(self) -> EvalTransform:
         """What validation does to an image; its `config` goes into the checkpoint, so that prediction does the same."""

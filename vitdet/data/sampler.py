@@ -47,6 +47,7 @@ class BatchSampler(Sampler[list[Draw]]):
         self.scales, self.progressive, self.seed = scales, progressive, seed
         self.rank, self.world_size = rank, world_size
         self.epoch = self.position = 0
+        self.sampler = self  # where Lightning looks for `set_epoch`
         self.total_batches: int | None = None
         self.elapsed: Callable[[], float] = lambda: 0.0
         self._planned: tuple[int, list[np.ndarray]] | None = None

@@ -79,7 +79,7 @@ class CocoMetric:
 
     def _rows_of(self, position: int, prediction: Prediction) -> np.ndarray:
         labels = prediction.labels.numpy()
-        if labels.size and not (0 <= labels.min() and labels.max() < len(self._label_of)):
+        if labels.size and (labels.min() < 0 or labels.max() >= len(self._label_of)):
             wrong = labels[(labels < 0) | (labels >= len(self._label_of))][0]
             raise ValueError(f"label {wrong} is no class; wanted 0..{len(self._label_of) - 1}")
         boxes = prediction.boxes_xyxy.double().numpy()
@@ -91,7 +91,8 @@ class CocoMetric:
         return rows[finite]
 
     def compute(self) -> dict[str, float]:
-        """`AP`, `AP50`, `AP75`, `APs`, `APm`, `APl`, `AR1`, `AR10`, `AR100`, `ARs`, `ARm`, `ARl` and `AP/<class name>`, in [0, 1]; -1 where there is nothing to find.
+        """`AP`, `AP50`, `AP75`, `APs`, `APm`, `APl`, `AR1`, `AR10`, `AR100`, `ARs`, `ARm`, `ARl` and `AP/<class name>`, in [0, 1];
+        -1 where there is nothing to find.
 
         Under `torch.distributed` every process must call it; each gets the numbers of all, every image counted once.
         """

@@ -5,9 +5,14 @@ from pathlib import Path
 from typing import Any
 
 import lightning as L
+import numpy as np
+import torch
 from lightning.pytorch.callbacks import ModelCheckpoint, RichProgressBar
+from lightning.pytorch.loggers import TensorBoardLogger
+from PIL import Image
 from rich.console import Console
 from rich.table import Table
+from torch import Tensor
 
 
 class ProgressBar(RichProgressBar):
@@ -22,11 +27,55 @@ class ProgressBar(RichProgressBar):
         return metrics
 
 
+class FinalValidation(L.Callback):
+    """Lets the last step of a training be followed by a validation, however it ends: by epochs, by steps, or by time."""
+
+    def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, *_: Any) -> None:
+        steps_done = 0 < trainer.max_steps <= trainer.global_step
+        last_epoch = (
+            trainer.current_epoch + 1 == trainer.max_epochs and trainer.fit_loop.epoch_loop.batch_progress.is_last_batch
+        )
+        if trainer.should_stop or steps_done or last_epoch:
+            trainer.check_val_every_n_epoch = 1
+            trainer.should_stop = True
+
+
 class Pictures(L.Callback):
     """Draws the predictions on the first `count` validation images, into `folder/pictures` and TensorBoard."""
 
     def __init__(self, folder: str | Path, count: int = 4, *, threshold: float = 0.3) -> None:
         self.folder, self.count, self.threshold = Path(folder) / "pictures", count, threshold
+        self._drawn = 0
+
+    def on_validation_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self._drawn = 0
+
+    def on_validation_batch_end(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, *_: Any
+    ) -> None:
+        if trainer.sanity_checking or trainer.state.fn != "fit" or not trainer.is_global_zero:
+            return
+        images, targets = batch
+        for image, target, prediction in zip(images, targets, outputs):
+            if self._drawn == self.count:
+                return
+            self._draw(trainer, pl_module, image, target.orig_size, prediction.cpu().above(self.threshold))
+            self._drawn += 1
+
+    def _draw(
+        self, trainer: L.Trainer, task: L.LightningModule, image: Tensor, size: tuple[int, int], prediction: Any
+    ) -> None:
+        mean, std = (torch.tensor(value).view(3, 1, 1) for value in (task.backbone.mean, task.backbone.std))
+        pixels = (
+            ((image.float().cpu() * std + mean).clamp(0, 1) * 255).round().byte().permute(1, 2, 0)
+        )  # (3, H, W) -> (H, W, 3)
+        picture = prediction.plot(Image.fromarray(pixels.numpy()).resize((size[1], size[0])))
+        self.folder.mkdir(parents=True, exist_ok=True)
+        picture.save(self.folder / f"{prediction.image_id}_step{trainer.global_step:06d}.jpg", quality=90)
+        for logger in trainer.loggers:
+            if isinstance(logger, TensorBoardLogger):
+                tag = f"val/{prediction.image_id}"
+                logger.experiment.add_image(tag, np.asarray(picture), trainer.global_step, dataformats="HWC")
 
 
 class Summary(L.Callback):
@@ -54,20 +103,34 @@ class Summary(L.Callback):
             (c for c in trainer.checkpoint_callbacks if isinstance(c, ModelCheckpoint) and c.best_model_path), None
         )
         minutes = (time.monotonic() - self._started) / 60
-        self.console.print(scores_table(trainer, pl_module, "val", f"last validation, after {minutes:.1f} minutes"))
+        self._report(trainer, pl_module, "val", f"last validation, after {minutes:.1f} minutes")
         if best is not None:
             self.console.print(f"best {best.monitor} {float(best.best_model_score):.4f}: {best.best_model_path}")
             self.console.print(f"Next: vitdet predict {best.best_model_path} IMAGE")
 
     def on_test_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        metric = pl_module.metric("test")
+        path = trainer.run_folder / "predictions.json"
+        if hasattr(metric, "save"):
+            metric.save(path)  # gathers, so every rank takes part
         if trainer.is_global_zero:
-            self.console.print(scores_table(trainer, pl_module, "test", "test"))
+            self._report(trainer, pl_module, "test", "test")
+            if hasattr(metric, "save"):
+                self.console.print(f"predictions, in the data set's own ids: {path}")
+
+    def _report(self, trainer: L.Trainer, task: L.LightningModule, split: str, title: str) -> None:
+        prefix = f"{split}/"
+        scores = {k.removeprefix(prefix): float(v) for k, v in trainer.callback_metrics.items() if k.startswith(prefix)}
+        if scores:
+            self.console.print(scores_table(scores, title))
+        metric = task.metric(split)
+        if hasattr(metric, "protocol"):
+            self.console.print(metric.protocol())
 
 
-def scores_table(trainer: L.Trainer, task: L.LightningModule, split: str, title: str) -> Table:
-    """All scores that were logged for `split`, in the metric's order."""
+def scores_table(scores: dict[str, float], title: str) -> Table:
+    """Scores by name, in their order; -1 says that there was nothing to find."""
     table = Table("score", "value", title=title)
-    for key, value in trainer.callback_metrics.items():
-        if key.startswith(f"{split}/"):
-            table.add_row(key.removeprefix(f"{split}/"), f"{float(value):.4f}")
+    for name, value in scores.items():
+        table.add_row(name, "none" if value == -1 else f"{value:.4f}")
     return table

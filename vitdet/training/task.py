@@ -11,6 +11,7 @@ from torch import Tensor
 from vitdet import metrics
 from vitdet.backbone import Backbone
 from vitdet.config import config_of
+from vitdet.data import CocoData
 from vitdet.heads.base import Head
 from vitdet.heads.detr import DETRHead
 from vitdet.structures import Prediction, Target
@@ -70,8 +71,9 @@ class Task(L.LightningModule):
         self.backbone = backbone
         built = isinstance(head, Head)
         self.head = head if built else head(backbone.out_channels, backbone.strides, len(self.classes))
-        self.optimizer = optimizer
-        self.lr, self.backbone_lr, self.layer_decay = lr, backbone_lr, layer_decay
+        if optimizer not in ("muon", "adamw"):
+            raise ValueError(f"optimizer is {optimizer!r}; choose from muon, adamw")
+        self.optimizer, self.lr, self.backbone_lr, self.layer_decay = optimizer, lr, backbone_lr, layer_decay
         self.weight_decay, self.betas = weight_decay, betas
         self.schedule, self.warmup, self.final_lr = schedule, warmup, final_lr
         self.eval_transform: dict[str, Any] = {}
@@ -83,6 +85,12 @@ class Task(L.LightningModule):
         if compile:
             self.backbone.compile()
             self.head.compile()
+
+    def setup(self, stage: str) -> None:
+        data = self.trainer.datamodule
+        if isinstance(data, CocoData):
+            data.use_backbone(mean=self.backbone.mean, std=self.backbone.std, patch_size=self.backbone.patch_size)
+            self.eval_transform = data.eval_transform().config
 
     # ---- training
 
@@ -146,7 +154,7 @@ class Task(L.LightningModule):
     def _eval_start(self, split: str) -> None:
         metric = self.head.metric(self.trainer.datamodule)
         if isinstance(metric, str):
-            metric = metrics.create_metric(metric, self.trainer.datamodule, split)
+            metric = metrics.create_metric(metric, self.trainer.datamodule, split=split)
         if metric is None:
             rank_zero_warn(f"{type(self.head).__name__} names no metric for this data: nothing is scored on {split}")
         self._metrics[split] = metric

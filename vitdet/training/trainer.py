@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import lightning as L
+from lightning.pytorch.callbacks import Timer
 from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
 
-from vitdet.training.callbacks import Pictures, ProgressBar, Summary
+from vitdet.training.callbacks import FinalValidation, Pictures, ProgressBar, Summary
 from vitdet.training.checkpoint import BestCheckpoint, LastCheckpoint, StepSeed
 from vitdet.training.ema import EMA
 
@@ -55,6 +56,8 @@ class Trainer(L.Trainer):
         self.run_folder = run_folder(root, name, version)
         extra = [] if callbacks is None else callbacks if isinstance(callbacks, list) else [callbacks]
         ours: list[L.Callback] = [StepSeed()]
+        if max_time is not None:  # here rather than by Lightning, so that the last validation comes after it
+            ours.append(Timer(max_time))
         if ema:
             ours.append(EMA(ema))
         if pictures:
@@ -62,17 +65,17 @@ class Trainer(L.Trainer):
         if progress:
             ours.append(ProgressBar())
         best = BestCheckpoint(self.run_folder, monitor=monitor, mode=mode)
-        ours += [Summary(), best, LastCheckpoint(self.run_folder)]
+        ours += [FinalValidation(), Summary(), best, LastCheckpoint(self.run_folder)]
         super().__init__(
             max_epochs=max_epochs,
             max_steps=max_steps,
-            max_time=max_time,
             gradient_clip_val=gradient_clip_val,
             log_every_n_steps=log_every_n_steps,
             callbacks=[*ours, *extra],
             logger=self._loggers(logger),
             enable_progress_bar=progress,
             enable_model_summary=False,
+            use_distributed_sampler=False,  # ours shard the data themselves: no image twice in evaluation
             **kwargs,
         )
 

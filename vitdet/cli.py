@@ -1,0 +1,112 @@
+"""The command line: `vitdet <verb> …`. The scripts in `tools/` are its verbs.
+
+A config file may begin with `base: other.yaml`, relative to itself: that file is read first, and this one says what differs.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+from typing import Any
+
+VERBS = {
+    "train": "CONFIG [--key value …]: train, and score on the validation data",
+    "test": "CONFIG --ckpt_path CHECKPOINT [--key value …]: score a checkpoint on the test (or validation) data",
+    "predict": "CHECKPOINT IMAGE…: find objects in image files, folders or globs",
+    "evaluate": "PREDICTIONS.json ANNOTATIONS.json: score a COCO results file",
+    "benchmark": "CONFIG [--key value …]: size, speed and memory of a model",
+}
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Run one verb; a user's mistake ends in one line on standard error and exit status 2."""
+    argv = sys.argv[1:] if argv is None else argv
+    if not argv or argv[0] not in VERBS:
+        lines = "\n".join(f"  {verb:10} {text}" for verb, text in VERBS.items())
+        text = f"usage: vitdet VERB …\n\n{lines}\n\n`vitdet train CONFIG --help` lists the keys of a config."
+        if argv and argv[0] not in ("-h", "--help"):
+            _fail(f"no verb {argv[0]!r}\n{text}")
+        print(text)
+        return
+    verb, rest = argv[0], argv[1:]
+    from vitdet.configuration import ConfigError
+
+    try:
+        _RUN[verb](rest)
+    except (ConfigError, FileNotFoundError) as error:
+        _fail(str(error))
+
+
+def _fail(message: str) -> None:
+    print(f"vitdet: {message}", file=sys.stderr)
+    raise SystemExit(2)
+
+
+def _train(argv: list[str]) -> None:
+    from vitdet.configuration import read_command
+
+    cli = read_command("train", argv)
+    cli.trainer.fit(cli.model, cli.datamodule, ckpt_path=cli.ckpt_path, weights_only=True)
+
+
+def _test(argv: list[str]) -> None:
+    from vitdet.configuration import read_command
+
+    cli = read_command("test", argv)
+    if cli.ckpt_path is None:
+        _fail("test needs a checkpoint: --ckpt_path runs/…/best.ckpt, or --ckpt_path last")
+    cli.trainer.test(cli.model, cli.datamodule, ckpt_path=cli.ckpt_path, weights_only=True, verbose=False)
+
+
+def _predict(argv: list[str]) -> None:
+    parser = argparse.ArgumentParser("vitdet predict", description=VERBS["predict"])
+    parser.add_argument("checkpoint")
+    parser.add_argument("images", nargs="+", metavar="image", help="image files, folders of images, or globs")
+    parser.add_argument(
+        "--output", default="predictions", help="folder for drawings and predictions.json (%(default)s)"
+    )
+    parser.add_argument("--threshold", type=float, default=0.3, help="draw what scores at least this (%(default)s)")
+    parser.add_argument("--batch_size", type=int, default=8)
+    parser.add_argument("--device", help="cpu, cuda, cuda:1, …; the best there is, if not given")
+    options = parser.parse_args(argv)
+    from vitdet.deploy import predict_files
+
+    predict_files(**vars(options))
+
+
+def _evaluate(argv: list[str]) -> None:
+    parser = argparse.ArgumentParser("vitdet evaluate", description=VERBS["evaluate"])
+    parser.add_argument("predictions", help="a COCO results file")
+    parser.add_argument("annotations", help="the COCO annotation file")
+    options = parser.parse_args(argv)
+    from rich.console import Console
+
+    from vitdet.metrics import evaluate
+    from vitdet.training.callbacks import scores_table
+
+    scores, protocol = evaluate(options.predictions, options.annotations)
+    console = Console(soft_wrap=True, highlight=False)
+    console.print(scores_table(scores, Path(options.predictions).name))
+    console.print(protocol)
+
+
+def _benchmark(argv: list[str]) -> None:
+    from vitdet.configuration import read_command
+    from vitdet.deploy.benchmark import benchmark
+
+    cli = read_command("benchmark", argv)
+    benchmark(cli.model, cli.datamodule)
+
+
+def load_config(path: str | Path, overrides: list[str] | None = None) -> tuple[Any, Any]:
+    """The task and the data module that a config file describes.
+
+    Raises:
+        ConfigError: the file, or an override (`["--model.lr", "1e-4"]`), is wrong.
+    """
+    from vitdet.configuration import read_command
+
+    cli = read_command("load", [str(path), *(overrides or [])])
+    return cli.model, cli.datamodule
+
+
+_RUN = {"train": _train, "test": _test, "predict": _predict, "evaluate": _evaluate, "benchmark": _benchmark}
