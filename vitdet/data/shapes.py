@@ -1,0 +1,148 @@
+"""The built-in data set: textured shapes that overlap on patterned backgrounds, drawn by a seeded generator in the layout of COCO.
+
+H×W an image in pixels, T objects. Six classes of things, three of stuff; boxes, instance masks, panoptic and semantic labels.
+"""
+
+import json
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from pycocotools import mask as rle
+
+from vitdet.data.shapes_scene import STUFF, THINGS, Scene, draw_scene
+
+VERSION = 1  # of the drawings; raise it whenever they change
+
+README = """Drawn by vitdet (vitdet/data/shapes.py); free to use under the licence of vitdet, Apache-2.0.
+images: {split}/; annotations/instances_{split}.json (COCO instances), annotations/panoptic_{split}.json with panoptic_{split}/ (COCO panoptic);
+semantic_{split}/: a PNG an image, pixel values 0..8, the position of the category in panoptic_{split}.json.
+"""
+
+
+def make_shapes(root: str | Path, *, train: int = 600, val: int = 150, test: int = 0, seed: int = 0) -> Path:
+    """Draw the data set under `root`, unless it is there already, drawn with the same settings.
+
+    It is drawn beside `root` and then renamed, so an interrupted drawing leaves nothing behind, and two processes may call this at once.
+
+    Args:
+        train, val, test: how many images each split has.
+
+    Returns:
+        `root`.
+
+    Raises:
+        FileExistsError: `root` holds something else.
+    """
+    root = Path(root)
+    settings = {"version": VERSION, "train": train, "val": val, "test": test, "seed": seed}
+    stamp = root / "settings.json"
+    if _is(stamp, settings):
+        return root
+    if root.exists() and any(root.iterdir()) and not stamp.is_file():
+        raise FileExistsError(f"{root} holds files that are not the built-in data set; set data.root to another folder")
+    root.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f".{root.name}-", dir=root.parent) as temporary:
+        folder = Path(temporary) / "new"
+        for number, (split, count) in enumerate({"train": train, "val": val, "test": test}.items()):
+            if count:
+                _draw_split(folder, split, count, (seed, number))
+        (folder / "README.txt").write_text(README)
+        (folder / "settings.json").write_text(json.dumps(settings))
+        _put(folder, root, Path(temporary) / "old")
+    if not _is(stamp, settings):
+        raise FileExistsError(f"another process drew {root} with other settings at the same time")
+    return root
+
+
+def _is(stamp: Path, settings: dict[str, int]) -> bool:
+    return stamp.is_file() and json.loads(stamp.read_text()) == settings
+
+
+def _put(folder: Path, root: Path, old: Path) -> None:
+    """`folder` becomes `root`; what was there goes to `old`."""
+    try:
+        if root.exists():
+            root.rename(old)
+        folder.rename(root)
+    except OSError:  # another process was first: its drawing is the same
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _draw_split(root: Path, split: str, count: int, seed: tuple[int, int]) -> None:
+    for name in (split, f"panoptic_{split}", f"semantic_{split}", "annotations"):
+        (root / name).mkdir(parents=True, exist_ok=True)
+    things = [{"id": i + 1, "name": name} for i, name in enumerate(THINGS)]
+    stuff = [{"id": len(THINGS) + i + 1, "name": name} for i, name in enumerate(STUFF)]
+    images, instances, segments = [], [], []
+    for i in range(count):
+        scene = draw_scene(np.random.default_rng((*seed, i)))
+        height, width = scene.ids.shape
+        name = f"{i:06d}"
+        images.append({"id": i + 1, "file_name": f"{name}.jpg", "height": height, "width": width})
+        cv2.imwrite(str(root / split / f"{name}.jpg"), scene.image[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 93])
+        first = len(instances) + 1
+        instances += [_instance(scene, t, i + 1, first + t) for t in range(len(scene.labels))]
+        segments.append(_panoptic(scene, i + 1, name))
+        cv2.imwrite(str(root / f"panoptic_{split}" / f"{name}.png"), _id_to_bgr(scene.ids + 2))
+        classes = np.array([*scene.labels, len(THINGS) + scene.background], np.uint8)  # the background's id is -1
+        cv2.imwrite(str(root / f"semantic_{split}" / f"{name}.png"), classes[scene.ids])
+    _write(root, f"instances_{split}", images, things, instances)
+    both = [{**c, "isthing": 1} for c in things] + [{**c, "isthing": 0} for c in stuff]
+    _write(root, f"panoptic_{split}", images, both, segments)
+
+
+def _write(root: Path, name: str, images: list, categories: list, annotations: list) -> None:
+    content = {
+        "info": {"description": "vitdet shapes"},
+        "images": images,
+        "categories": categories,
+        "annotations": annotations,
+    }
+    (root / "annotations" / f"{name}.json").write_text(json.dumps(content))
+
+
+def _instance(scene: Scene, t: int, image_id: int, number: int) -> dict[str, Any]:
+    visible = scene.ids == t
+    code = rle.encode(np.asfortranarray(visible.astype(np.uint8)))
+    return {
+        "id": number,
+        "image_id": image_id,
+        "category_id": scene.labels[t] + 1,
+        "bbox": _bounds(visible),
+        "area": int(visible.sum()),
+        "iscrowd": 0,
+        "segmentation": {"size": list(code["size"]), "counts": code["counts"].decode()},
+    }
+
+
+def _panoptic(scene: Scene, image_id: int, name: str) -> dict[str, Any]:
+    labels = [*scene.labels, len(THINGS) + scene.background]  # the last one is that of id -1
+    info = []
+    for t in range(-1, len(scene.labels)):
+        mask = scene.ids == t
+        if mask.any():
+            segment = {
+                "id": t + 2,
+                "category_id": labels[t] + 1,
+                "bbox": _bounds(mask),
+                "area": int(mask.sum()),
+                "iscrowd": 0,
+            }
+            info.append(segment)
+    return {"image_id": image_id, "file_name": f"{name}.png", "segments_info": info}
+
+
+def _bounds(mask: np.ndarray) -> list[int]:
+    """`[left, top, width, height]` of the pixels of a mask."""
+    rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
+    return [int(columns[0]), int(rows[0]), int(columns[-1] - columns[0] + 1), int(rows[-1] - rows[0] + 1)]
+
+
+def _id_to_bgr(ids: np.ndarray) -> np.ndarray:
+    """COCO panoptic PNG: id = R + 256 G + 65536 B; id 0 would be "void", so the background is 1 and object t is t + 2."""
+    values = ids.astype(np.uint32)
+    return np.stack([values >> 16, values >> 8, values], -1).astype(np.uint8)
