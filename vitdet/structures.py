@@ -8,10 +8,14 @@ boxes_xyxy     corners, in pixels
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, fields, replace
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
+
+from vitdet.draw import as_image, draw
 
 
 @dataclass
@@ -121,6 +125,7 @@ class Prediction:
         category_ids: the data set's own ids, indexed by label; empty where they are not known.
         image_id: the data set's own id of the image.
         masks: `(T, H, W)` bool.
+        path: the file it was found in, if it was one.
     """
 
     boxes_xyxy: Tensor
@@ -132,6 +137,7 @@ class Prediction:
     image_id: int = 0
     masks: Tensor | None = None
     extra: dict[str, Any] = field(default_factory=dict)
+    path: str | None = None
 
     def __len__(self) -> int:
         return len(self.scores)
@@ -162,3 +168,55 @@ class Prediction:
             }
             rows.append(row)
         return rows
+
+    def name_of(self, label: int) -> str:
+        """The class name of a label; the number where names are not known."""
+        return self.names[label] if len(self.names) else str(label)
+
+    def plot(self, image: Any = None, *, threshold: float = 0.0) -> Any:
+        """A PIL image with what scores at least `threshold` drawn on it.
+
+        Args:
+            image: the original image as a PIL image, RGB array `(H, W, 3)` uint8 or path; may be left out if the prediction came from a file.
+
+        Raises:
+            ValueError: there is no image, or it is not of the size that the prediction is about.
+        """
+        if image is None and self.path is None:
+            raise ValueError("this prediction was not made from a file: give the image to draw on, as plot(image)")
+        canvas = as_image(self.path if image is None else image)
+        if canvas.size != tuple(self.size[::-1]):
+            height, width = self.size
+            raise ValueError(
+                f"image is {canvas.width}×{canvas.height}, the prediction is about one of {width}×{height}; give the original image"
+            )
+        kept = self.cpu().above(threshold)
+        labels = kept.labels.tolist()
+        texts = [f"{self.name_of(label)} {score:.2f}" for label, score in zip(labels, kept.scores.tolist())]
+        masks = None if kept.masks is None else kept.masks.numpy()
+        return draw(canvas, kept.boxes_xyxy.tolist(), texts, labels, masks=masks)
+
+    def save(self, path: str | Path, *, image: Any = None, threshold: float = 0.0) -> None:
+        """Write `plot(image, threshold=threshold)` to `path`; the suffix chooses the format, and folders are made."""
+        picture = self.plot(image, threshold=threshold)
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
+        picture.save(path, quality=95)
+
+    def to_supervision(self) -> Any:
+        """`supervision.Detections`, with the class names under `data["class_name"]`.
+
+        Raises:
+            ImportError: supervision, an optional extra, is not installed.
+        """
+        try:
+            import supervision
+        except ImportError as error:
+            raise ImportError("to_supervision needs supervision: pip install 'vitdet[supervision]'") from error
+        here = self.cpu()
+        return supervision.Detections(
+            xyxy=here.boxes_xyxy.float().numpy().reshape(-1, 4),
+            confidence=here.scores.float().numpy(),
+            class_id=here.labels.numpy(),
+            mask=None if here.masks is None else here.masks.numpy(),
+            data={"class_name": np.array([self.name_of(label) for label in here.labels.tolist()], dtype=str)},
+        )

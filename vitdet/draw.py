@@ -1,0 +1,121 @@
+"""Drawing what was found: boxes, labels and masks on an image.
+
+T objects, H×W an image in pixels; every size below scales with the image
+"""
+
+import colorsys
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont, ImageOps
+
+Colour = tuple[int, int, int]
+Rectangle = tuple[float, float, float, float]
+MASK_OPACITY = 0.45
+
+
+def draw(
+    image: Image.Image,
+    boxes_xyxy: Sequence[Sequence[float]],
+    texts: Sequence[str],
+    labels: Sequence[int],
+    *,
+    masks: np.ndarray | None = None,
+) -> Image.Image:
+    """A copy of `image` with `T` boxes in pixels, each with its text, in the colour of its class.
+
+    Earlier objects lie over later ones, so give the best first. `masks` is `(T, H, W)` bool. No text covers another where there is a free place.
+    """
+    canvas = image.convert("RGB")
+    colours = [class_colour(label) for label in labels]
+    if masks is not None:
+        canvas = _blend(canvas, masks, colours)
+    pen = ImageDraw.Draw(canvas)
+    scale = (canvas.width * canvas.height) ** 0.5
+    width = max(2, round(scale / 250))
+    for box, colour in reversed(list(zip(boxes_xyxy, colours))):
+        x1, y1, x2, y2 = (round(side) for side in box)
+        corners = (x1, y1, max(x1, x2 - 1), max(y1, y2 - 1))  # PIL's corners are inclusive
+        pen.rectangle(corners, outline=colour, width=width)
+    font = ImageFont.load_default(max(11, round(scale / 42)))
+    _draw_texts(pen, boxes_xyxy, texts, colours, font, width)
+    return canvas
+
+
+def class_colour(label: int) -> Colour:
+    """A colour for a class: hues a golden angle apart, so that neighbours differ, in four tones, bright enough for dark images."""
+    hue = (0.02 + label * 0.61803398875) % 1
+    saturation, value = ((0.85, 1.0), (0.75, 1.0), (0.55, 1.0), (1.0, 0.85))[
+        label % 4
+    ]  # hues meet again after 13, 21, 34: not tones
+    rgb = colorsys.hsv_to_rgb(hue, saturation, value)
+    lift = max(0.0, (0.42 - _brightness(rgb)) / (1 - _brightness(rgb)))  # blues and purples, towards white
+    red, green, blue = (round(255 * (channel + lift * (1 - channel))) for channel in rgb)
+    return red, green, blue
+
+
+def _brightness(rgb: Sequence[float]) -> float:
+    return 0.299 * rgb[0] + 0.587 * rgb[1] + 0.114 * rgb[2]
+
+
+def as_image(image: Image.Image | np.ndarray | str | Path) -> Image.Image:
+    """An upright PIL image of a file, an RGB array `(H, W, 3)` uint8, or a PIL image.
+
+    Raises:
+        TypeError: it is none of these.
+    """
+    if isinstance(image, (str, Path)):
+        with Image.open(image) as opened:
+            return ImageOps.exif_transpose(opened).convert("RGB")
+    if isinstance(image, np.ndarray):
+        return Image.fromarray(image)
+    if isinstance(image, Image.Image):
+        return ImageOps.exif_transpose(image)
+    raise TypeError(f"can't draw on {type(image).__name__}; give a path, a PIL image, or an RGB array (H, W, 3) uint8")
+
+
+def _blend(canvas: Image.Image, masks: np.ndarray, colours: Sequence[Colour]) -> Image.Image:
+    pixels = np.asarray(canvas).astype(np.float32)
+    for mask, colour in reversed(list(zip(masks, colours))):
+        pixels[mask] += MASK_OPACITY * (np.float32(colour) - pixels[mask])
+    return Image.fromarray(pixels.round().astype(np.uint8))
+
+
+def _draw_texts(pen, boxes_xyxy, texts: Sequence[str], colours: Sequence[Colour], font, width: int) -> None:
+    limit = pen.im.size
+    pad = max(2, round(font.size / 5))
+    ascent, descent = font.getmetrics()
+    taken: list[Rectangle] = []
+    plates = []
+    for box, text, colour in zip(boxes_xyxy, texts, colours):  # the best have the first choice
+        size = (font.getlength(text) + 2 * pad, ascent + descent + pad)
+        plate = _place(box, size, limit, taken, width)
+        taken.append(plate)
+        plates.append((plate, text, colour))
+    for plate, text, colour in reversed(plates):  # over all boxes: no line crosses a text
+        if text:
+            pen.rounded_rectangle(plate, radius=pad, fill=colour)
+            ink = (0, 0, 0) if _brightness(colour) > 125 else (255, 255, 255)
+            middle = (plate[1] + plate[3]) / 2
+            pen.text((plate[0] + pad, middle), text, fill=ink, font=font, anchor="lm")
+
+
+def _place(box: Sequence[float], size: tuple[float, float], limit: tuple[int, int], taken: list[Rectangle], width: int):
+    """Where a text plate of `size` goes: above the box, else below, inside at the top, inside at the bottom; the first that is free."""
+    x1, y1, x2, y2 = box
+    w, h = size
+    tops = (y1 - h - width / 2, y2 + width / 2, y1 + width, y2 - h - width)
+    lefts = (x1 - width / 2, x2 - w + width / 2)
+    # pushed into the image where it would stick out; a plate that had to move up or down would hide its box, so it comes last
+    places = []
+    for left in lefts:
+        for order, top in enumerate(tops):
+            x, y = max(0, min(left, limit[0] - w - 1)), max(0, min(top, limit[1] - h - 1))
+            places.append((y != top, order, (x, y, x + w, y + h)))
+    places = [place for _, _, place in sorted(places, key=lambda entry: entry[:2])]
+    return next((place for place in places if not any(_meet(place, other) for other in taken)), places[0])
+
+
+def _meet(a: Rectangle, b: Rectangle) -> bool:
+    return a[0] < b[2] and b[0] < a[2] and a[1] < b[3] and b[1] < a[3]
