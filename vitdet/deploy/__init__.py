@@ -1,1 +1,6 @@
+"""What is done with a trained model: predict, benchmark."""
 
+from vitdet.deploy.files import predict_files
+from vitdet.deploy.predict import CheckpointError, Detector, load
+
+__all__ = ["CheckpointError", "Detector", "load", "predict_files"]

@@ -1,0 +1,52 @@
+"""A tiny model in a checkpoint as training writes it."""
+
+import pytest
+import torch
+
+from vitdet.backbone import Backbone
+from vitdet.config import config_of
+from vitdet.heads import DETRHead
+
+CLASSES, CATEGORY_IDS = ["cat", "dog", "bird"], [3, 7, 90]
+TRANSFORM = {"size": {"long_side": 64}, "mean": [0.5, 0.4, 0.3], "std": [0.2, 0.3, 0.4]}
+
+
+def make_model():
+    backbone = Backbone("vit_tiny_patch16_224", embed_dim=32, depth=2, num_heads=2, out_channels=32)
+    head = DETRHead(
+        backbone.out_channels, backbone.strides, 3, dim=32, num_queries=12, num_layers=2, num_heads=2, ffn_dim=64
+    )
+    return backbone, head
+
+
+@pytest.fixture
+def model():
+    backbone, head = make_model()
+    return backbone.eval(), head.eval()
+
+
+@pytest.fixture
+def contents(model):
+    """What `torch.save` writes."""
+    backbone, head = model
+    weights = {f"backbone.{k}": v for k, v in backbone.state_dict().items()}
+    weights |= {f"head.{k}": v for k, v in head.state_dict().items()}
+    return {
+        "vitdet": {
+            "format": 1,
+            "model": {"backbone": config_of(backbone), "head": config_of(head)},
+            "classes": CLASSES,
+            "category_ids": CATEGORY_IDS,
+            "eval_transform": TRANSFORM,
+            "mean": TRANSFORM["mean"],
+            "std": TRANSFORM["std"],
+        },
+        "state_dict": weights,
+    }
+
+
+@pytest.fixture
+def checkpoint(contents, tmp_path):
+    path = tmp_path / "best.ckpt"
+    torch.save(contents, path)
+    return path

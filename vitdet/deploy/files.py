@@ -1,0 +1,117 @@
+"""`vitdet predict`: image files to drawings and a COCO results file."""
+
+import glob
+import json
+import os
+import time
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+
+from vitdet.data.images import ImageError, load_image
+from vitdet.deploy.predict import load
+from vitdet.structures import Prediction
+
+SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"}
+
+
+def predict_files(
+    checkpoint: str | Path,
+    images: Sequence[str | Path],
+    *,
+    output: str | Path = "predictions",
+    threshold: float = 0.3,
+    device: str | torch.device | None = None,
+    batch_size: int = 8,
+) -> int:
+    """Draw what is found in image files, and write all of it to `output/predictions.json`; the number of files that could not be read.
+
+    `predictions.json` is a COCO results file whose rows have a `file_name`, too; image ids are 1, 2, … in the order of the files.
+
+    Args:
+        images: image files, folders (with what is below them) or globs.
+        threshold: of what is drawn and counted; the results file has everything.
+
+    Raises:
+        FileNotFoundError: there is no checkpoint, or one of `images` matches nothing.
+        CheckpointError: the checkpoint can't be used.
+    """
+    console = Console(soft_wrap=True, highlight=False, markup=False)
+    output = Path(output)
+    paths = find_images(images, leave_out=output)
+    detector = load(checkpoint, device=device)
+    pictures = _picture_paths(paths, output)
+    rows: list[dict[str, Any]] = []
+    unreadable, found, start = 0, 0, time.perf_counter()
+    for first in range(0, len(paths), batch_size):
+        readable = []
+        for i in range(first, min(first + batch_size, len(paths))):
+            try:
+                readable.append((i, load_image(paths[i])))
+            except ImageError as error:
+                unreadable += 1
+                console.print(f"left out: {error}")
+        predictions = detector.predict([image for _, image in readable], batch_size=batch_size)
+        for (i, image), prediction in zip(readable, predictions):
+            prediction.image_id, prediction.path = i + 1, str(paths[i])
+            rows += [{**row, "file_name": str(paths[i])} for row in prediction.to_coco()]
+            prediction.save(pictures[i], image=image, threshold=threshold)
+            found += len(prediction.above(threshold))
+            console.print(f"{paths[i]}: {_describe(prediction.above(threshold))}")
+    output.mkdir(parents=True, exist_ok=True)
+    (output / "predictions.json").write_text(json.dumps(rows))
+    left_out = f", {unreadable} could not be read" if unreadable else ""
+    seconds = time.perf_counter() - start
+    console.print(
+        f"{len(paths) - unreadable} images in {seconds:.1f} s, {found} objects of score {threshold:g} or more{left_out}; "
+        f"drawings and predictions.json ({len(rows)} rows, any score) are in {output}"
+    )
+    return unreadable
+
+
+def find_images(patterns: Sequence[str | Path], *, leave_out: Path | None = None) -> list[Path]:
+    """The files that paths, folders and globs name, each once, in order; folders are searched to the bottom, but for `leave_out`.
+
+    Raises:
+        FileNotFoundError: one of them names nothing.
+    """
+    paths: dict[Path, None] = {}
+    for pattern in map(Path, patterns):
+        if pattern.is_dir():
+            below = (path for path in pattern.rglob("*") if path.suffix.lower() in SUFFIXES)
+            matches = sorted(path for path in below if leave_out is None or not _is_below(path, leave_out))
+        elif pattern.exists():
+            matches = [pattern]
+        else:
+            matches = [Path(path) for path in sorted(glob.glob(str(pattern), recursive=True)) if Path(path).is_file()]
+        if not matches:
+            raise FileNotFoundError(f"no image at {pattern}; give image files, folders of images, or globs")
+        paths.update(dict.fromkeys(matches))
+    return list(paths)
+
+
+def _is_below(path: Path, folder: Path) -> bool:
+    return folder.resolve() in path.resolve().parents
+
+
+def _picture_paths(paths: Sequence[Path], output: Path) -> list[Path]:
+    """Where the drawings go: as the files lie to each other, so that equal names in different folders do not collide."""
+    root = os.path.commonpath([path.resolve().parent for path in paths])
+    pictures = [output / path.resolve().relative_to(root) for path in paths]
+    # formats that can't hold a picture in colour, or not for every viewer, become PNG
+    pictures = [
+        p if p.suffix.lower() in SUFFIXES - {".tif", ".tiff"} else p.with_name(p.name + ".png") for p in pictures
+    ]
+    for path, picture in zip(paths, pictures):
+        if picture.resolve() == path.resolve():
+            raise FileExistsError(f"the drawing of {path} would overwrite it; give another output folder")
+    return pictures
+
+
+def _describe(prediction: Prediction) -> str:
+    counts = Counter(prediction.name_of(label) for label in prediction.labels.tolist())
+    return ", ".join(f"{count} {name}" for name, count in counts.most_common()) or "nothing"
