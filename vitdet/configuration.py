@@ -1,11 +1,15 @@
 """Config files to objects: Lightning's CLI, with `base:`, short class names, and errors of one line."""
 
 import difflib
+import inspect
+import logging
 import re
 import tempfile
+import warnings
 from pathlib import Path
 from typing import Any
 
+import lightning
 import yaml
 from jsonargparse import ArgumentError
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
@@ -16,7 +20,6 @@ from vitdet.training import Task, Trainer
 from vitdet.training.trainer import runs
 
 DEFAULT_CLASSES = {("data",): "CocoData", ("model", "backbone"): "Backbone", ("model", "head"): "DETRHead"}
-LINKED = ("model.classes", "model.category_ids", "data.mean", "data.std", "data.patch_size")
 
 
 class ConfigError(ValueError):
@@ -51,6 +54,7 @@ def read_command(verb: str, argv: list[str]) -> CLI:
     """
     if not argv or (argv[0].startswith("-") and argv[0] not in ("-h", "--help")):
         raise ConfigError(f"which config? vitdet {verb} configs/detr_vit.yaml [--key value …]")
+    quiet()
     help_only = argv[0] in ("-h", "--help")
     path = None if help_only else Path(argv[0])
     config = {} if path is None else read_config(path)
@@ -72,7 +76,7 @@ def read_command(verb: str, argv: list[str]) -> CLI:
                 args=argv if help_only else ["--config", file.name, *argv[1:]],
                 run=False,
             )
-        except ArgumentError as error:
+        except (ArgumentError, ValueError, TypeError, FileNotFoundError) as error:
             raise ConfigError(explain(str(error), str(path))) from error
     cli.ckpt_path = _checkpoint(cli.config.get("ckpt_path"), config["trainer"])
     return cli
@@ -160,5 +164,60 @@ def merge(base: dict[str, Any], own: dict[str, Any]) -> dict[str, Any]:
 
 
 def explain(message: str, path: str) -> str:
-    """jsonargparse's error as one or two lines, with the nearest valid key or class."""
-    return f"{path}: {message}"
+    """jsonargparse's error in one line, with the nearest valid key or class."""
+    if found := re.search(r"unrecognized arguments: --([\w.]+)", message):
+        key = found[1].rpartition(".")[2]
+        return f"{path}: there is no key {found[1]}{_near(key, _known_keys())}"
+    if found := re.search(r"Option '([\w.]+)' is not accepted", message) or re.search(
+        r"Key '([\w.]+)' is not expected", message
+    ):
+        return f"{path}: there is no key {found[1]}{_near(found[1].rpartition('.')[2], _known_keys())}"
+    if found := re.search(r"Expected a dot import path string: (\S+)|[Uu]ndefined class.*?'(\S+)'", message):
+        return f"{path}: there is no class {found[1] or found[2]}{_near(found[1] or found[2], _class_names())}"
+    if found := re.search(r"argument (\S+) --> (\S+):", message):
+        return f"{path}: {found[2]} comes from {found[1]} and can't be set"
+    lines = [line.strip(" -") for line in message.splitlines()]
+    reasons = [
+        line
+        for line in lines
+        if line and not line.startswith(("Does not validate", "Subtypes", "Errors", "Given value", "Problem"))
+    ]
+    reasons = [line for line in reasons if "NoneType" not in line and "Parser key" not in line] or lines
+    key = re.search(r'Parser key "([\w.]+)"', message)
+    return f"{path}: {key[1] + ': ' if key else ''}{reasons[0]}"
+
+
+def _near(word: str, words: list[str]) -> str:
+    near = difflib.get_close_matches(word, words, 1, 0.5)
+    return f"; did you mean {near[0]}?" if near else ""
+
+
+def _class_names() -> list[str]:
+    return [name for name in vitdet.__all__ if isinstance(getattr(vitdet, name), type)]
+
+
+def _known_keys() -> list[str]:
+    """Names of all arguments of all classes that a config can name."""
+    classes = [getattr(vitdet, name) for name in _class_names()] + [lightning.Trainer]
+    return sorted(
+        {name for cls in classes for name in inspect.signature(cls).parameters} | {"ckpt_path", "seed_everything"}
+    )
+
+
+def quiet() -> None:
+    """Leaves out what Lightning says in every run and nobody needs."""
+    for text in (
+        ".*LightningCLI's args parameter",
+        ".*LeafSpec",
+        ".*Experiment logs directory",
+        ".*Checkpoint directory",
+        ".*does not have many workers",
+    ):
+        warnings.filterwarnings("ignore", message=text)
+    noise = ("💡", "TPU available", "HPU available", "`weights_only` was not set", "GPU available")
+    for name in (
+        "lightning.pytorch.utilities.rank_zero",
+        "lightning.fabric.utilities.rank_zero",
+        "lightning.pytorch.trainer.connectors.checkpoint_connector",
+    ):
+        logging.getLogger(name).addFilter(lambda record: not record.getMessage().startswith(noise))
