@@ -1,0 +1,93 @@
+"""The built-in data set: exact, repeatable, and readable by pycocotools."""
+
+import json
+from concurrent.futures import ThreadPoolExecutor
+
+import cv2
+import numpy as np
+import pytest
+from pycocotools.coco import COCO
+
+from vitdet.data.shapes import make_shapes
+from vitdet.data.shapes_scene import STUFF, THINGS
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory):
+    return make_shapes(tmp_path_factory.mktemp("data") / "shapes", train=12, val=3)
+
+
+def test_boxes_and_areas_are_those_of_masks_that_do_not_overlap(root):
+    coco = COCO(str(root / "annotations" / "instances_train.json"))
+    assert {c["name"] for c in coco.cats.values()} == set(THINGS)
+    for image in coco.imgs.values():
+        masks = [coco.annToMask(a) for a in coco.imgToAnns[image["id"]]]
+        for annotation, mask in zip(coco.imgToAnns[image["id"]], masks):
+            rows, columns = np.nonzero(mask)
+            x, y, w, h = annotation["bbox"]
+            assert (columns.min(), rows.min(), columns.max() + 1, rows.max() + 1) == (x, y, x + w, y + h)
+            assert annotation["area"] == mask.sum() >= 30
+        assert sum(masks, np.zeros((image["height"], image["width"]), int)).max() <= 1
+
+
+def test_panoptic_and_semantic_labels_cover_each_image_and_agree_with_the_instances(root):
+    coco = COCO(str(root / "annotations" / "instances_train.json"))
+    panoptic = json.loads((root / "annotations" / "panoptic_train.json").read_text())
+    assert [c["name"] for c in panoptic["categories"]] == [*THINGS, *STUFF]
+    for annotation in panoptic["annotations"]:
+        png = cv2.imread(str(root / "panoptic_train" / annotation["file_name"]))[..., ::-1].astype(int)
+        ids = png[..., 0] + 256 * png[..., 1] + 65536 * png[..., 2]
+        semantic = cv2.imread(str(root / "semantic_train" / annotation["file_name"]), cv2.IMREAD_UNCHANGED)
+        assert set(np.unique(ids)) == {s["id"] for s in annotation["segments_info"]}
+        for segment in annotation["segments_info"]:
+            where = ids == segment["id"]
+            assert where.sum() == segment["area"] and (semantic[where] == segment["category_id"] - 1).all()
+        for instance in coco.imgToAnns[annotation["image_id"]]:
+            segment = ids[coco.annToMask(instance) == 1]
+            assert len(set(segment)) == 1 and (ids == segment[0]).sum() == instance["area"]
+
+
+def test_a_seed_gives_the_same_files_and_another_gives_others(root, tmp_path):
+    def content(folder):
+        return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
+
+    again = make_shapes(tmp_path / "again", train=12, val=3)
+    other = make_shapes(tmp_path / "other", train=12, val=3, seed=1)
+    assert content(root) == content(again)
+    assert content(root)["annotations/instances_val.json"] != content(other)["annotations/instances_val.json"]
+
+
+def test_it_is_drawn_once_and_again_for_other_settings(tmp_path):
+    root = make_shapes(tmp_path / "a", train=2, val=1)
+    stamp = (root / "train" / "000000.jpg").stat().st_mtime_ns
+    make_shapes(root, train=2, val=1)
+    assert (root / "train" / "000000.jpg").stat().st_mtime_ns == stamp
+    make_shapes(root, train=3, val=1)
+    assert len(list((root / "train").glob("*.jpg"))) == 3
+    assert [p.name for p in tmp_path.iterdir()] == ["a"]
+
+
+def test_an_interrupted_drawing_leaves_nothing(tmp_path, monkeypatch):
+    import vitdet.data.shapes as module
+
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(module, "draw_scene", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        make_shapes(tmp_path / "a", train=2, val=1)
+    assert not list(tmp_path.iterdir())
+
+
+def test_several_may_draw_at_once(tmp_path):
+    with ThreadPoolExecutor(3) as pool:
+        roots = list(pool.map(lambda _: make_shapes(tmp_path / "a", train=2, val=1), range(3)))
+    assert len(set(roots)) == 1 and len(list((tmp_path / "a" / "train").glob("*.jpg"))) == 2
+    assert [p.name for p in tmp_path.iterdir()] == ["a"]
+
+
+def test_a_folder_with_other_files_is_left_alone(tmp_path):
+    (tmp_path / "photo.jpg").touch()
+    with pytest.raises(FileExistsError, match=r"data\.root"):
+        make_shapes(tmp_path, train=2, val=1)
+    assert (tmp_path / "photo.jpg").exists()
