@@ -3,6 +3,7 @@
 import difflib
 import inspect
 import logging
+import os
 import re
 import tempfile
 import warnings
@@ -32,7 +33,7 @@ class SaveConfig(SaveConfigCallback):
     def setup(self, trainer: Trainer, pl_module: Task, stage: str) -> None:
         if stage == "fit" and trainer.is_global_zero:
             trainer.run_folder.mkdir(parents=True, exist_ok=True)
-            self.parser.save(self.config, trainer.run_folder / "config.yaml", skip_none=False, overwrite=True)
+            self.parser.save(self.config, trainer.run_folder / "config.yaml", skip_unset=False, overwrite=True)
 
 
 class CLI(LightningCLI):
@@ -58,7 +59,11 @@ def read_command(verb: str, argv: list[str]) -> CLI:
     help_only = argv[0] in ("-h", "--help")
     path = None if help_only else Path(argv[0])
     config = {} if path is None else read_config(path)
-    config.setdefault("trainer", {}).setdefault("name", path.stem if path else "name")
+    trainer = config.setdefault("trainer", {})
+    trainer.setdefault("name", path.stem if path else "name")
+    checkpoint = _checkpoint(_option(argv, "ckpt_path"), trainer, _option(argv, "trainer.root"))
+    if verb == "train" and checkpoint is not None:
+        trainer.update(_same_run(checkpoint))
     with tempfile.NamedTemporaryFile("w", suffix=".yaml") as file:
         yaml.safe_dump(config, file)
         file.flush()
@@ -78,17 +83,36 @@ def read_command(verb: str, argv: list[str]) -> CLI:
             )
         except (ArgumentError, ValueError, TypeError, FileNotFoundError) as error:
             raise ConfigError(explain(str(error), str(path))) from error
-    cli.ckpt_path = _checkpoint(cli.config.get("ckpt_path"), config["trainer"])
+    cli.ckpt_path = checkpoint
     return cli
 
 
-def _checkpoint(given: str | None, trainer: dict[str, Any]) -> str | None:
+def _option(argv: list[str], name: str) -> str | None:
+    """The value that `--name value` or `--name=value` gives."""
+    for i, word in enumerate(argv):
+        if word == f"--{name}" and i + 1 < len(argv):
+            return argv[i + 1]
+        if word.startswith(f"--{name}="):
+            return word.partition("=")[2]
+    return None
+
+
+def _same_run(checkpoint: str) -> dict[str, Any]:
+    """Trainer arguments that let a resumed training go on in the folder of its run, where its best checkpoint is."""
+    run = Path(checkpoint).parent
+    number = run.name.removeprefix("version_")
+    if not number.isdigit():
+        return {}
+    return {"root": str(run.parent.parent), "name": run.parent.name, "version": int(number)}
+
+
+def _checkpoint(given: str | None, trainer: dict[str, Any], root: str | None) -> str | None:
     """The file that `--ckpt_path` means; `last` is that of the newest run of this config."""
     if given != "last":
         if given is not None and not Path(given).is_file():
             raise ConfigError(f"there is no checkpoint {given}")
         return given
-    root = trainer.get("root", "runs")
+    root = root or trainer.get("root", "runs")
     found = [run / "last.ckpt" for run in runs(root, trainer["name"]) if (run / "last.ckpt").is_file()]
     if not found:
         raise ConfigError(f"there is no last.ckpt under {root}/{trainer['name']}; train without --ckpt_path first")
@@ -206,11 +230,13 @@ def _known_keys() -> list[str]:
 
 def quiet() -> None:
     """Leaves out what Lightning says in every run and nobody needs."""
+    os.environ.setdefault("JSONARGPARSE_DEPRECATION_WARNINGS", "off")  # they are about Lightning's calls, not ours
     for text in (
         ".*LightningCLI's args parameter",
         ".*LeafSpec",
         ".*Experiment logs directory",
         ".*Checkpoint directory",
+        ".*is smaller than the logging interval",
         ".*does not have many workers",
     ):
         warnings.filterwarnings("ignore", message=text)

@@ -144,14 +144,18 @@ class CocoData(L.LightningDataModule):
         return self._first.num_classes
 
     def index(self, split: SplitName) -> CocoIndex:
-        """The annotations of a split.
+        """The annotations of a split; where there is no test split, those of `val`.
 
         Raises:
             ValueError: the split is not given; the message names the keys to set.
         """
+        split = self._given(split)
         if split not in self._indices:
             raise ValueError(f"there is no {split} data; set data.{split}.images and data.{split}.annotations")
         return self._indices[split]
+
+    def _given(self, split: SplitName) -> SplitName:
+        return "val" if split == "test" and "test" not in self.splits else split
 
     def annotation_file(self, split: SplitName) -> Path:
         """The COCO JSON of a split."""
@@ -229,7 +233,7 @@ class CocoData(L.LightningDataModule):
         return self._eval_loader("val")
 
     def test_dataloader(self) -> "Loader":
-        return self._eval_loader("test" if "test" in self.splits else "val")
+        return self._eval_loader(self._given("test"))
 
     def _eval_loader(self, split: SplitName) -> "Loader":
         dataset = EvalDataset(self._source(split), self.eval_transform(), on_bad_image=self.on_bad_image)
@@ -296,5 +300,6 @@ class ShapesData(CocoData):
         **options: Any,
     ) -> None:
         folder = make_shapes(root, train=train_images, val=val_images)
-        splits = {s: Split(f"{folder}/{s}", f"{folder}/annotations/instances_{s}.json") for s in ("train", "val")}
-        super().__init__(**splits, **options)
+        for split in ("train", "val"):
+            options[split] = Split(f"{folder}/{split}", f"{folder}/annotations/instances_{split}.json")
+        super().__init__(**options)

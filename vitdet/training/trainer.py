@@ -84,6 +84,9 @@ class Trainer(L.Trainer):
             return []
         place = {"name": self.run_folder.parent.name, "version": self.run_folder.name}
         root = self.run_folder.parent.parent
+        earlier = self.run_folder / "metrics.csv"
+        if earlier.exists():  # of a run that goes on; the logger would delete it
+            earlier.rename(earlier.with_name(f"metrics_{len(list(self.run_folder.glob('metrics_*.csv')))}.csv"))
         ours = [TensorBoardLogger(root, **place), CSVLogger(root, **place)]
         return ours + ([] if logger is True else [logger] if isinstance(logger, Logger) else list(logger))
 

@@ -1,0 +1,163 @@
+"""The command line as a person uses it: configs, overrides, errors, and every verb on a small run."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+
+from vitdet.cli import load_config, main
+from vitdet.configuration import ConfigError, merge, read_config
+
+ROOT = Path(__file__).parent.parent
+TINY = """
+model:
+  backbone: {name: vit_tiny_patch16_224, stem: conv, stem_width: 8, embed_dim: 32, depth: 1, num_heads: 2, out_channels: 32}
+  head: {dim: 32, num_queries: 20, num_layers: 1, num_heads: 4, ffn_dim: 32}
+  optimizer: muon
+data: {class_path: ShapesData, root: ROOT, train_images: 12, val_images: 5, size: 64, batch_size: 4}
+trainer: {max_epochs: 2, root: RUNS, accelerator: cpu}
+"""
+
+
+@pytest.fixture
+def config(tmp_path):
+    path = tmp_path / "tiny.yaml"
+    path.write_text(TINY.replace("ROOT", str(tmp_path / "shapes")).replace("RUNS", str(tmp_path / "runs")))
+    return path
+
+
+def test_train_test_evaluate_and_resume(config, tmp_path, capsys):
+    main(["train", str(config)])
+    out = capsys.readouterr().out
+    run = tmp_path / "runs" / "tiny" / "version_0"
+    assert "AP/star" in out and "all 5 images" in out and f"vitdet predict {run / 'best.ckpt'}" in out
+    assert {"best.ckpt", "last.ckpt", "config.yaml", "metrics.csv"} <= {p.name for p in run.iterdir()}
+    assert list((run / "pictures").glob("*.jpg"))
+    saved = torch.load(run / "best.ckpt", weights_only=True)
+    assert saved["vitdet"]["classes"][0] == "disc" and saved["vitdet"]["category_ids"] == [1, 2, 3, 4, 5, 6]
+    assert (
+        saved["vitdet"]["eval_transform"]["size"] == 64 and saved["ema_state_dict"].keys() == saved["state_dict"].keys()
+    )
+
+    main(["test", str(config), "--ckpt_path", "last"])
+    out = capsys.readouterr().out
+    predictions = next((tmp_path / "runs" / "tiny").glob("*/predictions.json"))
+    assert "AP75" in out and str(predictions) in out
+    rows = json.loads(predictions.read_text())
+    assert {row["category_id"] for row in rows} <= {1, 2, 3, 4, 5, 6}
+
+    main(["evaluate", str(predictions), str(tmp_path / "shapes" / "annotations" / "instances_val.json")])
+    again = capsys.readouterr().out
+    numbers = [line.split("│")[2].strip() for line in out.splitlines() if "│ AP" in line]
+    assert numbers and numbers == [line.split("│")[2].strip() for line in again.splitlines() if "│ AP" in line]
+
+    main(["train", str(config), "--ckpt_path", "last", "--trainer.max_epochs", "3"])
+    assert torch.load(run / "last.ckpt", weights_only=True)["epoch"] == 2  # in the folder where it began
+    assert (run / "metrics.csv").exists() and (run / "metrics_0.csv").exists()
+
+
+def test_the_saved_config_gives_the_same_model(config, tmp_path):
+    main(["train", str(config), "--trainer.max_epochs", "1"])
+    task, _ = load_config(tmp_path / "runs" / "tiny" / "version_0" / "config.yaml")
+    task.load_state_dict(
+        torch.load(tmp_path / "runs" / "tiny" / "version_0" / "last.ckpt", weights_only=True)["state_dict"]
+    )
+
+
+def test_the_tools_are_the_verbs(config, tmp_path):
+    command = [sys.executable, str(ROOT / "tools" / "train.py"), str(config), "--trainer.max_steps", "1"]
+    done = subprocess.run(
+        command, capture_output=True, text=True, cwd=tmp_path, env={**os.environ, "OMP_NUM_THREADS": "1"}
+    )
+    assert done.returncode == 0, done.stderr
+    assert "best val/AP" in done.stdout
+
+
+def test_overrides_win(config):
+    task, data = load_config(config, ["--model.lr", "0.5", "--model.head.num_queries", "7", "--data.batch_size", "3"])
+    assert (task.lr, task.head.num_queries, data.batch_size) == (0.5, 7, 3)
+    assert task.head.num_classes == 6 and task.classes == data.classes
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        (["--model.lrr", "1"], "did you mean lr"),
+        (["--model.head.num_querys", "1"], "did you mean num_queries"),
+        (["--data.sizee", "1"], "did you mean size"),
+        (["--trainer.max_epochss", "1"], "did you mean max_epochs"),
+        (["--model.lr", "fast"], "model.lr"),
+        (["--model.head", "DETRHeadd"], "did you mean DETRHead"),
+        (["--data", "ShapesDat"], "did you mean ShapesData"),
+        (["--model.classes", "[a]"], "comes from data.classes"),
+        (["--model.schedule", "cosin"], "schedule"),
+        (["--ckpt_path", "nowhere.ckpt"], "there is no checkpoint nowhere.ckpt"),
+        (["--ckpt_path", "last"], "train without --ckpt_path first"),
+    ],
+)
+def test_mistakes_end_in_one_line(config, override, message, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        main(["train", str(config), *override])
+    error = capsys.readouterr().err
+    assert stopped.value.code == 2 and message in error and "Traceback" not in error
+    assert len([line for line in error.splitlines() if line.startswith("vitdet:")]) == 1
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        (["trian"], "no verb 'trian'"),
+        (["train"], "which config"),
+        (["train", "configs/det_vit.yaml"], "did you mean configs/detr_vit.yaml"),
+    ],
+)
+def test_wrong_verbs_and_files(argv, message, capsys, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    with pytest.raises(SystemExit):
+        main(argv)
+    assert message in capsys.readouterr().err
+
+
+def test_help_lists_the_verbs(capsys):
+    main(["--help"])
+    assert "train" in capsys.readouterr().out
+
+
+def test_base_files_are_read_first(tmp_path):
+    (tmp_path / "sub").mkdir()
+    (tmp_path / "a.yaml").write_text(
+        "model: {lr: 1e-3, head: {dim: 8, groups: 2}}\ndata: {size: 3, batch_size: 5}\ntrainer: {max_steps: 1}"
+    )
+    (tmp_path / "sub" / "b.yaml").write_text(
+        "base: ../a.yaml\nmodel: {head: {groups: 3}}\ndata: {class_path: ShapesData, size: 9}"
+    )
+    config = read_config(tmp_path / "sub" / "b.yaml")
+    assert config["model"]["lr"] == 1e-3 and config["model"]["head"]["init_args"] == {"dim": 8, "groups": 3}
+    assert config["data"] == {
+        "class_path": "vitdet.data.module.ShapesData",
+        "init_args": {"size": 9},
+    }  # another class: nothing is taken over
+    assert config["trainer"] == {"max_steps": 1}
+
+
+def test_a_file_may_not_be_its_own_base(tmp_path):
+    (tmp_path / "a.yaml").write_text("base: b.yaml")
+    (tmp_path / "b.yaml").write_text("base: a.yaml")
+    with pytest.raises(ConfigError, match="its own base"):
+        read_config(tmp_path / "a.yaml")
+
+
+def test_merge_replaces_lists_and_merges_mappings():
+    assert merge({"a": [1, 2], "b": {"c": 1, "d": 2}}, {"a": [3], "b": {"d": 4}}) == {"a": [3], "b": {"c": 1, "d": 4}}
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "configs").rglob("*.yaml")), ids=lambda p: str(p.relative_to(ROOT)))
+def test_every_config_opens_with_its_command_and_reads(path):
+    config = read_config(path)
+    assert path.read_text().startswith("#")
+    assert "base" not in config and yaml.safe_dump(config)
