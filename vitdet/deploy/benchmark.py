@@ -1,0 +1,219 @@
+"""Size, speed and memory of a backbone with a head.  # H×W an image in pixels, h×w its patch grid
+
+The parts take a backbone, a head and batches; `benchmark` takes them from a task and a data module and prints a table.
+"""
+
+import itertools
+import resource
+import statistics
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any
+
+import torch
+from rich.console import Console
+from rich.table import Table
+from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
+
+from vitdet.deploy.predict import pick_device
+from vitdet.structures import Target
+from vitdet.training.optim import parameter_groups
+from vitdet.training.task import OPTIMIZERS
+
+Batch = tuple[Sequence[Tensor], list[Target]]
+PHASES = ("data", "forward", "loss", "backward", "optimiser")
+
+
+def benchmark(
+    task: Any, data: Any, *, steps: int = 10, repeats: int = 20, device: str | torch.device | None = None
+) -> dict[str, str]:
+    """Measure a task on its data, print a table, and return its rows.
+
+    Args:
+        steps: training steps that are timed.
+        repeats: predictions that are timed, for each batch size.
+        device: by default CUDA where there is one, else the CPU.
+    """
+    device = pick_device(device)
+    backbone, head = task.backbone.to(device), task.head.to(device)
+    loader = data.val_dataloader() if "val" in data.splits else data.train_dataloader()
+    batches = _first_images(loader, 32)
+    images = [image.to(device) for image in itertools.chain.from_iterable(images for images, _ in batches)]
+    rows = {"device": f"{device}, {torch.get_num_threads()} threads, {next(backbone.parameters()).dtype}"}
+    rows |= describe_size(backbone, head, images[0]) | describe_tokens(batches, backbone.patch_size)
+    for count in (1, 8):
+        p50, p95 = latency(backbone, head, images, batch_size=count, repeats=repeats)
+        rows[f"prediction, batch {count}"] = (
+            f"{1e3 * p50:.1f} ms p50, {1e3 * p95:.1f} ms p95 ({count / p50:.1f} images/s)"
+        )
+    if "train" in data.splits:
+        split, tokens = train_split(backbone, head, data.train_dataloader(), make_optimizer(task), steps=steps)
+        total = sum(split.values())
+        rows["training step"] = f"{1e3 * total:.0f} ms, {tokens:.0f} tokens"
+        rows |= {f"  {phase}": f"{1e3 * split[phase]:.0f} ms, {split[phase] / total:.0%}" for phase in PHASES}
+    rows["peak memory"] = f"{peak_memory(device) / 2**20:.0f} MB" + (
+        "" if device.type == "cuda" else " (whole process)"
+    )
+    table = Table("", "", title="benchmark", show_header=False)
+    for name, value in rows.items():
+        table.add_row(name, value)
+    Console(highlight=False).print(table)
+    return rows
+
+
+def describe_size(backbone: nn.Module, head: nn.Module, image: Tensor) -> dict[str, str]:
+    """Parameters, and the arithmetic of predicting one image."""
+    counts = [sum(parameter.numel() for parameter in part.parameters()) / 1e6 for part in (backbone, head)]
+    height, width = image.shape[-2:]
+    return {
+        "parameters": f"{sum(counts):.2f} M (backbone {counts[0]:.2f} M, head {counts[1]:.2f} M)",
+        "arithmetic": f"{flops(backbone, head, [image]) / 1e9:.2f} GFLOPs at {width}×{height} (a multiply-add is two)",
+    }
+
+
+@torch.no_grad()
+def flops(backbone: nn.Module, head: nn.Module, images: Sequence[Tensor]) -> int:
+    """Floating-point operations of a prediction, by torch's counter: matrix products, convolutions and attention."""
+    backbone.eval(), head.eval()
+    # spelt out as matrix products, attention is counted on every device
+    with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
+        head(backbone(images))
+    return counter.get_total_flops()
+
+
+def describe_tokens(batches: Sequence[Batch], patch: int) -> dict[str, str]:
+    """How long the sequences are, and which share of the tokens is padding, here and if batches were padded to their largest image."""
+    tokens, filled, dense = 0, 0.0, 0
+    for images, _ in batches:
+        grids = _grids(images, patch)
+        tokens += sum(h * w for h, w in grids)
+        filled += sum(image.shape[-2] * image.shape[-1] for image in images) / patch**2
+        dense += len(grids) * max(h for h, _ in grids) * max(w for _, w in grids)
+    count = sum(len(images) for images, _ in batches)
+    return {
+        "tokens": f"{tokens / count:.0f} an image (patch {patch}, {count} images)",
+        "padding": f"{1 - filled / tokens:.1%} of the tokens; {1 - filled / dense:.1%} if batches were padded to their largest image",
+    }
+
+
+@torch.inference_mode()
+def latency(
+    backbone: nn.Module,
+    head: nn.Module,
+    images: Sequence[Tensor],
+    *,
+    batch_size: int,
+    repeats: int = 20,
+    warmup: int = 2,
+) -> tuple[float, float]:
+    """Median and 95th percentile of the seconds from `batch_size` normalised images to predictions, cycling through `images`."""
+    backbone.eval(), head.eval()
+    device, source, seconds = images[0].device, itertools.cycle(images), []
+    for _ in range(warmup + repeats):
+        batch = list(itertools.islice(source, batch_size))
+        start = _now(device)
+        head.predict(head(backbone(batch)), [tuple(image.shape[-2:]) for image in batch])
+        seconds.append(_now(device) - start)
+    timed = seconds[warmup:]
+    return statistics.median(timed), statistics.quantiles(timed, n=20, method="inclusive")[-1]
+
+
+def train_split(
+    backbone: nn.Module,
+    head: nn.Module,
+    batches: Iterable[Batch],
+    optimizer: torch.optim.Optimizer,
+    *,
+    steps: int = 10,
+    warmup: int = 2,
+) -> tuple[dict[str, float], float]:
+    """Mean seconds that each of `PHASES` takes of a training step, and the mean tokens of one; `batches` are begun again when they end.
+
+    It trains the model, and wants a backbone with a `patch_size`.
+
+    Raises:
+        ValueError: there is no batch.
+    """
+    device = next(backbone.parameters()).device
+    backbone.train(), head.train()
+    source, times, tokens = _forever(batches), dict.fromkeys(PHASES, 0.0), 0.0
+    for step in range(warmup + steps):
+        marks, images = _train_step(backbone, head, source, optimizer, lambda: _now(device))
+        if step >= warmup:
+            tokens += sum(h * w for h, w in _grids(images, backbone.patch_size)) / steps
+            for phase, start, end in zip(PHASES, marks, marks[1:]):
+                times[phase] += (end - start) / steps
+    return times, tokens
+
+
+def _train_step(
+    backbone, head, source: Iterator[Batch], optimizer, now: Callable[[], float]
+) -> tuple[list[float], list[Tensor]]:
+    device = next(backbone.parameters()).device
+    marks = [now()]
+    images, targets = next(source)
+    images, targets = [image.to(device) for image in images], [target.to(device) for target in targets]
+    marks.append(now())
+    outputs = head(backbone(images), targets)
+    marks.append(now())
+    loss = head.total(head.loss(outputs, targets))
+    marks.append(now())
+    optimizer.zero_grad()
+    loss.backward()
+    marks.append(now())
+    optimizer.step()
+    return [*marks, now()], images
+
+
+def _grids(images: Sequence[Tensor], patch: int) -> list[tuple[int, int]]:
+    return [(-(-image.shape[-2] // patch), -(-image.shape[-1] // patch)) for image in images]
+
+
+def make_optimizer(task: Any) -> torch.optim.Optimizer:
+    """The optimiser that a task would train with, without a trainer."""
+    groups = parameter_groups(
+        task.backbone,
+        task.head,
+        lr=task.lr,
+        weight_decay=task.weight_decay,
+        layer_decay=task.layer_decay,
+        backbone_lr=task.backbone_lr,
+        matrices=task.optimizer == "muon",
+    )
+    return OPTIMIZERS[task.optimizer](groups, lr=task.lr, betas=tuple(task.betas), fused=True)
+
+
+def peak_memory(device: torch.device) -> int:
+    """Bytes: what torch has allocated at most on a GPU, or the whole process on a CPU, since it started."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    # kilobytes on Linux, bytes on macOS
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+
+
+def _now(device: torch.device) -> float:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return time.perf_counter()
+
+
+def _forever(batches: Iterable[Batch]) -> Iterator[Batch]:
+    while True:
+        batch = None
+        for batch in batches:
+            yield batch
+        if batch is None:
+            raise ValueError("there is no batch to train on")
+
+
+def _first_images(loader: Iterable[Batch], count: int) -> list[Batch]:
+    batches, images = [], 0
+    for batch in loader:
+        batches.append(batch)
+        images += len(batch[0])
+        if images >= count:
+            break
+    return batches
