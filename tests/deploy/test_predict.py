@@ -105,6 +105,7 @@ class Code:
         return (print, ("this must not run",))
 
 
+@pytest.mark.filterwarnings("ignore:Detected pickle protocol")
 def test_bad_checkpoints_say_what_is_wrong(contents, checkpoint, tmp_path, capsys):
     path = tmp_path / "bad.ckpt"
     whole = checkpoint.read_bytes()

@@ -120,7 +120,7 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     try:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
     except (RuntimeError, EOFError, pickle.UnpicklingError, ValueError, KeyError, OSError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        reason = f"{type(error).__name__}: {error}".splitlines()[0]
         raise CheckpointError(
             f"{path} can't be read: it is cut off, or holds something else than tensors and plain values ({reason})"
         ) from error
