@@ -5,9 +5,9 @@ from collections.abc import Callable
 from typing import Any
 
 from vitdet.metrics.coco import CocoMetric
-from vitdet.metrics.results import evaluate
+from vitdet.metrics.results import evaluate, print_scores
 
-__all__ = ["METRICS", "CocoMetric", "create_metric", "evaluate"]
+__all__ = ["METRICS", "CocoMetric", "create_metric", "evaluate", "print_scores"]
 
 METRICS: dict[str, Callable[[Any, str], Any]] = {
     "coco_box": lambda data, split: CocoMetric(data.annotation_file(split)),

@@ -1,89 +1,84 @@
-"""Scoring a COCO results file against an annotation file.
+"""Scoring a COCO results file against an annotation file, and showing the scores.
 
 D detections
 """
 
-import json
-import math
-from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from rich.console import Console
+from rich.table import Table
 
-from vitdet.data.index import CocoIndex
-from vitdet.metrics.average_precision import GroundTruth, average_precision
+from vitdet.metrics.average_precision import ABSENT, average_precision
 from vitdet.metrics.coco import protocol
+from vitdet.metrics.ground_truth import GroundTruth, is_box, is_finite, read_json
+
+KEYS = ("image_id", "category_id", "bbox", "score")
 
 
 def evaluate(predictions: str | Path, annotations: str | Path, *, max_dets: int = 100) -> tuple[dict[str, float], str]:
     """The COCO numbers of a results file over all images of the annotation file, and the protocol line.
 
     A results file is a JSON list of `{"image_id", "category_id", "bbox": [left, top, width, height], "score"}`, in pixels and in the data set's
-    own ids. As in pycocotools, detections of a category that the annotation file does not have are left out; here they are counted.
+    own ids.
 
     Raises:
         FileNotFoundError: one of the files does not exist.
-        ValueError: the results are not such a list, name an image that the annotation file does not have, or only unknown categories.
+        ValueError: the results are not such a list, or name an image or a category that the annotation file does not have.
     """
-    truth = GroundTruth.of(CocoIndex.open(annotations))
-    rows, notes = _rows(_read(Path(predictions)), truth, str(predictions))
-    numbers = average_precision(truth, rows, max_dets=max_dets)
-    return numbers, protocol(truth, max_dets=max_dets, images=len(truth.image_ids), notes=notes)
+    truth = GroundTruth.read(annotations)
+    rows = _rows(read_json(predictions, "results file"), truth, str(predictions))
+    scores = average_precision(truth, rows, max_dets=max_dets)
+    return scores, protocol(truth, max_dets=max_dets, images=len(truth))
 
 
-def _read(path: Path) -> list[Any]:
-    if not path.is_file():
-        raise FileNotFoundError(f"results file {path} does not exist")
-    try:
-        items = json.loads(path.read_bytes())
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path} is not valid JSON: {error}") from error
-    if not isinstance(items, list):
-        keys = f" with the keys {list(items)[:5]}" if isinstance(items, dict) else ""
-        raise ValueError(f"{path}: wanted a list of detections, got a {type(items).__name__}{keys}")
-    return items
+def print_scores(scores: Mapping[str, float], protocol: str, console: Console | None = None) -> None:
+    """Print the twelve numbers, the AP of each class, and how they were counted."""
+    console = console or Console(soft_wrap=True, highlight=False)
+    table = Table("score", "value")
+    classes = [name for name in scores if name.startswith("AP/")]
+    for group in ([name for name in scores if name not in classes], classes):
+        for name in group:
+            table.add_row(name, "none" if scores[name] == ABSENT else f"{scores[name]:.4f}")
+        table.add_section()
+    console.print(table)
+    console.print(protocol)
 
 
-def _rows(items: list[Any], truth: GroundTruth, source: str) -> tuple[np.ndarray, Counter[str]]:
+def _rows(items: Any, truth: GroundTruth, source: str) -> np.ndarray:
     """Detections `(D, 7)`: image, left, top, width, height, score, class."""
+    if not isinstance(items, list):
+        keys = f" with the keys {list(items)[:5]}; is this an annotation file?" if isinstance(items, dict) else ""
+        raise ValueError(f"{source}: wanted a list of detections, got a {type(items).__name__}{keys}")
     position_of = {number: i for i, number in enumerate(truth.image_ids.tolist())}
     label_of = {number: k for k, number in enumerate(truth.category_ids)}
-    rows, unknown = [], Counter()
+    rows = []
     for n, item in enumerate(items):
         fault = _fault(item)
         if not fault and item["image_id"] not in position_of:
-            fault = f"image_id {item['image_id']!r} is not in the annotation file"
+            fault = f"image_id {item['image_id']} is not in the annotation file"
+        if not fault and item["category_id"] not in label_of:
+            fault = (
+                f"category_id {item['category_id']} is not in the annotation file, which has {truth.category_ids[:10]}"
+            )
         if fault:
             raise ValueError(f"{source}: detection {n}: {fault}")
-        label = label_of.get(item["category_id"])
-        if label is None:
-            unknown[item["category_id"]] += 1
-        else:
-            rows.append((position_of[item["image_id"]], *item["bbox"], item["score"], label))
-    if unknown and not rows:
-        raise ValueError(
-            f"{source}: no detection has a category of the annotation file; "
-            f"got {sorted(unknown)[:5]}, wanted some of {truth.category_ids[:10]}"
-        )
-    notes = Counter({f"detections left out: unknown category ids {sorted(unknown)[:5]}": unknown.total()})
-    return np.array(rows, dtype=np.float64).reshape(-1, 7), +notes
+        rows.append((position_of[item["image_id"]], *item["bbox"], item["score"], label_of[item["category_id"]]))
+    return np.array(rows, dtype=np.float64).reshape(-1, 7)
 
 
 def _fault(item: Any) -> str:
     """What is wrong with one detection, or nothing."""
     if not isinstance(item, dict):
-        return f'wanted an object with "image_id", "category_id", "bbox" and "score", got {str(item)[:40]}'
-    missing = [key for key in ("image_id", "category_id", "bbox", "score") if key not in item]
+        return f"wanted an object with {', '.join(KEYS)}, got {str(item)[:40]}"
+    missing = [key for key in KEYS if key not in item]
     if missing:
-        return f"has no {missing[0]!r}"
+        return f"it has no {missing[0]!r}; found {list(item)[:6]}"
     for key in ("image_id", "category_id"):
-        if not isinstance(item[key], int):
+        if not isinstance(item[key], int) or isinstance(item[key], bool):
             return f"{key} must be an integer, got {item[key]!r}"
-    if not (isinstance(item["bbox"], list) and len(item["bbox"]) == 4 and all(map(_is_finite, item["bbox"]))):
+    if not is_box(item["bbox"]):
         return f"bbox must be four finite numbers, left, top, width, height; got {item['bbox']!r}"
-    return "" if _is_finite(item["score"]) else f"score must be a finite number, got {item['score']!r}"
-
-
-def _is_finite(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+    return "" if is_finite(item["score"]) else f"score must be a finite number, got {item['score']!r}"

@@ -1,0 +1,130 @@
+"""What is to be found, as a few flat arrays read from a COCO annotation file.
+
+I images, A annotations, K classes
+boxes_xywh   left, top, width, height in pixels, as COCO writes them
+"""
+
+import json
+import math
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+
+@dataclass
+class GroundTruth:
+    """Images 0..I-1 in the order of their ids, classes 0..K-1 in the order of theirs, and the annotations.
+
+    Images are in the order of their ids since pycocotools breaks ties between equal scores in that order.
+    """
+
+    image_ids: np.ndarray  # (I,) int64, ascending
+    image: np.ndarray  # (A,) in 0..I-1
+    label: np.ndarray  # (A,) in 0..K-1
+    boxes_xywh: np.ndarray  # (A, 4)
+    area: np.ndarray  # (A,) square pixels: of the mask, or of the box where the file gives none
+    iscrowd: np.ndarray  # (A,) bool
+    names: list[str]
+    category_ids: list[int]
+    notes: Counter[str]  # what was left out or filled in, and how often
+
+    @classmethod
+    def read(cls, source: str | Path | Mapping[str, Any]) -> "GroundTruth":
+        """From an annotation file, or from its content; only the fields that boxes need are read.
+
+        Raises:
+            FileNotFoundError: there is no such file.
+            ValueError: it is no COCO annotation file; the message says what is wrong.
+        """
+        given = isinstance(source, Mapping)
+        where, content = ("annotations", source) if given else (str(source), read_json(source, "annotation file"))
+        if not isinstance(content, Mapping):
+            raise ValueError(
+                f'{where}: wanted an object with "images" and "categories", got a {type(content).__name__}; is this a results file?'
+            )
+        image_ids = sorted(_ids(content, "images", where))
+        category_ids = sorted(_ids(content, "categories", where))
+        name_of = {item["id"]: str(item.get("name", item["id"])) for item in content["categories"]}
+        positions = {number: i for i, number in enumerate(image_ids)}
+        labels = {number: k for k, number in enumerate(category_ids)}
+        notes: Counter[str] = Counter()
+        rows = [_row(item, positions, labels, notes) for item in content.get("annotations", [])]
+        table = np.array([row for row in rows if row is not None], dtype=np.float64).reshape(-1, 8)
+        return cls(
+            image_ids=np.array(image_ids, dtype=np.int64),
+            image=table[:, 0].astype(np.int64),
+            label=table[:, 1].astype(np.int64),
+            boxes_xywh=table[:, 2:6],
+            area=table[:, 6],
+            iscrowd=table[:, 7] != 0,
+            names=[name_of[number] for number in category_ids],
+            category_ids=category_ids,
+            notes=notes,
+        )
+
+    def __len__(self) -> int:
+        return len(self.image_ids)
+
+    def keys(self) -> list[str]:
+        """How each class is called in results: `AP/<name>`, with its id where two classes share a name."""
+        shared = {name for name, count in Counter(self.names).items() if count > 1}
+        return [f"AP/{n} ({i})" if n in shared else f"AP/{n}" for n, i in zip(self.names, self.category_ids)]
+
+
+def read_json(path: str | Path, what: str) -> Any:
+    """The content of a JSON file; errors name the file and say `what` it should have been."""
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"{what} {path} does not exist")
+    try:
+        return json.loads(path.read_bytes())
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path} is not valid JSON: {error}") from error
+
+
+def is_finite(value: Any) -> bool:
+    """Whether a JSON value is a number, and neither NaN nor infinite."""
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def is_box(value: Any) -> bool:
+    """Whether a JSON value is a box: four finite numbers."""
+    return isinstance(value, (list, tuple)) and len(value) == 4 and all(map(is_finite, value))
+
+
+def _ids(content: Mapping[str, Any], key: str, where: str) -> list[int]:
+    items = content.get(key)
+    if not isinstance(items, list):
+        raise ValueError(
+            f'{where} is not a COCO file: it has no list "{key}" (found {", ".join(map(str, content)) or "nothing"})'
+        )
+    ids = [item.get("id") if isinstance(item, Mapping) else None for item in items]
+    wrong = [item for item, number in zip(items, ids) if not isinstance(number, int) or isinstance(number, bool)]
+    if wrong:
+        raise ValueError(f'{where}: each of "{key}" needs an integer "id", got {str(wrong[0])[:80]}')
+    twice = [number for number, count in Counter(ids).items() if count > 1]
+    if twice:
+        raise ValueError(f'{where}: id {twice[0]} occurs more than once in "{key}" ({len(twice)} such ids)')
+    return ids
+
+
+def _row(
+    item: Mapping[str, Any], positions: dict[int, int], labels: dict[int, int], notes: Counter[str]
+) -> tuple[float, ...] | None:
+    """Image, class, left, top, width, height, area, crowd; `None`, and a note, where the annotation can't be scored."""
+    image, label, box = positions.get(item.get("image_id")), labels.get(item.get("category_id")), item.get("bbox")
+    if image is None or label is None:
+        notes[f"annotations left out: unknown {'image' if image is None else 'category'} id"] += 1
+        return None
+    if not is_box(box):
+        notes["annotations left out: no box of four finite numbers"] += 1
+        return None
+    area = item.get("area")
+    if not is_finite(area):
+        notes["annotations without an area: the box's is taken"] += 1
+        area = box[2] * box[3]
+    return image, label, *box, area, bool(item.get("iscrowd", 0))
