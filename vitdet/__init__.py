@@ -7,6 +7,7 @@ Read in this order: `structures`, `boxes`, `backbone`, `losses`, `heads`, `data`
 
 from vitdet.backbone import Backbone, create_backbone
 from vitdet.data import CocoData, ShapesData, Split
+from vitdet.deploy import Detector, load
 from vitdet.heads import DETRHead, Head, PlainDETRHead
 from vitdet.structures import Features, Level, Prediction, Target
 from vitdet.training import Task, Trainer
@@ -16,6 +17,7 @@ __all__ = [
     "Backbone",
     "CocoData",
     "DETRHead",
+    "Detector",
     "Features",
     "Head",
     "Level",
@@ -27,4 +29,5 @@ __all__ = [
     "Task",
     "Trainer",
     "create_backbone",
+    "load",
 ]

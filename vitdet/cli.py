@@ -6,7 +6,7 @@ A config file may begin with `base: other.yaml`, relative to itself: that file i
 import argparse
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 VERBS = {
     "train": "CONFIG [--key value …]: train, and score on the validation data",
@@ -29,14 +29,16 @@ def main(argv: list[str] | None = None) -> None:
         return
     verb, rest = argv[0], argv[1:]
     from vitdet.configuration import ConfigError
+    from vitdet.data.images import ImageError
+    from vitdet.deploy import CheckpointError
 
     try:
         _RUN[verb](rest)
-    except (ConfigError, FileNotFoundError) as error:
+    except (ConfigError, CheckpointError, ImageError, FileNotFoundError, FileExistsError) as error:
         _fail(str(error))
 
 
-def _fail(message: str) -> None:
+def _fail(message: str) -> NoReturn:
     print(f"vitdet: {message}", file=sys.stderr)
     raise SystemExit(2)
 
@@ -83,7 +85,10 @@ def _evaluate(argv: list[str]) -> None:
     from vitdet.metrics import evaluate
     from vitdet.training.callbacks import scores_table
 
-    scores, protocol = evaluate(options.predictions, options.annotations)
+    try:
+        scores, protocol = evaluate(options.predictions, options.annotations)
+    except ValueError as error:
+        _fail(str(error))
     console = Console(soft_wrap=True, highlight=False)
     console.print(scores_table(scores, Path(options.predictions).name))
     console.print(protocol)

@@ -1,7 +1,7 @@
 """Data modules: COCO-format data from explicit paths, and the built-in set."""
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -10,11 +10,10 @@ import lightning as L
 import numpy as np
 from lightning.pytorch.callbacks import Timer
 from lightning.pytorch.utilities import rank_zero_info
-from torch.utils.data import DataLoader
 
 from vitdet.data.dataset import CocoSource, EvalDataset, OnBadImage, TrainDataset, collate
 from vitdet.data.index import CocoIndex
-from vitdet.data.sampler import BatchSampler, EvalBatchSampler
+from vitdet.data.sampler import BatchSampler, EvalBatchSampler, Loader
 from vitdet.data.shapes import make_shapes
 from vitdet.data.transforms import Augment, EvalTransform, Size
 
@@ -203,7 +202,7 @@ class CocoData(L.LightningDataModule):
     def _ranks(self) -> dict[str, int]:
         return {"rank": self.trainer.global_rank, "world_size": self.trainer.world_size} if self.trainer else {}
 
-    def train_dataloader(self) -> "Loader":
+    def train_dataloader(self) -> Loader:
         dataset = TrainDataset(
             self._source("train"),
             size=self._size,
@@ -229,19 +228,19 @@ class CocoData(L.LightningDataModule):
             sampler.total_batches, sampler.elapsed = self._total_batches(len(sampler)), self._elapsed
         return self._loader(dataset, sampler)
 
-    def val_dataloader(self) -> "Loader":
+    def val_dataloader(self) -> Loader:
         return self._eval_loader("val")
 
-    def test_dataloader(self) -> "Loader":
+    def test_dataloader(self) -> Loader:
         return self._eval_loader(self._given("test"))
 
-    def _eval_loader(self, split: SplitName) -> "Loader":
+    def _eval_loader(self, split: SplitName) -> Loader:
         dataset = EvalDataset(self._source(split), self.eval_transform(), on_bad_image=self.on_bad_image)
         return self._loader(
             dataset, EvalBatchSampler(self._tokens(split), batch_size=self.eval_batch_size, **self._ranks)
         )
 
-    def _loader(self, dataset: Any, sampler: Any) -> "Loader":
+    def _loader(self, dataset: Any, sampler: Any) -> Loader:
         on_gpu = self.trainer is not None and self.trainer.strategy.root_device.type == "cuda"
         workers = self.num_workers
         if workers is None:  # on a CPU, training needs all cores itself
@@ -260,27 +259,6 @@ class CocoData(L.LightningDataModule):
             spent, left = timer.time_elapsed("train"), timer.time_remaining("train")
             return spent / max(1e-9, spent + left) if left is not None else 0.0
         return 0.0
-
-
-class Loader(DataLoader):
-    """A DataLoader that knows how many batches it has handed out, so that a run goes on in the middle of an epoch."""
-
-    _given = 0
-
-    def __iter__(self) -> Iterator[Any]:
-        self._given = getattr(self.batch_sampler, "position", 0)
-        for batch in super().__iter__():
-            self._given += 1
-            yield batch
-        self._given = 0
-
-    def state_dict(self) -> dict[str, int]:
-        """Batches handed out, not those that workers have drawn ahead."""
-        return {"epoch": getattr(self.batch_sampler, "epoch", 0), "position": self._given}
-
-    def load_state_dict(self, state: dict[str, int]) -> None:
-        if isinstance(self.batch_sampler, BatchSampler):
-            self.batch_sampler.load_state_dict(state)
 
 
 class ShapesData(CocoData):

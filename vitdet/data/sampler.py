@@ -4,10 +4,10 @@ A draw says all that a sample depends on. The order is that of (seed, epoch); ra
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
-from torch.utils.data import Sampler
+from torch.utils.data import DataLoader, Sampler
 
 
 class Draw(NamedTuple):
@@ -132,3 +132,24 @@ class EvalBatchSampler(Sampler[list[Draw]]):
 
     def __iter__(self) -> Iterator[list[Draw]]:
         return iter(self.batches)
+
+
+class Loader(DataLoader):
+    """A DataLoader that knows how many batches it has handed out, so that a run goes on in the middle of an epoch."""
+
+    _given = 0
+
+    def __iter__(self) -> Iterator[Any]:
+        self._given = getattr(self.batch_sampler, "position", 0)
+        for batch in super().__iter__():
+            self._given += 1
+            yield batch
+        self._given = 0
+
+    def state_dict(self) -> dict[str, int]:
+        """Batches handed out, not those that workers have drawn ahead."""
+        return {"epoch": getattr(self.batch_sampler, "epoch", 0), "position": self._given}
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        if isinstance(self.batch_sampler, BatchSampler):
+            self.batch_sampler.load_state_dict(state)

@@ -32,7 +32,7 @@ class LastCheckpoint(Checkpoint):
     """Keeps `last.ckpt` in `folder`: what to resume from.
 
     It is written at the end of each epoch, every `minutes`, when training ends, and when it is stopped by Ctrl-C or SIGTERM, which take effect
-    at the end of a step, so that the file is consistent. A second Ctrl-C stops at once, and writes nothing.
+    at the end of a step or of a validation, so that the file is consistent. A second Ctrl-C stops at once, and writes nothing.
     """
 
     def __init__(self, folder: str | Path, *, minutes: float = 15.0) -> None:
@@ -40,6 +40,7 @@ class LastCheckpoint(Checkpoint):
         self.minutes = minutes
         self._stop = False
         self._saved: tuple[int, float] = (-1, 0.0)
+        self._step = -1
         self._handler: Any = None
 
     def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
@@ -53,21 +54,25 @@ class LastCheckpoint(Checkpoint):
         if self._stop:
             raise KeyboardInterrupt
         self._stop = True
-        rank_zero_info("Stopping after this step; press Ctrl-C again to stop at once.")
+        rank_zero_info("Stopping after this step or validation; press Ctrl-C again to stop at once.")
 
     def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, *_: Any) -> None:
-        stop = self._stop or trainer.received_sigterm
-        late = time.monotonic() - self._saved[1] > 60 * self.minutes
-        if trainer.world_size > 1:  # all ranks must leave, or save, at the same step
-            stop, late = (trainer.strategy.reduce_boolean_decision(x, all=False) for x in (stop, late))
+        accumulating = trainer.global_step == self._step
+        self._step = trainer.global_step
+        if accumulating or trainer.fit_loop.epoch_loop.batch_progress.is_last_batch:
+            return  # gradients would be lost, or the validation that is due; the end of the epoch is near
+        stop, late = self._asked(trainer), time.monotonic() - self._saved[1] > 60 * self.minutes
+        if trainer.world_size > 1:  # all ranks must save at the same step
+            late = trainer.strategy.reduce_boolean_decision(late, all=False)
         if stop or late:
             self._save(trainer)
         if stop:
             raise KeyboardInterrupt
 
-    def on_validation_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, *_: Any) -> None:
-        if self._stop and trainer.world_size == 1:  # `last.ckpt` was written before the validation
-            raise KeyboardInterrupt
+    def _asked(self, trainer: L.Trainer) -> bool:
+        """Whether somebody wants the run to stop; all ranks must leave at the same step."""
+        asked = self._stop or trainer.received_sigterm
+        return trainer.strategy.reduce_boolean_decision(asked, all=False) if trainer.world_size > 1 else asked
 
     def on_validation_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         if not trainer.sanity_checking and trainer.state.fn == "fit":
@@ -75,6 +80,8 @@ class LastCheckpoint(Checkpoint):
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self._save(trainer)
+        if self._asked(trainer):
+            raise KeyboardInterrupt
 
     def _save(self, trainer: L.Trainer) -> None:
         trainer.save_checkpoint(self.path)

@@ -1,0 +1,78 @@
+"""Two processes on the CPU: the same scores as one, and nobody waits for a gradient that never comes."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+SCRIPT = """
+import json, sys
+import torch
+sys.path.insert(0, {here!r})
+from conftest import BACKBONE, HEAD
+from vitdet import Backbone, CocoData, DETRHead, ShapesData, Split, Task, Trainer
+
+if __name__ == "__main__":
+    verb, devices, root, out, count = sys.argv[1], int(sys.argv[2]), sys.argv[3], sys.argv[4], int(sys.argv[5])
+    torch.manual_seed(0)
+    torch.set_num_threads(1)
+    options = dict(size=64, batch_size=2, seed=0)
+    if verb == "empty":
+        split = Split(root + "/train", root + "/empty.json")
+        data = CocoData(train=split, val=split, **options)
+    else:
+        data = ShapesData(root=root, train_images=14, val_images=count, **options)
+    task = Task(Backbone("vit_tiny_patch16_224", **BACKBONE), lambda c, s, k: DETRHead(c, s, k, dense_aux=True, **HEAD),
+                classes=data.classes, category_ids=data.category_ids)
+    strategy = "ddp" if devices > 1 else "auto"  # "ddp" means find_unused_parameters=False
+    trainer = Trainer(root=out, accelerator="cpu", devices=devices, strategy=strategy, max_epochs=1, pictures=0,
+                      progress=False, logger=False, num_sanity_val_steps=0)
+    if verb == "validate":
+        scores = trainer.validate(task, data, verbose=False)[0]
+    else:
+        trainer.fit(task, data)
+        scores = {{k: float(v) for k, v in trainer.callback_metrics.items()}}
+    seen = len(task.metric("val")._gathered()[1])
+    if trainer.is_global_zero:
+        json.dump({{"scores": scores, "seen": seen, "step": trainer.global_step}}, open(out + "/result.json", "w"))
+"""
+
+
+def _run(tmp_path, verb, devices, root, count):
+    out = tmp_path / f"{verb}{devices}"
+    out.mkdir()
+    script = tmp_path / "script.py"
+    script.write_text(SCRIPT.format(here=str(Path(__file__).parent)))
+    command = [sys.executable, str(script), verb, str(devices), root, str(out), str(count)]
+    done = subprocess.run(
+        command, capture_output=True, text=True, timeout=200, env={**os.environ, "OMP_NUM_THREADS": "1"}
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    return json.loads((out / "result.json").read_text())
+
+
+@pytest.mark.parametrize("count", [5])
+def test_two_processes_score_as_one_and_see_every_image_once(tmp_path, count):
+    root = str(tmp_path / "shapes")
+    one, two = (_run(tmp_path, "validate", devices, root, count) for devices in (1, 2))
+    assert one["seen"] == two["seen"] == count
+    assert one["scores"].keys() == two["scores"].keys() and "val/AP" in one["scores"]
+    for name, value in one["scores"].items():
+        assert two["scores"][name] == pytest.approx(value, abs=1e-6)
+
+
+def test_training_with_images_without_objects_does_not_hang(tmp_path):
+    """Half of the images are empty: in some steps one process has none but those."""
+    from vitdet.data.shapes import make_shapes
+
+    root = make_shapes(tmp_path / "shapes", train=8, val=2)
+    content = json.loads((root / "annotations" / "instances_train.json").read_text())
+    content["annotations"] = [a for a in content["annotations"] if a["image_id"] == 3]
+    (root / "empty.json").write_text(json.dumps(content))
+    result = _run(tmp_path, "empty", 2, str(root), 2)
+    assert result["step"] == 2 and result["seen"] == 8
+    assert all(torch.isfinite(torch.tensor(v)) for v in result["scores"].values())
