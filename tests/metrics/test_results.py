@@ -1,0 +1,96 @@
+"""Results files: what is accepted, what is refused and how that is said, and how scores are shown."""
+
+import io
+import json
+
+import pytest
+from rich.console import Console
+
+from vitdet.metrics import evaluate, print_scores
+
+TRUTH = {
+    "images": [{"id": 5}],
+    "categories": [{"id": 3, "name": "cat"}],
+    "annotations": [{"id": 0, "image_id": 5, "category_id": 3, "bbox": [0, 0, 9, 9], "area": 81, "iscrowd": 0}],
+}
+FOUND = {"image_id": 5, "category_id": 3, "bbox": [0, 0, 9, 9], "score": 0.5}
+
+
+@pytest.fixture
+def score(tmp_path):
+    """Scores the content of a results file against that of an annotation file."""
+
+    def run(results, truth=TRUTH):
+        for name, content in (("results", results), ("truth", truth)):
+            (tmp_path / f"{name}.json").write_text(content if isinstance(content, str) else json.dumps(content))
+        return evaluate(tmp_path / "results.json", tmp_path / "truth.json")
+
+    return run
+
+
+def test_good_files(score):
+    scores, protocol = score([FOUND])
+    assert [scores["AP"], scores["AP/cat"]] == pytest.approx([1, 1]) and "all 1 images" in protocol
+    assert score([])[0]["AP"] == 0
+    assert score([{**FOUND, "segmentation": [], "id": 9}])[0]["AP"] == pytest.approx(1)  # more than is needed
+
+
+@pytest.mark.parametrize(
+    ("results", "message"),
+    [
+        (TRUTH, r"results\.json: wanted a list of detections, got a dict with the keys \['images'.*annotation file\?"),
+        ("[{", r"results\.json is not valid JSON"),
+        ([1], r"detection 0: wanted an object"),
+        (
+            [FOUND, {"image_id": 5, "bbox": [0, 0, 1, 1]}],
+            r"detection 1: it has no 'category_id'; found \['image_id', 'bbox'\]",
+        ),
+        ([{**FOUND, "image_id": 6}], r"detection 0: image_id 6 is not in the annotation file"),
+        ([{**FOUND, "image_id": "5"}], r"image_id must be an integer, got '5'"),
+        ([{**FOUND, "category_id": 1}], r"category_id 1 is not in the annotation file, which has \[3\]"),
+        ([{**FOUND, "category_id": True}], r"category_id must be an integer, got True"),
+        ([{**FOUND, "bbox": [0, 0, 1]}], r"bbox must be four finite numbers"),
+        ([{**FOUND, "bbox": [0, 0, "1", 1]}], r"bbox must be four finite numbers"),
+        ([{**FOUND, "score": float("nan")}], r"score must be a finite number, got nan"),
+        ([{**FOUND, "score": None}], r"score must be a finite number, got None"),
+    ],
+)
+def test_bad_results(score, results, message):
+    with pytest.raises(ValueError, match=message):
+        score(results)
+
+
+@pytest.mark.parametrize(
+    ("truth", "message"),
+    [
+        (
+            [FOUND],
+            r"truth\.json: wanted an object with \"images\" and \"categories\", got a list; is this a results file\?",
+        ),
+        ({"images": []}, r"no list \"categories\" \(found images\)"),
+        ({**TRUTH, "images": [{"id": "a"}]}, r"each of \"images\" needs an integer \"id\""),
+        ({**TRUTH, "images": [{"id": 5}, {"id": 5}]}, r"id 5 occurs more than once in \"images\""),
+        ({**TRUTH, "categories": [{"name": "cat"}]}, r"each of \"categories\" needs an integer \"id\""),
+    ],
+)
+def test_bad_annotations(score, truth, message):
+    with pytest.raises(ValueError, match=message):
+        score([FOUND], truth)
+
+
+def test_missing_files(tmp_path):
+    (tmp_path / "truth.json").write_text(json.dumps(TRUTH))
+    with pytest.raises(FileNotFoundError, match=r"annotation file .*none\.json does not exist"):
+        evaluate(tmp_path / "truth.json", tmp_path / "none.json")
+    with pytest.raises(FileNotFoundError, match=r"results file .*none\.json does not exist"):
+        evaluate(tmp_path / "none.json", tmp_path / "truth.json")
+
+
+def test_scores_are_printed_with_their_protocol(score):
+    scores, protocol = score([FOUND])
+    text = io.StringIO()
+    print_scores(scores, protocol, Console(file=text, width=200))
+    lines = text.getvalue().splitlines()
+    for name, value in (("AP50", "1.0000"), ("APl", "none"), ("AP/cat", "1.0000")):
+        assert any(name in line.split("│")[1].split() and value in line for line in lines if line.count("│") == 3)
+    assert lines[-1] == protocol
