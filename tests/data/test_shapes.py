@@ -2,6 +2,7 @@
 
 import json
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -67,16 +68,25 @@ def test_it_is_drawn_once_and_again_for_other_settings(tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == ["a"]
 
 
-def test_an_interrupted_drawing_leaves_nothing(tmp_path, monkeypatch):
+def test_an_interrupted_drawing_leaves_what_was_there(tmp_path, monkeypatch):
     import vitdet.data.shapes as module
 
-    def interrupted(*_):
-        raise KeyboardInterrupt
+    draw, drawn = module.draw_scene, []
 
+    def interrupted(rng):
+        if len(drawn) == 2:
+            raise KeyboardInterrupt
+        drawn.append(draw(rng))
+        return drawn[-1]
+
+    make_shapes(tmp_path / "old", train=2, val=1)
     monkeypatch.setattr(module, "draw_scene", interrupted)
-    with pytest.raises(KeyboardInterrupt):
-        make_shapes(tmp_path / "a", train=2, val=1)
-    assert not list(tmp_path.iterdir())
+    for name in ("new", "old"):
+        drawn.clear()
+        with pytest.raises(KeyboardInterrupt):
+            make_shapes(tmp_path / name, train=4, val=1)
+    assert [p.name for p in tmp_path.iterdir()] == ["old"]
+    make_shapes(tmp_path / "old", train=2, val=1)  # whole still: nothing has to be drawn
 
 
 def test_several_may_draw_at_once(tmp_path):
@@ -86,8 +96,26 @@ def test_several_may_draw_at_once(tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == ["a"]
 
 
+def test_a_place_that_cannot_be_renamed_is_an_error_that_says_why(tmp_path, monkeypatch):
+    def busy(self, target):  # as of a mounted folder
+        raise OSError(16, "Device or resource busy")
+
+    monkeypatch.setattr(Path, "rename", busy)
+    with pytest.raises(OSError, match=r"busy.*data\.root"):
+        make_shapes(tmp_path / "a", train=2, val=1)
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_folder_with_other_files_is_left_alone(tmp_path):
     (tmp_path / "photo.jpg").touch()
     with pytest.raises(FileExistsError, match=r"data\.root"):
         make_shapes(tmp_path, train=2, val=1)
     assert (tmp_path / "photo.jpg").exists()
+
+
+@pytest.mark.parametrize("text", ['{"version": 2, "theme": "dark"}', "[]", "not json"])
+def test_settings_of_another_program_are_no_licence_to_replace_a_folder(tmp_path, text):
+    (tmp_path / "settings.json").write_text(text)
+    with pytest.raises(FileExistsError, match=r"data\.root"):
+        make_shapes(tmp_path, train=2, val=1)
+    assert (tmp_path / "settings.json").read_text() == text

@@ -3,8 +3,8 @@
 H×W an image in pixels, T objects. Six classes of things, three of stuff; boxes, instance masks, panoptic and semantic labels.
 """
 
+import contextlib
 import json
-import shutil
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -24,9 +24,9 @@ semantic_{split}/: a PNG an image, pixel values 0..8, the position of the catego
 
 
 def make_shapes(root: str | Path, *, train: int = 600, val: int = 150, test: int = 0, seed: int = 0) -> Path:
-    """Draw the data set under `root`, unless it is there already, drawn with the same settings.
+    """Draw the data set under `root`, unless it is there already, drawn with the same settings; one with other settings is replaced.
 
-    It is drawn beside `root` and then renamed, so an interrupted drawing leaves nothing behind, and two processes may call this at once.
+    It is drawn beside `root` and then renamed, so an interrupted drawing leaves `root` as it was, and two processes may call this at once.
 
     Args:
         train, val, test: how many images each split has.
@@ -36,13 +36,14 @@ def make_shapes(root: str | Path, *, train: int = 600, val: int = 150, test: int
 
     Raises:
         FileExistsError: `root` holds something else.
+        OSError: `root` can't be written.
     """
     root = Path(root)
     settings = {"version": VERSION, "train": train, "val": val, "test": test, "seed": seed}
-    stamp = root / "settings.json"
-    if _is(stamp, settings):
+    drawn = _settings(root)
+    if drawn == settings:
         return root
-    if root.exists() and any(root.iterdir()) and not stamp.is_file():
+    if not drawn and root.exists() and any(root.iterdir()):
         raise FileExistsError(f"{root} holds files that are not the built-in data set; set data.root to another folder")
     root.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{root.name}-", dir=root.parent) as temporary:
@@ -52,24 +53,34 @@ def make_shapes(root: str | Path, *, train: int = 600, val: int = 150, test: int
                 _draw_split(folder, split, count, (seed, number))
         (folder / "README.txt").write_text(README)
         (folder / "settings.json").write_text(json.dumps(settings))
-        _put(folder, root, Path(temporary) / "old")
-    if not _is(stamp, settings):
-        raise FileExistsError(f"another process drew {root} with other settings at the same time")
+        try:
+            _put(folder, root, Path(temporary) / "old", settings)
+        except OSError as error:
+            if _settings(root) != settings:  # else another process was first, and its drawing is the same
+                raise OSError(
+                    f"can't put the built-in data set at {root} ({error}); if another process draws it there with "
+                    "other settings, set data.root to another folder"
+                ) from error
     return root
 
 
-def _is(stamp: Path, settings: dict[str, int]) -> bool:
-    return stamp.is_file() and json.loads(stamp.read_text()) == settings
-
-
-def _put(folder: Path, root: Path, old: Path) -> None:
-    """`folder` becomes `root`; what was there goes to `old`."""
+def _settings(root: Path) -> dict[str, int] | None:
+    """What `root` was drawn with; nothing if it isn't a drawing of ours."""
     try:
-        if root.exists():
-            root.rename(old)
-        folder.rename(root)
-    except OSError:  # another process was first: its drawing is the same
-        shutil.rmtree(folder, ignore_errors=True)
+        found = json.loads((root / "settings.json").read_text())
+    except (OSError, ValueError):
+        return None
+    ours = isinstance(found, dict) and {"version", "train", "val", "test", "seed"} <= found.keys()
+    return found if ours else None
+
+
+def _put(folder: Path, root: Path, old: Path, settings: dict[str, int]) -> None:
+    """`folder` becomes `root`; what was there goes to `old`."""
+    if _settings(root) == settings:
+        return  # another process was first; its files may be open by now
+    with contextlib.suppress(FileNotFoundError):
+        root.rename(old)
+    folder.rename(root)
 
 
 def _draw_split(root: Path, split: str, count: int, seed: tuple[int, int]) -> None:
