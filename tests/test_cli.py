@@ -145,6 +145,15 @@ def test_base_files_are_read_first(tmp_path):
     assert config["trainer"] == {"max_steps": 1}
 
 
+def test_a_base_need_not_name_a_class(tmp_path):
+    (tmp_path / "a.yaml").write_text("data: {batch_size: 5}")
+    (tmp_path / "b.yaml").write_text("base: a.yaml\ndata: {class_path: ShapesData, size: 9}")
+    (tmp_path / "c.yaml").write_text("base: a.yaml\ndata: {size: 9}")
+    for name, cls in (("b", "ShapesData"), ("c", "CocoData")):
+        data = read_config(tmp_path / f"{name}.yaml")["data"]
+        assert data == {"class_path": f"vitdet.data.module.{cls}", "init_args": {"batch_size": 5, "size": 9}}
+
+
 def test_a_file_may_not_be_its_own_base(tmp_path):
     (tmp_path / "a.yaml").write_text("base: b.yaml")
     (tmp_path / "b.yaml").write_text("base: a.yaml")

@@ -1,6 +1,6 @@
 """The command line: `vitdet <verb> …`. The scripts in `tools/` are its verbs.
 
-A config file may begin with `base: other.yaml`, relative to itself: that file is read first, and this one says what differs.
+A config file may begin with `base: other.yaml` (or a list), relative to itself: that is read first, and the file says what differs.
 """
 
 import argparse
@@ -80,18 +80,13 @@ def _evaluate(argv: list[str]) -> None:
     parser.add_argument("predictions", help="a COCO results file")
     parser.add_argument("annotations", help="the COCO annotation file")
     options = parser.parse_args(argv)
-    from rich.console import Console
-
-    from vitdet.metrics import evaluate
-    from vitdet.training.callbacks import scores_table
+    from vitdet.metrics import evaluate, print_scores
 
     try:
         scores, protocol = evaluate(options.predictions, options.annotations)
     except ValueError as error:
         _fail(str(error))
-    console = Console(soft_wrap=True, highlight=False)
-    console.print(scores_table(scores, Path(options.predictions).name))
-    console.print(protocol)
+    print_scores(scores, protocol)
 
 
 def _benchmark(argv: list[str]) -> None:

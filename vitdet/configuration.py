@@ -137,11 +137,18 @@ def read_config(path: str | Path, *, above: tuple[Path, ...] = ()) -> dict[str, 
         raise ConfigError(f"{path} is not valid YAML: {error}") from error
     if not isinstance(own, dict):
         raise ConfigError(f"{path} holds a {type(own).__name__}; wanted keys such as model, data and trainer")
-    base = own.pop("base", None)
+    bases = own.pop("base", [])
     own = _numbers(own)
-    for keys, default in DEFAULT_CLASSES.items():
-        _spell_out(own, keys, default if base is None else None)
-    return own if base is None else merge(read_config(path.parent / base, above=(*above, path.resolve())), own)
+    for keys in DEFAULT_CLASSES:
+        _spell_out(own, keys, None)
+    config: dict[str, Any] = {}
+    for base in [bases] if isinstance(bases, str) else bases:
+        config = merge(config, read_config(path.parent / base, above=(*above, path.resolve())))
+    config = merge(config, own)
+    if not above:  # a base need not name a class: the file on top of it may
+        for keys, default in DEFAULT_CLASSES.items():
+            _spell_out(config, keys, default)
+    return config
 
 
 def _spell_out(config: dict[str, Any], keys: tuple[str, ...], default: str | None) -> None:
@@ -154,7 +161,7 @@ def _spell_out(config: dict[str, Any], keys: tuple[str, ...], default: str | Non
     elif isinstance(value, dict):
         rest = {k: v for k, v in value.items() if k not in ("class_path", "init_args")}
         spelt = {"init_args": {**rest, **(value.get("init_args") or {})}}
-        name = value.get("class_path", default)
+        name = value.get("class_path") or default
         config[keys[-1]] = {"class_path": _full(name), **spelt} if name else spelt
 
 

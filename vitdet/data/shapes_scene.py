@@ -1,8 +1,9 @@
 """One scene of the built-in data set.  # H×W in pixels, T objects
 
-Colour and texture say nothing about the class: only the outline does.
+The outline says what an object is; its colour is a hint that may mislead, as with fruit; its texture says nothing. Backgrounds are muted.
 """
 
+import colorsys
 from dataclasses import dataclass
 
 import cv2
@@ -26,8 +27,8 @@ class Scene:
 
 
 def draw_scene(rng: Rng) -> Scene:
-    """A random scene: long side 160 to 256 pixels, aspect 0.6 to 1.7, 1 to 10 objects of 14 pixels to half the image."""
-    long, aspect = rng.uniform(160, 256), np.exp(rng.uniform(np.log(0.6), np.log(1.7)))
+    """A random scene: long side 112 to 192 pixels, aspect 0.6 to 1.7, 1 to 10 objects of 16 pixels to two thirds of the image."""
+    long, aspect = rng.uniform(112, 192), np.exp(rng.uniform(np.log(0.6), np.log(1.7)))
     height, width = (round(long), round(long * aspect)) if aspect < 1 else (round(long / aspect), round(long))
     background = int(rng.integers(len(STUFF)))
     image = _background(rng, background, height, width)
@@ -44,7 +45,7 @@ def draw_scene(rng: Rng) -> Scene:
         labels.append(label)
         whole.append(int(solid.sum()))
         alpha = cover[..., None] / 255.0
-        image = image * (1 - alpha) + _texture(rng, height, width) * alpha
+        image = image * (1 - alpha) + _texture(rng, label, height, width) * alpha
     image = image + rng.normal(0, 4, image.shape)  # a little grain, as of a camera
     return Scene(image.clip(0, 255).astype(np.uint8), ids, labels, background)
 
@@ -88,7 +89,7 @@ def _regular(corners: int, radii: list[float]) -> np.ndarray:
 
 def _cover(rng: Rng, label: int, height: int, width: int) -> np.ndarray:
     """How much of each pixel a new object covers, `(H, W)` uint8, anti-aliased."""
-    radius = np.exp(rng.uniform(np.log(9), np.log(0.3 * min(height, width))))
+    radius = np.exp(rng.uniform(np.log(10), np.log(0.36 * min(height, width))))
     stretch = rng.uniform(0.8, 1.25)
     angle = rng.uniform(0, 2 * np.pi)
     turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
@@ -105,10 +106,11 @@ def _cover(rng: Rng, label: int, height: int, width: int) -> np.ndarray:
     return cover
 
 
-def _texture(rng: Rng, height: int, width: int) -> np.ndarray:
-    """A surface `(H, W, 3)` of two like colours."""
-    first = rng.uniform(30, 225, 3)
-    second = (first + rng.choice([-1, 1]) * rng.uniform(35, 70, 3)).clip(0, 255)
+def _texture(rng: Rng, label: int, height: int, width: int) -> np.ndarray:
+    """A surface `(H, W, 3)` of two like colours, whose hue is near the one that is usual for the class: those of neighbours overlap."""
+    hue = label / len(THINGS) + rng.normal(0, 0.05)
+    first = 255 * np.array(colorsys.hsv_to_rgb(hue % 1, rng.uniform(0.55, 1), rng.uniform(0.6, 1)))
+    second = first * rng.uniform(0.5, 0.75)
     angle, period = rng.uniform(0, np.pi), rng.uniform(6, 16)
     y, x = np.mgrid[:height, :width]
     u, v = (x * np.cos(angle) + y * np.sin(angle)) / period, (y * np.cos(angle) - x * np.sin(angle)) / period
@@ -125,8 +127,8 @@ def _texture(rng: Rng, height: int, width: int) -> np.ndarray:
 
 
 def _background(rng: Rng, kind: int, height: int, width: int) -> np.ndarray:
-    first, second = rng.uniform(60, 200, 3), rng.uniform(60, 200, 3)
-    second = first + 0.35 * (second - first)
+    grey = rng.uniform(60, 200)
+    first, second = grey + rng.uniform(-25, 25, 3), grey + rng.uniform(-60, 60) + rng.uniform(-25, 25, 3)
     if STUFF[kind] == "gradient":
         angle = rng.uniform(0, 2 * np.pi)
         y, x = np.mgrid[:height, :width]

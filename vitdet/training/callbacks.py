@@ -11,8 +11,9 @@ from lightning.pytorch.callbacks import ModelCheckpoint, RichProgressBar
 from lightning.pytorch.loggers import TensorBoardLogger
 from PIL import Image
 from rich.console import Console
-from rich.table import Table
 from torch import Tensor
+
+from vitdet.metrics import print_scores
 
 
 class ProgressBar(RichProgressBar):
@@ -121,16 +122,7 @@ class Summary(L.Callback):
     def _report(self, trainer: L.Trainer, task: L.LightningModule, split: str, title: str) -> None:
         prefix = f"{split}/"
         scores = {k.removeprefix(prefix): float(v) for k, v in trainer.callback_metrics.items() if k.startswith(prefix)}
-        if scores:
-            self.console.print(scores_table(scores, title))
         metric = task.metric(split)
-        if hasattr(metric, "protocol"):
-            self.console.print(metric.protocol())
-
-
-def scores_table(scores: dict[str, float], title: str) -> Table:
-    """Scores by name, in their order; -1 says that there was nothing to find."""
-    table = Table("score", "value", title=title)
-    for name, value in scores.items():
-        table.add_row(name, "none" if value == -1 else f"{value:.4f}")
-    return table
+        if scores:
+            self.console.print(title)
+            print_scores(scores, metric.protocol() if hasattr(metric, "protocol") else "", self.console)

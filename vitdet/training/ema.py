@@ -31,6 +31,8 @@ class EMA(L.Callback):
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self._step = trainer.global_step
+        # collecting them takes longer than averaging them, so not in every step
+        self._floats, self._others = (self._pairs(pl_module, floating=floating) for floating in (True, False))
 
     @torch.no_grad()
     def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, *_: Any) -> None:
@@ -39,9 +41,9 @@ class EMA(L.Callback):
         self._step = trainer.global_step
         self.updates += 1
         decay = min(self.decay, (1 + self.updates) / (10 + self.updates))
-        average, weights = self._pairs(pl_module, floating=True)
+        average, weights = self._floats
         torch._foreach_lerp_(average, weights, 1 - decay)
-        for kept, new in zip(*self._pairs(pl_module, floating=False)):
+        for kept, new in zip(*self._others):
             kept.copy_(new)
 
     def _pairs(self, module: L.LightningModule, *, floating: bool) -> tuple[list[Tensor], list[Tensor]]:

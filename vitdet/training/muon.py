@@ -13,15 +13,24 @@ _STEPS = 5
 
 
 def orthogonalise(matrices: Tensor) -> Tensor:
-    """`(n, r, c)` with all singular values brought near 1, by a quintic Newton-Schulz iteration."""
+    """`(n, r, c)` with all singular values brought near 1, by a quintic Newton-Schulz iteration.
+
+    All factors are polynomials of the Gram matrix `G = X Xᵀ`, so they commute: the iteration runs on the small square `G` and gathers them in `Q`,
+    and `X` itself is multiplied once. For 1×4 matrices that is 40 % less arithmetic. In float32: the powers of `G` would not survive bfloat16.
+    """
     a, b, c = _COEFFICIENTS
     tall = matrices.shape[1] > matrices.shape[2]
-    x = matrices.to(torch.bfloat16 if matrices.is_cuda else torch.float32)
-    x = x.mT if tall else x
+    x = matrices.mT.float() if tall else matrices.float()
     x = x / (x.norm(dim=(1, 2), keepdim=True) + 1e-7)
-    for _ in range(_STEPS):
-        gram = x @ x.mT
-        x = torch.baddbmm(x, torch.baddbmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)
+    gram = x @ x.mT
+    identity = torch.eye(gram.shape[1], dtype=gram.dtype, device=gram.device)
+    q = None
+    for step in range(_STEPS):
+        factor = torch.baddbmm(gram, gram, gram, beta=b, alpha=c) + a * identity
+        q = factor if q is None else q @ factor
+        if step < _STEPS - 1:
+            gram = factor @ gram @ factor
+    x = q @ x
     return (x.mT if tall else x).to(matrices.dtype)
 
 
