@@ -8,6 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
+from vitdet.data import CocoData, Split
 from vitdet.data.images import ImageError
 from vitdet.deploy import CheckpointError, load, predict_files
 from vitdet.deploy.files import find_images
@@ -45,6 +46,34 @@ def test_prediction_is_the_models_own(model, contents, checkpoint, array):
     got = load(checkpoint, device="cpu").predict(array)
     torch.testing.assert_close(got.boxes_xyxy, wanted.boxes_xyxy, atol=0.5, rtol=0.02)  # half a grey level of rounding
     assert (got.names, got.category_ids, got.size) == (saved["classes"], saved["category_ids"], (48, 96))
+
+
+@pytest.mark.parametrize("size", [None, 64, {"square": 48}, {"short_side": 40, "max_long_side": 70}])
+def test_files_are_seen_as_validation_sees_them(model, contents, tmp_path, size):
+    (backbone, head), saved = model, contents["vitdet"]
+    sizes = [(48, 96), (70, 50), (33, 47)]  # height, width
+    rng = np.random.default_rng(1)
+    for i, shape in enumerate(sizes):
+        Image.fromarray(rng.integers(0, 256, (*shape, 3), dtype=np.uint8)).save(tmp_path / f"{i}.png")
+    truth = {
+        "images": [{"id": i, "file_name": f"{i}.png", "height": h, "width": w} for i, (h, w) in enumerate(sizes)],
+        "categories": [{"id": number, "name": name} for number, name in zip(saved["category_ids"], saved["classes"])],
+        "annotations": [],
+    }
+    (tmp_path / "val.json").write_text(json.dumps(truth))
+    data = CocoData(val=Split(str(tmp_path), str(tmp_path / "val.json")), size=size, batch_size=2)
+    data.use_backbone(mean=saved["mean"], std=saved["std"], patch_size=backbone.patch_size)
+    saved["eval_transform"] = data.eval_transform().config
+    torch.save(contents, tmp_path / "best.ckpt")
+    detector = load(tmp_path / "best.ckpt", device="cpu")
+    seen = set()
+    with torch.inference_mode():
+        for images, targets in data.val_dataloader():
+            wanted = head.predict(head(backbone(images)), [target.orig_size for target in targets])
+            for one, target in zip(wanted, targets):
+                seen.add(target.image_id)
+                assert_same(detector.predict(tmp_path / f"{target.image_id}.png"), one)
+    assert seen == {0, 1, 2}
 
 
 def test_path_array_and_picture_give_the_same(checkpoint, array, file):
