@@ -5,6 +5,11 @@
 Read in this order: `structures`, `boxes`, `backbone`, `losses`, `heads`, `data`, `metrics`, `training`, `deploy`, `cli`.
 """
 
+import os
+
+# Idle threads sleep instead of spinning: where another program shares the cores, spinning made a training step four times slower.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
 from vitdet.backbone import Backbone, create_backbone
 from vitdet.data import CocoData, ShapesData, Split
 from vitdet.deploy import Detector, load
