@@ -131,7 +131,7 @@ def test_help_lists_the_verbs(capsys):
 def test_base_files_are_read_first(tmp_path):
     (tmp_path / "sub").mkdir()
     (tmp_path / "a.yaml").write_text(
-        "model: {lr: 1e-3, head: {dim: 8, groups: 2}}\ndata: {size: 3, batch_size: 5}\ntrainer: {max_steps: 1}"
+        "model: {lr: 1e-3, head: {dim: 8, groups: 2}}\ndata: {class_path: CocoData, size: 3, batch_size: 5}\ntrainer: {max_steps: 1}"
     )
     (tmp_path / "sub" / "b.yaml").write_text(
         "base: ../a.yaml\nmodel: {head: {groups: 3}}\ndata: {class_path: ShapesData, size: 9}"
