@@ -1,6 +1,7 @@
 """Arrays on disk in one file, memory-mapped: built once, shared by all processes, rebuilt when their source changes.
 
-File layout: 8 bytes magic, 8 bytes header length, header (JSON: key, meta, where each array lies), then the arrays, each aligned to 64 bytes.
+File layout: 8 bytes magic, 8 bytes header length, a JSON header (key, meta, where each array lies), then the arrays,
+each aligned to 64 bytes.
 """
 
 import contextlib
@@ -9,7 +10,7 @@ import json
 import logging
 import os
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,8 +27,9 @@ Content = tuple[dict[str, np.ndarray], dict[str, Any]]
 def load_or_build(source: Path, *, version: int, build: Callable[[], Content]) -> Content:
     """Arrays and plain values made from `source`, from its cache if that is still right, else from `build()`.
 
-    The cache lies beside the source, or under `$XDG_CACHE_HOME/vitdet` where that folder can't be written; if neither can, the arrays stay in memory.
-    It is written under another name and then renamed, so that a process sees all of it or nothing, even if two build at once.
+    The cache lies beside the source, or under `$XDG_CACHE_HOME/vitdet` where that folder can't be written; if neither
+    can, the arrays stay in memory. It is written under another name and then renamed, so that a process sees all of it
+    or nothing, even if two build at once.
     """
     key = fingerprint(source, version)
     places = _places(source)
@@ -50,7 +52,7 @@ def load_or_build(source: Path, *, version: int, build: Callable[[], Content]) -
 
 
 def fingerprint(source: Path, version: int) -> str:
-    """Changes when the source does: its size, time and a digest of its text (of 256 samples, where it is above 16 MB)."""
+    """Changes when the source does: its size, time and a digest of its text (256 samples of it above 16 MB)."""
     stat = source.stat()
     digest = hashlib.blake2b(f"{version} {stat.st_size} {stat.st_mtime_ns}".encode(), digest_size=16)
     with open(source, "rb") as file:
@@ -108,3 +110,26 @@ def _load(place: Path, key: str) -> Content:
         size = int(np.prod(shape)) * np.dtype(dtype).itemsize
         arrays[name] = data[base + offset : base + offset + size].view(dtype).reshape(shape)
     return arrays, header["meta"]
+
+
+class Strings(Sequence[str]):
+    """Many strings in one byte array `text`; string `i` ends at `ends[i]`."""
+
+    def __init__(self, text: np.ndarray, ends: np.ndarray) -> None:
+        self._text, self._ends = text, ends
+
+    @staticmethod
+    def pack(strings: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+        """The two arrays for `strings`."""
+        parts = [s.encode() for s in strings]
+        ends = np.cumsum([len(part) for part in parts], dtype=np.int64)
+        return np.frombuffer(b"".join(parts), dtype=np.uint8), ends
+
+    def __len__(self) -> int:
+        return len(self._ends)
+
+    def __getitem__(self, i):
+        if isinstance(i, slice):
+            return [self[j] for j in range(*i.indices(len(self)))]
+        i = range(len(self))[i]  # negative and out-of-range positions behave as in a list
+        return bytes(self._text[int(self._ends[i - 1]) if i else 0 : int(self._ends[i])]).decode()

@@ -7,26 +7,24 @@ categories   0..K-1, the position of the category in `category_ids`, which are s
 
 import functools
 import json
-import logging
 import mmap
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from vitdet.data import cache
+from vitdet.data.cache import Strings
 from vitdet.data.coco_json import parse
 
-log = logging.getLogger("vitdet")
-
-VERSION = 1  # of the cached arrays; raise it whenever their names, types or meaning change
+VERSION = 2  # of the cached arrays; raise it whenever their names, types or meaning change
 
 
 class CocoIndex:
     """Images, boxes and categories of one COCO JSON, as numpy arrays.
 
-    Every annotation that pycocotools would evaluate is kept, crowds and empty boxes too; `trainable` marks those fit for training.
+    Every annotation that pycocotools would evaluate is kept, crowds and empty boxes too; `trainable` marks those that
+    are fit for training.
 
     Attributes:
         image_ids, heights, widths: `(I,)` integers.
@@ -94,7 +92,7 @@ class CocoIndex:
             return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
 
     def to_coco_dict(self) -> dict[str, Any]:
-        """Images, categories and annotations (boxes, without segmentations) in COCO's own form, as pycocotools takes it."""
+        """Images, categories and boxes (no segmentations) in COCO's own form, as pycocotools takes it."""
         owner = np.repeat(self.image_ids, np.diff(self.first)).tolist()
         category_ids = np.asarray(self.category_ids, dtype=np.int64)[self.categories].tolist()
         columns = zip(
@@ -112,26 +110,3 @@ class CocoIndex:
             "categories": [{"id": i, "name": name} for i, name in zip(self.category_ids, self.names)],
             "annotations": [dict(zip(keys, (*row[:-1], int(row[-1])))) for row in columns],
         }
-
-
-class Strings(Sequence[str]):
-    """Many strings in one byte array `text`; string `i` ends at `ends[i]`."""
-
-    def __init__(self, text: np.ndarray, ends: np.ndarray) -> None:
-        self._text, self._ends = text, ends
-
-    @staticmethod
-    def pack(strings: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
-        """The two arrays for `strings`."""
-        parts = [s.encode() for s in strings]
-        ends = np.cumsum([len(part) for part in parts], dtype=np.int64)
-        return np.frombuffer(b"".join(parts), dtype=np.uint8), ends
-
-    def __len__(self) -> int:
-        return len(self._ends)
-
-    def __getitem__(self, i):
-        if isinstance(i, slice):
-            return [self[j] for j in range(*i.indices(len(self)))]
-        i = range(len(self))[i]  # negative and out-of-range positions behave as in a list
-        return bytes(self._text[int(self._ends[i - 1]) if i else 0 : int(self._ends[i])]).decode()
