@@ -63,6 +63,18 @@ def test_what_a_crop_hides_is_dropped():
     assert (1,) in counts and all(1 in c or c == () for c in counts)
 
 
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.tuples(*[st.floats(0, 1, width=32)] * 4), max_size=6), st.integers(0, 2**31), st.integers(2, 300))
+def test_no_box_is_left_without_area(corners, seed, side):
+    low, high = np.array(corners, np.float32).reshape(-1, 2, 2).min(1), np.array(corners, np.float32).reshape(-1, 2, 2)
+    boxes = np.concatenate([low, high.max(1)], 1)
+    rng = np.random.default_rng(seed)
+    sample = crop(np.zeros((50, 70, 3), np.uint8), boxes, np.arange(len(boxes)), (side, side), (40, 30), rng)
+    image, boxes, labels = Augment(["HorizontalFlip", {"Affine": {"scale": [0.5, 2.0], "p": 1.0}}])(*sample, seed=seed)
+    sides = (boxes[:, 2:] - boxes[:, :2]) * [image.shape[1], image.shape[0]]
+    assert len(boxes) == len(labels) and (sides > 0.99).all() and (boxes >= 0).all() and (boxes <= 1).all()
+
+
 def test_augment_is_a_function_of_its_seed_and_flips_boxes():
     augment = Augment(["HorizontalFlip", {"RandomBrightnessContrast": {"p": 1.0}}])
     image = np.random.default_rng(0).integers(0, 255, (20, 30, 3), dtype=np.uint8)
@@ -72,6 +84,15 @@ def test_augment_is_a_function_of_its_seed_and_flips_boxes():
     lefts = {round(float(out[1][0, 0]), 4) for out in outs}
     assert lefts == {0.1, 0.7}
     assert all(out[2].tolist() == [4] for out in outs)
+
+
+def test_transforms_draw_independently():
+    augment = Augment(["HorizontalFlip", {"InvertImg": {"p": 0.5}}])
+    image, boxes = np.full((4, 6, 3), 40, np.uint8), np.array([[0.0, 0, 0.2, 1]], np.float32)
+    seen = [augment(image, boxes, np.array([0]), seed) for seed in range(400)]
+    pairs = [(round(float(b[0, 0]), 3), int(out[0, 0, 0])) for out, b, _ in seen]
+    counts = [pairs.count(pair) for pair in ((0.0, 40), (0.0, 215), (0.8, 40), (0.8, 215))]
+    assert sum(counts) == 400 and min(counts) > 60  # about 100 each
 
 
 def test_augment_without_boxes():

@@ -5,6 +5,7 @@ Boxes are `(T, 4)` float32 corners as fractions of the image (albumentations' ow
 
 import difflib
 import os
+import random
 import warnings
 from collections.abc import Sequence
 from typing import Any
@@ -20,6 +21,7 @@ os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # it would ask the netwo
 import albumentations as A
 
 MIN_VISIBLE = 0.3  # a box of which a crop leaves less is dropped
+MIN_SIDE = 1.0  # pixels; so is one that is thinner: it may round to no area at all
 
 
 class Size(Configurable):
@@ -129,7 +131,8 @@ def crop(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """The image resized to `full` `(H, W)`, and of that a random part, no larger than `window`.
 
-    A box of which less than 30 % is left is dropped, with its label; the rest are clipped. So a crop may end up with no box at all: it is a negative.
+    A box of which less than 30 % is left, or less than a pixel, is dropped, with its label; the rest are clipped.
+    So a crop may end up with no box at all: it is a negative.
     """
     shown = [min(a, b) for a, b in zip(full, window)]
     top, left = (int(rng.integers(a - b + 1)) for a, b in zip(full, shown))
@@ -137,7 +140,7 @@ def crop(
     moved = boxes * np.array(full[::-1] * 2, np.float32) - np.array([left, top] * 2, np.float32)
     limit = np.array(shown[::-1] * 2, np.float32)
     clipped = moved.clip(0, limit)
-    keep = _area(clipped) > MIN_VISIBLE * _area(moved)
+    keep = (_area(clipped) > MIN_VISIBLE * _area(moved)) & (clipped[:, 2:] - clipped[:, :2] >= MIN_SIDE).all(1)
     return image, (clipped / limit)[keep], labels[keep]
 
 
@@ -156,7 +159,14 @@ class Augment:
     """
 
     def __init__(self, transforms: Sequence[str | dict[str, Any]]) -> None:
-        bbox_params = A.BboxParams("albumentations", label_fields=["labels"], min_visibility=MIN_VISIBLE, clip=True)
+        bbox_params = A.BboxParams(
+            "albumentations",
+            label_fields=["labels"],
+            min_visibility=MIN_VISIBLE,
+            min_width=MIN_SIDE,
+            min_height=MIN_SIDE,
+            clip=True,
+        )
         self.pipeline = A.Compose([_transform(t) for t in transforms], bbox_params=bbox_params if transforms else None)
 
     def __call__(
@@ -164,7 +174,9 @@ class Augment:
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         if not self.pipeline.transforms:
             return image, boxes, labels
-        self.pipeline.set_random_seed(seed)
+        # One stream for all transforms. `set_random_seed` would give each its own from the same seed, and so the same draws:
+        # an image would be brightened exactly when it is flipped.
+        self.pipeline.set_random_state(np.random.default_rng(seed), random.Random(seed))
         out = self.pipeline(image=image, bboxes=boxes, labels=labels)
         boxes = np.asarray(out["bboxes"], np.float32).reshape(-1, 4)
         return out["image"], boxes, np.asarray(out["labels"], np.int64).reshape(-1)
