@@ -6,9 +6,7 @@ from pathlib import Path, PurePath
 import numpy as np
 from PIL import Image, ImageOps
 
-MAX_PIXELS = (
-    89_478_485  # of one image; where PIL begins to warn of decompression bombs. PIL's own setting stays as it is
-)
+MAX_PIXELS = 89_478_485  # where PIL begins to warn of decompression bombs; its own setting stays as it is
 
 
 class ImageError(ValueError):
@@ -34,7 +32,9 @@ def load_image(path: str | Path, *, exif: bool = True, max_pixels: int = MAX_PIX
         if width * height > max_pixels:
             raise ImageError(f"{path} is {width}×{height}, more than {max_pixels:,} pixels: make it smaller")
         try:
-            return np.asarray(_to_rgb(ImageOps.exif_transpose(image) if exif else image))
+            if exif:
+                ImageOps.exif_transpose(image, in_place=True)
+            return np.asarray(image if image.mode == "RGB" else _to_rgb(image))
         except (OSError, SyntaxError, ValueError, EOFError) as error:
             raise ImageError(f"{path} can't be decoded: {error}") from error
 

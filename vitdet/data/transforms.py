@@ -135,13 +135,23 @@ def crop(
     So a crop may end up with no box at all: it is a negative.
     """
     shown = [min(a, b) for a, b in zip(full, window)]
-    top, left = (int(rng.integers(a - b + 1)) for a, b in zip(full, shown))
-    image = resize(image, *full)[top : top + shown[0], left : left + shown[1]]
-    moved = boxes * np.array(full[::-1] * 2, np.float32) - np.array([left, top] * 2, np.float32)
-    limit = np.array(shown[::-1] * 2, np.float32)
+    height, width = image.shape[:2]
+    # the part of the image that the window shows, out to whole pixels: only that much needs resizing
+    top, bottom = _span(height, full[0], shown[0], rng)
+    left, right = _span(width, full[1], shown[1], rng)
+    image = resize(image[top:bottom, left:right], *shown)
+    limit = np.array([right - left, bottom - top] * 2, np.float32)
+    moved = boxes * np.array([width, height] * 2, np.float32) - np.array([left, top] * 2, np.float32)
     clipped = moved.clip(0, limit)
-    keep = (_area(clipped) > MIN_VISIBLE * _area(moved)) & (clipped[:, 2:] - clipped[:, :2] >= MIN_SIDE).all(1)
+    sides = (clipped[:, 2:] - clipped[:, :2]) * (np.array(shown[::-1], np.float32) / limit[:2])
+    keep = (_area(clipped) > MIN_VISIBLE * _area(moved)) & (sides >= MIN_SIDE).all(1)
     return image, (clipped / limit)[keep], labels[keep]
+
+
+def _span(side: int, full: int, shown: int, rng: np.random.Generator) -> tuple[int, int]:
+    """A random part of `side` pixels: of `full`, which they become, it shows `shown`."""
+    start = int(rng.integers(full - shown + 1))
+    return start * side // full, -(-(start + shown) * side // full)
 
 
 def _area(boxes: np.ndarray) -> np.ndarray:
