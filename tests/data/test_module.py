@@ -45,14 +45,40 @@ def test_targets_are_the_boxes_of_the_json_without_crowds_and_empty_ones(coco_sp
     assert seen == len(rows["images"])
 
 
+def test_no_training_batch_has_more_tokens_than_the_budget(coco_split):
+    options = {"max_tokens": 60, "size": 96, "batch_scale": (0.5, 1.5), "scale_jitter": (0.5, 2.0), "mosaic": 0.5}
+    loader = CocoData(train=coco_split(12), **options).train_dataloader()
+    most = 0
+    for epoch in range(5):
+        loader.batch_sampler.set_epoch(epoch)
+        for images, _ in loader:
+            tokens = [-(-h // 16) * -(-w // 16) for _, h, w in (image.shape for image in images)]
+            assert len(tokens) == 1 or sum(tokens) <= 60
+            most = max(most, sum(tokens))
+    assert most > 40
+
+
+def test_data_without_a_box_to_train_on_is_refused(coco_split):
+    split = coco_split()
+    content = json.loads(Path(split.annotations).read_text())
+    content["annotations"] = [a for a in content["annotations"] if a["iscrowd"]]
+    Path(split.annotations).write_text(json.dumps(content))
+    with pytest.raises(ValueError, match=r"data\.train\.annotations"):
+        CocoData(train=split)
+    assert len(CocoData(val=split).index("val")) == 7
+
+
 def test_a_sample_depends_on_its_draw_alone(coco_split):
     split = coco_split(12)
     options = {"mosaic": 0.5, "scale_jitter": (0.6, 1.6), "size": 40}
     one = CocoData(train=split, batch_size=4, **options).train_dataloader()
     other = CocoData(train=split, batch_size=4, num_workers=2, **options).train_dataloader()
-    for (a, a_targets), (b, b_targets) in zip(one, other):
-        assert all(torch.equal(x, y) for x, y in zip(a, b))
-        assert all(torch.equal(x.boxes_cxcywh, y.boxes_cxcywh) for x, y in zip(a_targets, b_targets))
+    for epoch in range(2):
+        for loader in (one, other):
+            loader.batch_sampler.set_epoch(epoch)
+        for (a, a_targets), (b, b_targets) in zip(one, other, strict=True):
+            assert all(torch.equal(x, y) for x, y in zip(a, b))
+            assert all(torch.equal(x.boxes_cxcywh, y.boxes_cxcywh) for x, y in zip(a_targets, b_targets))
     sample = one.dataset[Draw(3, epoch=1)]
     assert torch.equal(sample[0], one.dataset[Draw(3, epoch=1)][0])
     assert sample[0].shape != one.dataset[Draw(3, epoch=2)][0].shape or not torch.equal(

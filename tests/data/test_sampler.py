@@ -44,6 +44,19 @@ def test_token_budget(tokens, budget, ranks):
 
 
 @settings(max_examples=60, deadline=None)
+@given(st.lists(st.integers(1, 30), min_size=1, max_size=60), st.integers(1, 90), st.integers(1, 3))
+def test_all_epochs_have_as_many_batches(tokens, budget, ranks):
+    samplers = [BatchSampler(tokens, max_tokens=budget, rank=r, world_size=ranks) for r in range(ranks)]
+    length = len(samplers[0])
+    for epoch in range(5):
+        for sampler in samplers:
+            sampler.set_epoch(epoch)
+            batches = _indices(sampler)
+            assert len(batches) == len(sampler) == length
+            assert all(len(batch) == 1 or sum(tokens[i] for i in batch) <= budget for batch in batches)
+
+
+@settings(max_examples=60, deadline=None)
 @given(st.integers(0, 40), st.integers(1, 5), st.integers(1, 4))
 def test_evaluation_sees_every_image_once(count, batch_size, ranks):
     tokens = np.random.default_rng(0).integers(1, 9, count)

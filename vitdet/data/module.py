@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 import lightning as L
-import numpy as np
 from lightning.pytorch.callbacks import Timer
 from lightning.pytorch.utilities import rank_zero_info
 
@@ -112,6 +111,8 @@ class CocoData(L.LightningDataModule):
         for name, split in self.splits.items():
             if not Path(split.images).is_dir():
                 raise FileNotFoundError(f"data.{name}.images is {split.images!r}, which is no folder")
+            if name == "train" and not self._indices[name].trainable.any():
+                raise ValueError(f"{split.annotations} has no box to train on; is it the right data.train.annotations?")
             known = dict(zip(self.category_ids, self.classes))
             other = dict(zip(self._indices[name].category_ids, self._indices[name].names))
             if known != other:
@@ -193,9 +194,9 @@ class CocoData(L.LightningDataModule):
     def _source(self, split: SplitName) -> CocoSource:
         return CocoSource(self.index(split), self.splits[split].images, exif=self.exif, cache=self.cache)
 
-    def _tokens(self, split: SplitName) -> list[int]:
+    def _tokens(self, split: SplitName, scale: float = 1.0) -> list[int]:
         index, p = self.index(split), self.patch_size
-        sizes = (self._size(h, w) for h, w in zip(index.heights.tolist(), index.widths.tolist()))
+        sizes = (self._size(h, w, scale) for h, w in zip(index.heights.tolist(), index.widths.tolist()))
         return [-(-h // p) * -(-w // p) for h, w in sizes]
 
     @property
@@ -216,7 +217,7 @@ class CocoData(L.LightningDataModule):
             on_bad_image=self.on_bad_image,
         )
         sampler = BatchSampler(
-            np.array(self._tokens("train")),
+            self._tokens("train", max(self.batch_scale)),  # the budget holds at any scale
             batch_size=self.batch_size,
             max_tokens=self.max_tokens,
             scales=self.batch_scale,
@@ -244,8 +245,15 @@ class CocoData(L.LightningDataModule):
         on_gpu = self.trainer is not None and self.trainer.strategy.root_device.type == "cuda"
         workers = self.num_workers
         if workers is None:  # on a CPU, training needs all cores itself
-            workers = min(8, len(os.sched_getaffinity(0))) if on_gpu else 0
-        return Loader(dataset, batch_sampler=sampler, collate_fn=collate, num_workers=workers, pin_memory=on_gpu)
+            workers = min(8, _usable_cores()) if on_gpu else 0
+        return Loader(
+            dataset,
+            batch_sampler=sampler,
+            collate_fn=collate,
+            num_workers=workers,
+            persistent_workers=workers > 0,  # they keep their cached images from epoch to epoch
+            pin_memory=on_gpu,
+        )
 
     def _total_batches(self, per_epoch: int) -> int | None:
         epochs, steps = self.trainer.max_epochs, self.trainer.max_steps
@@ -259,6 +267,11 @@ class CocoData(L.LightningDataModule):
             spent, left = timer.time_elapsed("train"), timer.time_remaining("train")
             return spent / max(1e-9, spent + left) if left is not None else 0.0
         return 0.0
+
+
+def _usable_cores() -> int:
+    """Those that this process may use, where the system tells (Linux); else all."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 class ShapesData(CocoData):

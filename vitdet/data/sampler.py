@@ -23,7 +23,7 @@ class BatchSampler(Sampler[list[Draw]]):
     """Shuffled training batches of a fixed number of images, or of at most `max_tokens` tokens.
 
     Args:
-        tokens: how many tokens each image has at scale 1.
+        tokens: how many tokens each image has at the largest scale.
         batch_size: images in a batch of one rank.
         max_tokens: instead, tokens in a batch of one rank; an image with more is a batch of its own.
         scales: each batch is made at one scale from this range: a random one, or, with `progressive`, from the lowest to the highest over the first
@@ -50,6 +50,7 @@ class BatchSampler(Sampler[list[Draw]]):
         self.sampler = self  # where Lightning looks for `set_epoch`
         self.total_batches: int | None = None
         self.elapsed: Callable[[], float] = lambda: 0.0
+        self._length = max(1, len(self._batches(epoch=0)) // world_size)
         self._planned: tuple[int, list[np.ndarray]] | None = None
 
     def set_epoch(self, epoch: int) -> None:
@@ -64,7 +65,12 @@ class BatchSampler(Sampler[list[Draw]]):
         self.epoch, self.position = state["epoch"], state["position"]
 
     def __len__(self) -> int:
-        return len(self._plan()) // self.world_size
+        """Batches of this rank in every epoch, so that a schedule knows how long the training is.
+
+        A token budget may fill one more or fewer in another order: then the last is left out, or the first comes again. So it
+        does where there are fewer batches than ranks.
+        """
+        return self._length
 
     def __iter__(self) -> Iterator[list[Draw]]:
         plan, epoch, total = self._plan(), self.epoch, len(self)
@@ -80,22 +86,15 @@ class BatchSampler(Sampler[list[Draw]]):
         self.position = 0
 
     def _plan(self) -> list[np.ndarray]:
-        """All batches of the epoch, those of all ranks in turn; the last incomplete round is left out where there is another."""
+        """All batches of the epoch, those of all ranks in turn."""
         if self._planned is None or self._planned[0] != self.epoch:
-            self._planned = (self.epoch, self._make_plan())
+            batches, count = self._batches(self.epoch), len(self) * self.world_size
+            self._planned = (self.epoch, [batches[i % len(batches)] for i in range(count)])
         return self._planned[1]
 
-    def _make_plan(self) -> list[np.ndarray]:
-        order = np.random.default_rng((self.seed, self.epoch, 0)).permutation(len(self.tokens))
-        batches = self._by_tokens(order) if self.max_tokens else self._by_count(order)
-        if not len(batches) % self.world_size:
-            return batches
-        rounds = len(batches) // self.world_size
-        if rounds:
-            return batches[: rounds * self.world_size]
-        return [
-            batches[i % len(batches)] for i in range(self.world_size)
-        ]  # fewer batches than ranks: some images twice
+    def _batches(self, epoch: int) -> list[np.ndarray]:
+        order = np.random.default_rng((self.seed, epoch, 0)).permutation(len(self.tokens))
+        return self._by_tokens(order) if self.max_tokens else self._by_count(order)
 
     def _by_count(self, order: np.ndarray) -> list[np.ndarray]:
         # rank r of N takes images r, r+N, ... of each global batch, whose images are then the same for any N
