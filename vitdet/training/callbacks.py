@@ -31,6 +31,12 @@ class ProgressBar(RichProgressBar):
 class FinalValidation(L.Callback):
     """Lets the last step of a training be followed by a validation, however it ends: by epochs, by steps, or by time."""
 
+    def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self._every = trainer.check_val_every_n_epoch
+
+    def on_fit_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        trainer.check_val_every_n_epoch = self._every
+
     def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, *_: Any) -> None:
         steps_done = 0 < trainer.max_steps <= trainer.global_step
         last_epoch = (

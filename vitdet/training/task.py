@@ -30,7 +30,7 @@ class Task(L.LightningModule):
         backbone: Images to feature levels.
         head: A head, or what makes one from `(out_channels, strides, num_classes)`, such as the class itself.
         classes: The class names, indexed by label. The checkpoint keeps them.
-        category_ids: The data set's own ids, indexed by label; 0, 1, 2, ... where not given.
+        category_ids: The data set's own ids, indexed by label; those of the data that it trains on, where not given.
         optimizer: "adamw", or "muon", which learns from scratch in about half the steps (matrices only; the rest is left to AdamW).
         lr: Peak learning rate.
         backbone_lr: The backbone's learning rate as a multiple of `lr`.
@@ -63,6 +63,7 @@ class Task(L.LightningModule):
     ) -> None:
         super().__init__()
         self.classes = list(classes)
+        self._ids_given = category_ids is not None
         self.category_ids = list(range(len(self.classes)) if category_ids is None else category_ids)
         if len(self.category_ids) != len(self.classes):
             raise ValueError(
@@ -91,6 +92,8 @@ class Task(L.LightningModule):
         if isinstance(data, CocoData):
             data.use_backbone(mean=self.backbone.mean, std=self.backbone.std, patch_size=self.backbone.patch_size)
             self.eval_transform = data.eval_transform().config
+            if not self._ids_given and data.classes == self.classes:
+                self.category_ids = data.category_ids
 
     # ---- training
 
