@@ -13,7 +13,6 @@ from vitdet.deploy.benchmark import (
     describe_tokens,
     flops,
     latency,
-    make_optimizer,
     peak_memory,
     train_split,
 )
@@ -111,7 +110,7 @@ def test_each_phase_gets_its_own_time():
 @pytest.mark.parametrize("optimizer", ["adamw", "muon"])
 def test_the_optimiser_is_the_tasks_own_and_has_every_weight_once(model, optimizer):
     task = Task(*model, classes=["a", "b", "c"], optimizer=optimizer, lr=3e-3, weight_decay=0.07)
-    made = make_optimizer(task)
+    made = task.make_optimizer()
     assert optimizer in type(made).__name__.lower()
     held = [id(parameter) for group in made.param_groups for parameter in group["params"]]
     assert sorted(held) == sorted(id(p) for p in task.parameters() if p.requires_grad)

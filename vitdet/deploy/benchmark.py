@@ -20,8 +20,6 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from vitdet.deploy.predict import pick_device
 from vitdet.structures import Target
-from vitdet.training.optim import parameter_groups
-from vitdet.training.task import OPTIMIZERS
 
 Batch = tuple[Sequence[Tensor], list[Target]]
 PHASES = ("data", "forward", "loss", "backward", "optimiser")
@@ -50,7 +48,7 @@ def benchmark(
             f"{1e3 * p50:.1f} ms p50, {1e3 * p95:.1f} ms p95 ({count / p50:.1f} images/s)"
         )
     if "train" in data.splits:
-        split, tokens = train_split(backbone, head, data.train_dataloader(), make_optimizer(task), steps=steps)
+        split, tokens = train_split(backbone, head, data.train_dataloader(), task.make_optimizer(), steps=steps)
         total = sum(split.values())
         rows["training step"] = f"{1e3 * total:.0f} ms, {tokens:.0f} tokens"
         rows |= {f"  {phase}": f"{1e3 * split[phase]:.0f} ms, {split[phase] / total:.0%}" for phase in PHASES}
@@ -170,20 +168,6 @@ def _train_step(
 
 def _grids(images: Sequence[Tensor], patch: int) -> list[tuple[int, int]]:
     return [(-(-image.shape[-2] // patch), -(-image.shape[-1] // patch)) for image in images]
-
-
-def make_optimizer(task: Any) -> torch.optim.Optimizer:
-    """The optimiser that a task would train with, without a trainer."""
-    groups = parameter_groups(
-        task.backbone,
-        task.head,
-        lr=task.lr,
-        weight_decay=task.weight_decay,
-        layer_decay=task.layer_decay,
-        backbone_lr=task.backbone_lr,
-        matrices=task.optimizer == "muon",
-    )
-    return OPTIMIZERS[task.optimizer](groups, lr=task.lr, betas=tuple(task.betas), fused=True)
 
 
 def peak_memory(device: torch.device) -> int:

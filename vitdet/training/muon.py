@@ -38,7 +38,7 @@ class Muon(torch.optim.AdamW):
     """AdamW, with orthogonalised momentum for the groups that say `matrices=True`; convolutions count as `(out, in*k*k)`.
 
     The step of a matrix is scaled by `0.2 * sqrt(max(r, c))`, which gives it the size of AdamW's, so that both share a learning rate
-    (Liu et al. 2025, arXiv:2502.16982). From scratch it needs about half the steps.
+    (Liu et al. 2025, arXiv:2502.16982).
     """
 
     def __init__(self, params, lr: float = 1e-3, momentum: float = 0.95, **adamw) -> None:

@@ -31,7 +31,7 @@ class Task(L.LightningModule):
         head: A head, or what makes one from `(out_channels, strides, num_classes)`, such as the class itself.
         classes: The class names, indexed by label. The checkpoint keeps them.
         category_ids: The data set's own ids, indexed by label; those of the data that it trains on, where not given.
-        optimizer: "adamw", or "muon", which learns from scratch in about half the steps (matrices only; the rest is left to AdamW).
+        optimizer: "adamw", or "muon", which learns from scratch in fewer steps (matrices only; the rest is left to AdamW).
         lr: Peak learning rate.
         backbone_lr: The backbone's learning rate as a multiple of `lr`.
         layer_decay: Each block of the backbone learns at this multiple of the block above it.
@@ -123,7 +123,8 @@ class Task(L.LightningModule):
     def _schedule(self) -> dict[str, Any]:
         return {"schedule": self.schedule, "warmup": self.warmup, "final": self.final_lr}
 
-    def configure_optimizers(self) -> dict[str, Any]:
+    def make_optimizer(self, *, fused: bool = True) -> torch.optim.Optimizer:
+        """The optimiser, which needs no trainer."""
         groups = parameter_groups(
             self.backbone,
             self.head,
@@ -133,9 +134,11 @@ class Task(L.LightningModule):
             backbone_lr=self.backbone_lr,
             matrices=self.optimizer == "muon",
         )
+        return OPTIMIZERS[self.optimizer](groups, lr=self.lr, betas=tuple(self.betas), fused=fused)
+
+    def configure_optimizers(self) -> dict[str, Any]:
         # the gradient scaler of 16-mixed can't clip gradients for a fused optimiser
-        fused = self.trainer.precision != "16-mixed"
-        optimizer = OPTIMIZERS[self.optimizer](groups, lr=self.lr, betas=tuple(self.betas), fused=fused)
+        optimizer = self.make_optimizer(fused=self.trainer.precision != "16-mixed")
         scheduler = torch.optim.lr_scheduler.LambdaLR(
             optimizer, lambda _: lr_factor(self._progress, **self._schedule())
         )
