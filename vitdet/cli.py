@@ -4,7 +4,10 @@ A config file may begin with `base: other.yaml` (or a list), relative to itself:
 """
 
 import argparse
+import contextlib
+import logging
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -33,9 +36,25 @@ def main(argv: list[str] | None = None) -> None:
     from vitdet.deploy import CheckpointError
 
     try:
-        _RUN[verb](rest)
+        with _reports():
+            _RUN[verb](rest)
     except (ConfigError, CheckpointError, ImageError, FileNotFoundError, FileExistsError) as error:
         _fail(str(error))
+
+
+@contextlib.contextmanager
+def _reports() -> Iterator[None]:
+    """Shows what the package reports, such as which weights were resampled, on standard error; of DDP's ranks only the first."""
+    from lightning.pytorch.utilities import rank_zero_only
+
+    log, handler = logging.getLogger("vitdet"), logging.StreamHandler()
+    log.addHandler(handler)
+    log.setLevel(logging.INFO if rank_zero_only.rank == 0 else logging.WARNING)
+    try:
+        yield
+    finally:
+        log.removeHandler(handler)
+        log.setLevel(logging.NOTSET)
 
 
 def _fail(message: str) -> NoReturn:

@@ -245,6 +245,7 @@ def quiet() -> None:
         ".*Checkpoint directory",
         ".*is smaller than the logging interval",
         ".*does not have many workers",
+        r".*module\(s\) in eval mode at the start of training",  # frozen blocks are meant to be
     ):
         warnings.filterwarnings("ignore", message=text)
     noise = ("💡", "TPU available", "HPU available", "`weights_only` was not set", "GPU available")

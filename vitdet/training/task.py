@@ -165,7 +165,8 @@ class Task(L.LightningModule):
             rank_zero_warn(f"{type(self.head).__name__} names no metric for this data: nothing is scored on {split}")
         elif isinstance(metric, metrics.CocoMetric):
             limit = self.trainer.limit_test_batches if split == "test" else self.trainer.limit_val_batches
-            metric.seen_only = limit != 1.0 or self.trainer.sanity_checking
+            # the number 1.0 is all batches, the whole number 1 a single one
+            metric.seen_only = isinstance(limit, int) or limit < 1 or self.trainer.sanity_checking
         self._metrics[split] = metric
 
     def _eval_step(self, batch: Batch, split: str) -> list[Prediction]:
