@@ -127,9 +127,11 @@ def test_wrong_verbs_and_files(argv, message, capsys, monkeypatch):
 def test_a_run_says_what_became_of_the_weights(config, tmp_path, capsys):
     model = timm.create_model("vit_tiny_patch16_224", embed_dim=32, depth=1, num_heads=2, img_size=32)
     torch.save(model.state_dict(), tmp_path / "weights.pth")
-    main(["benchmark", str(config), "--model.backbone.checkpoint", str(tmp_path / "weights.pth")])
+    own = ["--model.backbone.checkpoint", str(tmp_path / "weights.pth"), "--model.backbone.patch_size", "8"]
+    main(["benchmark", str(config), *own, "--model.backbone.stem", "patch"])
     err = capsys.readouterr().err
-    assert "weights: vit_tiny_patch16_224 from" in err and "weights resampled: pos_embed (1, 5, 32)" in err
+    for line in ("weights: vit_tiny_patch16_224 from", "resampled: pos_embed (1, 5, 32)", "resampled: patch_embed from patches of 16"):
+        assert line in err
 
 
 def test_help_lists_the_verbs(capsys):

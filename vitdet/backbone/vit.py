@@ -90,7 +90,9 @@ class Backbone(nn.Module, Configurable):
         overrides = {"embed_dim": embed_dim, "depth": depth, "num_heads": num_heads}
         model_args = {**(model_args or {}), **{key: value for key, value in overrides.items() if value is not None}}
         model = create_timm_model(name, pretrained=pretrained, checkpoint=checkpoint, **model_args)
-        if patch_size is not None and patch_size != model.patch_embed.patch_size[0]:
+        if patch_size is not None and patch_size != (own := model.patch_embed.patch_size[0]):
+            if pretrained or checkpoint:
+                log.info("weights resampled: patch_embed from patches of %d pixels to %d", own, patch_size)
             h, w = model.patch_embed.grid_size  # the position embedding keeps its grid
             model.set_input_size(img_size=(h * patch_size, w * patch_size), patch_size=patch_size)
         # a backbone that a checkpoint builds again gets its weights from there
