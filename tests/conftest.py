@@ -8,6 +8,7 @@ import torch
 from vitdet.structures import Features, Level, Target
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
+torch.set_num_threads(1)  # tiny tensors: a second thread only waits; pytest runs two processes instead
 
 
 @pytest.fixture(autouse=True)

@@ -130,7 +130,11 @@ def test_a_run_says_what_became_of_the_weights(config, tmp_path, capsys):
     own = ["--model.backbone.checkpoint", str(tmp_path / "weights.pth"), "--model.backbone.patch_size", "8"]
     main(["benchmark", str(config), *own, "--model.backbone.stem", "patch"])
     err = capsys.readouterr().err
-    for line in ("weights: vit_tiny_patch16_224 from", "resampled: pos_embed (1, 5, 32)", "resampled: patch_embed from patches of 16"):
+    for line in (
+        "weights: vit_tiny_patch16_224 from",
+        "resampled: pos_embed (1, 5, 32)",
+        "resampled: patch_embed from patches of 16",
+    ):
         assert line in err
 
 

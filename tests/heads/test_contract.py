@@ -39,10 +39,13 @@ def _grads(head, features, targets):
 def test_overfits_one_batch(head, make_features, make_targets):
     features, targets = make_features(SIZES), make_targets(SIZES, [3, 0, 2])
     optimiser = torch.optim.AdamW(head.parameters(), lr=2e-3)
-    for _ in range(250):
+    schedule = torch.optim.lr_scheduler.LinearLR(optimiser, 1.0, 0.05, 300)
+    for _ in range(300):
         optimiser.zero_grad()
         head.total(head.loss(head(features, targets), targets)).backward()
+        torch.nn.utils.clip_grad_norm_(head.parameters(), 1.0)
         optimiser.step()
+        schedule.step()
     head.eval()
     with torch.no_grad():
         predictions = head.predict(head(features), SIZES)
