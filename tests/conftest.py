@@ -32,7 +32,7 @@ def make_features():
 
 @pytest.fixture
 def make_targets():
-    """Random objects, a count for each image."""
+    """Random objects, a count for each image; their masks are their boxes."""
 
     def make(sizes, counts, num_classes=3):
         targets = []
@@ -40,7 +40,10 @@ def make_targets():
             wh = torch.rand(count, 2) * 0.4 + 0.05
             centre = wh / 2 + torch.rand(count, 2) * (1 - wh)
             labels = torch.randint(num_classes, (count,))
-            targets.append(Target(torch.cat([centre, wh], 1), labels, size, size))
+            y, x = ((torch.arange(n) + 0.5) / n for n in size)
+            near = [(axis - centre[:, i, None]).abs() <= wh[:, i, None] / 2 for i, axis in enumerate((x, y))]
+            masks = near[1][:, :, None] & near[0][:, None, :]  # (T, H, 1) and (T, 1, W)
+            targets.append(Target(torch.cat([centre, wh], 1), labels, size, size, masks=masks))
         return targets
 
     return make

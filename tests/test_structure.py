@@ -11,7 +11,7 @@ SCRIPTS = sorted((ROOT / "tools").glob("*.py"))
 MAX_FILE, MAX_FUNCTION, MAX_SCRIPT = 300, 40, 30
 
 RANKS = [
-    {"structures", "boxes", "draw", "config"},
+    {"structures", "boxes", "masks", "draw", "config"},
     {"backbone"},
     {"losses"},
     {"heads"},
@@ -28,7 +28,7 @@ LIBRARIES = {  # a library: the paths under vitdet/ that may import it
     "jsonargparse": ("cli.py", "configuration.py"),
     "albumentations": ("data/",),
     "pycocotools": ("metrics/",),
-    "pycocotools.mask": ("metrics/", "data/"),
+    "pycocotools.mask": ("masks.py", "metrics/", "data/"),
     "ultrafast_pycocotools": ("metrics/",),
     "torchmetrics": ("metrics/",),
     "supervision": ("structures.py",),

@@ -1,6 +1,6 @@
 """vitdet: detection and segmentation on plain Vision Transformers, at the images' own sizes.
 
-    image -> patches -> tokens -> feature maps -> queries -> boxes -> loss, or prediction -> metric
+    image -> patches -> tokens -> feature maps -> queries -> boxes / masks -> loss, or prediction -> metric
 
 Read in this order: `structures`, `boxes`, `backbone`, `losses`, `heads`, `data`, `metrics`, `training`, `deploy`, `cli`.
 """
@@ -11,9 +11,19 @@ import os
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 from vitdet.backbone import Backbone, create_backbone
-from vitdet.data import CocoData, ShapesData, Split
+from vitdet.data import (
+    CocoData,
+    PanopticData,
+    PanopticSplit,
+    SemanticData,
+    SemanticSplit,
+    ShapesData,
+    ShapesPanopticData,
+    ShapesSemanticData,
+    Split,
+)
 from vitdet.deploy import Detector, load
-from vitdet.heads import DETRHead, Head, PlainDETRHead
+from vitdet.heads import DETRHead, EoMTHead, Head, MaskDecoderHead, PlainDETRHead, SemanticHead
 from vitdet.structures import Features, Level, Prediction, Target
 from vitdet.training import Task, Trainer
 
@@ -23,12 +33,21 @@ __all__ = [
     "CocoData",
     "DETRHead",
     "Detector",
+    "EoMTHead",
     "Features",
     "Head",
     "Level",
+    "MaskDecoderHead",
+    "PanopticData",
+    "PanopticSplit",
     "PlainDETRHead",
     "Prediction",
+    "SemanticData",
+    "SemanticHead",
+    "SemanticSplit",
     "ShapesData",
+    "ShapesPanopticData",
+    "ShapesSemanticData",
     "Split",
     "Target",
     "Task",

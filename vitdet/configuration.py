@@ -16,7 +16,7 @@ from jsonargparse import ArgumentError
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 
 import vitdet
-from vitdet.data import CocoData
+from vitdet.data import ImageData
 from vitdet.training import Task, Trainer
 from vitdet.training.trainer import runs
 
@@ -70,7 +70,7 @@ def read_command(verb: str, argv: list[str]) -> CLI:
         try:
             cli = CLI(
                 Task,
-                CocoData,
+                ImageData,
                 save_config_callback=SaveConfig if verb == "train" else None,
                 trainer_class=Trainer,
                 seed_everything_default=0,

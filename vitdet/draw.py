@@ -22,10 +22,12 @@ def draw(
     labels: Sequence[int],
     *,
     masks: np.ndarray | None = None,
+    outline: bool = True,
 ) -> Image.Image:
     """A copy of `image` with `T` boxes in pixels, each with its text, in the colour of its class.
 
-    Earlier objects lie over later ones, so give the best first. `masks` is `(T, H, W)` bool. No text covers another where there is a free place.
+    Earlier objects lie over later ones, so give the best first. `masks` is `(T, H, W)` bool; `outline=False` leaves the boxes out.
+    No text covers another where there is a free place.
     """
     canvas = image.convert("RGB")
     colours = [class_colour(label) for label in labels]
@@ -34,7 +36,7 @@ def draw(
     pen = ImageDraw.Draw(canvas)
     scale = (canvas.width * canvas.height) ** 0.5
     width = max(2, round(scale / 250))
-    for box, colour in reversed(list(zip(boxes_xyxy, colours))):
+    for box, colour in reversed(list(zip(boxes_xyxy, colours))) if outline else ():
         x1, y1, x2, y2 = (round(side) for side in box)
         corners = (x1, y1, max(x1, x2 - 1), max(y1, y2 - 1))  # PIL's corners are inclusive
         pen.rectangle(corners, outline=colour, width=width)

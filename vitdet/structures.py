@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from vitdet.draw import as_image, draw
+from vitdet.masks import bounds, encode
 
 
 @dataclass
@@ -68,10 +69,14 @@ class Level:
 
 @dataclass
 class Features(Sequence[Level]):
-    """The levels that a backbone returns, finest first, and the sizes `(H, W)` in pixels of the images they came from (before padding)."""
+    """The levels that a backbone returns, finest first, and the sizes `(H, W)` in pixels of the images they came from (before padding).
+
+    `unfinished` is there if the backbone leaves its last blocks to the head.
+    """
 
     levels: list[Level]
     sizes: list[tuple[int, int]]
+    unfinished: Any = None
 
     def __getitem__(self, index):
         return self.levels[index]
@@ -125,6 +130,8 @@ class Prediction:
         category_ids: the data set's own ids, indexed by label; empty where they are not known.
         image_id: the data set's own id of the image.
         masks: `(T, H, W)` bool.
+        semantic: `(H, W)` uint8, the class of each pixel.
+        panoptic: `(H, W)` int32, which segment each pixel belongs to: t + 1 for detection t, 0 for none.
         path: the file it was found in, if it was one.
     """
 
@@ -136,6 +143,8 @@ class Prediction:
     category_ids: Sequence[int] = ()
     image_id: int = 0
     masks: Tensor | None = None
+    semantic: Tensor | None = None
+    panoptic: Tensor | None = None
     extra: dict[str, Any] = field(default_factory=dict)
     path: str | None = None
 
@@ -155,8 +164,9 @@ class Prediction:
         )
 
     def to_coco(self) -> list[dict[str, Any]]:
-        """Rows of a COCO results file: box as `[x, y, width, height]` in pixels, the data set's own category id."""
+        """Rows of a COCO results file: box as `[x, y, width, height]` in pixels, the data set's own category id, and the mask as run lengths."""
         rows = []
+        masks = () if self.masks is None else self.masks.cpu().numpy()
         for box, score, label in zip(self.boxes_xyxy.tolist(), self.scores.tolist(), self.labels.tolist()):
             x1, y1, x2, y2 = box
             category = self.category_ids[label] if len(self.category_ids) else label
@@ -167,6 +177,8 @@ class Prediction:
                 "score": score,
             }
             rows.append(row)
+        for row, mask in zip(rows, masks):
+            row["segmentation"] = {"size": list(mask.shape), "counts": encode(mask).decode()}
         return rows
 
     def name_of(self, label: int) -> str:
@@ -190,11 +202,20 @@ class Prediction:
             raise ValueError(
                 f"image is {canvas.width}×{canvas.height}, the prediction is about one of {width}×{height}; give the original image"
             )
+        if self.semantic is not None:
+            return self._plot_semantic(canvas)
         kept = self.cpu().above(threshold)
         labels = kept.labels.tolist()
         texts = [f"{self.name_of(label)} {score:.2f}" for label, score in zip(labels, kept.scores.tolist())]
         masks = None if kept.masks is None else kept.masks.numpy()
-        return draw(canvas, kept.boxes_xyxy.tolist(), texts, labels, masks=masks)
+        return draw(canvas, kept.boxes_xyxy.tolist(), texts, labels, masks=masks, outline=self.panoptic is None)
+
+    def _plot_semantic(self, canvas: Any) -> Any:
+        classes = self.semantic.cpu().numpy()
+        present = np.unique(classes).tolist()
+        masks = np.stack([classes == label for label in present])
+        names = [self.name_of(label) for label in present]
+        return draw(canvas, bounds(masks).tolist(), names, present, masks=masks, outline=False)
 
     def save(self, path: str | Path, *, image: Any = None, threshold: float = 0.0) -> None:
         """Write `plot(image, threshold=threshold)` to `path`; the suffix chooses the format, and folders are made."""

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from vitdet.data.module import Split
+from vitdet.data import Split
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vitdet.data.transforms import Augment, EvalTransform, Size, crop, resize
+from vitdet.data.transforms import Augment, EvalTransform, Sample, Size, crop, resize
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
@@ -41,7 +41,9 @@ def test_a_crop_keeps_boxes_on_their_pixels(height, width, full_h, full_w, seed)
     image = np.zeros((height, width, 3), np.uint8)
     image[y1:y2, x1:x2] = 255
     boxes = np.array([[x1 / width, y1 / height, x2 / width, y2 / height]], np.float32)
-    out, kept, labels = crop(image, boxes, np.array([5]), (full_h, full_w), (full_h, max(4, full_w // 2)), rng)
+    sample = Sample(image, boxes, np.array([5]))
+    sample = crop(sample, (full_h, full_w), (full_h, max(4, full_w // 2)), rng)
+    out, kept, labels = sample.image, sample.boxes, sample.labels
     h, w = out.shape[:2]
     assert h == full_h and w == min(full_w, max(4, full_w // 2))
     assert len(kept) == len(labels) <= 1
@@ -58,8 +60,8 @@ def test_what_a_crop_hides_is_dropped():
     image = np.zeros((100, 100, 3), np.uint8)
     counts = set()
     for seed in range(40):
-        _, kept, labels = crop(image, boxes, np.array([0, 1]), (100, 100), (60, 60), np.random.default_rng(seed))
-        counts.add(tuple(labels))
+        sample = Sample(image, boxes, np.array([0, 1]))
+        counts.add(tuple(crop(sample, (100, 100), (60, 60), np.random.default_rng(seed)).labels))
     assert (1,) in counts and all(1 in c or c == () for c in counts)
 
 
@@ -69,8 +71,10 @@ def test_no_box_is_left_without_area(corners, seed, side):
     low, high = np.array(corners, np.float32).reshape(-1, 2, 2).min(1), np.array(corners, np.float32).reshape(-1, 2, 2)
     boxes = np.concatenate([low, high.max(1)], 1)
     rng = np.random.default_rng(seed)
-    sample = crop(np.zeros((50, 70, 3), np.uint8), boxes, np.arange(len(boxes)), (side, side), (40, 30), rng)
-    image, boxes, labels = Augment(["HorizontalFlip", {"Affine": {"scale": [0.5, 2.0], "p": 1.0}}])(*sample, seed=seed)
+    sample = Sample(np.zeros((50, 70, 3), np.uint8), boxes, np.arange(len(boxes)))
+    sample = crop(sample, (side, side), (40, 30), rng)
+    sample = Augment(["HorizontalFlip", {"Affine": {"scale": [0.5, 2.0], "p": 1.0}}])(sample, seed=seed)
+    image, boxes, labels = sample.image, sample.boxes, sample.labels
     sides = (boxes[:, 2:] - boxes[:, :2]) * [image.shape[1], image.shape[0]]
     assert len(boxes) == len(labels) and (sides > 0.99).all() and (boxes >= 0).all() and (boxes <= 1).all()
 
@@ -79,26 +83,26 @@ def test_augment_is_a_function_of_its_seed_and_flips_boxes():
     augment = Augment(["HorizontalFlip", {"RandomBrightnessContrast": {"p": 1.0}}])
     image = np.random.default_rng(0).integers(0, 255, (20, 30, 3), dtype=np.uint8)
     boxes = np.array([[0.1, 0.2, 0.3, 0.8]], np.float32)
-    outs = [augment(image, boxes, np.array([4]), seed) for seed in (1, 2, 3, 4, 5, 1)]
-    assert np.array_equal(outs[0][0], outs[-1][0]) and np.array_equal(outs[0][1], outs[-1][1])
-    lefts = {round(float(out[1][0, 0]), 4) for out in outs}
+    outs = [augment(Sample(image, boxes, np.array([4])), seed) for seed in (1, 2, 3, 4, 5, 1)]
+    assert np.array_equal(outs[0].image, outs[-1].image) and np.array_equal(outs[0].boxes, outs[-1].boxes)
+    lefts = {round(float(out.boxes[0, 0]), 4) for out in outs}
     assert lefts == {0.1, 0.7}
-    assert all(out[2].tolist() == [4] for out in outs)
+    assert all(out.labels.tolist() == [4] for out in outs)
 
 
 def test_transforms_draw_independently():
     augment = Augment(["HorizontalFlip", {"InvertImg": {"p": 0.5}}])
     image, boxes = np.full((4, 6, 3), 40, np.uint8), np.array([[0.0, 0, 0.2, 1]], np.float32)
-    seen = [augment(image, boxes, np.array([0]), seed) for seed in range(400)]
-    pairs = [(round(float(b[0, 0]), 3), int(out[0, 0, 0])) for out, b, _ in seen]
+    seen = [augment(Sample(image, boxes, np.array([0])), seed) for seed in range(400)]
+    pairs = [(round(float(out.boxes[0, 0]), 3), int(out.image[0, 0, 0])) for out in seen]
     counts = [pairs.count(pair) for pair in ((0.0, 40), (0.0, 215), (0.8, 40), (0.8, 215))]
     assert sum(counts) == 400 and min(counts) > 60  # about 100 each
 
 
 def test_augment_without_boxes():
     image = np.zeros((20, 30, 3), np.uint8)
-    _, boxes, labels = Augment(["HorizontalFlip"])(image, np.zeros((0, 4), np.float32), np.zeros(0, np.int64), 0)
-    assert boxes.shape == (0, 4) and labels.shape == (0,)
+    sample = Augment(["HorizontalFlip"])(Sample(image, np.zeros((0, 4), np.float32), np.zeros(0, np.int64)), 0)
+    assert sample.boxes.shape == (0, 4) and sample.labels.shape == (0,)
 
 
 def test_unknown_transforms_and_arguments_are_named():

@@ -19,6 +19,7 @@ HEADS = {
         {"content": "learned", "refine": "fixed", "class_loss": "ia_bce", "groups": 3, "denoising": 0},
     ),
     "detr-focal": (DETRHead, {"class_loss": "focal", "groups": 2}),
+    "detr-masks": (DETRHead, {"masks": True, "mask_points": 64}),
     "plain": (PlainDETRHead, {}),
 }
 SIZES = [(64, 96), (40, 50), (80, 32)]

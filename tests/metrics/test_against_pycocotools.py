@@ -14,7 +14,7 @@ def compare(truth, detections, *, max_dets=100):
     precision, recall, stats = pycocotools(truth, detections, max_dets=levels if len(levels) == 3 else (1, 10, 100))
     metric = CocoMetric(truth, max_dets=max_dets)
     metric.update(predictions(truth, detections))
-    rows, seen, _ = metric._gathered()
+    rows, seen, _, _ = metric._gathered()
     ours = curves(metric.truth, rows, images=np.sort(seen), levels=levels)
     np.testing.assert_allclose(ours[0], precision, rtol=0, atol=1e-10)
     np.testing.assert_allclose(ours[1], recall, rtol=0, atol=1e-10)

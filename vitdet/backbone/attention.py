@@ -29,8 +29,16 @@ def remembered(function):
     return call
 
 
-def attend(q: Tensor, k: Tensor, v: Tensor, lengths: Sequence[int], *, dropout: float = 0.0) -> Tensor:
-    """Softmax attention `(N, heads, d)` inside each sequence.
+def attend(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    lengths: Sequence[int],
+    *,
+    dropout: float = 0.0,
+    allowed: Sequence[Tensor] | None = None,
+) -> Tensor:
+    """Softmax attention `(N, heads, d)` inside each sequence; `allowed`, bool `(L, L)` for each, says which of its tokens may look at which.
 
     Sequences of equal length go through one batched `scaled_dot_product_attention`; where all are equal that is a view. Half precision on
     CUDA with unequal lengths takes torch's variable-length kernel.
@@ -43,24 +51,35 @@ def attend(q: Tensor, k: Tensor, v: Tensor, lengths: Sequence[int], *, dropout: 
         raise ValueError(
             f"lengths add up to {sum(lengths)}, but there are {len(q)} tokens; pass one length per sequence"
         )
-    if dropout == 0.0 and len(set(lengths)) > 1 and _varlen_fits(q, v):
+    if allowed is None and dropout == 0.0 and len(set(lengths)) > 1 and _varlen_fits(q, v):
         offsets, longest = _offsets(lengths, q.device)
         return varlen_attn(q, k, v, offsets, offsets, longest, longest)
-    return attend_grouped(q, k, v, lengths, dropout=dropout)
+    return attend_grouped(q, k, v, lengths, dropout=dropout, allowed=allowed)
 
 
-def attend_grouped(q: Tensor, k: Tensor, v: Tensor, lengths: tuple[int, ...], *, dropout: float = 0.0) -> Tensor:
+def attend_grouped(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    lengths: tuple[int, ...],
+    *,
+    dropout: float = 0.0,
+    allowed: Sequence[Tensor] | None = None,
+) -> Tensor:
     """`attend` by one batched call for each distinct length."""
     groups, order, inverse = _groups(lengths, q.device)
     if order is not None:
         q, k, v = q[order], k[order], v[order]
     rows = [count * length for count, length in groups]
+    masks = [None] * len(groups)
+    if allowed is not None:
+        masks = [torch.stack([m for m in allowed if len(m) == length]).unsqueeze(1) for _, length in groups]
     outputs = []
-    for (count, length), *parts in zip(groups, q.split(rows), k.split(rows), v.split(rows)):
+    for (count, length), mask, *parts in zip(groups, masks, q.split(rows), k.split(rows), v.split(rows)):
         parts = [
             part.unflatten(0, (count, length)).transpose(1, 2) for part in parts
         ]  # (S*L, heads, d) -> (S, heads, L, d)
-        output = F.scaled_dot_product_attention(*parts, dropout_p=dropout)
+        output = F.scaled_dot_product_attention(*parts, attn_mask=mask, dropout_p=dropout)
         outputs.append(output.transpose(1, 2).flatten(0, 1))  # (S, heads, L, d) -> (S*L, heads, d)
     output = outputs[0] if len(outputs) == 1 else torch.cat(outputs)
     return output if inverse is None else output[inverse]

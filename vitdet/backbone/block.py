@@ -41,7 +41,13 @@ class SelfAttention(nn.Module):
             self.register_buffer("k_bias", attn.k_bias, persistent=False)
             self.project = _project_without_key_bias
 
-    def forward(self, x: Tensor, lengths: Sequence[int], rope: Tensor | None = None) -> Tensor:
+    def forward(
+        self,
+        x: Tensor,
+        lengths: Sequence[int],
+        rope: Tensor | None = None,
+        allowed: Sequence[Tensor] | None = None,
+    ) -> Tensor:
         q, k, v = self.project(self, x)  # (N, heads, d) each
         q, k = self.q_norm(q), self.k_norm(k)
         if rope is not None:
@@ -49,7 +55,7 @@ class SelfAttention(nn.Module):
         if self.kv_heads != self.heads:
             k, v = (part.repeat_interleave(self.heads // self.kv_heads, dim=1) for part in (k, v))
         dropout = self.dropout if self.training else 0.0
-        y = attend(q.type_as(v), k.type_as(v), v, lengths, dropout=dropout)
+        y = attend(q.type_as(v), k.type_as(v), v, lengths, dropout=dropout, allowed=allowed)
         y = self.norm(y.flatten(1))  # (N, heads, d) -> (N, C)
         if self.gate is not None:
             y = y * self.gate(x).sigmoid()
@@ -100,17 +106,31 @@ class Block(nn.Module):
         self.ls1, self.ls2 = (_layer_scale(block, i) for i in (1, 2))
         self.drop_path = DropPath(drop_path)
 
-    def forward(self, x: Tensor, lengths: Sequence[int], images: Sequence[int], rope: Tensor | None = None) -> Tensor:
-        """Tokens `(N, C)` to tokens; `lengths` are those of the attention's sequences, `images` those of the images."""
-        x = x + self.drop_path(self.ls1(self.attn(self.norm1(x), lengths, rope)), images)
+    def forward(
+        self,
+        x: Tensor,
+        lengths: Sequence[int],
+        images: Sequence[int],
+        rope: Tensor | None = None,
+        allowed: Sequence[Tensor] | None = None,
+    ) -> Tensor:
+        """Tokens `(N, C)` to tokens; `lengths` are those of the attention's sequences, `images` those of the images; `allowed` as in `attend`."""
+        x = x + self.drop_path(self.ls1(self.attn(self.norm1(x), lengths, rope, allowed)), images)
         return x + self.drop_path(self.ls2(self.mlp(self.norm2(x))), images)
 
 
 class PostNormBlock(Block):
     """The same with the norms at the end of the residual branches (Swin v2's order)."""
 
-    def forward(self, x: Tensor, lengths: Sequence[int], images: Sequence[int], rope: Tensor | None = None) -> Tensor:
-        x = x + self.drop_path(self.norm1(self.attn(x, lengths, rope)), images)
+    def forward(
+        self,
+        x: Tensor,
+        lengths: Sequence[int],
+        images: Sequence[int],
+        rope: Tensor | None = None,
+        allowed: Sequence[Tensor] | None = None,
+    ) -> Tensor:
+        x = x + self.drop_path(self.norm1(self.attn(x, lengths, rope, allowed)), images)
         return x + self.drop_path(self.norm2(self.mlp(x)), images)
 
 

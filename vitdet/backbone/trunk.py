@@ -5,6 +5,7 @@ L tokens of one image: P + h*w, N tokens of all images together, d channels of a
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from itertools import chain
 
 import torch
@@ -36,10 +37,29 @@ def check_plain(model: nn.Module, name: str) -> None:
         raise ValueError(f"{name} has patches of {embed.patch_size}; supported are square ones")
 
 
+@dataclass
+class Unfinished:
+    """Tokens after all blocks but the last few, which a head runs itself: `x` `(N, C)`, image after image, each with its prefix tokens first.
+
+    `lengths` and `grids` of the images in that order; `blocks` still to run, each with its `ropes` (`(N, heads or 1, 2*d)` or `None`), and the final `norm`.
+    `order` says which image of the batch each one is.
+    """
+
+    x: Tensor
+    lengths: list[int]
+    grids: list[tuple[int, int]]
+    num_prefix: int
+    blocks: list[nn.Module]
+    ropes: list[Tensor | None]
+    norm: nn.Module
+    order: list[int] = field(default_factory=list)
+
+
 class ViT(nn.Module):
     """A timm ViT without its head, with timm's parameter names.
 
-    `taps` are the blocks whose output is returned, after the final norm; blocks behind the last tap are dropped. `global_blocks` attend inside whole images,
+    `taps` are the blocks whose output is returned, after the final norm; the `tail` blocks behind the last tap are left to the head, and what is behind
+    them is dropped. `global_blocks` attend inside whole images,
     all others inside `windows`.
 
     Raises:
@@ -51,6 +71,7 @@ class ViT(nn.Module):
         model: VisionTransformer | Eva,
         *,
         taps: Sequence[int],
+        tail: int = 0,
         windows: Windows | None = None,
         global_blocks: Sequence[int] = (),
         drop_path: float = 0.0,
@@ -76,13 +97,14 @@ class ViT(nn.Module):
         depth = len(model.blocks)
         rates = [drop_path * i / max(depth - 1, 1) for i in range(depth)]  # grows with depth, as in timm
         blocks = [pack_block(block, drop_path=rate) for block, rate in zip(model.blocks, rates)]
-        self.blocks = nn.ModuleList(blocks[: max(self.taps) + 1])
+        self.tail = tail
+        self.blocks = nn.ModuleList(blocks[: max(self.taps) + 1 + tail])
         # models that average their tokens keep the final norm behind the pool, under another name
         self.norm = model.fc_norm if isinstance(model.norm, nn.Identity) else model.norm
         self._tables: dict = {}
 
-    def forward(self, patches: list[Tensor]) -> list[list[Tensor]]:
-        """Patches `(b, h, w, C)` of each group of equal grids to the taps `(b, h, w, C)` of each group."""
+    def forward(self, patches: list[Tensor]) -> tuple[list[list[Tensor]], Unfinished | None]:
+        """Patches `(b, h, w, C)` of each group of equal grids to the taps `(b, h, w, C)` of each group, and what the head goes on with."""
         counts, grids = [len(x) for x in patches], [tuple(x.shape[1:3]) for x in patches]
         x = torch.cat(
             [self._with_prefix(x, grid).flatten(0, 1) for x, grid in zip(patches, grids)]
@@ -90,8 +112,8 @@ class ViT(nn.Module):
         x = self.norm_pre(self.pos_drop(x))
         lengths, windows = self._lengths(counts, grids, x.device)
         rope = self._rope(counts, grids)
-        outputs = []
-        for i, block in enumerate(self.blocks):
+        outputs, body = [], len(self.blocks) - self.tail
+        for i, block in enumerate(self.blocks[:body]):
             arguments = (x, lengths if i in self.global_blocks else windows, lengths, rope[i])
             if self.grad_checkpointing and self.training and torch.is_grad_enabled():
                 x = checkpoint(block, *arguments, use_reentrant=False)
@@ -99,7 +121,13 @@ class ViT(nn.Module):
                 x = block(*arguments)
             if i in self.taps:
                 outputs.append(self._patches(self.norm(x), counts, grids))
-        return [list(group) for group in zip(*outputs)]
+        rest = None
+        if self.tail:
+            per_image = [grid for count, grid in zip(counts, grids) for _ in range(count)]
+            rest = Unfinished(
+                x, lengths, per_image, self.num_prefix, list(self.blocks[body:]), list(rope)[body:], self.norm
+            )
+        return [list(group) for group in zip(*outputs)], rest
 
     def _with_prefix(self, x: Tensor, grid: tuple[int, int]) -> Tensor:
         """`(b, h, w, C)` to `(b, L, C)`: prefix tokens before the patches, positions added, in window order."""

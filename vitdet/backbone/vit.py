@@ -34,6 +34,7 @@ class Backbone(nn.Module, Configurable):
         stem: `"patch"`, or `"conv"` to train from scratch (arXiv:2106.14881).
         stem_width: channels of the convolutional stem at stride 2; they double with every stride.
         stem_taps: add the convolutional stem's maps of strides 4, 8 … to the neck's levels of those strides.
+        tail: so many of the last blocks are left to the head, which runs them on tokens of its own too (`EoMTHead`).
         out_blocks: the blocks whose outputs are used, from 0; by default the ends of the four quarters for the projector, else the last.
         windows: a size in tokens (`14`) or a count (`"2x2"`): most blocks then attend inside windows (ViTDet, arXiv:2203.16527).
         global_blocks: the blocks that attend inside the whole image all the same; by default the ends of the four quarters.
@@ -72,6 +73,7 @@ class Backbone(nn.Module, Configurable):
         stem: str = "patch",
         stem_width: int = 32,
         stem_taps: bool = True,
+        tail: int = 0,
         out_blocks: list[int] | None = None,
         windows: int | str | None = None,
         global_blocks: list[int] | None = None,
@@ -90,20 +92,18 @@ class Backbone(nn.Module, Configurable):
         overrides = {"embed_dim": embed_dim, "depth": depth, "num_heads": num_heads}
         model_args = {**(model_args or {}), **{key: value for key, value in overrides.items() if value is not None}}
         model = create_timm_model(name, pretrained=pretrained, checkpoint=checkpoint, **model_args)
-        if patch_size is not None and patch_size != (own := model.patch_embed.patch_size[0]):
-            if pretrained or checkpoint:
-                log.info("weights resampled: patch_embed from patches of %d pixels to %d", own, patch_size)
-            h, w = model.patch_embed.grid_size  # the position embedding keeps its grid
-            model.set_input_size(img_size=(h * patch_size, w * patch_size), patch_size=patch_size)
+        if patch_size is not None:
+            _resample_patches(model, patch_size, report=bool(pretrained or checkpoint))
         # a backbone that a checkpoint builds again gets its weights from there
         self.init_args = {**self.init_args, "pretrained": False, "checkpoint": None}
         self.mean, self.std = list(model.pretrained_cfg["mean"]), list(model.pretrained_cfg["std"])
 
-        count = len(model.blocks)
+        count = _body(len(model.blocks), tail, windows)
         taps = _blocks("out_blocks", out_blocks, count, _quarters(count) if neck == "projector" else [count - 1])
         self.trunk = ViT(
             model,
             taps=taps,
+            tail=tail,
             windows=None if windows is None else Windows.parse(windows, window_prefix),
             global_blocks=_global_blocks(
                 global_blocks, count, taps[-1], windows, window_prefix, model.num_prefix_tokens
@@ -134,11 +134,13 @@ class Backbone(nn.Module, Configurable):
         """
         groups = group_images(images, self.patch_size)
         embedded = [self.trunk.patch_embed(group.pixels) for group in groups]
-        taps = self.trunk([patches for patches, _ in embedded])
+        taps, unfinished = self.trunk([patches for patches, _ in embedded])
+        if unfinished is not None:
+            unfinished.order = [i for group in groups for i in group.indices]
         if self.neck is not None:
             taps = [self.neck(tap, stem) for tap, (_, stem) in zip(taps, embedded)]
         levels = [pack_level(list(maps), groups, stride) for maps, stride in zip(zip(*taps), self.strides)]
-        return Features(levels, sizes=[tuple(image.shape[-2:]) for image in images])
+        return Features(levels, [tuple(image.shape[-2:]) for image in images], unfinished)
 
     def _add_neck(self, neck: str, taps: int, strides, channels: int, depth: int, stem_taps: bool) -> None:
         if strides is None:
@@ -234,6 +236,23 @@ def _global_blocks(blocks, depth: int, last: int, windows, window_prefix: str, p
             "add one to global_blocks, or set window_prefix: window"
         )
     return chosen
+
+
+def _resample_patches(model: nn.Module, patch_size: int, *, report: bool) -> None:
+    own = model.patch_embed.patch_size[0]
+    if patch_size == own:
+        return
+    if report:
+        log.info("weights resampled: patch_embed from patches of %d pixels to %d", own, patch_size)
+    h, w = model.patch_embed.grid_size  # the position embedding keeps its grid
+    model.set_input_size(img_size=(h * patch_size, w * patch_size), patch_size=patch_size)
+
+
+def _body(blocks: int, tail: int, windows: int | str | None) -> int:
+    """How many blocks the backbone runs itself."""
+    if not 0 <= tail < blocks or (tail and windows is not None):
+        raise ValueError(f"tail is {tail}; wanted fewer than the model's {blocks} blocks, and no windows")
+    return blocks - tail
 
 
 def _choose(option: str, value: Any, choices: tuple) -> None:

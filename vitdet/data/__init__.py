@@ -1,7 +1,31 @@
-"""Data: COCO JSON to compact arrays, images to tensors, batches of any sizes."""
+"""Data: annotations to compact arrays, images to tensors, batches of any sizes."""
 
 from vitdet.data.index import CocoIndex
-from vitdet.data.module import CocoData, ShapesData, Split
+from vitdet.data.module import ImageData
+from vitdet.data.sets import (
+    CocoData,
+    PanopticData,
+    PanopticSplit,
+    SemanticData,
+    SemanticSplit,
+    ShapesData,
+    ShapesPanopticData,
+    ShapesSemanticData,
+    Split,
+)
 from vitdet.data.transforms import EvalTransform
 
-__all__ = ["CocoData", "CocoIndex", "EvalTransform", "ShapesData", "Split"]
+__all__ = [
+    "CocoData",
+    "CocoIndex",
+    "EvalTransform",
+    "ImageData",
+    "PanopticData",
+    "PanopticSplit",
+    "SemanticData",
+    "SemanticSplit",
+    "ShapesData",
+    "ShapesPanopticData",
+    "ShapesSemanticData",
+    "Split",
+]

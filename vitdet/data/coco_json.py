@@ -42,7 +42,7 @@ def parse(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
         if not categories.items:
             raise _Wrong('"categories" is empty; list the classes, each with "id" and "name"')
         image_arrays = _images(images.items)
-        category_ids, names = _categories(categories.items)
+        category_ids, names, things = _categories(categories.items)
     except json.JSONDecodeError as error:
         raise ValueError(f"{path} is not valid JSON: {error.msg} at byte {error.pos}") from error
     except _Wrong as error:
@@ -51,7 +51,7 @@ def parse(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
         notes['no "annotations": every image counts as empty'] = 0
     arrays = annotations.arrays(image_arrays, category_ids)
     lines = [f"{count} {reason}" if count else reason for reason, count in notes.items()]
-    return image_arrays | arrays, {"category_ids": category_ids, "names": names, "notes": lines}
+    return image_arrays | arrays, {"category_ids": category_ids, "names": names, "things": things, "notes": lines}
 
 
 class _Wrong(ValueError):
@@ -147,24 +147,32 @@ def _images(items: list[dict]) -> dict[str, np.ndarray]:
     return {"image_ids": np.array(ids, dtype=np.int64), "file_names": names, "file_name_ends": ends, **sides}
 
 
-def _categories(items: list[dict]) -> tuple[list[int], list[str]]:
+def _categories(items: list[dict]) -> tuple[list[int], list[str], list[bool]]:
+    """Ids, names, and whether each is a thing: an object that can be counted, as all are where the file doesn't say."""
     ids = _ids(items, "category")
     for number, item in zip(ids, items):
         if not isinstance(item.get("name"), str):
             raise _Wrong(f'category {number} has no "name"')
-    pairs = sorted(zip(ids, (item["name"] for item in items)))
-    return [number for number, _ in pairs], [name for _, name in pairs]
+    rows = sorted((number, item["name"], bool(item.get("isthing", 1))) for number, item in zip(ids, items))
+    return tuple(list(column) for column in zip(*rows))
 
 
 class _Annotations:
     """Annotations as growing columns; `arrays()` sorts them by image."""
 
     def __init__(self, notes: Counter[str]) -> None:
-        self.notes = notes
+        self.notes, self.panoptic = notes, False
         self.integers = array("q")  # image id, category id, id, iscrowd, start, end
         self.floats = array("d")  # x, y, width, height, area
 
     def add(self, start: int, end: int, item: dict) -> None:
+        if "segments_info" not in item:
+            return self._add(start, end, item)
+        self.panoptic = True  # one item an image: each of its segments becomes an annotation
+        for segment in item["segments_info"]:
+            self._add(start, end, {**segment, "image_id": item.get("image_id")})
+
+    def _add(self, start: int, end: int, item: dict) -> None:
         ids = [_integer(item.get(name)) for name in ("image_id", "category_id", "id")]
         box, area = item.get("bbox"), item.get("area")
         if not _is_box(box):
@@ -210,7 +218,9 @@ class _Annotations:
         return position
 
     def _numbered(self, ids: np.ndarray) -> np.ndarray:
-        """The file's ids, or 1..A where some are missing or used twice."""
+        """The file's ids, or 1..A where some are missing or used twice; those of segments are unique within an image only."""
+        if self.panoptic:
+            return ids
         if (ids == NO_ID).any() or len(np.unique(ids)) < len(ids):
             self.notes["annotations renumbered: ids are missing or not unique"] = len(ids)
             return np.arange(1, len(ids) + 1)

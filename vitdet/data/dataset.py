@@ -12,14 +12,14 @@ from torch.utils.data import Dataset
 
 from vitdet.data.images import MAX_PIXELS, ImageError, load_image, resolve
 from vitdet.data.index import CocoIndex
+from vitdet.data.masks import CocoMasks, Masks
 from vitdet.data.sampler import Draw
-from vitdet.data.transforms import Augment, EvalTransform, Size, crop, resize_and_crop, to_tensor
+from vitdet.data.transforms import MIN_VISIBLE, Augment, EvalTransform, Sample, Size, crop, fit_boxes, to_tensor
 from vitdet.structures import Target
 
 log = logging.getLogger("vitdet")
 
 OnBadImage = Literal["error", "skip"]
-Sample = tuple[np.ndarray, np.ndarray, np.ndarray]  # image (H, W, 3), boxes (T, 4) corners as fractions, labels (T,)
 
 
 class CocoSource:
@@ -29,7 +29,10 @@ class CocoSource:
         root: the folder that the index's file names are relative to.
         exif: turn images upright; `False` where the annotations were made on the pixels as stored.
         cache: keep decoded images in memory, of each worker.
+        masks: give the objects' masks, too.
     """
+
+    min_visible = MIN_VISIBLE  # of the box of an object, or a crop drops it
 
     def __init__(
         self,
@@ -38,8 +41,10 @@ class CocoSource:
         *,
         exif: bool = True,
         cache: bool = False,
+        masks: bool = False,
         max_pixels: int = MAX_PIXELS,
     ) -> None:
+        self.with_masks = masks
         self.index, self.root, self.exif, self.max_pixels = index, Path(root), exif, max_pixels
         self.bad: set[int] = set()
         self._cache: dict[int, np.ndarray] | None = {} if cache else None
@@ -71,15 +76,24 @@ class CocoSource:
 
     def objects(self, i: int) -> tuple[np.ndarray, np.ndarray]:
         """Boxes `(T, 4)` float32 corners as fractions of the image, clipped to it, and labels `(T,)`; no crowds, no empty boxes."""
-        rows = self.index.annotations(i)
-        fit = self.index.trainable[rows]
-        x, y, w, h = self.index.boxes_xywh[rows][fit].T
+        rows = self._rows(i)
+        x, y, w, h = self.index.boxes_xywh[rows].T
         boxes_xyxy = np.stack([x, y, x + w, y + h], axis=1)
         size = np.array([self.index.widths[i], self.index.heights[i]] * 2, np.float64)
-        return (boxes_xyxy / size).clip(0, 1).astype(np.float32), self.index.categories[rows][fit].astype(np.int64)
+        return (boxes_xyxy / size).clip(0, 1).astype(np.float32), self.index.categories[rows].astype(np.int64)
+
+    def _rows(self, i: int) -> np.ndarray:
+        """Which of the index's annotations are the objects of image `i`."""
+        rows = self.index.annotations(i)
+        return rows.start + np.flatnonzero(self.index.trainable[rows])
+
+    def masks(self, i: int) -> Masks:
+        """Those of `objects(i)`, not yet decoded."""
+        size = (int(self.index.heights[i]), int(self.index.widths[i]))
+        return CocoMasks([self.index.raw(row).get("segmentation") for row in self._rows(i)], size)
 
     def sample(self, i: int) -> Sample:
-        return (self.image(i), *self.objects(i))
+        return Sample(self.image(i), *self.objects(i), self.masks(i) if self.with_masks else None)
 
     def note_bad(self, i: int, error: ImageError) -> None:
         """Says once that image `i` was skipped, and how many have been."""
@@ -120,15 +134,16 @@ class TrainDataset(Dataset):
 
     def __getitem__(self, draw: Draw) -> tuple[Tensor, Target]:
         rng = np.random.default_rng((self.seed, draw.epoch, draw.index))
-        image, boxes, labels = self._read(draw.index, rng)
-        size = self.size(*image.shape[:2], draw.scale)
+        sample = self._read(draw.index, rng)
+        size = self.size(*sample.image.shape[:2], draw.scale)
         if rng.random() < self.mosaic and draw.progress < self.mosaic_until and min(size) > 1:
-            sample = self._mosaic((image, boxes, labels), size, rng)
+            sample = self._mosaic(sample, size, rng)
         else:
-            sample = resize_and_crop(image, boxes, labels, size, rng.uniform(*self.scale_jitter), rng)
-        image, boxes, labels = self.augment(*sample, seed=int(rng.integers(2**32)))
-        target = make_target(self.source.index, draw.index, image.shape[:2], boxes, labels)
-        return to_tensor(image, self.mean, self.std), target
+            scale = rng.uniform(*self.scale_jitter)
+            full = tuple(max(1, round(side * scale)) for side in size)
+            sample = crop(sample, full, size, rng, min_visible=self.source.min_visible)
+        sample = fit_boxes(self.augment(sample, seed=int(rng.integers(2**32))))
+        return to_tensor(sample.image, self.mean, self.std), make_target(self.source.index, draw.index, sample)
 
     def _read(self, i: int, rng: np.random.Generator) -> Sample:
         for _ in range(20):
@@ -147,18 +162,23 @@ class TrainDataset(Dataset):
         canvas = np.full((height, width, 3), 114, np.uint8)
         middle = [max(1, min(side - 1, round(side * rng.uniform(0.35, 0.65)))) for side in size]
         samples = [first, *(self._read(int(i), rng) for i in rng.integers(len(self), size=3))]
-        boxes, labels = [], []
-        for k, (image, own_boxes, own_labels) in enumerate(samples):
+        boxes, labels, masks = [], [], []
+        for k, sample in enumerate(samples):
             top, bottom = ((0, middle[0]), (middle[0], height))[k // 2]
             left, right = ((0, middle[1]), (middle[1], width))[k % 2]
             # resized to 0.5 to 1 of the usual size, of which the tile shows a part
-            h, w = self.size(*image.shape[:2], rng.uniform(0.5, 1.0) * max(size) / max(self.size(*image.shape[:2])))
-            image, own_boxes, own_labels = crop(image, own_boxes, own_labels, (h, w), (bottom - top, right - left), rng)
-            h, w = image.shape[:2]
-            canvas[top : top + h, left : left + w] = image
-            boxes.append((own_boxes * [w, h, w, h] + [left, top, left, top]) / [width, height, width, height])
-            labels.append(own_labels)
-        return canvas, np.concatenate(boxes).astype(np.float32).clip(0, 1), np.concatenate(labels)
+            usual = self.size(*sample.image.shape[:2])
+            full = self.size(*sample.image.shape[:2], rng.uniform(0.5, 1.0) * max(size) / max(usual))
+            tile = crop(sample, full, (bottom - top, right - left), rng, min_visible=self.source.min_visible)
+            h, w = tile.image.shape[:2]
+            canvas[top : top + h, left : left + w] = tile.image
+            boxes.append((tile.boxes * [w, h, w, h] + [left, top, left, top]) / [width, height, width, height])
+            labels.append(tile.labels)
+            if tile.masks is not None:
+                around = ((0, 0), (top, height - top - h), (left, width - left - w))
+                masks.append(np.pad(tile.masks, around))
+        boxes = np.concatenate(boxes).astype(np.float32).clip(0, 1)
+        return Sample(canvas, boxes, np.concatenate(labels), np.concatenate(masks) if masks else None)
 
 
 class EvalDataset(Dataset):
@@ -180,19 +200,19 @@ class EvalDataset(Dataset):
             self.source.note_bad(draw.index, error)
             image = np.full((int(index.heights[draw.index]), int(index.widths[draw.index]), 3), 114, np.uint8)
         x = self.transform(image)
-        return x, make_target(index, draw.index, tuple(x.shape[-2:]), *self.source.objects(draw.index))
+        return x, make_target(index, draw.index, Sample(image, *self.source.objects(draw.index)), tuple(x.shape[-2:]))
 
 
-def make_target(index: CocoIndex, i: int, size: tuple[int, int], boxes_xyxy: np.ndarray, labels: np.ndarray) -> Target:
-    """A `Target` from boxes `(T, 4)` that are corners as fractions of the image."""
-    corners = torch.from_numpy(np.ascontiguousarray(boxes_xyxy, np.float32)).reshape(-1, 4)
-    low, high = corners.split(2, dim=1)
+def make_target(index: CocoIndex, i: int, sample: Sample, size: tuple[int, int] | None = None) -> Target:
+    """The `Target` of a sample, whose image the model sees at `size` `(H, W)`, by default its own."""
+    low, high = torch.from_numpy(np.ascontiguousarray(sample.boxes, np.float32)).reshape(-1, 4).split(2, dim=1)
     return Target(
         boxes_cxcywh=torch.cat([(low + high) / 2, high - low], dim=1),
-        labels=torch.from_numpy(np.ascontiguousarray(labels, np.int64)),
-        size=(int(size[0]), int(size[1])),
+        labels=torch.from_numpy(np.ascontiguousarray(sample.labels, np.int64)),
+        size=size or sample.image.shape[:2],
         orig_size=(int(index.heights[i]), int(index.widths[i])),
         image_id=int(index.image_ids[i]),
+        masks=None if sample.masks is None else torch.from_numpy(np.ascontiguousarray(sample.masks).view(bool)),
     )
 
 

@@ -1,4 +1,4 @@
-"""A COCO JSON as a few flat arrays, built once, cached beside it and memory-mapped, so that all workers share one copy.
+"""A COCO JSON (instances or panoptic) as a few flat arrays, built once, cached beside it and memory-mapped, so that all workers share one copy.
 
 I images, A annotations (those of image `i` are `first[i]:first[i + 1]`), K categories
 boxes_xywh   left, top, width, height in pixels of the upright image, as COCO writes them
@@ -17,7 +17,7 @@ from vitdet.data import cache
 from vitdet.data.cache import Strings
 from vitdet.data.coco_json import parse
 
-VERSION = 2  # of the cached arrays; raise it whenever their names, types or meaning change
+VERSION = 3  # of the cached arrays; raise it whenever their names, types or meaning change
 
 
 class CocoIndex:
@@ -35,7 +35,7 @@ class CocoIndex:
         iscrowd, trainable: `(A,)` bool.
         area: `(A,)` float64, square pixels: of the mask, or of the box where the JSON gives none.
         annotation_ids: `(A,)` int64.
-        category_ids, names: K integers and K strings.
+        category_ids, names, things: K integers, K strings, and whether each is a thing (COCO panoptic's `isthing`).
         notes: what was dropped or changed, one line a kind.
     """
 
@@ -43,6 +43,7 @@ class CocoIndex:
         self.path = path
         self.category_ids: list[int] = meta["category_ids"]
         self.names: list[str] = meta["names"]
+        self.things: list[bool] = meta["things"]
         self.notes: list[str] = meta["notes"]
         self.image_ids = arrays["image_ids"]
         self.heights, self.widths = arrays["heights"], arrays["widths"]
@@ -70,6 +71,9 @@ class CocoIndex:
     def __len__(self) -> int:
         return len(self.image_ids)
 
+    def __str__(self) -> str:
+        return f"{len(self)} images, {len(self.boxes_xywh)} boxes, {self.num_classes} classes ({self.path})"
+
     def __reduce__(self):
         return CocoIndex.open, (self.path,)  # a worker that is spawned maps the cache again instead of copying it
 
@@ -82,7 +86,10 @@ class CocoIndex:
         return slice(int(self.first[image]), int(self.first[image + 1]))
 
     def raw(self, annotation: int) -> dict[str, Any]:
-        """One annotation as the JSON has it, its `segmentation` included; read from the JSON only when asked for."""
+        """One annotation as the JSON has it, its `segmentation` included; read from the JSON only when asked for.
+
+        Of a panoptic file, the item of the whole image.
+        """
         start, end = self._spans[annotation]
         return json.loads(self._text[start:end])
 

@@ -1,8 +1,7 @@
-"""Data modules: COCO-format data from explicit paths, and the built-in set."""
+"""The data module under all data sets: sizes, batches, augmentation, loaders."""
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -13,29 +12,18 @@ from lightning.pytorch.utilities import rank_zero_info
 from vitdet.data.dataset import CocoSource, EvalDataset, OnBadImage, TrainDataset, collate
 from vitdet.data.index import CocoIndex
 from vitdet.data.sampler import BatchSampler, EvalBatchSampler, Loader
-from vitdet.data.shapes import make_shapes
+from vitdet.data.semantic import SemanticIndex
 from vitdet.data.transforms import Augment, EvalTransform, Size
 
 SplitName = Literal["train", "val", "test"]
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
-@dataclass
-class Split:
-    """One split: a folder of images, and the COCO JSON whose file names are relative to it."""
-
-    images: str
-    annotations: str
-
-
-class CocoData(L.LightningDataModule):
-    """Detection data in COCO format, given by explicit paths.
-
-    Category ids may be any integers (from 0, from 1, with gaps); inside they are 0..K-1, in the order of the ids. Crowds and empty boxes are kept out
-    of training and in evaluation. Images without annotations are negatives.
+class ImageData(L.LightningDataModule):
+    """What all data sets have in common. One of them says how its index is opened (`_open`) and its images are read (`make_source`).
 
     Args:
-        train: training images and annotations; likewise `val` and `test`. Only what a run needs must be given.
+        splits: what is given for each split; nothing where it is not.
         size: how large the model sees images: a number for the long side, `{short_side: 480, max_long_side: 800}`, `{square: 384}`, or nothing for
             their native size.
         batch_size: images in a training batch of one device.
@@ -57,10 +45,8 @@ class CocoData(L.LightningDataModule):
 
     def __init__(
         self,
+        splits: dict[str, Any],
         *,
-        train: Split | None = None,
-        val: Split | None = None,
-        test: Split | None = None,
         size: int | dict[str, int] | None = None,
         batch_size: int = 8,
         max_tokens: int | None = None,
@@ -81,14 +67,9 @@ class CocoData(L.LightningDataModule):
         patch_size: int = 16,
     ) -> None:
         super().__init__()
-        given = {"train": train, "val": val, "test": test}
-        self.splits = {
-            name: Split(**split) if isinstance(split, dict) else split for name, split in given.items() if split
-        }
+        self.splits = {name: split for name, split in splits.items() if split}
         if not self.splits:
-            raise ValueError(
-                "no data is given; set data.train.images and data.train.annotations, and likewise val or test"
-            )
+            raise ValueError(f"no data is given; set {self._keys('train')}, and likewise val or test")
         self.size, self._size = size, Size.parse(size)
         self.batch_size, self.max_tokens = batch_size, max_tokens
         self.eval_batch_size = eval_batch_size or batch_size
@@ -97,22 +78,36 @@ class CocoData(L.LightningDataModule):
             if train_transforms is None
             else train_transforms
         )
-        self.augment = Augment(transforms)
+        self.augment = Augment(transforms, min_visible=self.source_class.min_visible)
         self.scale_jitter, self.batch_scale, self.progressive = tuple(scale_jitter), tuple(batch_scale), progressive
         self.mosaic, self.mosaic_until = mosaic, mosaic_until
         self.on_bad_image, self.exif, self.cache = on_bad_image, exif, cache
         self.num_workers, self.seed = num_workers, seed
         self.mean, self.std, self.patch_size = tuple(mean), tuple(std), patch_size
-        self._indices = {name: CocoIndex.open(split.annotations) for name, split in self.splits.items()}
+        self.masks = False
+        self._indices = {name: self._open(name) for name in self.splits}
         self._check()
+
+    kind: str  # of the labels: instances, semantic or panoptic
+    source_class: type[CocoSource] = CocoSource
+
+    def _open(self, split: SplitName) -> CocoIndex | SemanticIndex:
+        """The index of a split that is given."""
+        raise NotImplementedError
+
+    def make_source(self, split: SplitName) -> CocoSource:
+        """What reads the images of a split, with their objects."""
+        raise NotImplementedError
+
+    def _keys(self, split: str) -> str:
+        """The keys that describe a split, for messages."""
+        return f"data.{split}.images and data.{split}.annotations"
 
     def _check(self) -> None:
         """Every split speaks of the same classes, and its folder exists."""
         for name, split in self.splits.items():
             if not Path(split.images).is_dir():
                 raise FileNotFoundError(f"data.{name}.images is {split.images!r}, which is no folder")
-            if name == "train" and not self._indices[name].trainable.any():
-                raise ValueError(f"{split.annotations} has no box to train on; is it the right data.train.annotations?")
             known = dict(zip(self.category_ids, self.classes))
             other = dict(zip(self._indices[name].category_ids, self._indices[name].names))
             if known != other:
@@ -126,7 +121,7 @@ class CocoData(L.LightningDataModule):
                 )
 
     @property
-    def _first(self) -> CocoIndex:
+    def _first(self) -> CocoIndex | SemanticIndex:
         return next(iter(self._indices.values()))
 
     @property
@@ -140,30 +135,35 @@ class CocoData(L.LightningDataModule):
         return list(self._first.category_ids)
 
     @property
+    def things(self) -> list[bool]:
+        """Which classes are things, by label."""
+        return list(self._first.things)
+
+    @property
     def num_classes(self) -> int:
         return self._first.num_classes
 
-    def index(self, split: SplitName) -> CocoIndex:
-        """The annotations of a split; where there is no test split, those of `val`.
+    def index(self, split: SplitName) -> CocoIndex | SemanticIndex:
+        """The images and classes of a split; where there is no test split, those of `val`.
 
         Raises:
             ValueError: the split is not given; the message names the keys to set.
         """
         split = self._given(split)
         if split not in self._indices:
-            raise ValueError(f"there is no {split} data; set data.{split}.images and data.{split}.annotations")
+            raise ValueError(f"there is no {split} data; set {self._keys(split)}")
         return self._indices[split]
 
     def _given(self, split: SplitName) -> SplitName:
         return "val" if split == "test" and "test" not in self.splits else split
 
-    def annotation_file(self, split: SplitName) -> Path:
-        """The COCO JSON of a split."""
-        return self.index(split).path
-
     def use_backbone(self, *, mean: Sequence[float], std: Sequence[float], patch_size: int) -> None:
         """What the backbone expects of its images; a `Task` calls it before it trains."""
         self.mean, self.std, self.patch_size = tuple(mean), tuple(std), patch_size
+
+    def use_head(self, head: Any) -> None:
+        """What the head needs of its targets; a `Task` calls it before it trains."""
+        self.masks = head.needs_masks
 
     def eval_transform(self) -> EvalTransform:
         """What validation does to an image; its `config` goes into the checkpoint, so that prediction does the same."""
@@ -173,9 +173,7 @@ class CocoData(L.LightningDataModule):
         """What a run prints at its start: how much data, what is left out, and what is done to an image."""
         lines = []
         for name, index in self._indices.items():
-            lines.append(
-                f"{name}: {len(index)} images, {len(index.boxes_xywh)} boxes, {index.num_classes} classes ({index.path})"
-            )
+            lines.append(f"{name}: {index}")
             lines += [f"  {note}" for note in index.notes]
         scale = (
             ""
@@ -191,9 +189,6 @@ class CocoData(L.LightningDataModule):
     def setup(self, stage: str) -> None:
         rank_zero_info(self.describe())
 
-    def _source(self, split: SplitName) -> CocoSource:
-        return CocoSource(self.index(split), self.splits[split].images, exif=self.exif, cache=self.cache)
-
     def _tokens(self, split: SplitName, scale: float = 1.0) -> list[int]:
         index, p = self.index(split), self.patch_size
         sizes = (self._size(h, w, scale) for h, w in zip(index.heights.tolist(), index.widths.tolist()))
@@ -205,7 +200,7 @@ class CocoData(L.LightningDataModule):
 
     def train_dataloader(self) -> Loader:
         dataset = TrainDataset(
-            self._source("train"),
+            self.make_source("train"),
             size=self._size,
             augment=self.augment,
             scale_jitter=self.scale_jitter,
@@ -236,7 +231,7 @@ class CocoData(L.LightningDataModule):
         return self._eval_loader(self._given("test"))
 
     def _eval_loader(self, split: SplitName) -> Loader:
-        dataset = EvalDataset(self._source(split), self.eval_transform(), on_bad_image=self.on_bad_image)
+        dataset = EvalDataset(self.make_source(split), self.eval_transform(), on_bad_image=self.on_bad_image)
         return self._loader(
             dataset, EvalBatchSampler(self._tokens(split), batch_size=self.eval_batch_size, **self._ranks)
         )
@@ -272,25 +267,3 @@ class CocoData(L.LightningDataModule):
 def _usable_cores() -> int:
     """Those that this process may use, where the system tells (Linux); else all."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-class ShapesData(CocoData):
-    """The built-in data set: drawn at first use, in seconds, and kept.
-
-    Args:
-        root: where it is kept.
-        train_images, val_images: how many scenes to draw.
-    """
-
-    def __init__(
-        self,
-        *,
-        root: str = "datasets/shapes",
-        train_images: int = 600,
-        val_images: int = 150,
-        **options: Any,
-    ) -> None:
-        folder = make_shapes(root, train=train_images, val=val_images)
-        for split in ("train", "val"):
-            options[split] = Split(f"{folder}/{split}", f"{folder}/annotations/instances_{split}.json")
-        super().__init__(**options)

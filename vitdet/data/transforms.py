@@ -8,6 +8,7 @@ import os
 import random
 import warnings
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import cv2
@@ -16,12 +17,28 @@ import torch
 from torch import Tensor
 
 from vitdet.config import Configurable
+from vitdet.data.masks import Masks
+from vitdet.masks import bounds
 
 os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # it would ask the network for its newest version
 import albumentations as A
 
 MIN_VISIBLE = 0.3  # a box of which a crop leaves less is dropped
 MIN_SIDE = 1.0  # pixels; so is one that is thinner: it may round to no area at all
+
+
+@dataclass
+class Sample:
+    """An image with its objects.
+
+    `image` `(H, W, 3)` uint8; `boxes` `(T, 4)`; `labels` `(T,)` int64; `masks`, where the task needs them, as `Masks` at first, and after `crop`,
+    which decodes them, as `(T, H, W)` uint8.
+    """
+
+    image: np.ndarray
+    boxes: np.ndarray
+    labels: np.ndarray
+    masks: Masks | np.ndarray | None = None
 
 
 class Size(Configurable):
@@ -108,44 +125,46 @@ def to_tensor(image: np.ndarray, mean: Sequence[float], std: Sequence[float]) ->
     return x.sub_(mean * 255).div_(std * 255)
 
 
-def resize_and_crop(
-    image: np.ndarray,
-    boxes: np.ndarray,
-    labels: np.ndarray,
-    size: tuple[int, int],
-    scale: float,
-    rng: np.random.Generator,
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """The image at `scale` times `size`, and of that a random window no larger than `size`; boxes as in `crop`."""
-    full = tuple(max(1, round(side * scale)) for side in size)
-    return crop(image, boxes, labels, full, size, rng)
-
-
 def crop(
-    image: np.ndarray,
-    boxes: np.ndarray,
-    labels: np.ndarray,
+    sample: Sample,
     full: tuple[int, int],
     window: tuple[int, int],
     rng: np.random.Generator,
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """The image resized to `full` `(H, W)`, and of that a random part, no larger than `window`.
+    *,
+    min_visible: float = MIN_VISIBLE,
+) -> Sample:
+    """The sample resized to `full` `(H, W)`, and of that a random part, no larger than `window`.
 
-    A box of which less than 30 % is left, or less than a pixel, is dropped, with its label; the rest are clipped.
-    So a crop may end up with no box at all: it is a negative.
+    An object of whose box less than `min_visible` is left, or less than a pixel, is dropped; the boxes of the rest are clipped.
+    So a crop may end up with no object at all: it is a negative. Masks are decoded here, at the size shown.
     """
-    shown = [min(a, b) for a, b in zip(full, window)]
-    height, width = image.shape[:2]
+    shown = tuple(min(a, b) for a, b in zip(full, window))
+    height, width = sample.image.shape[:2]
     # the part of the image that the window shows, out to whole pixels: only that much needs resizing
     top, bottom = _span(height, full[0], shown[0], rng)
     left, right = _span(width, full[1], shown[1], rng)
-    image = resize(image[top:bottom, left:right], *shown)
+    part = (slice(top, bottom), slice(left, right))
     limit = np.array([right - left, bottom - top] * 2, np.float32)
-    moved = boxes * np.array([width, height] * 2, np.float32) - np.array([left, top] * 2, np.float32)
+    moved = sample.boxes * np.array([width, height] * 2, np.float32) - np.array([left, top] * 2, np.float32)
     clipped = moved.clip(0, limit)
     sides = (clipped[:, 2:] - clipped[:, :2]) * (np.array(shown[::-1], np.float32) / limit[:2])
-    keep = (_area(clipped) > MIN_VISIBLE * _area(moved)) & (sides >= MIN_SIDE).all(1)
-    return image, (clipped / limit)[keep], labels[keep]
+    keep = (_area(clipped) > min_visible * _area(moved)) & (sides >= MIN_SIDE).all(1)
+    masks = None if sample.masks is None else sample.masks(np.flatnonzero(keep), part, shown)
+    return Sample(resize(sample.image[part], *shown), (clipped / limit)[keep], sample.labels[keep], masks)
+
+
+def fit_boxes(sample: Sample) -> Sample:
+    """Boxes clipped to what is left of their masks, give or take a pixel; objects of whose masks nothing is left are dropped."""
+    if sample.masks is None:
+        return sample
+    height, width = sample.image.shape[:2]
+    tight = bounds(sample.masks)
+    keep = np.flatnonzero(tight[:, 2] > 0)
+    tight = (tight[keep] + np.array([-1, -1, 1, 1])) / np.array([width, height] * 2)
+    boxes, tight = sample.boxes[keep], tight.clip(0, 1).astype(np.float32)
+    cut = np.concatenate([np.maximum(boxes[:, :2], tight[:, :2]), np.minimum(boxes[:, 2:], tight[:, 2:])], axis=1)
+    boxes = np.where((cut[:, 2:] > cut[:, :2]).all(1, keepdims=True), cut, tight)
+    return Sample(sample.image, boxes, sample.labels[keep], sample.masks[keep])
 
 
 def _span(side: int, full: int, shown: int, rng: np.random.Generator) -> tuple[int, int]:
@@ -159,37 +178,42 @@ def _area(boxes: np.ndarray) -> np.ndarray:
 
 
 class Augment:
-    """An albumentations pipeline on image, boxes and labels, driven by a seed.
+    """An albumentations pipeline on a sample, driven by a seed.
 
     Args:
         transforms: each the name of an albumentations class, or `{Name: {argument: value}}`.
+        min_visible: an object of whose box a transform leaves a smaller share is dropped.
 
     Raises:
         ValueError: albumentations has no such transform, or not with these arguments.
     """
 
-    def __init__(self, transforms: Sequence[str | dict[str, Any]]) -> None:
+    def __init__(self, transforms: Sequence[str | dict[str, Any]], *, min_visible: float = MIN_VISIBLE) -> None:
         bbox_params = A.BboxParams(
             "albumentations",
-            label_fields=["labels"],
-            min_visibility=MIN_VISIBLE,
+            label_fields=["rows"],
+            min_visibility=min_visible,
             min_width=MIN_SIDE,
             min_height=MIN_SIDE,
             clip=True,
         )
         self.pipeline = A.Compose([_transform(t) for t in transforms], bbox_params=bbox_params if transforms else None)
 
-    def __call__(
-        self, image: np.ndarray, boxes: np.ndarray, labels: np.ndarray, seed: int
-    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def __call__(self, sample: Sample, seed: int) -> Sample:
+        """The sample, its masks decoded, after all transforms."""
         if not self.pipeline.transforms:
-            return image, boxes, labels
+            return sample
         # One stream for all transforms. `set_random_seed` would give each its own from the same seed, and so the same draws:
         # an image would be brightened exactly when it is flipped.
         self.pipeline.set_random_state(np.random.default_rng(seed), random.Random(seed))
-        out = self.pipeline(image=image, bboxes=boxes, labels=labels)
+        masks = {} if sample.masks is None or not len(sample.masks) else {"masks": list(sample.masks)}
+        out = self.pipeline(image=sample.image, bboxes=sample.boxes, rows=np.arange(len(sample.boxes)), **masks)
+        kept = np.asarray(out["rows"], np.int64).reshape(-1)  # which objects are still there
+        moved = sample.masks
+        if moved is not None:
+            moved = np.stack(out["masks"])[kept] if masks else np.zeros((0, *out["image"].shape[:2]), np.uint8)
         boxes = np.asarray(out["bboxes"], np.float32).reshape(-1, 4)
-        return out["image"], boxes, np.asarray(out["labels"], np.int64).reshape(-1)
+        return Sample(out["image"], boxes, sample.labels[kept], moved)
 
     def __str__(self) -> str:
         return ", ".join(f"{type(t).__name__}(p={t.p:g})" for t in self.pipeline.transforms) or "none"

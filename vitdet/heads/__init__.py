@@ -2,5 +2,7 @@
 
 from vitdet.heads.base import Head
 from vitdet.heads.detr import DETRHead, PlainDETRHead
+from vitdet.heads.mask import EoMTHead, MaskDecoderHead
+from vitdet.heads.semantic import SemanticHead
 
-__all__ = ["DETRHead", "Head", "PlainDETRHead"]
+__all__ = ["DETRHead", "EoMTHead", "Head", "MaskDecoderHead", "PlainDETRHead", "SemanticHead"]

@@ -20,6 +20,10 @@ class Head(nn.Module, Configurable):
     in_channels: Sequence[int]
     strides: Sequence[float]
     num_classes: int
+    progress: float = 0.0
+    """How much of the training is done, in [0, 1]; a `Task` keeps it up to date."""
+    needs_masks: bool = False
+    """Whether the loss reads `Target.masks`."""
     loss_weights: dict[str, float]
     """The weight of every term that `loss` returns; a term it does not name is an error, a term with weight 0 is only logged."""
 
@@ -34,6 +38,9 @@ class Head(nn.Module, Configurable):
     def predict(self, outputs: Any, sizes: Sequence[tuple[int, int]]) -> list[Prediction]:
         """One `Prediction` per image, in pixels of the original images, whose `(H, W)` are `sizes`."""
         raise NotImplementedError
+
+    def use_data(self, kind: str, things: Sequence[bool]) -> None:
+        """What kind of labels the data has (`instances`, `semantic` or `panoptic`), and which classes are things; a `Task` calls it before it trains."""
 
     def metric(self, data: Any) -> Any:
         """How the head is scored on a data module: a name that `vitdet.metrics.create_metric` knows, an object with `update`,

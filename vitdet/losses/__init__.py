@@ -3,12 +3,13 @@
 from vitdet.losses.assign import assign_aligned
 from vitdet.losses.boxes import box_losses
 from vitdet.losses.classification import ClassLoss, classification_loss
-from vitdet.losses.matcher import match
+from vitdet.losses.matcher import assign, match
 from vitdet.losses.sets import Objects, mean_over_ranks, set_losses
 
 __all__ = [
     "ClassLoss",
     "Objects",
+    "assign",
     "assign_aligned",
     "box_losses",
     "classification_loss",

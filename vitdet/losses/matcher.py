@@ -20,6 +20,7 @@ def match(
     cost_class: float = 2.0,
     cost_box: float = 5.0,
     cost_giou: float = 2.0,
+    extra: list[Tensor] | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Assign every object to one query in each layer and group, at the least total cost (Carion et al. 2020, arXiv:2005.12872).
 
@@ -28,6 +29,7 @@ def match(
     Args:
         logits: `(L, B, G, Q, K)`.
         boxes_cxcywh: `(L, B, G, Q, 4)`.
+        extra: further costs of each image, `(L, G, Q, T)`, such as those of its masks.
 
     Returns:
         Index of each matched query in `L*B*G*Q`, and of its object in the concatenated targets; both `(M,)`.
@@ -35,11 +37,24 @@ def match(
     Raises:
         FloatingPointError: a prediction is not finite.
     """
-    L, B, G, Q = logits.shape[:4]
     costs = [
         _cost(logits[:, b], boxes_cxcywh[:, b], target, cost_class, cost_box, cost_giou)  # (L, G, Q, T)
         for b, target in enumerate(targets)
     ]
+    return assign(costs if extra is None else [own + more for own, more in zip(costs, extra)])
+
+
+@torch.no_grad()
+def assign(costs: list[Tensor]) -> tuple[Tensor, Tensor]:
+    """The least costly one-to-one assignment in each layer and group of each image.
+
+    Args:
+        costs: of each of B images, `(L, G, Q, T)`.
+
+    Returns and raises as `match`.
+    """
+    B, (L, G, Q) = len(costs), costs[0].shape[:3]
+    device = costs[0].device
     flat = torch.cat([cost.flatten() for cost in costs]).cpu()  # one transfer for the whole batch
     if not flat.isfinite().all():
         raise FloatingPointError(
@@ -58,9 +73,9 @@ def match(
             objects.append(torch.from_numpy(columns) + first_target)
         first_target += T
     if not queries:
-        empty = torch.zeros(0, dtype=torch.long, device=logits.device)
+        empty = torch.zeros(0, dtype=torch.long, device=device)
         return empty, empty
-    return torch.cat(queries).to(logits.device), torch.cat(objects).to(logits.device)
+    return torch.cat(queries).to(device), torch.cat(objects).to(device)
 
 
 def _cost(logits, boxes_cxcywh, target: Target, cost_class: float, cost_box: float, cost_giou: float) -> Tensor:

@@ -1,4 +1,4 @@
-"""The COCO box protocol: ground truth and detections in, the twelve numbers and the AP of each class out.
+"""The COCO protocol for boxes and masks: ground truth and detections in, the twelve numbers and the AP of each class out.
 
 I images, D detections, K classes, M limits on detections
 precision (10, 101, K, 4, M): IoU thresholds, recall levels, classes, areas (all, small, medium, large), limits; recall (10, K, 4, M)
@@ -9,6 +9,7 @@ Images, classes and annotations reach the evaluator renumbered, because pycocoto
 
 import contextlib
 import io
+from collections.abc import Sequence
 from importlib.metadata import version
 
 import numpy as np
@@ -21,9 +22,16 @@ ABSENT = -1.0  # what COCO writes where there is no ground truth to find
 
 
 def average_precision(
-    truth: GroundTruth, detections: np.ndarray, *, images: np.ndarray | None = None, max_dets: int = 100
+    truth: GroundTruth,
+    detections: np.ndarray,
+    *,
+    images: np.ndarray | None = None,
+    max_dets: int = 100,
+    masks: Sequence[bytes] | None = None,
 ) -> dict[str, float]:
     """The COCO numbers of `detections` `(D, 7)`: image 0..I-1, left, top, width, height, score, class 0..K-1.
+
+    With `masks`, compressed run lengths of each detection, those of masks; else those of boxes.
 
     Only `images` (positions, all by default) are scored. `AP` averages 10 IoU thresholds, 0.50 to 0.95; `s`, `m`, `l` stand for areas up to 32²,
     up to 96² and above; `ARn` is the recall at n detections a class and image, for n of `max_dets_levels(max_dets)`; `-1` says there is no ground
@@ -31,7 +39,7 @@ def average_precision(
     """
     levels = max_dets_levels(max_dets)
     images = np.arange(len(truth)) if images is None else np.asarray(images)
-    precision, recall = curves(truth, detections, images=images, levels=levels)
+    precision, recall = curves(truth, detections, images=images, levels=levels, masks=masks)
     per_class = {key: _mean(precision[:, :, k, 0, -1]) for k, key in enumerate(truth.keys())}
     return _summary(precision, recall, levels) | per_class
 
@@ -42,7 +50,12 @@ def max_dets_levels(max_dets: int) -> list[int]:
 
 
 def curves(
-    truth: GroundTruth, detections: np.ndarray, *, images: np.ndarray, levels: list[int]
+    truth: GroundTruth,
+    detections: np.ndarray,
+    *,
+    images: np.ndarray,
+    levels: list[int],
+    masks: Sequence[bytes] | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Precision `(10, 101, K, 4, M)` and recall `(10, K, 4, M)`, -1 where there is nothing to find."""
     if not len(images) or not truth.names:  # the evaluator takes an empty list for "all"
@@ -50,7 +63,8 @@ def curves(
         return np.full((10, 101, classes, 4, limits), ABSENT), np.full((10, classes, 4, limits), ABSENT)
     with contextlib.redirect_stdout(io.StringIO()):  # it reports on a conversion that is no news
         coco = _as_coco(truth)
-        evaluator = COCOeval(coco, coco.loadRes(detections), "bbox", print_function=lambda _: None)
+        results = coco.loadRes(detections) if masks is None else _mask_results(truth, coco, detections, masks)
+        evaluator = COCOeval(coco, results, "bbox" if masks is None else "segm", print_function=lambda _: None)
     evaluator.params.imgIds, evaluator.params.maxDets = images.tolist(), levels
     evaluator.evaluate()
     evaluator.accumulate()
@@ -67,9 +81,27 @@ def _as_coco(truth: GroundTruth) -> COCO:
     )
     keys = ("id", "image_id", "category_id", "bbox", "area", "iscrowd")
     annotations = [dict(zip(keys, (number, *row))) for number, row in enumerate(columns, start=1)]
-    images = [{"id": i} for i in range(len(truth))]
+    for annotation, run_lengths in zip(annotations, truth.rles):
+        annotation["segmentation"] = run_lengths
+    images = [{"id": i, "height": h, "width": w} for i, (h, w) in enumerate(truth.sizes.tolist())]
     categories = [{"id": k, "name": name} for k, name in enumerate(truth.names)]
     return COCO({"images": images, "categories": categories, "annotations": annotations}, verbose=False)
+
+
+def _mask_results(truth: GroundTruth, coco: COCO, detections: np.ndarray, masks: Sequence[bytes]) -> COCO:
+    sizes = truth.sizes.tolist()
+    rows = [
+        {
+            "image_id": int(row[0]),
+            "category_id": int(row[6]),
+            "score": row[5],
+            "segmentation": {"size": sizes[int(row[0])], "counts": counts},
+        }
+        for row, counts in zip(detections, masks)
+    ]
+    if not rows:
+        return coco.loadRes(np.empty((0, 7)))
+    return coco.loadRes(rows)
 
 
 def _mean(values: np.ndarray) -> float:

@@ -14,6 +14,8 @@ from typing import Any
 
 import numpy as np
 
+from vitdet.masks import to_rle
+
 
 @dataclass
 class GroundTruth:
@@ -28,13 +30,15 @@ class GroundTruth:
     boxes_xywh: np.ndarray  # (A, 4)
     area: np.ndarray  # (A,) square pixels: of the mask, or of the box where the file gives none
     iscrowd: np.ndarray  # (A,) bool
+    sizes: np.ndarray  # (I, 2) height and width, 0 where the file gives none
+    rles: list[dict[str, Any]]  # (A,) COCO's run lengths of the masks, where they were asked for
     names: list[str]
     category_ids: list[int]
     notes: Counter[str]  # what was left out or filled in, and how often
 
     @classmethod
-    def read(cls, source: str | Path | Mapping[str, Any]) -> "GroundTruth":
-        """From an annotation file, or from its content; only the fields that boxes need are read.
+    def read(cls, source: str | Path | Mapping[str, Any], *, masks: bool = False) -> "GroundTruth":
+        """From an annotation file, or from its content; segmentations are read only if `masks`, and annotations without one are then left out.
 
         Raises:
             FileNotFoundError: there is no such file.
@@ -52,7 +56,14 @@ class GroundTruth:
         positions = {number: i for i, number in enumerate(image_ids)}
         labels = {number: k for k, number in enumerate(category_ids)}
         notes: Counter[str] = Counter()
-        rows = [_row(item, positions, labels, notes) for item in content.get("annotations", [])]
+        size_of = {item["id"]: (item.get("height") or 0, item.get("width") or 0) for item in content["images"]}
+        rows, rles = [], []
+        for item in content.get("annotations", []):
+            row = _row(item, positions, labels, notes)
+            if row is not None and masks:
+                rles.append(_run_lengths(item, size_of[item["image_id"]], notes))
+                row = row if rles[-1] else None
+            rows.append(row)
         table = np.array([row for row in rows if row is not None], dtype=np.float64).reshape(-1, 8)
         return cls(
             image_ids=np.array(image_ids, dtype=np.int64),
@@ -61,6 +72,8 @@ class GroundTruth:
             boxes_xywh=table[:, 2:6],
             area=table[:, 6],
             iscrowd=table[:, 7] != 0,
+            sizes=np.array([size_of[number] for number in image_ids], dtype=np.int64).reshape(-1, 2),
+            rles=[one for one in rles if one],
             names=[name_of[number] for number in category_ids],
             category_ids=category_ids,
             notes=notes,
@@ -110,6 +123,14 @@ def _ids(content: Mapping[str, Any], key: str, where: str) -> list[int]:
     if twice:
         raise ValueError(f'{where}: id {twice[0]} occurs more than once in "{key}" ({len(twice)} such ids)')
     return ids
+
+
+def _run_lengths(item: Mapping[str, Any], size: tuple[int, int], notes: Counter[str]) -> dict[str, Any] | None:
+    try:
+        return to_rle(item.get("segmentation"), *size)
+    except ValueError:
+        notes["annotations left out: no segmentation that can be read"] += 1
+        return None
 
 
 def _row(

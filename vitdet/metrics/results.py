@@ -35,10 +35,10 @@ def evaluate(predictions: str | Path, annotations: str | Path, *, max_dets: int 
 
 
 def print_scores(scores: Mapping[str, float], protocol: str, console: Console | None = None) -> None:
-    """Print the twelve numbers, the AP of each class, and how they were counted."""
+    """Print the numbers, then those of each class, and how they were counted."""
     console = console or Console(soft_wrap=True, highlight=False)
     table = Table("score", "value")
-    classes = [name for name in scores if name.startswith("AP/")]
+    classes = [name for name in scores if "/" in name]
     for group in ([name for name in scores if name not in classes], classes):
         for name in group:
             table.add_row(name, "none" if scores[name] == ABSENT else f"{scores[name]:.4f}")

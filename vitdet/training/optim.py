@@ -49,7 +49,8 @@ def parameter_groups(
 def inner_matrices(backbone: nn.Module, head: nn.Module) -> set[int]:
     """Ids of the weights that Muon takes: of linear and convolutional layers, neither embeddings, nor the last layer to the classes, nor thin."""
     layers = [m for part in (backbone, head) for m in part.modules() if isinstance(m, (nn.Linear, nn.Conv2d))]
-    return {id(m.weight) for m in layers if min(m.weight.flatten(1).shape) >= 16 and len(m.weight) != head.num_classes}
+    outputs = {head.num_classes, head.num_classes + 1}  # one more where "nothing" is a class
+    return {id(m.weight) for m in layers if min(m.weight.flatten(1).shape) >= 16 and len(m.weight) not in outputs}
 
 
 def lr_factor(progress: float, *, schedule: Schedule, warmup: float, final: float) -> float:

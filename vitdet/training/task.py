@@ -11,7 +11,7 @@ from torch import Tensor
 from vitdet import metrics
 from vitdet.backbone import Backbone
 from vitdet.config import config_of
-from vitdet.data import CocoData
+from vitdet.data import ImageData
 from vitdet.heads.base import Head
 from vitdet.heads.detr import DETRHead
 from vitdet.structures import Prediction, Target
@@ -89,13 +89,18 @@ class Task(L.LightningModule):
 
     def setup(self, stage: str) -> None:
         data = self.trainer.datamodule
-        if isinstance(data, CocoData):
+        if isinstance(data, ImageData):
+            data.use_head(self.head)
+            self.head.use_data(data.kind, data.things)
             data.use_backbone(mean=self.backbone.mean, std=self.backbone.std, patch_size=self.backbone.patch_size)
             self.eval_transform = data.eval_transform().config
             if not self._ids_given and data.classes == self.classes:
                 self.category_ids = data.category_ids
 
     # ---- training
+
+    def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
+        self.head.progress = progress(self.trainer)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         images, targets = batch
@@ -163,7 +168,7 @@ class Task(L.LightningModule):
             metric = metrics.create_metric(metric, self.trainer.datamodule, split=split)
         if metric is None:
             rank_zero_warn(f"{type(self.head).__name__} names no metric for this data: nothing is scored on {split}")
-        elif isinstance(metric, metrics.CocoMetric):
+        elif hasattr(metric, "seen_only"):
             limit = self.trainer.limit_test_batches if split == "test" else self.trainer.limit_val_batches
             # the number 1.0 is all batches, the whole number 1 a single one
             metric.seen_only = isinstance(limit, int) or limit < 1 or self.trainer.sanity_checking

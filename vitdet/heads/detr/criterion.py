@@ -11,19 +11,33 @@ from torch import Tensor
 from vitdet.boxes import cxcywh_to_xyxy
 from vitdet.heads.detr.denoising import Noised
 from vitdet.heads.detr.selection import Proposals
+from vitdet.heads.mask.criterion import OVERSAMPLE, SampledMasks, point_losses, sample_masks
+from vitdet.heads.mask.pixels import binary_masks, extents
 from vitdet.losses import ClassLoss, Objects, assign_aligned, match, mean_over_ranks, set_losses
-from vitdet.structures import Prediction, Target
+from vitdet.losses.masks import mask_costs
+from vitdet.structures import Level, Prediction, Target
+
+
+@dataclass
+class QueryMasks:
+    """`embeddings` `(L, B, G, Q, C)` of the queries; their dot product with the `pixels` of images of `sizes` are the masks."""
+
+    embeddings: Tensor
+    pixels: Level
+    sizes: list[tuple[int, int]]
 
 
 @dataclass
 class DETROutputs:
     """`logits` `(L, B, G, Q, K)` and `boxes_cxcywh` `(L, B, G, Q, 4)` after each decoder layer; the last one counts.
 
-    The rest is there in training: the proposals, and the denoising queries with their logits `(L, N, K)` and boxes `(L, N, 4)`.
+    `masks` is there if the head finds masks. The rest is there in training: the proposals, and the denoising queries with their logits
+    `(L, N, K)` and boxes `(L, N, 4)`.
     """
 
     logits: Tensor
     boxes_cxcywh: Tensor
+    masks: QueryMasks | None = None
     proposals: Proposals | None = None
     noised: Noised | None = None
     noised_logits: Tensor | None = None
@@ -36,11 +50,16 @@ _TERMS = {"class": 1.0, "box": 5.0, "giou": 2.0}  # the usual DETR weights
 class SetCriterion:
     """Matches, then scores, each set of predictions: the last layer, `aux_` layers, `enc_` proposals, `dn_` denoising, `dense_` tokens."""
 
-    def __init__(self, *, class_loss: ClassLoss = "mal", weights: dict[str, float] | None = None) -> None:
+    def __init__(
+        self, *, class_loss: ClassLoss = "mal", weights: dict[str, float] | None = None, mask_points: int = 0
+    ) -> None:
+        self.mask_points = mask_points
         self.options = {"class_loss": class_loss, "gamma": 1.5 if class_loss == "mal" else 2.0}
         self.weights = {
             f"{part}{name}": w for part in ("", "aux_", "enc_", "dn_", "dense_") for name, w in _TERMS.items()
         }
+        if mask_points:
+            self.weights |= {f"{part}{name}": 5.0 for part in ("", "aux_") for name in ("mask", "dice")}
         unknown = set(weights or ()) - set(self.weights)
         if unknown:
             raise ValueError(f"loss_weights has {sorted(unknown)}; the terms are {sorted(self.weights)}")
@@ -49,7 +68,14 @@ class SetCriterion:
     def __call__(self, outputs: DETROutputs, targets: list[Target]) -> dict[str, Tensor]:
         truth = Objects.of(targets)
         count = mean_over_ranks(len(truth.labels), truth.labels.device)
-        losses = self._matched(outputs.logits, outputs.boxes_cxcywh, targets, truth, count)
+        sampled = None
+        if outputs.masks is not None:
+            points, own = OVERSAMPLE * self.mask_points, outputs.masks
+            sampled = sample_masks(own.embeddings, [own.pixels], own.sizes, targets, points)
+        losses = self._matched(outputs.logits, outputs.boxes_cxcywh, targets, truth, count, sampled)
+        if outputs.masks is not None:  # without objects the graph is the same
+            nothing = 0.0 * (outputs.masks.embeddings.float().sum() + outputs.masks.pixels.x.float().sum())
+            losses["mask"], losses["dice"] = losses["mask"] + nothing, losses["dice"] + nothing
         terms = {name: value[-1] for name, value in losses.items()}
         if len(outputs.logits) > 1:
             terms.update({f"aux_{name}": value[:-1].sum() for name, value in losses.items()})
@@ -69,12 +95,30 @@ class SetCriterion:
             terms.update({f"dn_{name}": value.sum() for name, value in losses.items()})
         return terms
 
-    def _matched(self, logits, boxes_cxcywh, targets, truth: Objects, count: Tensor) -> dict[str, Tensor]:
-        matched, objects = match(logits, boxes_cxcywh, targets)
+    def _matched(
+        self, logits, boxes_cxcywh, targets, truth: Objects, count: Tensor, sampled: SampledMasks | None = None
+    ) -> dict[str, Tensor]:
+        costs = None if sampled is None else self._mask_costs(sampled)
+        matched, objects = match(logits, boxes_cxcywh, targets, extra=costs)
         groups = logits.shape[2]
-        return set_losses(
+        losses = set_losses(
             logits.flatten(1, 3), boxes_cxcywh.flatten(1, 3), matched, objects, truth, count * groups, **self.options
         )
+        if sampled is not None:
+            layer = matched // logits[0, ..., 0].numel()
+            pairs = point_losses(sampled, matched, objects, logits.shape[:-1], self.mask_points)
+            for name, value in zip(("mask", "dice"), pairs):
+                losses[name] = value.new_zeros(len(logits)).index_add(0, layer, value) / (count * groups)
+        return losses
+
+    @torch.no_grad()
+    def _mask_costs(self, sampled: SampledMasks) -> list[Tensor]:
+        """`(L, G, Q, T)` of each image."""
+        costs = []
+        for logits, truth in zip(sampled.logits, sampled.truth):
+            bce, dice = mask_costs(logits[..., : self.mask_points], truth[:, : self.mask_points])
+            costs.append(self.weights["mask"] * bce + self.weights["dice"] * dice)
+        return costs
 
     def _dense(self, enc: Proposals, targets: list[Target], truth: Objects) -> dict[str, Tensor]:
         tokens, objects, first = [], [], 0
@@ -94,8 +138,10 @@ class SetCriterion:
         return {name: value.sum() for name, value in losses.items()}
 
 
-def best_detections(logits: Tensor, boxes_cxcywh: Tensor, sizes, max_detections: int) -> list[Prediction]:
-    """The `max_detections` best (query, class) pairs of each image, boxes clipped to it.
+def best_detections(
+    logits: Tensor, boxes_cxcywh: Tensor, sizes, max_detections: int, masks: QueryMasks | None = None
+) -> list[Prediction]:
+    """The `max_detections` best (query, class) pairs of each image, boxes clipped to it, with their masks if there are any.
 
     Args:
         logits: `(B, Q, K)`.
@@ -105,9 +151,16 @@ def best_detections(logits: Tensor, boxes_cxcywh: Tensor, sizes, max_detections:
     K = logits.shape[-1]
     scores, index = logits.float().sigmoid().flatten(1).topk(min(max_detections, logits[0].numel()), dim=1)  # (B, Q*K)
     boxes = cxcywh_to_xyxy(boxes_cxcywh.float()).clamp(0, 1)
+    maps = covered = None
+    if masks is not None:
+        maps, covered = masks.pixels.maps(), extents(masks.pixels, masks.sizes)
     predictions = []
     for i, (height, width) in enumerate(sizes):
         scale = boxes.new_tensor([width, height, width, height])
-        boxes_xyxy = boxes[i, index[i] // K] * scale
-        predictions.append(Prediction(boxes_xyxy, scores[i], index[i] % K, size=(height, width)))
+        queries = index[i] // K
+        prediction = Prediction(boxes[i, queries] * scale, scores[i], index[i] % K, size=(height, width))
+        if masks is not None:
+            embeddings = masks.embeddings[-1, i, 0, queries]
+            prediction.masks = binary_masks(embeddings, maps[i], (height, width), covered[i])
+        predictions.append(prediction)
     return predictions

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from vitdet.backbone.attention import attend
 from vitdet.heads.detr.deformable import DeformableAttention, Memory
-from vitdet.heads.detr.layers import BoxMLP, FeedForward, shift_boxes, sine_embedding
+from vitdet.heads.layers import BoxMLP, FeedForward, shift_boxes, sine_embedding
 
 
 @dataclass
@@ -86,8 +86,8 @@ class DeformableDecoder(nn.Module):
         self.box = BoxMLP(dim)
         self.classify = nn.Linear(dim, num_classes)
 
-    def forward(self, queries: Queries, memory: Memory) -> tuple[Tensor, Tensor]:
-        """Logits `(L, N, K)` and boxes `(L, N, 4)` after each layer."""
+    def forward(self, queries: Queries, memory: Memory) -> tuple[Tensor, Tensor, Tensor]:
+        """Logits `(L, N, K)`, boxes `(L, N, 4)` and states `(L, N, C)` after each layer."""
         x, reference = queries.content, queries.boxes_cxcywh
         states, boxes = [], []
         for i, layer in enumerate(self.layers):
@@ -101,4 +101,5 @@ class DeformableDecoder(nn.Module):
             boxes.append(shift_boxes(reference, self.box(state)))
             if self.refine == "iterative":
                 reference = boxes[-1].detach()
-        return self.classify(torch.stack(states)), torch.stack(boxes)
+        states = torch.stack(states)
+        return self.classify(states), torch.stack(boxes), states

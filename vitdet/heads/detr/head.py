@@ -10,11 +10,12 @@ import torch
 from torch import Tensor, nn
 
 from vitdet.heads.base import Head
-from vitdet.heads.detr.criterion import DETROutputs, SetCriterion, best_detections
+from vitdet.heads.detr.criterion import DETROutputs, QueryMasks, SetCriterion, best_detections
 from vitdet.heads.detr.decoder import DeformableDecoder, Queries
 from vitdet.heads.detr.deformable import Memory
 from vitdet.heads.detr.denoising import Denoising, Noised
 from vitdet.heads.detr.selection import Proposals, QuerySelection
+from vitdet.heads.mask.pixels import MaskEmbedding, PixelBranch
 from vitdet.losses import ClassLoss
 from vitdet.structures import Features, Prediction, Target
 
@@ -36,8 +37,11 @@ class DETRHead(Head):
         refine: `iterative` moves the reference boxes layer by layer, `fixed` keeps the proposals.
         anchor_scale: side of the box that each token starts from, in strides.
         class_loss: `mal`, `ia_bce` or `focal`.
-        loss_weights: weights other than the defaults, by term: `{class: 1, box: 5, giou: 2}`, each also with `aux_`, `enc_`, `dn_`, `dense_`.
+        loss_weights: weights other than the defaults, by term: `{class: 1, box: 5, giou: 2}`, each also with `aux_`, `enc_`, `dn_`, `dense_`; with masks
+            also `{mask: 5, dice: 5}` and their `aux_`.
         max_detections: how many boxes `predict` returns for an image; `num_queries` if not given.
+        masks: find the mask of every object, too (instance segmentation), in the manner of RF-DETR-Seg; scored by mask AP.
+        mask_points: points at which the loss looks at each mask.
     """
 
     def __init__(
@@ -62,6 +66,8 @@ class DETRHead(Head):
         class_loss: ClassLoss = "mal",
         loss_weights: dict[str, float] | None = None,
         max_detections: int | None = None,
+        masks: bool = False,
+        mask_points: int = 1024,
     ) -> None:
         super().__init__()
         self.in_channels, self.strides, self.num_classes = list(in_channels), list(strides), num_classes
@@ -85,7 +91,11 @@ class DETRHead(Head):
         nn.init.constant_(self.decoder.classify.bias, self.selection.classify.bias[0].item())
         self.query_embed = nn.Embedding(groups * (1 if content == "tokens" else num_queries), dim)
         self.denoising = Denoising(dim, num_classes, num_queries=denoising) if denoising else None
-        self.criterion = SetCriterion(class_loss=class_loss, weights=loss_weights)
+        self.needs_masks = masks
+        self.pixels = PixelBranch(self.in_channels[0], self.strides[0], dim) if masks else None
+        self.mask_embed = MaskEmbedding(dim, dim) if masks else None
+        points = mask_points if masks else 0
+        self.criterion = SetCriterion(class_loss=class_loss, weights=loss_weights, mask_points=points)
         self.loss_weights = self.criterion.weights
 
     def forward(self, features: Features, targets: list[Target] | None = None) -> DETROutputs:
@@ -94,13 +104,16 @@ class DETRHead(Head):
         proposals = self.selection(x, features)
         queries = self._queries(proposals)
         noised = self.denoising(targets) if self.denoising is not None and targets is not None else None
-        logits, boxes = self.decoder(_append(queries, noised), Memory(x, features))
+        logits, boxes, states = self.decoder(_append(queries, noised), Memory(x, features))
         B, Q = proposals.logits.shape[:2]
         num = len(queries.images)
         outputs = DETROutputs(
             logits[:, :num].unflatten(1, (B, -1, Q)),
             boxes[:, :num].unflatten(1, (B, -1, Q)),  # (L, B*G*Q, K) -> (L, B, G, Q, K)
         )
+        if self.pixels is not None:
+            embeddings = self.mask_embed(states[:, :num]).unflatten(1, (B, -1, Q))
+            outputs.masks = QueryMasks(embeddings, self.pixels(features), features.sizes)
         if targets is not None:
             outputs.proposals = proposals
         if noised is not None:
@@ -125,10 +138,11 @@ class DETRHead(Head):
             return self.criterion(outputs, targets)
 
     def predict(self, outputs: DETROutputs, sizes: Sequence[tuple[int, int]]) -> list[Prediction]:
-        return best_detections(outputs.logits[-1, :, 0], outputs.boxes_cxcywh[-1, :, 0], sizes, self.max_detections)
+        logits, boxes = outputs.logits[-1, :, 0], outputs.boxes_cxcywh[-1, :, 0]
+        return best_detections(logits, boxes, sizes, self.max_detections, outputs.masks)
 
     def metric(self, data: Any) -> str:
-        return "coco_box"
+        return "coco_mask" if self.needs_masks else "coco_box"
 
 
 def _append(queries: Queries, noised: Noised | None) -> Queries:

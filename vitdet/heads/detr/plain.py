@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from vitdet.heads.base import Head
 from vitdet.heads.detr.criterion import DETROutputs, SetCriterion, best_detections
-from vitdet.heads.detr.layers import BoxMLP, FeedForward, class_bias, sine_embedding
+from vitdet.heads.layers import BoxMLP, FeedForward, class_bias, sine_embedding
 from vitdet.losses import ClassLoss
 from vitdet.structures import Features, Prediction, Target
 

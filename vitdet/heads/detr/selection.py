@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from vitdet.heads.detr.layers import BoxMLP, class_bias, shift_boxes
+from vitdet.heads.layers import BoxMLP, class_bias, shift_boxes
 from vitdet.structures import Features
 
 

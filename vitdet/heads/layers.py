@@ -1,4 +1,4 @@
-"""Small parts that the DETR heads share.  # Q queries, C channels"""
+"""Small parts that the heads share.  # Q queries, C channels"""
 
 import math
 

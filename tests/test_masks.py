@@ -1,0 +1,59 @@
+"""Mask arithmetic against pycocotools and by hand."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pycocotools import mask as rle
+
+from vitdet.masks import bounds, encode, resize_labels, resize_mask, to_rle
+
+
+def test_every_form_of_a_segmentation_is_the_same_mask():
+    mask = np.zeros((20, 30), np.uint8)
+    mask[5:12, 8:21] = 1
+    polygon = [[8, 5, 21, 5, 21, 12, 8, 12]]
+    counts, last = [0], 0
+    for value in mask.T.flatten():
+        if value == last:
+            counts[-1] += 1
+        else:
+            counts.append(1)
+            last = value
+    plain = {"size": [20, 30], "counts": counts}
+    compressed = {"size": [20, 30], "counts": encode(mask).decode()}
+    for segmentation in (polygon, plain, compressed):
+        assert np.array_equal(rle.decode(to_rle(segmentation, 20, 30)), mask)
+
+
+@pytest.mark.parametrize("wrong", [None, [], [[1, 2, 3, 4]], {"size": [3, 3], "counts": "x"}, "abc"])
+def test_what_is_no_segmentation_is_an_error(wrong):
+    with pytest.raises(ValueError, match="polygons|size"):
+        to_rle(wrong, 20, 30)
+
+
+@settings(max_examples=80, deadline=None)
+@given(st.integers(2, 40), st.integers(2, 40), st.integers(1, 90), st.integers(1, 90), st.integers(0, 2**31))
+def test_a_boundary_moves_by_no_more_than_half_a_pixel(height, width, to_h, to_w, seed):
+    """A half-plane's edge, as a fraction of the image, is where it was, to half a pixel of the coarser grid."""
+    edge = int(np.random.default_rng(seed).integers(1, width))
+    mask = np.zeros((height, width), np.uint8)
+    mask[:, :edge] = 1
+    for resized in (resize_mask(mask, to_h, to_w), resize_labels(mask, to_h, to_w)):
+        assert resized.shape == (to_h, to_w) and np.isin(resized, (0, 1)).all()
+        assert abs(resized[0].sum() / to_w - edge / width) <= 0.5 / min(to_w, width) + 1e-6
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(1, 30), st.integers(1, 30), st.integers(1, 4), st.integers(0, 2**31))
+def test_labels_come_back_from_a_larger_size(height, width, times, seed):
+    labels = np.random.default_rng(seed).integers(0, 200, (height, width)).astype(np.uint8)
+    larger = resize_labels(labels, height * times, width * times)
+    assert np.array_equal(larger, labels.repeat(times, 0).repeat(times, 1))
+    assert np.array_equal(resize_labels(larger, height, width), labels)
+
+
+def test_bounds_by_hand():
+    masks = np.zeros((2, 6, 8), np.uint8)
+    masks[0, 2:4, 3:8] = 1
+    assert bounds(masks).tolist() == [[3, 2, 8, 4], [0, 0, 0, 0]]

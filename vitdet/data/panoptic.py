@@ -1,0 +1,51 @@
+"""COCO panoptic annotations: a JSON, and a PNG for each image, whose colours are the numbers of its segments.  # T segments, H×W in pixels"""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from vitdet.data.dataset import CocoSource
+from vitdet.data.images import ImageError, load_image, resolve
+from vitdet.data.masks import IdMasks, Masks
+
+
+class PanopticSource(CocoSource):
+    """Reads image number `i` with its segments, things and stuff; crowds and void are no objects.
+
+    Args:
+        segments: the folder of the PNGs.
+    """
+
+    min_visible = 0.0  # a part of a segment is a segment
+
+    def __init__(self, *args: Any, segments: str | Path, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self.segments = Path(segments)
+
+    def masks(self, i: int) -> Masks:
+        return IdMasks(self._ids(i), self.index.annotation_ids[self._rows(i)])
+
+    def truth(self, i: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+        """What image `i` is scored against, crowds included: the id map `(H, W)`, and number, class and crowd flag of each segment, `(T,)`."""
+        rows = self.index.annotations(i)
+        return self._ids(i), self.index.annotation_ids[rows], self.index.categories[rows], self.index.iscrowd[rows]
+
+    def _ids(self, i: int) -> np.ndarray:
+        size, rows = (int(self.index.heights[i]), int(self.index.widths[i])), self.index.annotations(i)
+        if rows.start == rows.stop:
+            return np.zeros(size, np.int32)  # no segment: all void
+        name = self.index.raw(rows.start)["file_name"]
+        ids = read_ids(resolve(self.segments, name))
+        if ids.shape != size:
+            raise ImageError(f"{name} is {ids.shape}, its image {size} (H, W)")
+        return ids
+
+
+def read_ids(path: str | Path) -> np.ndarray:
+    """`(H, W)` int32: the number of each pixel's segment, 0 for none, of a COCO panoptic PNG: R + 256 G + 65536 B.
+
+    Raises:
+        ImageError: it can't be read.
+    """
+    return load_image(path, exif=False).astype(np.int32) @ np.array([1, 256, 65536], np.int32)

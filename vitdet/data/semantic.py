@@ -1,0 +1,145 @@
+"""Semantic labels: a folder of PNGs whose pixel values are classes.  # I images, K classes, H×W in pixels"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from vitdet.data.dataset import CocoSource
+from vitdet.data.images import ImageError
+from vitdet.data.masks import IdMasks, Masks
+from vitdet.masks import VOID, bounds
+
+SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
+
+
+class SemanticIndex:
+    """Pairs of images and label maps, by their names, in the order of the names.
+
+    Args:
+        images, labels: folders; they are searched to any depth, and a pair lies at the same relative path.
+        classes: the class names, indexed by label.
+        values: the pixel value of each class; by default 0..K-1. Other values are not scored.
+        image_suffix, label_suffix: what follows the common part of the two names, such as `_leftImg8bit.png` and `_gtFine_labelIds.png`;
+            by default the file's extension.
+
+    Attributes:
+        file_names, label_names: I strings, relative to their folders.
+        image_ids: 0..I-1.
+        heights, widths: `(I,)` integers, of the label maps.
+        names, category_ids, num_classes: the classes; their ids are the pixel values.
+
+    Raises:
+        FileNotFoundError: no pair was found.
+    """
+
+    def __init__(
+        self,
+        images: str | Path,
+        labels: str | Path,
+        classes: Sequence[str],
+        *,
+        values: Sequence[int] | None = None,
+        image_suffix: str | None = None,
+        label_suffix: str | None = None,
+    ) -> None:
+        self.path = Path(labels)
+        found = [_by_stem(Path(images), image_suffix), _by_stem(self.path, label_suffix)]
+        common = sorted(found[0].keys() & found[1].keys())
+        if not common:
+            raise FileNotFoundError(
+                f"no image in {images} has a label map in {labels}: the files of a pair must share their name, up to the extension or "
+                f"image_suffix and label_suffix (found {len(found[0])} images and {len(found[1])} label maps)"
+            )
+        self.file_names, self.label_names = ([names[stem] for stem in common] for names in found)
+        self.notes = [
+            f"{len(names) - len(common)} {what} left out: no partner"
+            for names, what in zip(found, ("images", "label maps"))
+            if len(names) > len(common)
+        ]
+        sizes = np.array([_size(self.path / name) for name in self.label_names])
+        self.widths, self.heights = sizes.T
+        self.image_ids = np.arange(len(common))
+        self.names = list(classes)
+        self.category_ids = list(range(len(classes)) if values is None else values)
+        if len(set(self.category_ids)) != len(self.names):
+            raise ValueError(
+                f"got {len(self.names)} classes but {len(set(self.category_ids))} pixel values; they must pair"
+            )
+        self.things = [False] * len(self.names)
+        self._label_of = np.full(256, VOID, np.uint8)
+        self._label_of[self.category_ids] = np.arange(len(self.names))
+
+    def __len__(self) -> int:
+        return len(self.file_names)
+
+    def __str__(self) -> str:
+        return f"{len(self)} images, {self.num_classes} classes ({self.path})"
+
+    @property
+    def num_classes(self) -> int:
+        return len(self.names)
+
+    def labels(self, i: int) -> np.ndarray:
+        """`(H, W)` uint8: the class of each pixel of image `i`, 0..K-1, or `VOID`.
+
+        Raises:
+            ImageError: the file can't be read, or is no map of one value a pixel.
+        """
+        path = self.path / self.label_names[i]
+        try:
+            with Image.open(path) as image:  # a palette's indices are the values; its colours say nothing
+                values = np.asarray(image)
+        except (OSError, SyntaxError, ValueError) as error:
+            raise ImageError(f"{path} can't be read as a label map: {error}") from error
+        if values.ndim != 2 or values.dtype.kind not in "ui" or values.max(initial=0) > 255:
+            raise ImageError(
+                f"{path} has mode {image.mode}; a label map has one value a pixel, 0..255 (grey or palette PNG, not RGB colours)"
+            )
+        return self._label_of[values]
+
+
+class SemanticSource(CocoSource):
+    """Reads image number `i` with one object for each class in it: the pixels of that class."""
+
+    min_visible = 0.0
+    index: SemanticIndex
+
+    def objects(self, i: int) -> tuple[np.ndarray, np.ndarray]:
+        return np.zeros((0, 4), np.float32), np.zeros(0, np.int64)  # only masks say where a class is
+
+    def sample(self, i: int) -> Any:
+        sample = super().sample(i)
+        if sample.masks is not None:
+            sample.labels = sample.masks.wanted.astype(np.int64)
+            height, width = sample.masks.ids.shape
+            whole = sample.masks.ids[None] == sample.labels[:, None, None]
+            sample.boxes = bounds(whole) / np.array([width, height] * 2, np.float32)
+        return sample
+
+    def masks(self, i: int) -> Masks:
+        labels = self.index.labels(i)
+        present = np.unique(labels)
+        return IdMasks(labels, present[present != VOID])
+
+
+def _by_stem(folder: Path, suffix: str | None) -> dict[str, str]:
+    """Relative names of the files under `folder`, by what is left of them without the suffix."""
+    if not folder.is_dir():
+        raise FileNotFoundError(f"{folder} is no folder")
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    names = [path.relative_to(folder).as_posix() for path in files]
+    if suffix is not None:
+        return {name.removesuffix(suffix): name for name in names if name.endswith(suffix)}
+    return {name.rpartition(".")[0]: name for name in names if name.lower().endswith(SUFFIXES)}
+
+
+def _size(path: Path) -> tuple[int, int]:
+    """`(W, H)`, from the header."""
+    try:
+        with Image.open(path) as image:
+            return image.size
+    except (OSError, SyntaxError) as error:
+        raise ImageError(f"{path} can't be read as a label map: {error}") from error

@@ -1,0 +1,208 @@
+"""Data sets: COCO instances, COCO panoptic and semantic PNGs, each from explicit paths, and the built-in one."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from vitdet.data.dataset import CocoSource
+from vitdet.data.index import CocoIndex
+from vitdet.data.module import ImageData, SplitName
+from vitdet.data.panoptic import PanopticSource
+from vitdet.data.semantic import SemanticIndex, SemanticSource
+from vitdet.data.shapes import make_shapes
+from vitdet.data.shapes_scene import STUFF, THINGS
+
+SPLITS = ("train", "val")  # of the built-in data set
+
+
+@dataclass
+class Split:
+    """One split: a folder of images, and the COCO JSON whose file names are relative to it."""
+
+    images: str
+    annotations: str
+
+
+@dataclass
+class PanopticSplit:
+    """One split: a folder of images, the COCO panoptic JSON, and the folder of its PNGs."""
+
+    images: str
+    annotations: str
+    segments: str
+
+
+@dataclass
+class SemanticSplit:
+    """One split: a folder of images, and one of label maps with the same names."""
+
+    images: str
+    labels: str
+
+
+def _splits(kind: type, **given: Any) -> dict[str, Any]:
+    return {name: kind(**split) if isinstance(split, dict) else split for name, split in given.items()}
+
+
+class CocoData(ImageData):
+    """Boxes and instance masks in COCO format.
+
+    Category ids may be any integers (from 0, from 1, with gaps); inside they are 0..K-1, in the order of the ids. Crowds and empty boxes are kept out
+    of training and in evaluation. Images without annotations are negatives.
+
+    Args:
+        train: training images and annotations; likewise `val` and `test`. Only what a run needs must be given.
+    """
+
+    kind = "instances"
+
+    def __init__(
+        self, *, train: Split | None = None, val: Split | None = None, test: Split | None = None, **options: Any
+    ) -> None:
+        super().__init__(_splits(Split, train=train, val=val, test=test), **options)
+        if "train" in self.splits and not self._indices["train"].trainable.any():
+            raise ValueError(
+                f"{self.splits['train'].annotations} has no box to train on; is it the right data.train.annotations?"
+            )
+
+    def _open(self, split: SplitName) -> CocoIndex:
+        return CocoIndex.open(self.splits[split].annotations)
+
+    def make_source(self, split: SplitName) -> CocoSource:
+        index = self.index(split)
+        return CocoSource(index, self.splits[split].images, exif=self.exif, cache=self.cache, masks=self.masks)
+
+    def annotation_file(self, split: SplitName) -> Path:
+        """The COCO JSON of a split."""
+        return self.index(split).path
+
+
+class PanopticData(ImageData):
+    """Things and stuff in COCO's panoptic format: every pixel belongs to one segment, or to none.
+
+    Args:
+        train: training images and annotations; likewise `val` and `test`. Only what a run needs must be given.
+    """
+
+    kind = "panoptic"
+    source_class = PanopticSource
+
+    def __init__(
+        self,
+        *,
+        train: PanopticSplit | None = None,
+        val: PanopticSplit | None = None,
+        test: PanopticSplit | None = None,
+        **options: Any,
+    ) -> None:
+        super().__init__(_splits(PanopticSplit, train=train, val=val, test=test), **options)
+
+    def _open(self, split: SplitName) -> CocoIndex:
+        return CocoIndex.open(self.splits[split].annotations)
+
+    def make_source(self, split: SplitName) -> PanopticSource:
+        index = self.index(split)
+        images, segments = self.splits[split].images, self.splits[split].segments
+        options = {"exif": self.exif, "cache": self.cache, "masks": self.masks}
+        return PanopticSource(index, images, segments=segments, **options)
+
+    def truth(self, split: SplitName) -> Callable[[int], tuple]:
+        """What an image is scored against, by its id; see `PanopticSource.truth`."""
+        split = self._given(split)
+        source = self.make_source(split)
+        position = {number: i for i, number in enumerate(source.index.image_ids.tolist())}
+        return lambda image_id: source.truth(position[image_id])
+
+
+class SemanticData(ImageData):
+    """A class for every pixel, as a PNG beside each image.
+
+    Args:
+        train: training images and label maps; likewise `val` and `test`. Only what a run needs must be given.
+        classes: the class names.
+        values: the pixel value of each class; by default 0..K-1. All other values are void: neither trained on nor scored.
+        image_suffix, label_suffix: what follows the common part of the names of an image and its label map; by default the extension.
+    """
+
+    kind = "semantic"
+    source_class = SemanticSource
+
+    def __init__(
+        self,
+        *,
+        train: SemanticSplit | None = None,
+        val: SemanticSplit | None = None,
+        test: SemanticSplit | None = None,
+        classes: Sequence[str],
+        values: Sequence[int] | None = None,
+        image_suffix: str | None = None,
+        label_suffix: str | None = None,
+        **options: Any,
+    ) -> None:
+        self._classes = {"classes": classes, "values": values}
+        self._suffixes = {"image_suffix": image_suffix, "label_suffix": label_suffix}
+        super().__init__(_splits(SemanticSplit, train=train, val=val, test=test), **options)
+
+    def _keys(self, split: str) -> str:
+        return f"data.{split}.images and data.{split}.labels"
+
+    def use_head(self, head: Any) -> None:
+        super().use_head(head)
+        if not self.masks:
+            raise ValueError(f"semantic labels have no boxes, which is all that {type(head).__name__} learns from")
+
+    def _open(self, split: SplitName) -> SemanticIndex:
+        return SemanticIndex(self.splits[split].images, self.splits[split].labels, **self._classes, **self._suffixes)
+
+    def make_source(self, split: SplitName) -> SemanticSource:
+        index = self.index(split)
+        return SemanticSource(index, self.splits[split].images, exif=self.exif, cache=self.cache, masks=self.masks)
+
+    def truth(self, split: SplitName) -> Callable[[int], np.ndarray]:
+        """The label map `(H, W)` of an image, by its id, which is its position."""
+        return self.index(split).labels
+
+
+class ShapesData(CocoData):
+    """The built-in data set, its boxes and instance masks: drawn at first use, in seconds, and kept.
+
+    Args:
+        root: where it is kept.
+        train_images, val_images: how many scenes to draw.
+    """
+
+    def __init__(
+        self, *, root: str = "datasets/shapes", train_images: int = 600, val_images: int = 150, **options: Any
+    ) -> None:
+        folder = make_shapes(root, train=train_images, val=val_images)
+        for split in SPLITS:
+            options[split] = Split(f"{folder}/{split}", f"{folder}/annotations/instances_{split}.json")
+        super().__init__(**options)
+
+
+class ShapesPanopticData(PanopticData):
+    """The built-in data set, its things and stuff; see `ShapesData`."""
+
+    def __init__(
+        self, *, root: str = "datasets/shapes", train_images: int = 600, val_images: int = 150, **options: Any
+    ) -> None:
+        folder = make_shapes(root, train=train_images, val=val_images)
+        for split in SPLITS:
+            annotations = f"{folder}/annotations/panoptic_{split}.json"
+            options[split] = PanopticSplit(f"{folder}/{split}", annotations, f"{folder}/panoptic_{split}")
+        super().__init__(**options)
+
+
+class ShapesSemanticData(SemanticData):
+    """The built-in data set, a class for every pixel; see `ShapesData`."""
+
+    def __init__(
+        self, *, root: str = "datasets/shapes", train_images: int = 600, val_images: int = 150, **options: Any
+    ) -> None:
+        folder = make_shapes(root, train=train_images, val=val_images)
+        for split in SPLITS:
+            options[split] = SemanticSplit(f"{folder}/{split}", f"{folder}/semantic_{split}")
+        super().__init__(classes=[*THINGS, *STUFF], **options)

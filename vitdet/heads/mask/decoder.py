@@ -1,0 +1,123 @@
+"""A small mask decoder: queries attend to the feature levels in turn, each inside the mask it has found so far.
+
+# B images, b of them with equal grids, Q queries, C channels, L layers, h×w a token grid
+In the manner of Mask2Former, Cheng et al. 2022 (arXiv:2112.01527), on packed levels.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from vitdet.heads.layers import FeedForward, sine_embedding
+from vitdet.heads.mask.base import MaskTask, QueryMaskHead
+from vitdet.heads.mask.criterion import MaskCriterion, MaskOutputs
+from vitdet.heads.mask.pixels import MaskEmbedding, PixelBranch, attend_to, extents, sequence_batches, token_points
+from vitdet.losses.masks import sample_points
+from vitdet.structures import Features, Level, Target
+
+
+class MaskDecoderLayer(nn.Module):
+    """Masked cross-attention, self-attention, MLP."""
+
+    def __init__(self, dim: int, num_heads: int, ffn_dim: int, dropout: float) -> None:
+        super().__init__()
+        self.num_heads = num_heads
+        self.q, self.kv, self.proj = nn.Linear(dim, dim), nn.Linear(dim, 2 * dim), nn.Linear(dim, dim)
+        self.self_attention = nn.MultiheadAttention(dim, num_heads, dropout, batch_first=True)
+        self.norm1, self.norm2 = nn.LayerNorm(dim), nn.LayerNorm(dim)
+        self.ffn = FeedForward(dim, ffn_dim, dropout)
+
+    def forward(self, x: Tensor, queries: Tensor, memory: Level, positions: Tensor, blocked: list[Tensor]) -> Tensor:
+        """`x` `(B, Q, C)`; `memory` packed, with `positions` `(N, C)`; `blocked` `(Q, h*w)` of each image."""
+        q = self.q(x + queries)
+        k = nn.functional.linear(memory.x + positions, *self._part(0)).split(memory.lengths)
+        v = nn.functional.linear(memory.x, *self._part(1)).split(memory.lengths)
+        out: list[Tensor] = [None] * len(x)
+        for images in sequence_batches(memory.grids):
+            stacked = [torch.stack([part[i] for i in images]) for part in (q, k, v, blocked)]
+            for i, one in zip(images, attend_to(*stacked, self.num_heads)):
+                out[i] = one
+        x = self.norm1(x + self.proj(torch.stack(out)))
+        y = x + queries
+        x = self.norm2(x + self.self_attention(y, y, x, need_weights=False)[0])
+        return self.ffn(x)
+
+    def _part(self, number: int) -> tuple[Tensor, Tensor]:
+        return self.kv.weight.chunk(2)[number], self.kv.bias.chunk(2)[number]
+
+
+class MaskDecoderHead(QueryMaskHead):
+    """Instance, semantic or panoptic segmentation by a few decoder layers over the levels of any backbone, small or frozen too.
+
+    Args:
+        in_channels: channels of each feature level, finest first.
+        strides: their strides in pixels.
+        num_classes: how many classes there are.
+        task: `instances`, `semantic` or `panoptic`; what the data has, if not given.
+        dim: width of the decoder.
+        num_queries: segments of an image that can be found, at most.
+        num_layers: decoder layers; each attends to one level, from the coarsest to the finest, and again.
+        num_points: of each mask in the loss.
+        loss_weights: weights other than the defaults: `{class: 2, mask: 5, dice: 5}`, each also with `aux_`.
+        max_detections, threshold, overlap: see `QueryMaskHead`.
+    """
+
+    def __init__(
+        self,
+        in_channels: Sequence[int],
+        strides: Sequence[float],
+        num_classes: int,
+        *,
+        task: MaskTask | None = None,
+        dim: int = 256,
+        num_queries: int = 100,
+        num_layers: int = 3,
+        num_heads: int = 8,
+        ffn_dim: int = 1024,
+        dropout: float = 0.0,
+        num_points: int = 2048,
+        loss_weights: dict[str, float] | None = None,
+        max_detections: int = 100,
+        threshold: float = 0.5,
+        overlap: float = 0.8,
+    ) -> None:
+        super().__init__(num_classes, task=task, max_detections=max_detections, threshold=threshold, overlap=overlap)
+        self.in_channels, self.strides, self.dim = list(in_channels), list(strides), dim
+        self.input_proj = nn.ModuleList(nn.Identity() if c == dim else nn.Linear(c, dim) for c in in_channels)
+        self.pixels = PixelBranch(self.in_channels[0], self.strides[0], dim)
+        self.content, self.queries = nn.Embedding(num_queries, dim), nn.Embedding(num_queries, dim)
+        self.layers = nn.ModuleList(MaskDecoderLayer(dim, num_heads, ffn_dim, dropout) for _ in range(num_layers))
+        self.norm = nn.LayerNorm(dim)
+        self.classify, self.embed = nn.Linear(dim, num_classes + 1), MaskEmbedding(dim, dim)
+        self.criterion = MaskCriterion(num_points=num_points, weights=loss_weights)
+        self.loss_weights = self.criterion.weights
+
+    def forward(self, features: Features, targets: list[Target] | None = None) -> MaskOutputs:
+        pixels = self.pixels(features)
+        levels = [Level(proj(one.x), one.grids, one.stride) for proj, one in zip(self.input_proj, features)]
+        sampled = [self._at_tokens(pixels, level, features.sizes) for level in levels]
+        positions = [self._positions(level, features.sizes) for level in levels]
+        B = len(features.sizes)
+        x, queries = (embedding.weight.expand(B, -1, -1) for embedding in (self.content, self.queries))
+        states = [self.norm(x)]
+        for i, layer in enumerate(self.layers):
+            n = len(levels) - 1 - i % len(levels)
+            blocked = [(self.embed(s) @ p).detach() < 0 for s, p in zip(states[-1], sampled[n])]
+            x = layer(x, queries, levels[n], positions[n], blocked)
+            states.append(self.norm(x))
+        states = torch.stack(states)  # (L + 1, B, Q, C)
+        return MaskOutputs(self.classify(states), self.embed(states), [pixels], features.sizes)
+
+    def _at_tokens(self, pixels: Level, level: Level, sizes: list[tuple[int, int]]) -> list[Tensor]:
+        """The pixel features `(C, h*w)` under each token of each image."""
+        covered = extents(pixels, sizes)
+        return [
+            sample_points(one.detach(), token_points(level, i, sizes[i]), covered[i])
+            for i, one in enumerate(pixels.maps())
+        ]
+
+    def _positions(self, level: Level, sizes: list[tuple[int, int]]) -> Tensor:
+        """Sine embeddings `(N, C)` of where each token lies, as a fraction of its image."""
+        points = torch.cat([token_points(level, i, size) for i, size in enumerate(sizes)])
+        return sine_embedding(points, self.dim // 2).to(level.x.dtype)

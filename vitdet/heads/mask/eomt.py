@@ -1,0 +1,144 @@
+"""The mask transformer inside the ViT: queries join each image's tokens for the last blocks.
+
+# B images, Q queries, C channels, P prefix tokens, h×w a token grid, L predictions (one before each block, and the last)
+Kerssies et al. 2025, "Your ViT is Secretly an Image Segmentation Model" (EoMT, arXiv:2503.19108).
+"""
+
+from collections.abc import Sequence
+from math import log2
+
+import torch
+from torch import Tensor, nn
+
+from vitdet.backbone.neck import Expand
+from vitdet.heads.mask.base import MaskTask, QueryMaskHead
+from vitdet.heads.mask.criterion import MaskCriterion, MaskOutputs
+from vitdet.heads.mask.pixels import MaskEmbedding, extents, on_maps, token_points
+from vitdet.losses.masks import sample_points
+from vitdet.structures import Features, Level, Target
+
+
+class Upscale(nn.Module):
+    """Doubles a map: transposed convolution, GELU, 3×3 depthwise convolution, LayerNorm."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.expand, self.norm = Expand(channels, channels), nn.LayerNorm(channels)
+        self.depthwise = nn.Conv2d(channels, channels, 3, padding=1, groups=channels, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """`(b, h, w, C)` to `(b, 2*h, 2*w, C)`."""
+        x = nn.functional.gelu(self.expand(x)).permute(0, 3, 1, 2)  # (b, h, w, C) -> (b, C, h, w)
+        return self.norm(self.depthwise(x).permute(0, 2, 3, 1))
+
+
+class EoMTHead(QueryMaskHead):
+    """Instance, semantic or panoptic segmentation by the ViT itself; the backbone must leave its last blocks to it (`tail: 3`, `neck: null`).
+
+    Queries look at the whole image or, in training, inside the mask they have found so far; that is given up block by block as training goes on, so
+    that inference needs no masks.
+
+    Args:
+        in_channels: channels of the feature level: the ViT's.
+        strides: its stride: the patch size.
+        num_classes: how many classes there are.
+        task: `instances`, `semantic` or `panoptic`; what the data has, if not given.
+        num_queries: segments of an image that can be found, at most.
+        num_points: of each mask in the loss.
+        mask_stride: resolution of the masks, in pixels.
+        annealing: the fractions of training in which masked attention ends, for the first block, and for the last.
+        loss_weights: weights other than the defaults: `{class: 2, mask: 5, dice: 5}`, each also with `aux_`.
+        max_detections, threshold, overlap: see `QueryMaskHead`.
+    """
+
+    def __init__(
+        self,
+        in_channels: Sequence[int],
+        strides: Sequence[float],
+        num_classes: int,
+        *,
+        task: MaskTask | None = None,
+        num_queries: int = 100,
+        num_points: int = 2048,
+        mask_stride: int = 4,
+        annealing: tuple[float, float] = (0.4, 0.9),
+        loss_weights: dict[str, float] | None = None,
+        max_detections: int = 100,
+        threshold: float = 0.5,
+        overlap: float = 0.8,
+    ) -> None:
+        super().__init__(num_classes, task=task, max_detections=max_detections, threshold=threshold, overlap=overlap)
+        self.in_channels, self.strides, self.annealing = list(in_channels), list(strides), tuple(annealing)
+        dim, steps = self.in_channels[-1], round(log2(self.strides[-1] / mask_stride))
+        self.pixel_stride = self.strides[-1] / 2**steps
+        self.queries = nn.Embedding(num_queries, dim)
+        self.upscale = nn.Sequential(*(Upscale(dim) for _ in range(steps)))
+        self.classify, self.embed = nn.Linear(dim, num_classes + 1), MaskEmbedding(dim, dim)
+        self.criterion = MaskCriterion(num_points=num_points, weights=loss_weights)
+        self.loss_weights = self.criterion.weights
+
+    def forward(self, features: Features, targets: list[Target] | None = None) -> MaskOutputs:
+        rest = features.unfinished
+        if rest is None:
+            raise ValueError(
+                "EoMTHead runs the backbone's last blocks: set model.backbone.tail (3 or 4) and neck: null"
+            )
+        Q = self.queries.num_embeddings
+        x = self._with_queries(rest.x, rest.lengths)
+        lengths = [Q + length for length in rest.lengths]
+        predictions = []
+        for i, (block, rope) in enumerate(zip(rest.blocks, rest.ropes)):
+            predictions.append(self._predictions(rest.norm(x), lengths, features))
+            allowed = self._allowed(predictions[-1], features, i / max(len(rest.blocks) - 1, 1))
+            x = block(x, lengths, lengths, None if rope is None else self._with_identity(rope, rest.lengths), allowed)
+        predictions.append(self._predictions(rest.norm(x), lengths, features))
+        queries = torch.stack([q for q, _ in predictions])  # (L, B, Q, C)
+        return MaskOutputs(self.classify(queries), self.embed(queries), [p for _, p in predictions], features.sizes)
+
+    def _with_queries(self, x: Tensor, lengths: list[int]) -> Tensor:
+        """`(N, C)`: each image's tokens behind a copy of the queries."""
+        return torch.cat([part for one in x.split(lengths) for part in (self.queries.weight.to(x.dtype), one)])
+
+    def _with_identity(self, rope: Tensor, lengths: list[int]) -> Tensor:
+        """The queries have no place in the image: their sines are 0, their cosines 1."""
+        half = rope.shape[-1] // 2
+        still = torch.cat([rope.new_zeros(half), rope.new_ones(half)]).expand(
+            self.queries.num_embeddings, rope.shape[1], -1
+        )
+        return torch.cat([part for one in rope.split(lengths) for part in (still, one)])
+
+    def _predictions(self, x: Tensor, lengths: list[int], features: Features) -> tuple[Tensor, Level]:
+        """The queries `(B, Q, C)` and the pixel features, in the order of the batch."""
+        rest, Q = features.unfinished, self.queries.num_embeddings
+        parts: list[Tensor] = [None] * len(lengths)
+        for place, one in zip(rest.order, x.split(lengths)):
+            parts[place] = one
+        grids: list[tuple[int, int]] = [None] * len(lengths)
+        for place, grid in zip(rest.order, rest.grids):
+            grids[place] = grid
+        tokens = Level(torch.cat([one[Q + rest.num_prefix :] for one in parts]), grids, self.strides[-1])
+        return torch.stack([one[:Q] for one in parts]), on_maps(tokens, self.upscale, self.pixel_stride)
+
+    @torch.no_grad()
+    def _allowed(self, prediction: tuple[Tensor, Level], features: Features, depth: float) -> list[Tensor] | None:
+        """Which token may look at which, `(Q + P + h*w,)` squared, for each image in the order of the blocks; `None` where all may.
+
+        Only queries are held back, from patches outside their mask, each with a probability that falls to 0 as training goes on.
+        """
+        first, last = self.annealing
+        end = first + (last - first) * depth
+        held = (1 - min(1.0, self.progress / end)) ** 0.9 if self.training else 0.0
+        if held <= 0:
+            return None
+        queries, pixels = prediction
+        rest, Q = features.unfinished, self.queries.num_embeddings
+        maps, covered, masks = pixels.maps(), extents(pixels, features.sizes), self.embed(queries)
+        allowed = []
+        for place, grid, length in zip(rest.order, rest.grids, rest.lengths):
+            points = token_points(Level(pixels.x, [grid], self.strides[-1]), 0, features.sizes[place])
+            inside = masks[place] @ sample_points(maps[place], points, covered[place]) > 0  # (Q, h*w)
+            free = torch.rand(Q, 1, device=inside.device) >= held
+            one = inside.new_ones(Q + length, Q + length)
+            one[:Q, Q + rest.num_prefix :] = inside | free
+            allowed.append(one)
+        return allowed

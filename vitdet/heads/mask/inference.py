@@ -1,0 +1,90 @@
+"""From classes and masks of queries to instances, a semantic map, or panoptic segments of one image.
+
+# Q queries, K classes, T instances or segments, H×W the original image
+Rules and thresholds: Cheng et al. 2022 (Mask2Former, arXiv:2112.01527).
+"""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from vitdet.structures import Prediction
+
+Masks = Callable[[Tensor], Tensor]  # numbers of queries (n,) -> the logits of their masks (n, H, W)
+CHUNK = 16  # masks at full size that are held as logits at once
+
+
+def instances(scores: Tensor, masks: Masks, size: tuple[int, int], max_detections: int) -> Prediction:
+    """The best (query, class) pairs: class score times how sure the mask is of its pixels.
+
+    Args:
+        scores: `(Q, K)` in [0, 1].
+    """
+    best, index = scores.flatten().topk(min(max_detections, scores.numel()))
+    inside = torch.zeros(len(best), *size, dtype=torch.bool, device=scores.device)
+    sure = torch.zeros_like(best)
+    for rows in torch.arange(len(best), device=scores.device).split(CHUNK):
+        logits = masks(index[rows] // scores.shape[1])
+        inside[rows] = logits > 0
+        sure[rows] = (logits.sigmoid() * inside[rows]).sum((1, 2)) / inside[rows].sum((1, 2)).clamp(min=1)
+    best, order = (best * sure).sort(descending=True)
+    inside = inside[order]
+    return Prediction(mask_boxes(inside), best, index[order] % scores.shape[1], size=size, masks=inside)
+
+
+def semantic(scores: Tensor, masks: Masks, size: tuple[int, int]) -> Prediction:
+    """The class with the largest sum of score times mask, at every pixel."""
+    by_class = torch.zeros(scores.shape[1], *size, device=scores.device)
+    for rows in torch.arange(len(scores), device=scores.device).split(CHUNK):
+        by_class += torch.einsum("qk,qhw->khw", scores[rows], masks(rows).sigmoid())
+    return nothing_found(size, scores.device, semantic=by_class.argmax(0).to(torch.uint8))
+
+
+def panoptic(
+    scores: Tensor, masks: Masks, size: tuple[int, int], things: Tensor, *, threshold: float, overlap: float
+) -> Prediction:
+    """Every pixel to the query with the largest score times mask; queries that keep too little of their mask are dropped.
+
+    Args:
+        things: `(K,)` bool; segments of a class that is no thing are merged.
+        threshold: queries that score less are left out.
+        overlap: the share of its mask that a query must win.
+    """
+    best, labels = scores.max(1)
+    kept = (best > threshold).nonzero().squeeze(1)
+    ids = torch.zeros(size, dtype=torch.int32, device=scores.device)
+    if not len(kept):
+        return nothing_found(size, scores.device, panoptic=ids)
+    best, labels, p = best[kept], labels[kept], masks(kept).sigmoid()
+    owner = (best[:, None, None] * p).argmax(0)
+    found: list[int] = []
+    stuff: dict[int, int] = {}
+    for k, label in enumerate(labels.tolist()):
+        sure = p[k] >= 0.5
+        mine = (owner == k) & sure
+        if not mine.any() or mine.sum() < overlap * sure.sum():
+            continue
+        if not things[label] and label in stuff:
+            ids[mine] = stuff[label]
+            continue
+        found.append(k)
+        stuff[label] = len(found)
+        ids[mine] = len(found)
+    masks = torch.stack([ids == t + 1 for t in range(len(found))]) if found else ids[None][:0] > 0
+    return Prediction(mask_boxes(masks), best[found], labels[found], size=size, masks=masks, panoptic=ids)
+
+
+def mask_boxes(masks: Tensor) -> Tensor:
+    """`(T, 4)` corners of the pixels of each mask; zeros where there are none."""
+    rows, columns = masks.any(2).int(), masks.any(1).int()  # (T, H), (T, W)
+    height, width = masks.shape[1:]
+    first = [side.argmax(1) if side.shape[1] else side.sum(1) for side in (columns, rows)]
+    last = [n - side.flip(1).argmax(1) for n, side in ((width, columns), (height, rows))]
+    boxes = torch.stack([*first, *last], 1).float()
+    return boxes * masks.flatten(1).any(1)[:, None]
+
+
+def nothing_found(size: tuple[int, int], device, **maps: Tensor) -> Prediction:
+    empty = torch.zeros(0, device=device)
+    return Prediction(empty.view(0, 4), empty, empty.long(), size=size, **maps)

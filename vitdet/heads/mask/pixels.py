@@ -1,0 +1,95 @@
+"""Per-pixel features, and masks as their dot product with an embedding.
+
+# b images with equal grids, h×w a grid, C channels, T masks of one image, H×W the original image, P points
+"""
+
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from vitdet.backbone.neck import Expand
+from vitdet.losses.masks import sample_points
+from vitdet.structures import Features, Level
+
+
+def on_maps(level: Level, module: Callable[[Tensor], Tensor], stride: float) -> Level:
+    """The level after `module`, which takes `(b, h, w, C)` and never sees two images at once; the images of equal grids go together."""
+    members: dict[tuple[int, int], list[int]] = {}
+    for i, grid in enumerate(level.grids):
+        members.setdefault(grid, []).append(i)
+    parts = level.x.split(level.lengths)
+    done: list[Tensor] = [None] * len(parts)
+    for (h, w), images in members.items():
+        maps = module(torch.stack([parts[i] for i in images]).unflatten(1, (h, w)))  # (b, h*w, C) -> (b, h, w, C)
+        for i, one in zip(images, maps):
+            done[i] = one
+    return Level(torch.cat([one.flatten(0, 1) for one in done]), [tuple(one.shape[:2]) for one in done], stride)
+
+
+class PixelBranch(nn.Module):
+    """Features of the finest level at twice its resolution: what masks are made of."""
+
+    def __init__(self, in_channels: int, stride: float, dim: int) -> None:
+        super().__init__()
+        self.stride = stride / 2
+        self.up = nn.Sequential(Expand(in_channels, dim), nn.LayerNorm(dim), nn.GELU(), nn.Linear(dim, dim))
+
+    def forward(self, features: Features) -> Level:
+        return on_maps(features[0], self.up, self.stride)
+
+
+def extents(level: Level, sizes: list[tuple[int, int]]) -> list[tuple[float, float]]:
+    """How much of each map's height and width its image covers; the rest is padding."""
+    return [(H / (h * level.stride), W / (w * level.stride)) for (h, w), (H, W) in zip(level.grids, sizes)]
+
+
+def token_points(level: Level, i: int, size: tuple[int, int]) -> Tensor:
+    """`(h*w, 2)`: x and y of the tokens of image `i`, as fractions of it; those in the padding lie beyond 1."""
+    (h, w), (height, width) = level.grids[i], size
+    y = (torch.arange(h, device=level.x.device) + 0.5) * (level.stride / height)
+    x = (torch.arange(w, device=level.x.device) + 0.5) * (level.stride / width)
+    return torch.stack([x.expand(h, w), y[:, None].expand(h, w)], -1).flatten(0, 1)
+
+
+def full_size(logits: Tensor, size: tuple[int, int], extent: tuple[float, float]) -> Tensor:
+    """Maps `(T, h, w)` at every pixel of the original image, bilinear: `(T, H, W)`."""
+    height, width = size
+    y = (torch.arange(height, device=logits.device) + 0.5) / height
+    x = (torch.arange(width, device=logits.device) + 0.5) / width
+    points = torch.stack([x.expand(height, width), y[:, None].expand(height, width)], -1).flatten(0, 1)
+    return sample_points(logits.float(), points, extent).unflatten(1, (height, width))
+
+
+def binary_masks(embeddings: Tensor, pixels: Tensor, size: tuple[int, int], extent: tuple[float, float]) -> Tensor:
+    """`(T, H, W)` bool of embeddings `(T, C)` and one image's pixel features `(C, h, w)`; a few at a time, so that memory stays small."""
+    out = torch.zeros(len(embeddings), *size, dtype=torch.bool, device=pixels.device)
+    for first in range(0, len(embeddings), 16):
+        logits = torch.einsum("tc,chw->thw", embeddings[first : first + 16].float(), pixels.float())
+        out[first : first + 16] = full_size(logits, size, extent) > 0
+    return out
+
+
+class MaskEmbedding(nn.Sequential):
+    """Three-layer perceptron from a query to what its mask is the dot product with."""
+
+    def __init__(self, dim: int, pixel_dim: int) -> None:
+        super().__init__(nn.Linear(dim, dim), nn.ReLU(), nn.Linear(dim, dim), nn.ReLU(), nn.Linear(dim, pixel_dim))
+
+
+def sequence_batches(grids: list[tuple[int, int]]) -> list[list[int]]:
+    """The images of equal grids."""
+    members: dict[tuple[int, int], list[int]] = {}
+    for i, grid in enumerate(grids):
+        members.setdefault(grid, []).append(i)
+    return list(members.values())
+
+
+def attend_to(q: Tensor, k: Tensor, v: Tensor, blocked: Tensor | None, num_heads: int) -> Tensor:
+    """Attention of queries `(b, Q, C)` to tokens `(b, h*w, C)`, where `blocked` `(b, Q, h*w)` forbids; a query that may see nothing sees all."""
+    q, k, v = (part.unflatten(-1, (num_heads, -1)).transpose(1, 2) for part in (q, k, v))  # -> (b, heads, ., d)
+    mask = None
+    if blocked is not None:
+        mask = ~(blocked & ~blocked.all(-1, keepdim=True)).unsqueeze(1)
+    return F.scaled_dot_product_attention(q, k, v, attn_mask=mask).transpose(1, 2).flatten(2)

@@ -1,0 +1,104 @@
+"""The simple semantic head: a linear classifier of every token, the baseline of all others.
+
+# K classes, N tokens, C channels, h×w a grid, H×W the image
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from vitdet.heads.mask.base import SegmentationHead
+from vitdet.heads.mask.inference import nothing_found
+from vitdet.heads.mask.pixels import extents, full_size
+from vitdet.masks import VOID
+from vitdet.structures import Features, Level, Prediction, Target
+
+
+@dataclass
+class SemanticOutputs:
+    """`logits`, a level with K channels, and the sizes of the images it covers."""
+
+    logits: Level
+    sizes: list[tuple[int, int]]
+
+
+class SemanticHead(SegmentationHead):
+    """All levels, brought to the finest one's grid and added up, then one linear layer to the classes; cross-entropy at full resolution.
+
+    Args:
+        in_channels: channels of each feature level, finest first.
+        strides: their strides in pixels.
+        num_classes: how many classes there are.
+        dim: channels in which levels are added up; with 0 the finest level alone is classified, by a linear layer and nothing else.
+    """
+
+    def __init__(
+        self,
+        in_channels: Sequence[int],
+        strides: Sequence[float],
+        num_classes: int,
+        *,
+        dim: int = 0,
+    ) -> None:
+        super().__init__(num_classes, task="semantic")
+        self.in_channels, self.strides = list(in_channels), list(strides)
+        self.mix = nn.ModuleList(nn.Linear(c, dim) for c in in_channels) if dim else None
+        self.norm = nn.LayerNorm(dim) if dim else nn.Identity()
+        self.classify = nn.Linear(dim or self.in_channels[0], num_classes)
+        self.loss_weights = {"semantic": 1.0}
+
+    def forward(self, features: Features, targets: list[Target] | None = None) -> SemanticOutputs:
+        finest = features[0]
+        x = finest.x if self.mix is None else F.gelu(self.norm(self._mixed(features)))
+        return SemanticOutputs(Level(self.classify(x), finest.grids, finest.stride), features.sizes)
+
+    def _mixed(self, features: Features) -> Tensor:
+        """`(N, dim)`: every level at the finest one's tokens."""
+        finest, total = features[0], 0.0
+        for proj, level in zip(self.mix, features):
+            x = proj(level.x)
+            if level is not finest:
+                maps = Level(x, level.grids, level.stride).maps()
+                sizes = [(h * finest.stride, w * finest.stride) for h, w in finest.grids]
+                covered = extents(level, sizes)
+                x = torch.cat(
+                    [full_size(m, grid, e).flatten(1).T for m, grid, e in zip(maps, finest.grids, covered)]
+                ).to(x.dtype)
+            total = total + x
+        return total
+
+    def loss(self, outputs: SemanticOutputs, targets: list[Target]) -> dict[str, Tensor]:
+        """Cross-entropy of the pixels that have a class, in fp32."""
+        with torch.autocast(outputs.logits.x.device.type, enabled=False):
+            total, count = 0.0 * outputs.logits.x.float().sum(), 0
+            for logits, extent, target in zip(outputs.logits.maps(), extents(outputs.logits, outputs.sizes), targets):
+                truth = label_map(target)
+                at_pixels = full_size(logits, tuple(truth.shape), extent)  # (K, H, W)
+                total = total + F.cross_entropy(at_pixels[None], truth[None], ignore_index=VOID, reduction="sum")
+                count += int((truth != VOID).sum())
+            return {"semantic": total / max(count, 1)}
+
+    def predict(self, outputs: SemanticOutputs, sizes: Sequence[tuple[int, int]]) -> list[Prediction]:
+        covered = extents(outputs.logits, outputs.sizes)
+        maps = [
+            full_size(logits, tuple(size), extent).argmax(0).to(torch.uint8)
+            for logits, extent, size in zip(outputs.logits.maps(), covered, sizes)
+        ]
+        return [nothing_found(tuple(size), one.device, semantic=one) for one, size in zip(maps, sizes)]
+
+
+def label_map(target: Target) -> Tensor:
+    """`(H, W)` int64: the class of the mask that a pixel belongs to, `VOID` where it belongs to none.
+
+    Raises:
+        ValueError: the target has no masks.
+    """
+    if target.masks is None:
+        raise ValueError("a semantic head learns from masks, but the targets have none; give data with masks")
+    out = torch.full(target.masks.shape[-2:], VOID, device=target.masks.device)
+    for mask, label in zip(target.masks, target.labels):
+        out[mask] = label
+    return out

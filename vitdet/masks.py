@@ -1,0 +1,62 @@
+"""Mask arithmetic: run lengths, sizes, bounds. Pure functions on numpy arrays.  # T masks, H×W in pixels"""
+
+from typing import Any
+
+import cv2
+import numpy as np
+from pycocotools import mask as rle
+
+VOID = 255  # in a class map: no class, neither trained on nor scored
+
+
+def to_rle(segmentation: Any, height: int, width: int) -> dict[str, Any]:
+    """COCO's `segmentation` as compressed run lengths.
+
+    Raises:
+        ValueError: it is neither a list of polygons nor run lengths of this image's size.
+    """
+    if isinstance(segmentation, dict):
+        if tuple(segmentation.get("size", ())) != (height, width):
+            raise ValueError(f"run lengths are of size {segmentation.get('size')}, the image is {height}×{width} (H×W)")
+        if isinstance(segmentation.get("counts"), list):
+            return rle.frPyObjects(segmentation, height, width)
+        return segmentation
+    polygons = [p for p in segmentation or () if len(p) >= 6] if isinstance(segmentation, list) else None
+    if not polygons:
+        raise ValueError(
+            f"segmentation {str(segmentation)[:60]!r} is neither polygons of three points or more nor run lengths"
+        )
+    return rle.merge(rle.frPyObjects(polygons, height, width))
+
+
+def resize_mask(mask: np.ndarray, height: int, width: int) -> np.ndarray:
+    """A 0/1 mask `(H, W)` uint8 at another size: 1 where at least half of what a pixel covers was."""
+    smooth = mask * np.uint8(255)
+    for w, h in ((mask.shape[1], height), (width, height)):  # side by side: one may shrink while the other grows
+        shrinks = h * w < smooth.size
+        smooth = cv2.resize(smooth, (w, h), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
+    return (smooth > 127).astype(np.uint8)
+
+
+def resize_labels(labels: np.ndarray, height: int, width: int) -> np.ndarray:
+    """A map `(H, W)` of integers at another size: each pixel takes the value under its centre."""
+    if labels.shape == (height, width):
+        return labels
+    rows = ((np.arange(height) + 0.5) * labels.shape[0] / height).astype(int)
+    columns = ((np.arange(width) + 0.5) * labels.shape[1] / width).astype(int)
+    return labels[rows[:, None], columns]
+
+
+def bounds(masks: np.ndarray) -> np.ndarray:
+    """`(T, 4)` corners of the pixels of each mask `(T, H, W)`, in pixels; zeros where a mask is empty."""
+    out = np.zeros((len(masks), 4), np.float32)
+    for k, mask in enumerate(masks):
+        rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
+        if len(rows):
+            out[k] = columns[0], rows[0], columns[-1] + 1, rows[-1] + 1
+    return out
+
+
+def encode(mask: np.ndarray) -> bytes:
+    """COCO's compressed run lengths of a mask `(H, W)`."""
+    return rle.encode(np.asfortranarray(mask, np.uint8))["counts"]

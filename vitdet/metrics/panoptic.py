@@ -1,0 +1,163 @@
+"""Panoptic quality, Kirillov et al. 2019 (arXiv:1801.00868), and results in COCO's panoptic format.
+
+K classes, S segments of one image, H×W an image in pixels
+An id map `(H, W)` holds the number of each pixel's segment, 0 for none ("void").
+"""
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+
+from vitdet.metrics.ranks import gather, rank
+from vitdet.structures import Prediction, Target
+
+
+@dataclass
+class Segments:
+    """The segments of one image: `ids` `(H, W)`; the number, the class and the crowd flag of each, `(S,)`."""
+
+    ids: np.ndarray
+    numbers: np.ndarray
+    labels: np.ndarray
+    crowd: np.ndarray
+
+
+class PanopticMetric:
+    """PQ = SQ × RQ over all images, all classes, things and stuff.
+
+    Args:
+        truth: gives the true segments of an image, by its id: the id map, and number, class and crowd flag of each (the fields of `Segments`).
+        names, things, category_ids: of the classes, by label.
+        total: how many images there are.
+    """
+
+    def __init__(
+        self,
+        truth: Callable[[int], tuple],
+        names: Sequence[str],
+        things: Sequence[bool],
+        category_ids: Sequence[int],
+        total: int,
+    ) -> None:
+        self.truth, self.names, self.things = truth, list(names), np.asarray(things, bool)
+        self.category_ids, self.total = list(category_ids), total
+        self.seen_only = False
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget all predictions."""
+        self._parts: dict[int, np.ndarray] = {}  # image id -> (4, K): sum of IoU, TP, FP, FN
+        self._kept: dict[int, tuple[bytes, list[dict[str, Any]]]] = {}
+
+    def update(self, predictions: Sequence[Prediction], targets: Sequence[Target] | None = None) -> None:
+        """Add some images; `Prediction.panoptic` is an id map at the original size, whose number t + 1 is detection t.
+
+        Raises:
+            ValueError: an image was given twice, or a map has another size than the truth.
+        """
+        ids = [int(one.image_id) for one in (predictions if targets is None else targets)]
+        for image_id, prediction in zip(ids, predictions):
+            if image_id in self._parts:
+                raise ValueError(f"image id {image_id} was given twice; call reset() before another evaluation")
+            truth, found = Segments(*self.truth(image_id)), prediction.cpu()
+            if found.panoptic is None or tuple(found.panoptic.shape) != truth.ids.shape:
+                got = "no id map" if found.panoptic is None else f"a map of {tuple(found.panoptic.shape)}"
+                raise ValueError(f"image id {image_id}: got {got}, wanted one of {truth.ids.shape} (H, W)")
+            labels = found.labels.numpy()
+            segments = Segments(found.panoptic.numpy(), np.arange(len(labels)) + 1, labels, np.zeros(len(labels), bool))
+            self._parts[image_id] = count(truth, segments, len(self.names))
+            self._kept[image_id] = self._as_coco(segments)
+
+    def _as_coco(self, found: Segments) -> tuple[bytes, list[dict[str, Any]]]:
+        """The PNG and the `segments_info` of one image."""
+        present, areas = np.unique(found.ids, return_counts=True)
+        info = [
+            {"id": int(number), "category_id": self.category_ids[int(found.labels[number - 1])], "area": int(area)}
+            for number, area in zip(present, areas)
+            if number
+        ]
+        planes = [(found.ids >> shift & 255).astype(np.uint8) for shift in (16, 8, 0)]  # OpenCV writes B, G, R
+        return cv2.imencode(".png", np.stack(planes, -1))[1].tobytes(), info
+
+    def compute(self) -> dict[str, float]:
+        """`PQ`, `SQ`, `RQ`, the same with `_things` and `_stuff`, and `PQ/<class name>`, in [0, 1]; -1 where there is nothing to count.
+
+        Under `torch.distributed` every process must call it; an image that several had counts once.
+        """
+        parts: dict[int, np.ndarray] = {}
+        for part in gather(self._parts):
+            parts.update(part)
+        self._images = len(parts)
+        iou, tp, fp, fn = sum(parts.values(), np.zeros((4, len(self.names))))
+        occurs = tp + fp + fn > 0
+        pq = np.where(occurs, iou / np.maximum(tp + fp / 2 + fn / 2, 0.5), -1.0)
+        sq = np.where(occurs, iou / np.maximum(tp, 1), -1.0)
+        rq = np.where(occurs, tp / np.maximum(tp + fp / 2 + fn / 2, 0.5), -1.0)
+        scores = {}
+        for suffix, group in (("", occurs), ("_things", occurs & self.things), ("_stuff", occurs & ~self.things)):
+            for name, values in (("PQ", pq), ("SQ", sq), ("RQ", rq)):
+                scores[name + suffix] = float(values[group].mean()) if group.any() else -1.0
+        return scores | {f"PQ/{name}": float(value) for name, value in zip(self.names, pq)}
+
+    def protocol(self) -> str:
+        """One line that says how the last `compute` counted."""
+        images = getattr(self, "_images", 0)
+        which = f"all {self.total} images" if images == self.total else f"only the {images} images seen of {self.total}"
+        return f"panoptic quality, {which}, {len(self.names)} classes, IoU > 0.5, classes that never occur not averaged"
+
+    def save(self, path: str | Path) -> None:
+        """Write all predictions in COCO's panoptic format: a JSON, and a folder of PNGs named like it.
+
+        Under `torch.distributed` every process must call it; the first one writes.
+        """
+        kept: dict[int, Any] = {}
+        for part in gather(self._kept):
+            kept.update(part)
+        if rank() != 0:
+            return
+        path = Path(path)
+        folder = path.with_suffix("")
+        folder.mkdir(parents=True, exist_ok=True)
+        rows = []
+        for image_id, (png, info) in sorted(kept.items()):
+            name = f"{image_id:012d}.png"
+            (folder / name).write_bytes(png)
+            rows.append({"image_id": image_id, "file_name": name, "segments_info": info})
+        path.write_text(json.dumps({"annotations": rows}), encoding="utf-8")
+
+
+def count(truth: Segments, found: Segments, num_classes: int) -> np.ndarray:
+    """`(4, K)`: the sum of the IoUs of true positives, and how many true positives, false positives and false negatives each class has.
+
+    Two segments match if they have the same class and an IoU above 0.5, pixels that are void in the truth left out of the union; crowds match nothing.
+    A segment found is no false positive if most of it lies on void, or on a crowd of its class.
+    """
+    pairs, pixels = np.unique(truth.ids.astype(np.int64) << 32 | found.ids.astype(np.int64), return_counts=True)
+    shared = {(int(pair >> 32), int(pair & 0xFFFFFFFF)): int(n) for pair, n in zip(pairs, pixels)}
+    area, area_found = {}, {}
+    for (a, b), n in shared.items():
+        area[a], area_found[b] = area.get(a, 0) + n, area_found.get(b, 0) + n
+    real = {int(n): (int(k), bool(c)) for n, k, c in zip(truth.numbers, truth.labels, truth.crowd)}
+    mine = {int(n): int(k) for n, k in zip(found.numbers, found.labels) if int(n) in area_found}
+    result = np.zeros((4, num_classes))
+    matched = set()
+    for (a, b), n in shared.items():
+        if a not in real or b not in mine or real[a][1] or real[a][0] != mine[b]:
+            continue
+        iou = n / (area[a] + area_found[b] - n - shared.get((0, b), 0))
+        if iou > 0.5:
+            result[:2, mine[b]] += iou, 1
+            matched |= {("true", a), ("found", b)}
+    for a, (label, crowd) in real.items():
+        if not crowd and ("true", a) not in matched:
+            result[3, label] += 1
+    for b, label in mine.items():
+        ignored = [0, *(a for a, (own, crowd) in real.items() if crowd and own == label)]
+        if ("found", b) not in matched and sum(shared.get((a, b), 0) for a in ignored) <= 0.5 * area_found[b]:
+            result[2, label] += 1
+    return result
