@@ -9,12 +9,14 @@ from PIL import Image
 from pycocotools.coco import COCO
 
 from vitdet.data import (
+    CocoData,
     PanopticData,
     SemanticData,
     SemanticSplit,
     ShapesData,
     ShapesPanopticData,
     ShapesSemanticData,
+    Split,
 )
 from vitdet.masks import VOID
 
@@ -105,8 +107,6 @@ def test_a_300_object_image_is_decoded_at_the_size_needed(tmp_path):
         "categories": [{"id": 1, "name": "a"}],
     }
     (tmp_path / "a.json").write_text(json.dumps(content))
-    from vitdet.data import CocoData, Split
-
     data = CocoData(train=Split(str(tmp_path), str(tmp_path / "a.json")), size=100, **PLAIN)
     data.masks = True
     ((_, target),) = targets_of(data)

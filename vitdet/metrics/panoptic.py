@@ -13,8 +13,9 @@ from typing import Any
 import cv2
 import numpy as np
 
+from vitdet.metrics.per_image import PerImageMetric, check_map
 from vitdet.metrics.ranks import gather, rank
-from vitdet.structures import Prediction, Target
+from vitdet.structures import Prediction
 
 
 @dataclass
@@ -27,7 +28,7 @@ class Segments:
     crowd: np.ndarray
 
 
-class PanopticMetric:
+class PanopticMetric(PerImageMetric):
     """PQ = SQ × RQ over all images, all classes, things and stuff.
 
     Args:
@@ -35,6 +36,8 @@ class PanopticMetric:
         names, things, category_ids: of the classes, by label.
         total: how many images there are.
     """
+
+    what = "panoptic quality, IoU > 0.5"
 
     def __init__(
         self,
@@ -45,33 +48,19 @@ class PanopticMetric:
         total: int,
     ) -> None:
         self.truth, self.names, self.things = truth, list(names), np.asarray(things, bool)
-        self.category_ids, self.total = list(category_ids), total
-        self.seen_only = False
-        self.reset()
+        self.category_ids = list(category_ids)
+        super().__init__(total)
 
     def reset(self) -> None:
-        """Forget all predictions."""
-        self._parts: dict[int, np.ndarray] = {}  # image id -> (4, K): sum of IoU, TP, FP, FN
+        super().reset()
         self._kept: dict[int, tuple[bytes, list[dict[str, Any]]]] = {}
 
-    def update(self, predictions: Sequence[Prediction], targets: Sequence[Target] | None = None) -> None:
-        """Add some images; `Prediction.panoptic` is an id map at the original size, whose number t + 1 is detection t.
-
-        Raises:
-            ValueError: an image was given twice, or a map has another size than the truth.
-        """
-        ids = [int(one.image_id) for one in (predictions if targets is None else targets)]
-        for image_id, prediction in zip(ids, predictions):
-            if image_id in self._parts:
-                raise ValueError(f"image id {image_id} was given twice; call reset() before another evaluation")
-            truth, found = Segments(*self.truth(image_id)), prediction.cpu()
-            if found.panoptic is None or tuple(found.panoptic.shape) != truth.ids.shape:
-                got = "no id map" if found.panoptic is None else f"a map of {tuple(found.panoptic.shape)}"
-                raise ValueError(f"image id {image_id}: got {got}, wanted one of {truth.ids.shape} (H, W)")
-            labels = found.labels.numpy()
-            segments = Segments(found.panoptic.numpy(), np.arange(len(labels)) + 1, labels, np.zeros(len(labels), bool))
-            self._parts[image_id] = count(truth, segments, len(self.names))
-            self._kept[image_id] = self._as_coco(segments)
+    def _count(self, image_id: int, prediction: Prediction) -> np.ndarray:
+        truth, labels = Segments(*self.truth(image_id)), prediction.labels.numpy()
+        ids = check_map(prediction.panoptic, truth.ids.shape, image_id)
+        segments = Segments(ids, np.arange(len(labels)) + 1, labels, np.zeros(len(labels), bool))
+        self._kept[image_id] = self._as_coco(segments)
+        return count(truth, segments, len(self.names))
 
     def _as_coco(self, found: Segments) -> tuple[bytes, list[dict[str, Any]]]:
         """The PNG and the `segments_info` of one image."""
@@ -89,11 +78,7 @@ class PanopticMetric:
 
         Under `torch.distributed` every process must call it; an image that several had counts once.
         """
-        parts: dict[int, np.ndarray] = {}
-        for part in gather(self._parts):
-            parts.update(part)
-        self._images = len(parts)
-        iou, tp, fp, fn = sum(parts.values(), np.zeros((4, len(self.names))))
+        iou, tp, fp, fn = self._sum(np.zeros((4, len(self.names))))
         occurs = tp + fp + fn > 0
         pq = np.where(occurs, iou / np.maximum(tp + fp / 2 + fn / 2, 0.5), -1.0)
         sq = np.where(occurs, iou / np.maximum(tp, 1), -1.0)
@@ -103,12 +88,6 @@ class PanopticMetric:
             for name, values in (("PQ", pq), ("SQ", sq), ("RQ", rq)):
                 scores[name + suffix] = float(values[group].mean()) if group.any() else -1.0
         return scores | {f"PQ/{name}": float(value) for name, value in zip(self.names, pq)}
-
-    def protocol(self) -> str:
-        """One line that says how the last `compute` counted."""
-        images = getattr(self, "_images", 0)
-        which = f"all {self.total} images" if images == self.total else f"only the {images} images seen of {self.total}"
-        return f"panoptic quality, {which}, {len(self.names)} classes, IoU > 0.5, classes that never occur not averaged"
 
     def save(self, path: str | Path) -> None:
         """Write all predictions in COCO's panoptic format: a JSON, and a folder of PNGs named like it.

@@ -16,13 +16,12 @@ from vitdet.structures import Features, Level
 
 def on_maps(level: Level, module: Callable[[Tensor], Tensor], stride: float) -> Level:
     """The level after `module`, which takes `(b, h, w, C)` and never sees two images at once; the images of equal grids go together."""
-    members: dict[tuple[int, int], list[int]] = {}
-    for i, grid in enumerate(level.grids):
-        members.setdefault(grid, []).append(i)
     parts = level.x.split(level.lengths)
     done: list[Tensor] = [None] * len(parts)
-    for (h, w), images in members.items():
-        maps = module(torch.stack([parts[i] for i in images]).unflatten(1, (h, w)))  # (b, h*w, C) -> (b, h, w, C)
+    for images in sequence_batches(level.grids):
+        maps = module(
+            torch.stack([parts[i] for i in images]).unflatten(1, level.grids[images[0]])
+        )  # (b, h*w, C) -> (b, h, w, C)
         for i, one in zip(images, maps):
             done[i] = one
     return Level(torch.cat([one.flatten(0, 1) for one in done]), [tuple(one.shape[:2]) for one in done], stride)
