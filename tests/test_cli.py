@@ -146,17 +146,20 @@ def test_help_lists_the_verbs(capsys):
 def test_base_files_are_read_first(tmp_path):
     (tmp_path / "sub").mkdir()
     (tmp_path / "a.yaml").write_text(
-        "model: {lr: 1e-3, head: {dim: 8, groups: 2}}\ndata: {class_path: CocoData, size: 3, batch_size: 5}\ntrainer: {max_steps: 1}"
+        "model: {lr: 1e-3, head: {dim: 8, groups: 2}}\ndata: {class_path: CocoData, size: 3, batch_size: 5, train: {images: x}}\ntrainer: {max_steps: 1}"
     )
     (tmp_path / "sub" / "b.yaml").write_text(
         "base: ../a.yaml\nmodel: {head: {groups: 3}}\ndata: {class_path: ShapesData, size: 9}"
     )
+    (tmp_path / "c.yaml").write_text("base: a.yaml\ndata: PanopticData")
+    config = read_config(tmp_path / "c.yaml")
+    assert config["data"]["init_args"] == {"size": 3, "batch_size": 5}
     config = read_config(tmp_path / "sub" / "b.yaml")
     assert config["model"]["lr"] == 1e-3 and config["model"]["head"]["init_args"] == {"dim": 8, "groups": 3}
     assert config["data"] == {
         "class_path": "vitdet.data.sets.ShapesData",
-        "init_args": {"size": 9},
-    }  # another class: nothing is taken over
+        "init_args": {"size": 9, "batch_size": 5},
+    }  # another class: what all data have is taken over, but not the files
     assert config["trainer"] == {"max_steps": 1}
 
 

@@ -98,11 +98,12 @@ def _evaluate(argv: list[str]) -> None:
     parser = argparse.ArgumentParser("vitdet evaluate", description=VERBS["evaluate"])
     parser.add_argument("predictions", help="a COCO results file")
     parser.add_argument("annotations", help="the COCO annotation file")
+    parser.add_argument("--iou_type", choices=["bbox", "segm"], help="boxes or masks; masks where the file has some")
     options = parser.parse_args(argv)
     from vitdet.metrics import evaluate, print_scores
 
     try:
-        scores, protocol = evaluate(options.predictions, options.annotations)
+        scores, protocol = evaluate(options.predictions, options.annotations, iou_type=options.iou_type)
     except ValueError as error:
         _fail(str(error))
     print_scores(scores, protocol)

@@ -138,13 +138,14 @@ def read_config(path: str | Path, *, above: tuple[Path, ...] = ()) -> dict[str, 
     if not isinstance(own, dict):
         raise ConfigError(f"{path} holds a {type(own).__name__}; wanted keys such as model, data and trainer")
     bases = own.pop("base", [])
+    bases = [bases] if isinstance(bases, str) else bases
     own = _numbers(own)
     for keys in DEFAULT_CLASSES:
         _spell_out(own, keys, None)
     config: dict[str, Any] = {}
-    for base in [bases] if isinstance(bases, str) else bases:
-        config = merge(config, read_config(path.parent / base, above=(*above, path.resolve())))
-    config = merge(config, own)
+    for layer in [*(read_config(path.parent / base, above=(*above, path.resolve())) for base in bases), own]:
+        _keep_common(config, layer)
+        config = merge(config, layer)
     if not above:  # a base need not name a class: the file on top of it may
         for keys, default in DEFAULT_CLASSES.items():
             _spell_out(config, keys, default)
@@ -163,6 +164,15 @@ def _spell_out(config: dict[str, Any], keys: tuple[str, ...], default: str | Non
         spelt = {"init_args": {**rest, **(value.get("init_args") or {})}}
         name = value.get("class_path") or default
         config[keys[-1]] = {"class_path": _full(name), **spelt} if name else spelt
+
+
+def _keep_common(base: dict[str, Any], own: dict[str, Any]) -> None:
+    """Another data class takes over what all data have: sizes, batches, augmentation; so a config changes its task in one line."""
+    before, after = base.get("data", {}), own.get("data", {})
+    if "class_path" in after and "class_path" in before and after["class_path"] != before["class_path"]:
+        common = inspect.signature(ImageData).parameters
+        kept = {key: value for key, value in before["init_args"].items() if key in common}
+        after["init_args"] = merge(kept, after["init_args"])
 
 
 def _full(name: str) -> str:
@@ -184,7 +194,7 @@ def _numbers(value: Any) -> Any:
 
 
 def merge(base: dict[str, Any], own: dict[str, Any]) -> dict[str, Any]:
-    """`own` over `base`, key by key; another class takes no arguments over, and lists are replaced."""
+    """`own` over `base`, key by key; another class takes no arguments over (but see `_keep_common`), and lists are replaced."""
     if "class_path" in own and own["class_path"] != base.get("class_path", own["class_path"]):
         return own
     merged = dict(base)

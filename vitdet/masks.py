@@ -57,6 +57,12 @@ def bounds(masks: np.ndarray) -> np.ndarray:
     return out
 
 
+def id_png(ids: np.ndarray) -> bytes:
+    """A map `(H, W)` of segment numbers as COCO's panoptic PNG: R + 256 G + 65536 B."""
+    planes = [(ids >> shift & 255).astype(np.uint8) for shift in (16, 8, 0)]  # OpenCV writes B, G, R
+    return cv2.imencode(".png", np.stack(planes, -1))[1].tobytes()
+
+
 def encode(mask: np.ndarray) -> bytes:
     """COCO's compressed run lengths of a mask `(H, W)`."""
     return rle.encode(np.asfortranarray(mask, np.uint8))["counts"]

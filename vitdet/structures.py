@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from vitdet.draw import as_image, draw
-from vitdet.masks import bounds, encode
+from vitdet.masks import bounds, encode, id_png
 
 
 @dataclass
@@ -156,12 +156,16 @@ class Prediction:
         return replace(self, **{k: v.detach().cpu() for k, v in moved.items() if isinstance(v, Tensor)})
 
     def above(self, threshold: float) -> "Prediction":
-        """Only the detections that score at least `threshold`."""
+        """Only the detections that score at least `threshold`; pixels of the others belong to no segment."""
         keep = self.scores >= threshold
-        masks = None if self.masks is None else self.masks[keep]
-        return replace(
-            self, boxes_xyxy=self.boxes_xyxy[keep], scores=self.scores[keep], labels=self.labels[keep], masks=masks
-        )
+        kept = {name: getattr(self, name)[keep] for name in ("boxes_xyxy", "scores", "labels")}
+        if self.masks is not None:
+            kept["masks"] = self.masks[keep]
+        if self.panoptic is not None:
+            number = torch.zeros(len(keep) + 1, dtype=self.panoptic.dtype, device=keep.device)
+            number[1:] = keep.cumsum(0) * keep
+            kept["panoptic"] = number[self.panoptic.long()]
+        return replace(self, **kept)
 
     def to_coco(self) -> list[dict[str, Any]]:
         """Rows of a COCO results file: box as `[x, y, width, height]` in pixels, the data set's own category id, and the mask as run lengths."""
@@ -169,10 +173,9 @@ class Prediction:
         masks = () if self.masks is None else self.masks.cpu().numpy()
         for box, score, label in zip(self.boxes_xyxy.tolist(), self.scores.tolist(), self.labels.tolist()):
             x1, y1, x2, y2 = box
-            category = self.category_ids[label] if len(self.category_ids) else label
             row = {
                 "image_id": self.image_id,
-                "category_id": category,
+                "category_id": self._category(label),
                 "bbox": [x1, y1, x2 - x1, y2 - y1],
                 "score": score,
             }
@@ -180,6 +183,27 @@ class Prediction:
         for row, mask in zip(rows, masks):
             row["segmentation"] = {"size": list(mask.shape), "counts": encode(mask).decode()}
         return rows
+
+    def to_coco_panoptic(self) -> tuple[bytes, list[dict[str, Any]]]:
+        """The PNG of an image in COCO's panoptic format, and its `segments_info`: id, the data set's own category id, area in pixels.
+
+        Raises:
+            ValueError: the prediction has no panoptic map.
+        """
+        if self.panoptic is None:
+            raise ValueError("this prediction has no panoptic map; the model must have been trained on panoptic data")
+        ids = self.panoptic.cpu().numpy()
+        present, areas = np.unique(ids, return_counts=True)
+        labels = self.labels.tolist()
+        info = [
+            {"id": number, "category_id": self._category(labels[number - 1]), "area": area}
+            for number, area in zip(present.tolist(), areas.tolist())
+            if number
+        ]
+        return id_png(ids), info
+
+    def _category(self, label: int) -> int:
+        return self.category_ids[label] if len(self.category_ids) else label
 
     def name_of(self, label: int) -> str:
         """The class name of a label; the number where names are not known."""

@@ -279,3 +279,10 @@ class Levels(nn.Module):
 
     def forward(self, images):
         return [level.x for level in self.backbone(images)]
+
+
+def test_most_filters_of_the_convolutional_stem_start_blind_to_flat_colour():
+    stem = Backbone(TINY, **SMALL, stem="conv", stem_width=8).trunk.patch_embed
+    flat = torch.rand(1, 3, 1, 1).expand(1, 3, 32, 32)
+    answers = stem.convs[0](flat)[0, :, 1:-1, 1:-1].abs().amax((1, 2))  # (8,), away from the border
+    assert (answers < 1e-5).sum() == 6 and (answers > 1e-3).sum() == 2

@@ -8,10 +8,14 @@ import pytest
 import torch
 from PIL import Image
 
+from vitdet.backbone import Backbone
+from vitdet.config import config_of
 from vitdet.data import CocoData, Split
 from vitdet.data.images import ImageError
 from vitdet.deploy import CheckpointError, load, predict_files
 from vitdet.deploy.files import find_images
+from vitdet.heads import MaskDecoderHead
+from vitdet.structures import Prediction
 
 
 @pytest.fixture
@@ -210,3 +214,49 @@ def test_files_folders_and_globs(file, tmp_path):
 def test_a_missing_image_names_its_file(checkpoint, tmp_path):
     with pytest.raises(ImageError, match=r"gone\.jpg"):
         load(checkpoint, device="cpu").predict(tmp_path / "gone.jpg")
+
+
+@pytest.mark.parametrize("task", ["semantic", "panoptic", "instances"])
+def test_maps_are_written_in_the_format_of_their_kind(task, contents, file, tmp_path):
+    backbone = Backbone("vit_tiny_patch16_224", embed_dim=32, depth=2, num_heads=2, out_channels=32)
+    head = MaskDecoderHead(
+        backbone.out_channels,
+        backbone.strides,
+        3,
+        task=task,
+        dim=32,
+        num_queries=9,
+        num_heads=4,
+        threshold=0.0,
+        overlap=0.0,
+    )
+    contents["vitdet"]["model"] = {"backbone": config_of(backbone), "head": config_of(head)}
+    contents["state_dict"] = {f"backbone.{k}": v for k, v in backbone.state_dict().items()}
+    contents["state_dict"] |= {f"head.{k}": v for k, v in head.state_dict().items()}
+    torch.save(contents, tmp_path / "best.ckpt")
+    prediction = load(tmp_path / "best.ckpt", device="cpu").predict(file)
+    predict_files(tmp_path / "best.ckpt", [file], output=tmp_path / "out", device="cpu", threshold=0.0)
+    assert (tmp_path / "out" / "a.png").is_file()  # the drawing
+    results = tmp_path / "out" / "predictions.json"
+    if task == "semantic":
+        values = np.asarray(Image.open(tmp_path / "out" / "labels" / "a.png"))
+        assert np.array_equal(values, np.array(contents["vitdet"]["category_ids"])[prediction.semantic.numpy()])
+        assert not results.exists()
+        return
+    rows = json.loads(results.read_text())
+    if task == "instances":
+        assert rows and all(row["segmentation"]["size"] == [48, 96] for row in rows)
+        return
+    (row,) = rows["annotations"]
+    ids = np.asarray(Image.open(tmp_path / "out" / "predictions" / row["file_name"])).astype(int) @ [1, 256, 65536]
+    assert np.array_equal(ids, prediction.panoptic.numpy()) and len(row["segments_info"]) == len(prediction) > 0
+    assert {s["category_id"] for s in row["segments_info"]} <= set(contents["vitdet"]["category_ids"])
+
+
+def test_a_threshold_takes_its_pixels_from_a_segment():
+    ids = torch.tensor([[0, 1, 2, 3, 3]], dtype=torch.int32)
+    prediction = Prediction(
+        torch.zeros(3, 4), torch.tensor([0.9, 0.2, 0.6]), torch.tensor([4, 5, 6]), size=(1, 5), panoptic=ids
+    )
+    kept = prediction.above(0.5)
+    assert kept.labels.tolist() == [4, 6] and kept.panoptic.tolist() == [[0, 1, 0, 2, 2]]

@@ -1,11 +1,15 @@
 """Packed deformable sampling against grid_sample, and the anchors' geometry."""
 
+import pytest
 import torch
 import torch.nn.functional as F
 from torch.autograd import gradcheck
+from torchvision.ops import nms
 
+from vitdet.boxes import cxcywh_to_xyxy
 from vitdet.heads.detr.deformable import DeformableAttention, Memory, _WeightedSum, sample
-from vitdet.heads.detr.selection import anchors
+from vitdet.heads.detr.selection import QuerySelection, anchors
+from vitdet.heads.layers import shift_boxes
 
 
 def _by_grid_sample(value, features, images, locations, weights):
@@ -68,3 +72,22 @@ def test_anchors_are_centred_on_tokens_and_have_a_size_in_pixels(make_features):
     pixels = boxes[7] * torch.tensor([width, height, width, height])  # row 1, column 2
     torch.testing.assert_close(pixels, torch.tensor([40.0, 24.0, 64.0, 64.0]))
     torch.testing.assert_close(boxes[-1] * torch.tensor([32, 20, 32, 20]), torch.tensor([24.0, 24.0, 64.0, 64.0]))
+
+
+def test_queries_start_from_proposals_that_do_not_overlap(make_features):
+    selection = QuerySelection(32, 3, num_queries=6, anchor_scale=4.0).eval()
+    torch.nn.init.normal_(selection.classify.weight)
+    features = make_features([(96, 96), (64, 64)])
+    x = torch.cat([level.x for level in features])
+    boxes, images = anchors(features, 4.0, "cpu")
+    proposals = selection(x, features)
+    scores = selection.classify(selection.project(x)).amax(-1)
+    for b in range(2):
+        mine = images == b
+        order = scores[mine].argsort(descending=True)[: 3 * 6]
+        corners = cxcywh_to_xyxy(shift_boxes(boxes[mine][order], selection.box(selection.project(x)[mine][order])))
+        kept = nms(corners, scores[mine][order], 0.7)[:6]
+        found = cxcywh_to_xyxy(proposals.boxes_cxcywh[b])
+        torch.testing.assert_close(found[: len(kept)], corners[kept], atol=1e-6, rtol=1e-5)
+        best = scores[mine].max()
+        assert proposals.logits[b].amax().item() == pytest.approx(best.item(), abs=1e-5)

@@ -1,12 +1,14 @@
 """Panoptic quality by hand, and against a direct transcription of the definition, pixel sets and all."""
 
 import json
+from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
 import torch
 
+from vitdet.data import PanopticData, PanopticSplit
 from vitdet.metrics.panoptic import PanopticMetric, Segments, count
 from vitdet.structures import Prediction
 
@@ -69,6 +71,30 @@ def test_counts_are_those_of_the_definition():
         np.testing.assert_allclose(got, by_definition(truth, found, 4), atol=1e-10)
         total += got.sum(1)
     assert (total > 300).all()  # every kind of outcome was among them
+
+
+REAL = Path(__file__).parents[3] / "shared" / "data" / "coco128"
+
+
+@pytest.mark.skipif(not REAL.is_dir(), reason="the real panoptic data is not here")
+def test_counts_on_real_data_are_those_of_the_definition():
+    """Photos with crowds and void: their own segments, shifted, some of them of another class."""
+    folder = REAL / "annotations"
+    split = PanopticSplit(str(REAL / "train"), str(folder / "panoptic_train.json"), str(folder / "panoptic_train"))
+    data, rng, total = PanopticData(train=split), np.random.default_rng(0), np.zeros(4)
+    truth_of, index = data.truth("train"), data.index("train")
+    crowded = [i for i in range(len(index)) if index.iscrowd[index.annotations(i)].any()]
+    for i in [*crowded, *range(0, len(index), 10)]:
+        truth = Segments(*truth_of(int(index.image_ids[i])))
+        found = Segments(
+            np.roll(truth.ids, 6, axis=1), truth.numbers, truth.labels.copy(), np.zeros(len(truth.labels), bool)
+        )
+        wrong = rng.random(len(found.labels)) < 0.2
+        found.labels[wrong] = rng.integers(0, data.num_classes, wrong.sum())
+        got = count(truth, found, data.num_classes)
+        np.testing.assert_allclose(got, by_definition(truth, found, data.num_classes), atol=1e-10)
+        total += got.sum(1)
+    assert crowded and (total > 10).all()
 
 
 def prediction(ids, labels, image_id=1):

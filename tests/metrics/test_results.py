@@ -20,10 +20,10 @@ FOUND = {"image_id": 5, "category_id": 3, "bbox": [0, 0, 9, 9], "score": 0.5}
 def score(tmp_path):
     """Scores the content of a results file against that of an annotation file."""
 
-    def run(results, truth=TRUTH):
+    def run(results, truth=TRUTH, **options):
         for name, content in (("results", results), ("truth", truth)):
             (tmp_path / f"{name}.json").write_text(content if isinstance(content, str) else json.dumps(content))
-        return evaluate(tmp_path / "results.json", tmp_path / "truth.json")
+        return evaluate(tmp_path / "results.json", tmp_path / "truth.json", **options)
 
     return run
 
@@ -33,6 +33,20 @@ def test_good_files(score):
     assert [scores["AP"], scores["AP/cat"]] == pytest.approx([1, 1]) and "all 1 images" in protocol
     assert score([])[0]["AP"] == 0
     assert score([{**FOUND, "segmentation": [], "id": 9}])[0]["AP"] == pytest.approx(1)  # more than is needed
+
+
+def test_masks_are_scored_where_there_are_some(score):
+    square = [[0, 0, 9, 0, 9, 9, 0, 9]]
+    images, (annotation,) = [{"id": 5, "height": 20, "width": 30}], TRUTH["annotations"]
+    truth = {**TRUTH, "images": images, "annotations": [{**annotation, "segmentation": square}]}
+    half = {key: value for key, value in FOUND.items() if key != "bbox"} | {"segmentation": [[0, 0, 9, 0, 9, 6, 0, 6]]}
+    scores, protocol = score([half], truth)  # IoU 2/3: found at 0.5, 0.55, 0.6 and 0.65
+    assert scores["AP"] == pytest.approx(0.4) and "mask AP" in protocol
+    assert scores["box_AP"] == pytest.approx(0.4)  # a box is made of the mask where there is none
+    scores, protocol = score([{**FOUND, **half, "bbox": [0, 0, 9, 9]}], truth, iou_type="bbox")
+    assert scores["AP"] == pytest.approx(1) and "box AP" in protocol and "box_AP" not in scores
+    with pytest.raises(ValueError, match="detection 0: run lengths are of size"):
+        score([{**half, "segmentation": {"size": [3, 3], "counts": "9"}}], truth)
 
 
 @pytest.mark.parametrize(

@@ -74,6 +74,9 @@ class PatchStem(nn.Module):
 class ConvStem(nn.Module):
     """A few 3×3 stride-2 convolutions in place of the patch embedding, Xiao et al. 2021 (arXiv:2106.14881): trains better from scratch.
 
+    Flat colour says little, and is most of what filters drawn at random answer to; so three quarters of the first filters start blind to it, and strong,
+    which brings faint texture through the norm that follows.
+
     `strides` and `channels` describe the finer maps that come with the patches: those of stride 4 and more.
 
     Raises:
@@ -92,6 +95,9 @@ class ConvStem(nn.Module):
         self.convs = nn.ModuleList(
             nn.Conv2d(a, b, 3, stride=2, padding=1, bias=False) for a, b in zip([in_channels, *widths], widths)
         )
+        with torch.no_grad():
+            edges = self.convs[0].weight[widths[0] // 4 :]
+            edges.sub_(edges.mean((2, 3), keepdim=True)).mul_(20)
         self.norms = nn.ModuleList(nn.LayerNorm(c) for c in widths)  # per position: batch norm would mix images
         self.proj = nn.Linear(widths[-1], embed_dim)
         self.strides = tuple(2 ** (i + 1) for i in range(1, steps - 1))

@@ -1,105 +1,20 @@
-"""Images of a COCO index, as training samples and as evaluation samples.  # H×W in pixels, T objects"""
+"""Images with their objects, as training samples and as evaluation samples.  # H×W in pixels, T objects"""
 
-import logging
 from collections.abc import Sequence
-from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from vitdet.data.images import MAX_PIXELS, ImageError, load_image, resolve
-from vitdet.data.index import CocoIndex
-from vitdet.data.masks import CocoMasks, Masks
+from vitdet.data.images import ImageError
 from vitdet.data.sampler import Draw
-from vitdet.data.transforms import MIN_VISIBLE, Augment, EvalTransform, Sample, Size, crop, fit_boxes, to_tensor
+from vitdet.data.sources import ImageSource
+from vitdet.data.transforms import Augment, EvalTransform, Sample, Size, crop, fit_boxes, to_tensor
 from vitdet.structures import Target
 
-log = logging.getLogger("vitdet")
-
 OnBadImage = Literal["error", "skip"]
-
-
-class CocoSource:
-    """Reads image number `i` of an index with its objects.
-
-    Args:
-        root: the folder that the index's file names are relative to.
-        exif: turn images upright; `False` where the annotations were made on the pixels as stored.
-        cache: keep decoded images in memory, of each worker.
-        masks: give the objects' masks, too.
-    """
-
-    min_visible = MIN_VISIBLE  # of the box of an object, or a crop drops it
-
-    def __init__(
-        self,
-        index: CocoIndex,
-        root: str | Path,
-        *,
-        exif: bool = True,
-        cache: bool = False,
-        masks: bool = False,
-        max_pixels: int = MAX_PIXELS,
-    ) -> None:
-        self.with_masks = masks
-        self.index, self.root, self.exif, self.max_pixels = index, Path(root), exif, max_pixels
-        self.bad: set[int] = set()
-        self._cache: dict[int, np.ndarray] | None = {} if cache else None
-
-    def __len__(self) -> int:
-        return len(self.index)
-
-    def image(self, i: int) -> np.ndarray:
-        """RGB `(H, W, 3)` uint8.
-
-        Raises:
-            ImageError: it can't be decoded, or its size is not the one that the JSON gives.
-        """
-        if self._cache is not None and i in self._cache:
-            return self._cache[i]
-        path = resolve(self.root, self.index.file_names[i])
-        image = load_image(path, exif=self.exif, max_pixels=self.max_pixels)
-        expected = (int(self.index.heights[i]), int(self.index.widths[i]))
-        if image.shape[:2] != expected:
-            (h, w), (height, width) = image.shape[:2], expected
-            hint = "; it was turned upright by its EXIF tag: set data.exif: false if the boxes are in stored pixels"
-            turned = self.exif and (w, h) == expected
-            raise ImageError(
-                f"{path} is {w}×{h}, but {self.index.path.name} says {width}×{height}{hint if turned else ''}"
-            )
-        if self._cache is not None:
-            self._cache[i] = image
-        return image
-
-    def objects(self, i: int) -> tuple[np.ndarray, np.ndarray]:
-        """Boxes `(T, 4)` float32 corners as fractions of the image, clipped to it, and labels `(T,)`; no crowds, no empty boxes."""
-        rows = self._rows(i)
-        x, y, w, h = self.index.boxes_xywh[rows].T
-        boxes_xyxy = np.stack([x, y, x + w, y + h], axis=1)
-        size = np.array([self.index.widths[i], self.index.heights[i]] * 2, np.float64)
-        return (boxes_xyxy / size).clip(0, 1).astype(np.float32), self.index.categories[rows].astype(np.int64)
-
-    def _rows(self, i: int) -> np.ndarray:
-        """Which of the index's annotations are the objects of image `i`."""
-        rows = self.index.annotations(i)
-        return rows.start + np.flatnonzero(self.index.trainable[rows])
-
-    def masks(self, i: int) -> Masks:
-        """Those of `objects(i)`, not yet decoded."""
-        size = (int(self.index.heights[i]), int(self.index.widths[i]))
-        return CocoMasks([self.index.raw(row).get("segmentation") for row in self._rows(i)], size)
-
-    def sample(self, i: int) -> Sample:
-        return Sample(self.image(i), *self.objects(i), self.masks(i) if self.with_masks else None)
-
-    def note_bad(self, i: int, error: ImageError) -> None:
-        """Says once that image `i` was skipped, and how many have been."""
-        if i not in self.bad:
-            self.bad.add(i)
-            log.warning("skipped (%d of %d images so far): %s", len(self.bad), len(self), error)
 
 
 class TrainDataset(Dataset):
@@ -107,17 +22,19 @@ class TrainDataset(Dataset):
 
     Args:
         scale_jitter: each image is resized by a random factor from this range, and cropped to its usual size.
+        window: and to this `(H, W)` at most.
         mosaic: the probability that a sample is put together from four images.
         mosaic_until: the fraction of the training after which there are no more mosaics.
     """
 
     def __init__(
         self,
-        source: CocoSource,
+        source: ImageSource,
         *,
         size: Size,
         augment: Augment,
         scale_jitter: tuple[float, float],
+        window: tuple[int, int] | None = None,
         mosaic: float,
         mosaic_until: float,
         mean: Sequence[float],
@@ -127,6 +44,7 @@ class TrainDataset(Dataset):
     ) -> None:
         self.source, self.size, self.augment = source, size, augment
         self.scale_jitter, self.mosaic, self.mosaic_until = scale_jitter, mosaic, mosaic_until
+        self.window = window
         self.mean, self.std, self.seed, self.on_bad_image = list(mean), list(std), seed, on_bad_image
 
     def __len__(self) -> int:
@@ -136,12 +54,13 @@ class TrainDataset(Dataset):
         rng = np.random.default_rng((self.seed, draw.epoch, draw.index))
         sample = self._read(draw.index, rng)
         size = self.size(*sample.image.shape[:2], draw.scale)
+        shown = size if self.window is None else tuple(min(pair) for pair in zip(size, self.window))
         if rng.random() < self.mosaic and draw.progress < self.mosaic_until and min(size) > 1:
-            sample = self._mosaic(sample, size, rng)
+            sample = self._mosaic(sample, shown, rng)
         else:
             scale = rng.uniform(*self.scale_jitter)
             full = tuple(max(1, round(side * scale)) for side in size)
-            sample = crop(sample, full, size, rng, min_visible=self.source.min_visible)
+            sample = crop(sample, full, shown, rng, min_visible=self.source.min_visible)
         sample = fit_boxes(self.augment(sample, seed=int(rng.integers(2**32))))
         return to_tensor(sample.image, self.mean, self.std), make_target(self.source.index, draw.index, sample)
 
@@ -184,7 +103,7 @@ class TrainDataset(Dataset):
 class EvalDataset(Dataset):
     """Samples as prediction sees them. With `on_bad_image="skip"` a bad image is replaced by a grey one, so that it counts as one where nothing is found."""
 
-    def __init__(self, source: CocoSource, transform: EvalTransform, *, on_bad_image: OnBadImage) -> None:
+    def __init__(self, source: ImageSource, transform: EvalTransform, *, on_bad_image: OnBadImage) -> None:
         self.source, self.transform, self.on_bad_image = source, transform, on_bad_image
 
     def __len__(self) -> int:
@@ -203,7 +122,7 @@ class EvalDataset(Dataset):
         return x, make_target(index, draw.index, Sample(image, *self.source.objects(draw.index)), tuple(x.shape[-2:]))
 
 
-def make_target(index: CocoIndex, i: int, sample: Sample, size: tuple[int, int] | None = None) -> Target:
+def make_target(index: Any, i: int, sample: Sample, size: tuple[int, int] | None = None) -> Target:
     """The `Target` of a sample, whose image the model sees at `size` `(H, W)`, by default its own."""
     low, high = torch.from_numpy(np.ascontiguousarray(sample.boxes, np.float32)).reshape(-1, 4).split(2, dim=1)
     return Target(

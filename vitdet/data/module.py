@@ -9,10 +9,11 @@ import lightning as L
 from lightning.pytorch.callbacks import Timer
 from lightning.pytorch.utilities import rank_zero_info
 
-from vitdet.data.dataset import CocoSource, EvalDataset, OnBadImage, TrainDataset, collate
+from vitdet.data.dataset import EvalDataset, OnBadImage, TrainDataset, collate
 from vitdet.data.index import CocoIndex
 from vitdet.data.sampler import BatchSampler, EvalBatchSampler, Loader
 from vitdet.data.semantic import SemanticIndex
+from vitdet.data.sources import CocoSource, ImageSource
 from vitdet.data.transforms import Augment, EvalTransform, Size
 
 SplitName = Literal["train", "val", "test"]
@@ -30,7 +31,9 @@ class ImageData(L.LightningDataModule):
         max_tokens: instead, tokens (patches) in a training batch of one device: it bounds the memory whatever the images' sizes.
         eval_batch_size: images in an evaluation batch; `batch_size` if not given.
         train_transforms: albumentations for training, by name, each with its arguments; they see the resized image.
-        scale_jitter: each training image is resized by a random factor from this range, and cropped to its usual size.
+        scale_jitter: each training image is resized by a random factor from this range, and cropped to its usual size; `[0.1, 2.0]` is the usual
+            large-scale jitter. Objects of which too little is left are dropped (see `transforms.crop`), so a training image may have none.
+        crop: show at most this `[height, width]` of a training image, at random.
         batch_scale: each training batch is made at a scale from this range; small ones cost less.
         progressive: let the batch scale grow from its lowest to its highest over the first 80 % of the training, instead of drawing it.
         mosaic: the probability that a training sample is put together from four images.
@@ -53,6 +56,7 @@ class ImageData(L.LightningDataModule):
         eval_batch_size: int | None = None,
         train_transforms: list[str | dict[str, Any]] | None = None,
         scale_jitter: tuple[float, float] = (1.0, 1.5),
+        crop: tuple[int, int] | None = None,
         batch_scale: tuple[float, float] = (1.0, 1.0),
         progressive: bool = False,
         mosaic: float = 0.0,
@@ -80,6 +84,7 @@ class ImageData(L.LightningDataModule):
         )
         self.augment = Augment(transforms, min_visible=self.source_class.min_visible)
         self.scale_jitter, self.batch_scale, self.progressive = tuple(scale_jitter), tuple(batch_scale), progressive
+        self.crop = tuple(crop) if crop else None
         self.mosaic, self.mosaic_until = mosaic, mosaic_until
         self.on_bad_image, self.exif, self.cache = on_bad_image, exif, cache
         self.num_workers, self.seed = num_workers, seed
@@ -89,13 +94,13 @@ class ImageData(L.LightningDataModule):
         self._check()
 
     kind: str  # of the labels: instances, semantic or panoptic
-    source_class: type[CocoSource] = CocoSource
+    source_class: type[ImageSource] = CocoSource
 
     def _open(self, split: SplitName) -> CocoIndex | SemanticIndex:
         """The index of a split that is given."""
         raise NotImplementedError
 
-    def make_source(self, split: SplitName) -> CocoSource:
+    def make_source(self, split: SplitName) -> ImageSource:
         """What reads the images of a split, with their objects."""
         raise NotImplementedError
 
@@ -183,6 +188,7 @@ class ImageData(L.LightningDataModule):
         scale += ", growing" if scale and self.progressive else ""
         mosaic = f", mosaic {self.mosaic:g} until {self.mosaic_until:g} of the training" if self.mosaic else ""
         jitter = f"scale {self.scale_jitter[0]:g} to {self.scale_jitter[1]:g}"
+        jitter += f", crops of {self.crop[0]}×{self.crop[1]} (H×W)" if self.crop else ""
         lines.append(f"images: {self._size}{scale}; training: {jitter}{mosaic}, {self.augment}")
         return "\n".join(lines)
 
@@ -192,6 +198,8 @@ class ImageData(L.LightningDataModule):
     def _tokens(self, split: SplitName, scale: float = 1.0) -> list[int]:
         index, p = self.index(split), self.patch_size
         sizes = (self._size(h, w, scale) for h, w in zip(index.heights.tolist(), index.widths.tolist()))
+        if split == "train" and self.crop:
+            sizes = ((min(h, self.crop[0]), min(w, self.crop[1])) for h, w in sizes)
         return [-(-h // p) * -(-w // p) for h, w in sizes]
 
     @property
@@ -204,6 +212,7 @@ class ImageData(L.LightningDataModule):
             size=self._size,
             augment=self.augment,
             scale_jitter=self.scale_jitter,
+            window=self.crop,
             mosaic=self.mosaic,
             mosaic_until=self.mosaic_until,
             mean=self.mean,

@@ -5,9 +5,9 @@ from typing import Any
 
 import numpy as np
 
-from vitdet.data.dataset import CocoSource
 from vitdet.data.images import ImageError, load_image, resolve
 from vitdet.data.masks import IdMasks, Masks
+from vitdet.data.sources import CocoSource
 
 
 class PanopticSource(CocoSource):

@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from vitdet.data.dataset import CocoSource
 from vitdet.data.images import ImageError
 from vitdet.data.masks import IdMasks, Masks
+from vitdet.data.sources import ImageSource
 from vitdet.masks import VOID, bounds
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
@@ -68,6 +68,8 @@ class SemanticIndex:
             raise ValueError(
                 f"got {len(self.names)} classes but {len(set(self.category_ids))} pixel values; they must pair"
             )
+        if not all(0 <= value < 256 for value in self.category_ids):
+            raise ValueError(f"data.values has {max(self.category_ids, key=abs)}; a label map holds 0..255")
         self.things = [False] * len(self.names)
         self._label_of = np.full(256, VOID, np.uint8)
         self._label_of[self.category_ids] = np.arange(len(self.names))
@@ -101,7 +103,7 @@ class SemanticIndex:
         return self._label_of[values]
 
 
-class SemanticSource(CocoSource):
+class SemanticSource(ImageSource):
     """Reads image number `i` with one object for each class in it: the pixels of that class."""
 
     min_visible = 0.0

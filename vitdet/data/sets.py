@@ -7,13 +7,13 @@ from typing import Any
 
 import numpy as np
 
-from vitdet.data.dataset import CocoSource
 from vitdet.data.index import CocoIndex
 from vitdet.data.module import ImageData, SplitName
 from vitdet.data.panoptic import PanopticSource
 from vitdet.data.semantic import SemanticIndex, SemanticSource
 from vitdet.data.shapes import make_shapes
 from vitdet.data.shapes_scene import STUFF, THINGS
+from vitdet.data.sources import CocoSource
 
 SPLITS = ("train", "val")  # of the built-in data set
 

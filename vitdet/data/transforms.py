@@ -136,7 +136,8 @@ def crop(
     """The sample resized to `full` `(H, W)`, and of that a random part, no larger than `window`.
 
     An object of whose box less than `min_visible` is left, or less than a pixel, is dropped; the boxes of the rest are clipped.
-    So a crop may end up with no object at all: it is a negative. Masks are decoded here, at the size shown.
+    A crop may end up with no object at all: it is a negative, and is trained on as one, like an image without annotations; no other crop is tried.
+    Masks are decoded here, at the size shown.
     """
     shown = tuple(min(a, b) for a, b in zip(full, window))
     height, width = sample.image.shape[:2]

@@ -1,4 +1,4 @@
-"""`vitdet predict`: image files to drawings and a COCO results file."""
+"""`vitdet predict`: image files to drawings, and to files that others can read."""
 
 import glob
 import json
@@ -9,11 +9,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from PIL import Image
 from rich.console import Console
 
 from vitdet.data.images import ImageError, load_image
 from vitdet.deploy.predict import load
+from vitdet.metrics.panoptic import write_panoptic
 from vitdet.structures import Prediction
 
 SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"}
@@ -28,9 +31,11 @@ def predict_files(
     device: str | torch.device | None = None,
     batch_size: int = 8,
 ) -> int:
-    """Draw what is found in image files, and write all of it to `output/predictions.json`; the number of files that could not be read.
+    """Draw what is found in image files, and write all of it down; the number of files that could not be read.
 
-    `predictions.json` is a COCO results file whose rows have a `file_name`, too; image ids are 1, 2, … in the order of the files.
+    `output/predictions.json` is a COCO results file, boxes and masks, whose rows have a `file_name`, too; image ids are 1, 2, … in the order of the
+    files. A panoptic model writes COCO's panoptic format instead, the PNGs into `output/predictions`; a semantic one label maps into `output/labels`,
+    whose pixel values are the data set's own.
 
     Args:
         images: image files, folders (with what is below them) or globs.
@@ -45,7 +50,7 @@ def predict_files(
     paths = find_images(images, leave_out=output)
     detector = load(checkpoint, device=device)
     pictures = _picture_paths(paths, output)
-    rows: list[dict[str, Any]] = []
+    results = Results(output)
     unreadable, found, start = 0, 0, time.perf_counter()
     for first in range(0, len(paths), batch_size):
         readable = []
@@ -58,19 +63,53 @@ def predict_files(
         predictions = detector.predict([image for _, image in readable], batch_size=batch_size)
         for (i, image), prediction in zip(readable, predictions):
             prediction.image_id, prediction.path = i + 1, str(paths[i])
-            rows += [{**row, "file_name": str(paths[i])} for row in prediction.to_coco()]
+            results.add(prediction, pictures[i].relative_to(output))
             prediction.save(pictures[i], image=image, threshold=threshold)
             found += len(prediction.above(threshold))
             console.print(f"{paths[i]}: {_describe(prediction.above(threshold))}")
-    output.mkdir(parents=True, exist_ok=True)
-    (output / "predictions.json").write_text(json.dumps(rows))
     left_out = f", {unreadable} could not be read" if unreadable else ""
+    objects = "" if results.maps else f", {found} objects of score {threshold:g} or more"
     seconds = time.perf_counter() - start
     console.print(
-        f"{len(paths) - unreadable} images in {seconds:.1f} s, {found} objects of score {threshold:g} or more{left_out}; "
-        f"drawings and predictions.json ({len(rows)} rows, any score) are in {output}"
+        f"{len(paths) - unreadable} images in {seconds:.1f} s{objects}{left_out}; "
+        f"drawings and {results.write()} are in {output}"
     )
     return unreadable
+
+
+class Results:
+    """What was found in all images, in the format of its kind."""
+
+    def __init__(self, output: Path) -> None:
+        self.output = output
+        self.rows: list[dict[str, Any]] = []
+        self.panoptic: dict[int, tuple[bytes, list[dict[str, Any]]]] = {}
+        self.maps = 0
+
+    def add(self, prediction: Prediction, picture: Path) -> None:
+        """One more image; `picture` is where its drawing lies in `output`."""
+        if prediction.semantic is not None:
+            path = (self.output / "labels" / picture).with_suffix(".png")
+            path.parent.mkdir(parents=True, exist_ok=True)
+            values = np.array(prediction.category_ids or range(256), np.uint8)
+            Image.fromarray(values[prediction.semantic.numpy()]).save(path)
+            self.maps += 1
+        elif prediction.panoptic is not None:
+            self.panoptic[prediction.image_id] = prediction.to_coco_panoptic()
+        else:
+            self.rows += [{**row, "file_name": prediction.path} for row in prediction.to_coco()]
+
+    def write(self) -> str:
+        """Writes what is left to write, and says what there is."""
+        if self.maps:
+            return f"{self.maps} label maps"
+        path = self.output / "predictions.json"
+        if self.panoptic:
+            write_panoptic(path, self.panoptic)
+            return f"predictions.json (COCO panoptic, {len(self.panoptic)} images)"
+        self.output.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(self.rows))
+        return f"predictions.json ({len(self.rows)} rows, any score)"
 
 
 def find_images(patterns: Sequence[str | Path], *, leave_out: Path | None = None) -> list[Path]:
@@ -113,5 +152,9 @@ def _picture_paths(paths: Sequence[Path], output: Path) -> list[Path]:
 
 
 def _describe(prediction: Prediction) -> str:
+    if prediction.semantic is not None:
+        labels, areas = np.unique(prediction.semantic.numpy(), return_counts=True)
+        shares = sorted(zip((areas / areas.sum()).tolist(), labels.tolist()), reverse=True)
+        return ", ".join(f"{share:.0%} {prediction.name_of(label)}" for share, label in shares if share >= 0.005)
     counts = Counter(prediction.name_of(label) for label in prediction.labels.tolist())
     return ", ".join(f"{count} {name}" for name, count in counts.most_common()) or "nothing"

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from vitdet.heads.mask.base import SegmentationHead
 from vitdet.heads.mask.inference import nothing_found
 from vitdet.heads.mask.pixels import extents, full_size
+from vitdet.losses import mean_over_ranks
 from vitdet.masks import VOID
 from vitdet.structures import Features, Level, Prediction, Target
 
@@ -79,7 +80,7 @@ class SemanticHead(SegmentationHead):
                 at_pixels = full_size(logits, tuple(truth.shape), extent)  # (K, H, W)
                 total = total + F.cross_entropy(at_pixels[None], truth[None], ignore_index=VOID, reduction="sum")
                 count += int((truth != VOID).sum())
-            return {"semantic": total / max(count, 1)}
+            return {"semantic": total / mean_over_ranks(count, total.device)}
 
     def predict(self, outputs: SemanticOutputs, sizes: Sequence[tuple[int, int]]) -> list[Prediction]:
         covered = extents(outputs.logits, outputs.sizes)

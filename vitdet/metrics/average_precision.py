@@ -11,6 +11,7 @@ import contextlib
 import io
 from collections.abc import Sequence
 from importlib.metadata import version
+from typing import Any
 
 import numpy as np
 from ultrafast_pycocotools import COCO, COCOeval
@@ -42,6 +43,18 @@ def average_precision(
     precision, recall = curves(truth, detections, images=images, levels=levels, masks=masks)
     per_class = {key: _mean(precision[:, :, k, 0, -1]) for k, key in enumerate(truth.keys())}
     return _summary(precision, recall, levels) | per_class
+
+
+def coco_scores(
+    truth: GroundTruth, detections: np.ndarray, *, masks: Sequence[bytes] | None = None, **options: Any
+) -> dict[str, float]:
+    """`average_precision`, of masks if there are any; then with `box_AP`, `box_AP50` and `box_AP75`, before the classes."""
+    found = average_precision(truth, detections, masks=masks, **options)
+    if masks is None:
+        return found
+    boxes = average_precision(truth, detections, **options)
+    classes = {name: found.pop(name) for name in list(found) if "/" in name}
+    return found | {f"box_{name}": boxes[name] for name in ("AP", "AP50", "AP75")} | classes
 
 
 def max_dets_levels(max_dets: int) -> list[int]:

@@ -13,7 +13,7 @@ from typing import Any, Literal
 import numpy as np
 
 from vitdet.masks import encode
-from vitdet.metrics.average_precision import EVALUATOR, average_precision, max_dets_levels
+from vitdet.metrics.average_precision import EVALUATOR, coco_scores, max_dets_levels
 from vitdet.metrics.ground_truth import GroundTruth
 from vitdet.metrics.ranks import gather, rank
 from vitdet.structures import Prediction, Target
@@ -131,7 +131,8 @@ class CocoMetric:
 
     def compute(self) -> dict[str, float]:
         """`AP`, `AP50`, `AP75`, `APs`, `APm`, `APl`, `AR1`, `AR10`, `AR100`, `ARs`, `ARm`, `ARl` and `AP/<class name>`, in [0, 1];
-        -1 where there is nothing to find. With another `max_dets`, `AR100` is called after that.
+        -1 where there is nothing to find. With another `max_dets`, `AR100` is called after that. Where masks are scored, `box_AP`, `box_AP50` and
+        `box_AP75` say how good the boxes are.
 
         Under `torch.distributed` every process must call it; each gets the numbers of all, every image counted once.
         """
@@ -145,8 +146,9 @@ class CocoMetric:
         images = seen if self.seen_only else np.arange(total)
         kind = {"bbox": "box", "segm": "mask"}[self.iou_type]
         self._protocol = protocol(self.truth, max_dets=self.max_dets, images=len(images), notes=notes, kind=kind)
-        chosen = masks if self.iou_type == "segm" else None
-        return average_precision(self.truth, rows, images=images, max_dets=self.max_dets, masks=chosen)
+        return coco_scores(
+            self.truth, rows, images=images, max_dets=self.max_dets, masks=masks if self.iou_type == "segm" else None
+        )
 
     def protocol(self) -> str:
         """One line that says how the last `compute` counted: images, evaluator, limits, and what was left out."""

@@ -5,12 +5,11 @@ An id map `(H, W)` holds the number of each pixel's segment, 0 for none ("void")
 """
 
 import json
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 
 from vitdet.metrics.per_image import PerImageMetric, check_map
@@ -59,19 +58,8 @@ class PanopticMetric(PerImageMetric):
         truth, labels = Segments(*self.truth(image_id)), prediction.labels.numpy()
         ids = check_map(prediction.panoptic, truth.ids.shape, image_id)
         segments = Segments(ids, np.arange(len(labels)) + 1, labels, np.zeros(len(labels), bool))
-        self._kept[image_id] = self._as_coco(segments)
+        self._kept[image_id] = replace(prediction, category_ids=self.category_ids).to_coco_panoptic()
         return count(truth, segments, len(self.names))
-
-    def _as_coco(self, found: Segments) -> tuple[bytes, list[dict[str, Any]]]:
-        """The PNG and the `segments_info` of one image."""
-        present, areas = np.unique(found.ids, return_counts=True)
-        info = [
-            {"id": int(number), "category_id": self.category_ids[int(found.labels[number - 1])], "area": int(area)}
-            for number, area in zip(present, areas)
-            if number
-        ]
-        planes = [(found.ids >> shift & 255).astype(np.uint8) for shift in (16, 8, 0)]  # OpenCV writes B, G, R
-        return cv2.imencode(".png", np.stack(planes, -1))[1].tobytes(), info
 
     def compute(self) -> dict[str, float]:
         """`PQ`, `SQ`, `RQ`, the same with `_things` and `_stuff`, and `PQ/<class name>`, in [0, 1]; -1 where there is nothing to count.
@@ -99,15 +87,20 @@ class PanopticMetric(PerImageMetric):
             kept.update(part)
         if rank() != 0:
             return
-        path = Path(path)
-        folder = path.with_suffix("")
-        folder.mkdir(parents=True, exist_ok=True)
-        rows = []
-        for image_id, (png, info) in sorted(kept.items()):
-            name = f"{image_id:012d}.png"
-            (folder / name).write_bytes(png)
-            rows.append({"image_id": image_id, "file_name": name, "segments_info": info})
-        path.write_text(json.dumps({"annotations": rows}), encoding="utf-8")
+        write_panoptic(path, kept)
+
+
+def write_panoptic(path: str | Path, found: Mapping[int, tuple[bytes, list[dict[str, Any]]]]) -> None:
+    """A JSON in COCO's panoptic format, and a folder of PNGs named like it; of each image, by its id, `Prediction.to_coco_panoptic()`."""
+    path = Path(path)
+    folder = path.with_suffix("")
+    folder.mkdir(parents=True, exist_ok=True)
+    rows = []
+    for image_id, (png, info) in sorted(found.items()):
+        name = f"{image_id:012d}.png"
+        (folder / name).write_bytes(png)
+        rows.append({"image_id": image_id, "file_name": name, "segments_info": info})
+    path.write_text(json.dumps({"annotations": rows}), encoding="utf-8")
 
 
 def count(truth: Segments, found: Segments, num_classes: int) -> np.ndarray:

@@ -5,33 +5,47 @@ D detections
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
+from pycocotools import mask as rle
 from rich.console import Console
 from rich.table import Table
 
-from vitdet.metrics.average_precision import ABSENT, average_precision
+from vitdet.masks import to_rle
+from vitdet.metrics.average_precision import ABSENT, coco_scores
 from vitdet.metrics.coco import protocol
 from vitdet.metrics.ground_truth import GroundTruth, is_box, is_finite, read_json
 
 KEYS = ("image_id", "category_id", "bbox", "score")
+IouType = Literal["bbox", "segm"]
 
 
-def evaluate(predictions: str | Path, annotations: str | Path, *, max_dets: int = 100) -> tuple[dict[str, float], str]:
+def evaluate(
+    predictions: str | Path, annotations: str | Path, *, iou_type: IouType | None = None, max_dets: int = 100
+) -> tuple[dict[str, float], str]:
     """The COCO numbers of a results file over all images of the annotation file, and the protocol line.
 
     A results file is a JSON list of `{"image_id", "category_id", "bbox": [left, top, width, height], "score"}`, in pixels and in the data set's
-    own ids.
+    own ids; for masks each has a `segmentation`, too, and need not have a `bbox`.
+
+    Args:
+        iou_type: score boxes (`bbox`) or masks (`segm`); masks if the results have some, by default.
 
     Raises:
         FileNotFoundError: one of the files does not exist.
         ValueError: the results are not such a list, or name an image or a category that the annotation file does not have.
     """
-    truth = GroundTruth.read(annotations)
-    rows = _rows(read_json(predictions, "results file"), truth, str(predictions))
-    scores = average_precision(truth, rows, max_dets=max_dets)
-    return scores, protocol(truth, max_dets=max_dets, images=len(truth))
+    items = read_json(predictions, "results file")
+    if iou_type is None:
+        first = items[0] if isinstance(items, list) and items else None
+        iou_type = "segm" if isinstance(first, dict) and first.get("segmentation") else "bbox"
+    truth = GroundTruth.read(annotations, masks=iou_type == "segm")
+    masks = _masks(items, truth, str(predictions)) if iou_type == "segm" else None
+    rows = _rows(items, truth, str(predictions))
+    kind = "box" if masks is None else "mask"
+    found = coco_scores(truth, rows, max_dets=max_dets, masks=masks)
+    return found, protocol(truth, max_dets=max_dets, images=len(truth), kind=kind)
 
 
 def print_scores(scores: Mapping[str, float], protocol: str, console: Console | None = None) -> None:
@@ -45,6 +59,23 @@ def print_scores(scores: Mapping[str, float], protocol: str, console: Console | 
         table.add_section()
     console.print(table)
     console.print(protocol)
+
+
+def _masks(items: Any, truth: GroundTruth, source: str) -> list[bytes]:
+    """Compressed run lengths of each detection; one without a box is given that of its mask."""
+    size_of = dict(zip(truth.image_ids.tolist(), truth.sizes.tolist()))
+    masks = []
+    for n, item in enumerate(items if isinstance(items, list) else []):
+        if not isinstance(item, dict) or item.get("image_id") not in size_of:
+            masks.append(b"")
+            continue  # `_rows` says what is wrong with it
+        try:
+            one = to_rle(item.get("segmentation"), *size_of[item["image_id"]])
+        except ValueError as error:
+            raise ValueError(f"{source}: detection {n}: {error}") from error
+        item.setdefault("bbox", rle.toBbox(one).tolist())
+        masks.append(one["counts"].encode() if isinstance(one["counts"], str) else one["counts"])
+    return masks
 
 
 def _rows(items: Any, truth: GroundTruth, source: str) -> np.ndarray:

@@ -15,14 +15,19 @@ from lightning.pytorch.utilities import rank_zero_info
 
 
 class BestCheckpoint(ModelCheckpoint):
-    """Keeps `best.ckpt` in `folder`: the weights with the best `monitor` so far."""
+    """Keeps `best.ckpt` in `folder`: the weights with the best `monitor` so far; by default the first score of the head's metric."""
 
-    def __init__(self, folder: str | Path, *, monitor: str = "val/AP", mode: str = "max") -> None:
+    state_key = "BestCheckpoint"  # Lightning's holds `monitor`, which may not be known yet when a run goes on
+
+    def __init__(self, folder: str | Path, *, monitor: str | None = None, mode: str = "max") -> None:
         super().__init__(folder, "best", monitor=monitor, mode=mode, enable_version_counter=False, save_last=False)
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         logged = sorted(key for key in trainer.callback_metrics if key.startswith("val/"))
-        if not trainer.sanity_checking and logged and self.monitor not in logged:
+        if trainer.sanity_checking:
+            return
+        self.monitor = self.monitor or pl_module.main_score
+        if logged and self.monitor not in logged:
             raise ValueError(f"monitor is {self.monitor!r}, which nothing logs; choose among {', '.join(logged)}")
         if logged:  # else the head is not scored, and there is no best
             super().on_validation_end(trainer, pl_module)

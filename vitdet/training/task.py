@@ -80,6 +80,7 @@ class Task(L.LightningModule):
         self.eval_transform: dict[str, Any] = {}
         self._progress = 0.0
         self._metrics: dict[str, Any] = {}
+        self.main_score: str | None = None  # of the last validation
         lr_factor(
             0.5, schedule=schedule, warmup=warmup, final=final_lr
         )  # a misspelt schedule fails here, not after loading the data
@@ -190,6 +191,7 @@ class Task(L.LightningModule):
         # the metric has gathered over the ranks, so every rank logs the same numbers
         scores = {f"{split}/{name}": float(value) for name, value in metric.compute().items()}
         self.log_dict(scores, rank_zero_only=False, sync_dist=False)
+        self.main_score = next(iter(scores), None)
 
     def metric(self, split: str) -> Any:
         """The metric of the last evaluation of `split` ("val" or "test"), or `None`."""

@@ -26,7 +26,7 @@ class Trainer(L.Trainer):
         root: The folder of all runs.
         version: Number of the run, or the next free one.
         ema: Decay of the weight average; 0 trains without.
-        monitor: What `best.ckpt` is chosen by.
+        monitor: What `best.ckpt` is chosen by; by default the first score of the head's metric: `val/AP`, `val/mIoU`, `val/PQ`.
         mode: Whether more of it is better ("max") or less ("min").
         pictures: How many validation images to draw predictions on.
         progress: Whether to show a progress bar; by default where the output is a terminal.
@@ -39,7 +39,7 @@ class Trainer(L.Trainer):
         root: str | Path = "runs",
         version: int | None = None,
         ema: float = 0.999,
-        monitor: str = "val/AP",
+        monitor: str | None = None,
         mode: str = "max",
         pictures: int = 4,
         progress: bool | None = None,

@@ -7,14 +7,16 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+from torchvision.ops import nms
 
+from vitdet.boxes import cxcywh_to_xyxy
 from vitdet.heads.layers import BoxMLP, class_bias, shift_boxes
 from vitdet.structures import Features
 
 
 @dataclass
 class Proposals:
-    """The selected tokens of each image, best first: `tokens` `(B, Q, C)`, `logits` `(B, Q, K)`, `boxes_cxcywh` `(B, Q, 4)`.
+    """The selected tokens of each image: `tokens` `(B, Q, C)`, `logits` `(B, Q, K)`, `boxes_cxcywh` `(B, Q, 4)`.
 
     `dense_*` are the predictions of *all* tokens, for the dense auxiliary loss: `(N, K)`, `(N, 4)`, the image `(N,)` and the centre `(N, 2)` of each.
     """
@@ -46,17 +48,30 @@ def anchors(features: Features, scale: float, device) -> tuple[Tensor, Tensor]:
     return torch.cat(boxes), torch.cat(images)
 
 
+CANDIDATES = 3  # for each query
+
+
 class QuerySelection(nn.Module):
     """Scores every token, and turns the `num_queries` best of each image into proposals.
+
+    They are chosen to be distinct: of proposals that overlap by more than `distinct` (IoU) the best goes first, in the manner of DDQ, Zhang et al. 2023
+    (arXiv:2303.12776); queries that start from the same place can hardly learn which of them is the one that counts.
 
     With `dense=True`, a second pair of predictors learns from every token near an object (one-to-many) and is used in training only.
     """
 
     def __init__(
-        self, dim: int, num_classes: int, *, num_queries: int, anchor_scale: float = 4.0, dense: bool = False
+        self,
+        dim: int,
+        num_classes: int,
+        *,
+        num_queries: int,
+        anchor_scale: float = 4.0,
+        dense: bool = False,
+        distinct: float = 0.7,
     ) -> None:
         super().__init__()
-        self.num_queries, self.anchor_scale = num_queries, anchor_scale
+        self.num_queries, self.anchor_scale, self.distinct = num_queries, anchor_scale, distinct
         self.project = nn.Sequential(nn.Linear(dim, dim), nn.LayerNorm(dim))
         self.classify = nn.Linear(dim, num_classes)
         self.box = BoxMLP(dim)
@@ -70,7 +85,7 @@ class QuerySelection(nn.Module):
         boxes, images = anchors(features, self.anchor_scale, x.device)
         x = self.project(x)
         logits = self.classify(x)  # (N, K)
-        chosen = self._top(logits, boxes, images, len(features.sizes))  # (B, Q)
+        chosen = self._distinct(self._top(logits, boxes, images, len(features.sizes)), x, logits, boxes)  # (B, Q)
         tokens = x[chosen]
         proposals = Proposals(tokens, logits[chosen], shift_boxes(boxes[chosen], self.box(tokens)))
         if self.training and self.dense_classify is not None:
@@ -80,17 +95,30 @@ class QuerySelection(nn.Module):
         return proposals
 
     @torch.no_grad()
+    def _distinct(self, candidates: Tensor, x: Tensor, logits: Tensor, boxes: Tensor) -> Tensor:
+        """Index `(B, Q)`: of the candidates `(B, CANDIDATES * Q)` the best that do not overlap too much, then the best of the rest."""
+        corners = cxcywh_to_xyxy(shift_boxes(boxes[candidates], self.box(x[candidates])).float())
+        scores = logits[candidates].float().amax(-1)
+        chosen = []
+        for mine, own_corners, own_scores in zip(candidates, corners, scores):
+            distinct = nms(own_corners, own_scores, self.distinct)
+            rest = torch.ones_like(mine, dtype=torch.bool).index_fill(0, distinct, False)
+            chosen.append(mine[torch.cat([distinct, rest.nonzero().squeeze(1)])[: self.num_queries]])
+        return torch.stack(chosen)
+
+    @torch.no_grad()
     def _top(self, logits: Tensor, boxes: Tensor, images: Tensor, num_images: int) -> Tensor:
-        """Index `(B, Q)` of the best tokens. An image with fewer tokens than queries repeats them."""
+        """Index `(B, CANDIDATES * Q)` of the best tokens, best first. An image with fewer tokens repeats them."""
+        count = CANDIDATES * self.num_queries
         score = logits.float().amax(-1)
         outside = (boxes[:, :2] > 1).any(-1)  # a fine level's last row or column may lie wholly in the padding
         score = score.masked_fill(outside, -torch.inf)
         chosen = []
         for i in range(num_images):
             mine = (images == i).nonzero().squeeze(1)
-            valid = score[mine].isfinite().sum().item() if len(mine) < 2 * self.num_queries else len(mine)
-            top = score[mine].topk(min(self.num_queries, max(valid, 1))).indices
-            if len(top) < self.num_queries:
-                top = top.repeat(-(-self.num_queries // len(top)))[: self.num_queries]
+            valid = score[mine].isfinite().sum().item() if len(mine) < 2 * count else len(mine)
+            top = score[mine].topk(min(count, max(valid, 1))).indices
+            if len(top) < count:
+                top = top.repeat(-(-count // len(top)))[:count]
             chosen.append(mine[top])
         return torch.stack(chosen)

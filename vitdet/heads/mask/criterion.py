@@ -21,13 +21,14 @@ OVERSAMPLE = 3  # candidates for each point that is learned from
 class MaskOutputs:
     """`logits` `(L, B, Q, K + 1)`, the last class is "nothing"; `embeddings` `(L, B, Q, C)`; the `pixels` whose dot product with them are the masks.
 
-    There is one level of pixels for all layers, or one for each.
+    There is one level of pixels for all layers, or one for each. `tokens` are logits of single tokens, with `K + 1` channels, if the head classifies them.
     """
 
     logits: Tensor
     embeddings: Tensor
     pixels: list[Level]
     sizes: list[tuple[int, int]]
+    tokens: Level | None = None
 
 
 @dataclass
@@ -94,6 +95,7 @@ class MaskCriterion:
         self.num_points, self.nothing = num_points, nothing
         terms = {"class": 2.0, "mask": 5.0, "dice": 5.0}
         self.weights = {f"{part}{name}": weight for part in ("", "aux_") for name, weight in terms.items()}
+        self.weights["dense"] = 1.0
         unknown = set(weights or ()) - set(self.weights)
         if unknown:
             raise ValueError(f"loss_weights has {sorted(unknown)}; the terms are {sorted(self.weights)}")
@@ -118,6 +120,8 @@ class MaskCriterion:
         for name, value in (("mask", bce), ("dice", dice)):
             losses[name] = value.new_zeros(L).index_add(0, layer, value) / count + nothing
         terms = {name: value[-1] for name, value in losses.items()}
+        if outputs.tokens is not None:
+            terms["dense"] = dense_loss(outputs.tokens, outputs.sizes, targets, self.num_points)
         return terms | ({f"aux_{name}": value[:-1].sum() for name, value in losses.items()} if L > 1 else {})
 
     @torch.no_grad()
@@ -130,3 +134,20 @@ class MaskCriterion:
             by_class = -logits[:, b].softmax(-1)[..., target.labels]
             costs.append(self.weights["class"] * by_class + self.weights["mask"] * bce + self.weights["dice"] * dice)
         return costs
+
+
+def dense_loss(tokens: Level, sizes: list[tuple[int, int]], targets: list[Target], count: int) -> Tensor:
+    """Cross-entropy of the classes at `count` random points of each image, those in no mask left out."""
+    logits, labels = [], []
+    for one, extent, target in zip(tokens.maps(), extents(tokens, sizes), targets):
+        points = random_points(count, one.device)
+        logits.append(sample_points(one.float(), points, extent).T)  # (P, K + 1)
+        height, width = target.masks.shape[-2:]
+        x, y = (points * points.new_tensor([width, height])).long().unbind(1)
+        at = target.masks[:, y, x]  # (T, P)
+        label = torch.full((count,), -100, device=one.device)
+        if len(at):
+            label = torch.where(at.any(0), target.labels[at.int().argmax(0)], label)
+        labels.append(label)
+    logits, labels = torch.cat(logits), torch.cat(labels)
+    return F.cross_entropy(logits, labels, reduction="sum") / mean_over_ranks((labels >= 0).sum(), logits.device)

@@ -50,6 +50,9 @@ class MaskDecoderLayer(nn.Module):
 class MaskDecoderHead(QueryMaskHead):
     """Instance, semantic or panoptic segmentation by a few decoder layers over the levels of any backbone, small or frozen too.
 
+    The tokens of the finest level are classified, too, and the mean of those under a query's mask is added to what the query itself says of its class:
+    a short training from scratch tells stuff apart only with that.
+
     Args:
         in_channels: channels of each feature level, finest first.
         strides: their strides in pixels.
@@ -59,7 +62,7 @@ class MaskDecoderHead(QueryMaskHead):
         num_queries: segments of an image that can be found, at most.
         num_layers: decoder layers; each attends to one level, from the coarsest to the finest, and again.
         num_points: of each mask in the loss.
-        loss_weights: weights other than the defaults: `{class: 2, mask: 5, dice: 5}`, each also with `aux_`.
+        loss_weights: weights other than the defaults: `{class: 2, mask: 5, dice: 5}`, each also with `aux_`, and `{dense: 1}` for the tokens.
         max_detections, threshold, overlap: see `QueryMaskHead`.
     """
 
@@ -90,6 +93,7 @@ class MaskDecoderHead(QueryMaskHead):
         self.layers = nn.ModuleList(MaskDecoderLayer(dim, num_heads, ffn_dim, dropout) for _ in range(num_layers))
         self.norm = nn.LayerNorm(dim)
         self.classify, self.embed = nn.Linear(dim, num_classes + 1), MaskEmbedding(dim, dim)
+        self.classify_tokens = nn.Linear(dim, num_classes + 1)
         self.criterion = MaskCriterion(num_points=num_points, weights=loss_weights)
         self.loss_weights = self.criterion.weights
 
@@ -107,7 +111,18 @@ class MaskDecoderHead(QueryMaskHead):
             x = layer(x, queries, levels[n], positions[n], blocked)
             states.append(self.norm(x))
         states = torch.stack(states)  # (L + 1, B, Q, C)
-        return MaskOutputs(self.classify(states), self.embed(states), [pixels], features.sizes)
+        tokens = Level(self.classify_tokens(levels[0].x), levels[0].grids, levels[0].stride)
+        embeddings = self.embed(states)
+        logits = self.classify(states) + self._evidence(embeddings, sampled[0], tokens)
+        return MaskOutputs(logits, embeddings, [pixels], features.sizes, tokens)
+
+    def _evidence(self, embeddings: Tensor, sampled: list[Tensor], tokens: Level) -> Tensor:
+        """What the tokens inside each query's mask say about its class: the mean of their logits, `(L, B, Q, K + 1)`."""
+        pooled = []
+        for b, (pixels, logits) in enumerate(zip(sampled, tokens.x.split(tokens.lengths))):
+            inside = (embeddings[:, b].detach() @ pixels).sigmoid()  # (L, Q, h*w)
+            pooled.append(inside @ logits / (inside.sum(-1, keepdim=True) + 1))
+        return torch.stack(pooled, 1)
 
     def _at_tokens(self, pixels: Level, level: Level, sizes: list[tuple[int, int]]) -> list[Tensor]:
         """The pixel features `(C, h*w)` under each token of each image."""

@@ -46,7 +46,7 @@ class EoMTHead(QueryMaskHead):
         num_queries: segments of an image that can be found, at most.
         num_points: of each mask in the loss.
         mask_stride: resolution of the masks, in pixels.
-        annealing: the fractions of training in which masked attention ends, for the first block, and for the last.
+        annealing: the fractions of training between which masked attention is given up, one block after the other, from the first.
         loss_weights: weights other than the defaults: `{class: 2, mask: 5, dice: 5}`, each also with `aux_`.
         max_detections, threshold, overlap: see `QueryMaskHead`.
     """
@@ -61,7 +61,7 @@ class EoMTHead(QueryMaskHead):
         num_queries: int = 100,
         num_points: int = 2048,
         mask_stride: int = 4,
-        annealing: tuple[float, float] = (0.4, 0.9),
+        annealing: tuple[float, float] = (1 / 6, 5 / 6),
         loss_weights: dict[str, float] | None = None,
         max_detections: int = 100,
         threshold: float = 0.5,
@@ -89,7 +89,7 @@ class EoMTHead(QueryMaskHead):
         predictions = []
         for i, (block, rope) in enumerate(zip(rest.blocks, rest.ropes)):
             predictions.append(self._predictions(rest.norm(x), lengths, features))
-            allowed = self._allowed(predictions[-1], features, i / max(len(rest.blocks) - 1, 1))
+            allowed = self._allowed(predictions[-1], features, i / len(rest.blocks))
             x = block(x, lengths, lengths, None if rope is None else self._with_identity(rope, rest.lengths), allowed)
         predictions.append(self._predictions(rest.norm(x), lengths, features))
         queries = torch.stack([q for q, _ in predictions])  # (L, B, Q, C)
@@ -123,11 +123,15 @@ class EoMTHead(QueryMaskHead):
     def _allowed(self, prediction: tuple[Tensor, Level], features: Features, depth: float) -> list[Tensor] | None:
         """Which token may look at which, `(Q + P + h*w,)` squared, for each image in the order of the blocks; `None` where all may.
 
-        Only queries are held back, from patches outside their mask, each with a probability that falls to 0 as training goes on.
+        Only queries are held back, from patches outside their mask, each with a probability that falls from 1 to 0 in the block's part of training.
+
+        Args:
+            depth: where in the head the block is, from 0.
         """
         first, last = self.annealing
-        end = first + (last - first) * depth
-        held = (1 - min(1.0, self.progress / end)) ** 0.9 if self.training else 0.0
+        start, part = first + (last - first) * depth, (last - first) / len(features.unfinished.blocks)
+        done = min(1.0, max(0.0, (self.progress - start) / max(part, 1e-9)))
+        held = (1 - done) ** 0.9 if self.training else 0.0
         if held <= 0:
             return None
         queries, pixels = prediction
