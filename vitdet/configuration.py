@@ -168,7 +168,7 @@ def _spell_out(config: dict[str, Any], keys: tuple[str, ...], default: str | Non
 
 def _keep_common(base: dict[str, Any], own: dict[str, Any]) -> None:
     """Another data class takes over what all data have: sizes, batches, augmentation; so a config changes its task in one line."""
-    before, after = base.get("data", {}), own.get("data", {})
+    before, after = base.get("data") or {}, own.get("data") or {}
     if "class_path" in after and "class_path" in before and after["class_path"] != before["class_path"]:
         common = inspect.signature(ImageData).parameters
         kept = {key: value for key, value in before["init_args"].items() if key in common}

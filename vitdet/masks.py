@@ -16,12 +16,14 @@ def to_rle(segmentation: Any, height: int, width: int) -> dict[str, Any]:
         ValueError: it is neither a list of polygons nor run lengths of this image's size.
     """
     if isinstance(segmentation, dict):
-        if tuple(segmentation.get("size", ())) != (height, width):
-            raise ValueError(f"run lengths are of size {segmentation.get('size')}, the image is {height}×{width} (H×W)")
-        if isinstance(segmentation.get("counts"), list):
-            return rle.frPyObjects(segmentation, height, width)
-        return segmentation
-    polygons = [p for p in segmentation or () if len(p) >= 6] if isinstance(segmentation, list) else None
+        size, counts = segmentation.get("size"), segmentation.get("counts")
+        if size != [height, width] and size != (height, width):
+            raise ValueError(f"run lengths are of size {size}, the image is {height}×{width} (H×W)")
+        if not isinstance(counts, (str, bytes, list)):
+            raise ValueError(f"run lengths have counts {counts!r}; wanted a string or a list of integers")
+        return rle.frPyObjects(segmentation, height, width) if isinstance(counts, list) else segmentation
+    lists = isinstance(segmentation, list) and all(isinstance(polygon, list) for polygon in segmentation)
+    polygons = [polygon for polygon in segmentation if len(polygon) >= 6] if lists else None
     if not polygons:
         raise ValueError(
             f"segmentation {str(segmentation)[:60]!r} is neither polygons of three points or more nor run lengths"

@@ -18,6 +18,7 @@ from vitdet.data import (
     ShapesSemanticData,
     Split,
 )
+from vitdet.data.images import ImageError
 from vitdet.masks import VOID
 
 PLAIN = {"batch_size": 4, "scale_jitter": (1.0, 1.0), "train_transforms": []}
@@ -152,6 +153,36 @@ def test_label_maps_that_do_not_fit(tmp_path):
         data.index("train").labels(0)
     with pytest.raises(ValueError, match="must pair"):
         SemanticData(train=SemanticSplit(images, labels), classes=["a", "b"], values=[1])
+    with pytest.raises(ValueError, match=r"values has -1; a label map holds 0\.\.255"):
+        SemanticData(train=SemanticSplit(images, labels), classes=["a", "b", "c"], values=[1, -1, 30])
+
+
+@pytest.mark.parametrize(
+    "segmentation", [None, [], [[1, 2]], {"size": [3, 3], "counts": "09"}, {"size": [6, 8]}, [0, 0, 5, 0, 5, 5], "a"]
+)
+def test_an_annotation_whose_mask_cannot_be_read_is_named(tmp_path, segmentation):
+    Image.new("RGB", (8, 6)).save(tmp_path / "a.png")
+    annotation = {"id": 77, "image_id": 1, "category_id": 1, "bbox": [0, 0, 8, 6], "area": 48, "iscrowd": 0}
+    content = {
+        "images": [{"id": 1, "file_name": "a.png", "width": 8, "height": 6}],
+        "annotations": [annotation | ({} if segmentation is None else {"segmentation": segmentation})],
+        "categories": [{"id": 1, "name": "a"}],
+    }
+    (tmp_path / "a.json").write_text(json.dumps(content))
+    data = CocoData(train=Split(str(tmp_path), str(tmp_path / "a.json")), **PLAIN)
+    data.masks = True
+    with pytest.raises(ImageError, match=r"a\.json: annotation 77: (segmentation|run lengths).*on_bad_image: skip"):
+        targets_of(data)
+
+
+@pytest.mark.parametrize("kind", [ShapesData, ShapesPanopticData])
+def test_crops_are_no_larger_than_asked_for_and_boxes_bound_what_shows(kind, root):
+    data = make(kind, root, **(PLAIN | {"scale_jitter": (0.5, 2.0)}), crop=(64, 80))
+    for image, target in targets_of(data):
+        height, width = image.shape[1:]
+        assert height <= 64 and width <= 80 and target.size == (height, width)
+        assert target.masks.shape[1:] == (height, width) and target.masks.flatten(1).any(1).all()
+    assert max(data._tokens("train")) <= 4 * 5
 
 
 def test_crowds_and_void_are_no_objects(tmp_path):

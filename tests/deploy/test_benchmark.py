@@ -1,12 +1,13 @@
 """What the benchmark counts, counted by hand; what it times, timed against a known delay."""
 
 import time
+from functools import partial
 
 import pytest
 import torch
 from torch import nn
 
-from vitdet.data import ShapesData
+from vitdet.data import ShapesData, ShapesPanopticData
 from vitdet.deploy.benchmark import (
     PHASES,
     benchmark,
@@ -16,7 +17,7 @@ from vitdet.deploy.benchmark import (
     peak_memory,
     train_split,
 )
-from vitdet.heads import DETRHead, Head
+from vitdet.heads import DETRHead, Head, MaskDecoderHead
 from vitdet.structures import Prediction, Target
 from vitdet.training import Task
 
@@ -123,11 +124,14 @@ def test_peak_memory_notices_a_large_tensor():
     assert peak_memory(torch.device("cpu")) > before
 
 
-def test_a_task_and_its_data_make_a_table(model, tmp_path, capsys):
-    data = ShapesData(root=str(tmp_path), train_images=6, val_images=3, size=64, batch_size=2)
-    task = Task(
-        *model[:1], DETRHead(model[0].out_channels, model[0].strides, data.num_classes, dim=32), classes=data.classes
-    )
+@pytest.mark.parametrize(
+    ("kind", "head"),
+    [(ShapesData, DETRHead), (ShapesData, partial(DETRHead, masks=True)), (ShapesPanopticData, MaskDecoderHead)],
+    ids=["boxes", "instances", "panoptic"],
+)
+def test_a_task_and_its_data_make_a_table(kind, head, model, tmp_path, capsys):
+    data = kind(root=str(tmp_path), train_images=6, val_images=3, size=64, batch_size=2)
+    task = Task(model[0], partial(head, dim=32), classes=data.classes)
     rows = benchmark(task, data, steps=1, repeats=2, device="cpu")
     printed = capsys.readouterr().out
     for name in ("parameters", "arithmetic", "padding", "prediction, batch 8", "  optimiser", "peak memory"):

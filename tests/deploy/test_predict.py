@@ -239,7 +239,7 @@ def test_maps_are_written_in_the_format_of_their_kind(task, contents, file, tmp_
     assert (tmp_path / "out" / "a.png").is_file()  # the drawing
     results = tmp_path / "out" / "predictions.json"
     if task == "semantic":
-        values = np.asarray(Image.open(tmp_path / "out" / "labels" / "a.png"))
+        values = np.asarray(Image.open(tmp_path / "out" / "predicted_labels" / "a.png"))
         assert np.array_equal(values, np.array(contents["vitdet"]["category_ids"])[prediction.semantic.numpy()])
         assert not results.exists()
         return
@@ -248,6 +248,7 @@ def test_maps_are_written_in_the_format_of_their_kind(task, contents, file, tmp_
         assert rows and all(row["segmentation"]["size"] == [48, 96] for row in rows)
         return
     (row,) = rows["annotations"]
+    assert rows["images"] == [{"id": row["image_id"], "file_name": str(file)}]
     ids = np.asarray(Image.open(tmp_path / "out" / "predictions" / row["file_name"])).astype(int) @ [1, 256, 65536]
     assert np.array_equal(ids, prediction.panoptic.numpy()) and len(row["segments_info"]) == len(prediction) > 0
     assert {s["category_id"] for s in row["segments_info"]} <= set(contents["vitdet"]["category_ids"])

@@ -79,7 +79,7 @@ def test_an_image_does_not_see_the_others():
 
 
 def test_masks_hold_queries_back_less_and_less():
-    backbone, head = build(annealing=(0.2, 0.8))  # of two blocks, the first one's part ends at 0.5
+    backbone, head = build(annealing=(0.2, 0.8))  # the first block's part ends at 0.35, the last one's starts at 0.65
     features = backbone(images())
 
     def held(progress, depth, training=True):
@@ -90,8 +90,8 @@ def test_masks_hold_queries_back_less_and_less():
         allowed = head._allowed(prediction, features, depth)
         return 0.0 if allowed is None else sum((~one).float().sum().item() for one in allowed)
 
-    assert held(0.0, 0.0) == held(0.2, 0.0) > held(0.35, 0.0) > held(0.5, 0.0) == 0
-    assert held(0.0, 0.5) == held(0.5, 0.5) > held(0.65, 0.5) > held(0.8, 0.5) == 0
+    assert held(0.0, 0.0) == held(0.2, 0.0) > held(0.28, 0.0) > held(0.35, 0.0) == 0
+    assert held(0.0, 1.0) == held(0.65, 1.0) > held(0.73, 1.0) > held(0.8, 1.0) == 0
     assert held(0.0, 0.0, training=False) == 0
 
 

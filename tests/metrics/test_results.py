@@ -45,6 +45,12 @@ def test_masks_are_scored_where_there_are_some(score):
     assert scores["box_AP"] == pytest.approx(0.4)  # a box is made of the mask where there is none
     scores, protocol = score([{**FOUND, **half, "bbox": [0, 0, 9, 9]}], truth, iou_type="bbox")
     assert scores["AP"] == pytest.approx(1) and "box AP" in protocol and "box_AP" not in scores
+    both = [{**FOUND, "score": 0.1, "segmentation": []}, {**FOUND, **half}]
+    with pytest.raises(ValueError, match="detection 0: segmentation"):  # one mask is enough to make it a file of masks
+        score(both, truth)
+    assert "box AP" in score([half | {"bbox": [0, 0, 9, 9]}])[1]  # no masks to score against
+    with pytest.raises(ValueError, match="image_id must be an integer"):
+        score([{**half, "bbox": [0, 0, 9, 9], "image_id": [5]}], truth)
     with pytest.raises(ValueError, match="detection 0: run lengths are of size"):
         score([{**half, "segmentation": {"size": [3, 3], "counts": "9"}}], truth)
 

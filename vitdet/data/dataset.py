@@ -56,7 +56,7 @@ class TrainDataset(Dataset):
         size = self.size(*sample.image.shape[:2], draw.scale)
         shown = size if self.window is None else tuple(min(pair) for pair in zip(size, self.window))
         if rng.random() < self.mosaic and draw.progress < self.mosaic_until and min(size) > 1:
-            sample = self._mosaic(sample, shown, rng)
+            sample = self._mosaic(sample, size, shown, rng)
         else:
             scale = rng.uniform(*self.scale_jitter)
             full = tuple(max(1, round(side * scale)) for side in size)
@@ -75,11 +75,11 @@ class TrainDataset(Dataset):
                 i = int(rng.integers(len(self)))  # another one takes its place, the same one in every run
         raise ImageError(f"20 images in a row could not be read; the last: {self.source.index.file_names[i]}")
 
-    def _mosaic(self, first: Sample, size: tuple[int, int], rng: np.random.Generator) -> Sample:
-        """Four images on one canvas of the usual size: more objects for the same number of tokens (as in YOLOv4, arXiv:2004.10934)."""
-        height, width = size
+    def _mosaic(self, first: Sample, size: tuple[int, int], shown: tuple[int, int], rng: np.random.Generator) -> Sample:
+        """Four images, at the scale of one of `size`, on one canvas `shown`: more objects for as many tokens (as in YOLOv4, arXiv:2004.10934)."""
+        height, width = shown
         canvas = np.full((height, width, 3), 114, np.uint8)
-        middle = [max(1, min(side - 1, round(side * rng.uniform(0.35, 0.65)))) for side in size]
+        middle = [max(1, min(side - 1, round(side * rng.uniform(0.35, 0.65)))) for side in shown]
         samples = [first, *(self._read(int(i), rng) for i in rng.integers(len(self), size=3))]
         boxes, labels, masks = [], [], []
         for k, sample in enumerate(samples):

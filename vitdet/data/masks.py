@@ -9,8 +9,7 @@ from typing import Any
 import numpy as np
 from pycocotools import mask as rle
 
-from vitdet.data.images import ImageError
-from vitdet.masks import resize_labels, resize_mask, to_rle
+from vitdet.masks import resize_labels, resize_mask
 
 Part = tuple[slice, slice]  # rows and columns of the whole image
 
@@ -19,34 +18,20 @@ class Masks:
     """The masks of one image, as its annotations give them. Calling it gives some of them as arrays."""
 
     def __call__(self, rows: Sequence[int], part: Part, size: tuple[int, int]) -> np.ndarray:
-        """`(T, h, w)` uint8, 0 or 1: of objects number `rows`, the `part`, resized to `size` `(h, w)`.
-
-        Raises:
-            ImageError: one can't be decoded.
-        """
+        """`(T, h, w)` uint8, 0 or 1: of objects number `rows`, the `part`, resized to `size` `(h, w)`."""
         raise NotImplementedError
 
 
 class CocoMasks(Masks):
-    """Of COCO's segmentations: polygons, run lengths (compressed or not).
+    """Of compressed run lengths, one for each object."""
 
-    Args:
-        segmentations: one for each object, as the JSON has them.
-        size: `(H, W)` of the image.
-        names: what to call each object in messages.
-    """
-
-    def __init__(self, segmentations: Sequence[Any], size: tuple[int, int], names: Sequence[str]) -> None:
-        self.segmentations, self.size, self.names = segmentations, size, names
+    def __init__(self, rles: Sequence[dict[str, Any]]) -> None:
+        self.rles = rles
 
     def __call__(self, rows: Sequence[int], part: Part, size: tuple[int, int]) -> np.ndarray:
         out = np.zeros((len(rows), *size), np.uint8)
         for k, row in enumerate(rows):
-            try:
-                whole = rle.decode(to_rle(self.segmentations[row], *self.size))
-            except ValueError as error:
-                raise ImageError(f"{self.names[row]}: {error}") from error
-            out[k] = resize_mask(whole[part], *size)
+            out[k] = resize_mask(rle.decode(self.rles[row])[part], *size)
         return out
 
 

@@ -68,8 +68,9 @@ class SemanticIndex:
             raise ValueError(
                 f"got {len(self.names)} classes but {len(set(self.category_ids))} pixel values; they must pair"
             )
-        if not all(0 <= value < 256 for value in self.category_ids):
-            raise ValueError(f"data.values has {max(self.category_ids, key=abs)}; a label map holds 0..255")
+        outside = [value for value in self.category_ids if not 0 <= value < 256]
+        if outside:
+            raise ValueError(f"data.values has {outside[0]}; a label map holds 0..255")
         self.things = [False] * len(self.names)
         self._label_of = np.full(256, VOID, np.uint8)
         self._label_of[self.category_ids] = np.arange(len(self.names))

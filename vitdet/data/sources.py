@@ -10,6 +10,7 @@ from vitdet.data.images import MAX_PIXELS, ImageError, load_image, resolve
 from vitdet.data.index import CocoIndex
 from vitdet.data.masks import CocoMasks, Masks
 from vitdet.data.transforms import MIN_VISIBLE, Sample
+from vitdet.masks import to_rle
 
 log = logging.getLogger("vitdet")
 
@@ -104,7 +105,11 @@ class CocoSource(ImageSource):
 
     def masks(self, i: int) -> Masks:
         size = (int(self.index.heights[i]), int(self.index.widths[i]))
-        rows = self._rows(i)
-        segmentations = [self.index.raw(row).get("segmentation") for row in rows]
-        names = [f"{self.index.path.name}: annotation {number}" for number in self.index.annotation_ids[rows]]
-        return CocoMasks(segmentations, size, names)
+        rles = []
+        for row in self._rows(i):
+            try:
+                rles.append(to_rle(self.index.raw(row).get("segmentation"), *size))
+            except ValueError as error:
+                number = self.index.annotation_ids[row]
+                raise ImageError(f"{self.index.path.name}: annotation {number}: {error}") from error
+        return CocoMasks(rles)

@@ -36,6 +36,7 @@ def benchmark(
         device: by default CUDA where there is one, else the CPU.
     """
     device = pick_device(device)
+    task.use_data(data)
     backbone, head = task.backbone.to(device), task.head.to(device)
     loader = data.val_dataloader() if "val" in data.splits else data.train_dataloader()
     batches = _first_images(loader, 32)
@@ -74,11 +75,10 @@ def describe_size(backbone: nn.Module, head: nn.Module, image: Tensor) -> dict[s
     }
 
 
-@torch.no_grad()
 def flops(backbone: nn.Module, head: nn.Module, images: Sequence[Tensor]) -> int:
     """Floating-point operations of a prediction, by torch's counter: matrix products, convolutions and attention."""
     backbone.eval(), head.eval()
-    # spelt out as matrix products, attention is counted on every device
+    # spelt out as matrix products, attention is counted on every device; gradients stay on, or the counter fails where a module is given a parameter
     with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
         head(backbone(images))
     return counter.get_total_flops()

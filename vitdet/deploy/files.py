@@ -19,6 +19,7 @@ from vitdet.deploy.predict import load
 from vitdet.metrics.panoptic import write_panoptic
 from vitdet.structures import Prediction
 
+LABELS = "predicted_labels"  # the folder of label maps
 SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"}
 
 
@@ -34,7 +35,7 @@ def predict_files(
     """Draw what is found in image files, and write all of it down; the number of files that could not be read.
 
     `output/predictions.json` is a COCO results file, boxes and masks, whose rows have a `file_name`, too; image ids are 1, 2, … in the order of the
-    files. A panoptic model writes COCO's panoptic format instead, the PNGs into `output/predictions`; a semantic one label maps into `output/labels`,
+    files. A panoptic model writes COCO's panoptic format instead, the PNGs into `output/predictions`; a semantic one label maps into `output/predicted_labels`,
     whose pixel values are the data set's own.
 
     Args:
@@ -50,7 +51,7 @@ def predict_files(
     paths = find_images(images, leave_out=output)
     detector = load(checkpoint, device=device)
     pictures = _picture_paths(paths, output)
-    results = Results(output)
+    results = Results(output, getattr(detector.head, "task", "instances"))
     unreadable, found, start = 0, 0, time.perf_counter()
     for first in range(0, len(paths), batch_size):
         readable = []
@@ -63,12 +64,12 @@ def predict_files(
         predictions = detector.predict([image for _, image in readable], batch_size=batch_size)
         for (i, image), prediction in zip(readable, predictions):
             prediction.image_id, prediction.path = i + 1, str(paths[i])
-            results.add(prediction, pictures[i].relative_to(output))
+            results.add(prediction, pictures[i].relative_to(output).as_posix())
             prediction.save(pictures[i], image=image, threshold=threshold)
             found += len(prediction.above(threshold))
             console.print(f"{paths[i]}: {_describe(prediction.above(threshold))}")
     left_out = f", {unreadable} could not be read" if unreadable else ""
-    objects = "" if results.maps else f", {found} objects of score {threshold:g} or more"
+    objects = "" if results.kind == "semantic" else f", {found} objects of score {threshold:g} or more"
     seconds = time.perf_counter() - start
     console.print(
         f"{len(paths) - unreadable} images in {seconds:.1f} s{objects}{left_out}; "
@@ -78,34 +79,41 @@ def predict_files(
 
 
 class Results:
-    """What was found in all images, in the format of its kind."""
+    """What was found in all images, in the format of its `kind`: instances, semantic or panoptic."""
 
-    def __init__(self, output: Path) -> None:
-        self.output = output
+    def __init__(self, output: Path, kind: str) -> None:
+        self.output, self.kind = output, kind
         self.rows: list[dict[str, Any]] = []
         self.panoptic: dict[int, tuple[bytes, list[dict[str, Any]]]] = {}
-        self.maps = 0
+        self.files: dict[int, str] = {}
+        self.maps: set[str] = set()
 
-    def add(self, prediction: Prediction, picture: Path) -> None:
-        """One more image; `picture` is where its drawing lies in `output`."""
-        if prediction.semantic is not None:
-            path = (self.output / "labels" / picture).with_suffix(".png")
-            path.parent.mkdir(parents=True, exist_ok=True)
-            values = np.array(prediction.category_ids or range(256), np.uint8)
-            Image.fromarray(values[prediction.semantic.numpy()]).save(path)
-            self.maps += 1
-        elif prediction.panoptic is not None:
+    def add(self, prediction: Prediction, name: str) -> None:
+        """One more image; `name` is where its drawing lies in the output folder."""
+        if self.kind == "semantic":
+            self._save_map(prediction, name)
+        elif self.kind == "panoptic":
             self.panoptic[prediction.image_id] = prediction.to_coco_panoptic()
+            self.files[prediction.image_id] = prediction.path
         else:
             self.rows += [{**row, "file_name": prediction.path} for row in prediction.to_coco()]
 
+    def _save_map(self, prediction: Prediction, name: str) -> None:
+        stem = name.rpartition(".")[0]
+        name = f"{name}.png" if f"{stem}.png" in self.maps else f"{stem}.png"  # a.jpg beside a.png
+        self.maps.add(name)
+        path = self.output / LABELS / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        values = np.array(prediction.category_ids or range(256), np.uint8)
+        Image.fromarray(values[prediction.semantic.numpy()]).save(path)
+
     def write(self) -> str:
         """Writes what is left to write, and says what there is."""
-        if self.maps:
-            return f"{self.maps} label maps"
+        if self.kind == "semantic":
+            return f"{len(self.maps)} label maps ({LABELS})"
         path = self.output / "predictions.json"
-        if self.panoptic:
-            write_panoptic(path, self.panoptic)
+        if self.kind == "panoptic":
+            write_panoptic(path, self.panoptic, files=self.files)
             return f"predictions.json (COCO panoptic, {len(self.panoptic)} images)"
         self.output.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps(self.rows))

@@ -90,8 +90,18 @@ class PanopticMetric(PerImageMetric):
         write_panoptic(path, kept)
 
 
-def write_panoptic(path: str | Path, found: Mapping[int, tuple[bytes, list[dict[str, Any]]]]) -> None:
-    """A JSON in COCO's panoptic format, and a folder of PNGs named like it; of each image, by its id, `Prediction.to_coco_panoptic()`."""
+def write_panoptic(
+    path: str | Path,
+    found: Mapping[int, tuple[bytes, list[dict[str, Any]]]],
+    *,
+    files: Mapping[int, str] | None = None,
+) -> None:
+    """A JSON in COCO's panoptic format, and a folder of PNGs named like it.
+
+    Args:
+        found: `Prediction.to_coco_panoptic()` of each image, by its id.
+        files: the name of each image, for a list of `images`.
+    """
     path = Path(path)
     folder = path.with_suffix("")
     folder.mkdir(parents=True, exist_ok=True)
@@ -100,7 +110,8 @@ def write_panoptic(path: str | Path, found: Mapping[int, tuple[bytes, list[dict[
         name = f"{image_id:012d}.png"
         (folder / name).write_bytes(png)
         rows.append({"image_id": image_id, "file_name": name, "segments_info": info})
-    path.write_text(json.dumps({"annotations": rows}), encoding="utf-8")
+    images = {"images": [{"id": i, "file_name": name} for i, name in files.items()]} if files is not None else {}
+    path.write_text(json.dumps({**images, "annotations": rows}), encoding="utf-8")
 
 
 def count(truth: Segments, found: Segments, num_classes: int) -> np.ndarray:

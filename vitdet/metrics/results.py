@@ -30,17 +30,19 @@ def evaluate(
     own ids; for masks each has a `segmentation`, too, and need not have a `bbox`.
 
     Args:
-        iou_type: score boxes (`bbox`) or masks (`segm`); masks if the results have some, by default.
+        iou_type: score boxes (`bbox`) or masks (`segm`); by default masks if both files have some. With masks, annotations without one are left out, of the
+            `box_AP` beside it, too.
 
     Raises:
         FileNotFoundError: one of the files does not exist.
         ValueError: the results are not such a list, or name an image or a category that the annotation file does not have.
     """
     items = read_json(predictions, "results file")
+    some = isinstance(items, list) and any(isinstance(item, dict) and item.get("segmentation") for item in items)
+    truth = GroundTruth.read(annotations, masks=iou_type == "segm" or (iou_type is None and some))
     if iou_type is None:
-        first = items[0] if isinstance(items, list) and items else None
-        iou_type = "segm" if isinstance(first, dict) and first.get("segmentation") else "bbox"
-    truth = GroundTruth.read(annotations, masks=iou_type == "segm")
+        iou_type = "segm" if truth.rles else "bbox"
+        truth = truth if truth.rles else GroundTruth.read(annotations)
     masks = _masks(items, truth, str(predictions)) if iou_type == "segm" else None
     rows = _rows(items, truth, str(predictions))
     kind = "box" if masks is None else "mask"
@@ -66,11 +68,11 @@ def _masks(items: Any, truth: GroundTruth, source: str) -> list[bytes]:
     size_of = dict(zip(truth.image_ids.tolist(), truth.sizes.tolist()))
     masks = []
     for n, item in enumerate(items if isinstance(items, list) else []):
-        if not isinstance(item, dict) or item.get("image_id") not in size_of:
-            masks.append(b"")
+        image_id = item.get("image_id") if isinstance(item, dict) else None
+        if not isinstance(image_id, int) or image_id not in size_of:
             continue  # `_rows` says what is wrong with it
         try:
-            one = to_rle(item.get("segmentation"), *size_of[item["image_id"]])
+            one = to_rle(item.get("segmentation"), *size_of[image_id])
         except ValueError as error:
             raise ValueError(f"{source}: detection {n}: {error}") from error
         item.setdefault("bbox", rle.toBbox(one).tolist())

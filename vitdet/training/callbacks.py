@@ -107,7 +107,12 @@ class Summary(L.Callback):
         if not trainer.is_global_zero:
             return
         best = next(
-            (c for c in trainer.checkpoint_callbacks if isinstance(c, ModelCheckpoint) and c.best_model_path), None
+            (
+                c
+                for c in trainer.checkpoint_callbacks
+                if isinstance(c, ModelCheckpoint) and c.best_model_score is not None
+            ),
+            None,
         )
         minutes = (time.monotonic() - self._started) / 60
         self._report(trainer, pl_module, "val", f"last validation, after {minutes:.1f} minutes")

@@ -20,7 +20,24 @@ class BestCheckpoint(ModelCheckpoint):
     state_key = "BestCheckpoint"  # Lightning's holds `monitor`, which may not be known yet when a run goes on
 
     def __init__(self, folder: str | Path, *, monitor: str | None = None, mode: str = "max") -> None:
-        super().__init__(folder, "best", monitor=monitor, mode=mode, enable_version_counter=False, save_last=False)
+        super().__init__(
+            folder,
+            "best",
+            monitor=monitor,
+            mode=mode,
+            enable_version_counter=False,
+            save_last=False,
+            save_on_train_epoch_end=False,  # but only after a validation
+        )
+
+    def state_dict(self) -> dict[str, Any]:
+        return {**super().state_dict(), "mode": self.mode}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """The best score of a run that goes on, unless it is now chosen by another one."""
+        self.monitor = self.monitor or state_dict["monitor"]
+        if (self.monitor, self.mode) == (state_dict["monitor"], state_dict["mode"]):
+            super().load_state_dict(state_dict)
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         logged = sorted(key for key in trainer.callback_metrics if key.startswith("val/"))

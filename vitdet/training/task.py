@@ -89,14 +89,17 @@ class Task(L.LightningModule):
             self.head.compile()
 
     def setup(self, stage: str) -> None:
-        data = self.trainer.datamodule
-        if isinstance(data, ImageData):
-            data.use_head(self.head)
-            self.head.use_data(data.kind, data.things)
-            data.use_backbone(mean=self.backbone.mean, std=self.backbone.std, patch_size=self.backbone.patch_size)
-            self.eval_transform = data.eval_transform().config
-            if not self._ids_given and data.classes == self.classes:
-                self.category_ids = data.category_ids
+        if isinstance(self.trainer.datamodule, ImageData):
+            self.use_data(self.trainer.datamodule)
+
+    def use_data(self, data: ImageData) -> None:
+        """Tells the data what backbone and head need, and the head what labels there are; a trainer calls it before it trains."""
+        data.use_head(self.head)
+        self.head.use_data(data.kind, data.things)
+        data.use_backbone(mean=self.backbone.mean, std=self.backbone.std, patch_size=self.backbone.patch_size)
+        self.eval_transform = data.eval_transform().config
+        if not self._ids_given and data.classes == self.classes:
+            self.category_ids = data.category_ids
 
     # ---- training
 

@@ -67,7 +67,7 @@ class QueryMaskHead(SegmentationHead):
         self.max_detections, self.threshold, self.overlap = max_detections, threshold, overlap
 
     def loss(self, outputs: MaskOutputs, targets: list[Target]) -> dict[str, Tensor]:
-        """`class`, `mask` and `dice` terms, in fp32."""
+        """The terms of `loss_weights`, in fp32."""
         with torch.autocast(outputs.logits.device.type, enabled=False):
             return self.criterion(outputs, targets)
 

@@ -87,15 +87,27 @@ def point_losses(
 
 
 class MaskCriterion:
-    """Matches queries to objects, and scores their classes and masks after every layer: `aux_` terms are those of all layers but the last."""
+    """Matches queries to objects, and scores their classes and masks after every layer: `aux_` terms are those of all layers but the last.
+
+    Args:
+        num_points: at which each mask is learned.
+        nothing: weight of the class "nothing".
+        dense: the head classifies tokens, too.
+        weights: other than the defaults, by term.
+    """
 
     def __init__(
-        self, *, num_points: int = 2048, nothing: float = 0.1, weights: dict[str, float] | None = None
+        self,
+        *,
+        num_points: int = 2048,
+        nothing: float = 0.1,
+        dense: bool = False,
+        weights: dict[str, float] | None = None,
     ) -> None:
         self.num_points, self.nothing = num_points, nothing
         terms = {"class": 2.0, "mask": 5.0, "dice": 5.0}
         self.weights = {f"{part}{name}": weight for part in ("", "aux_") for name, weight in terms.items()}
-        self.weights["dense"] = 1.0
+        self.weights |= {"dense": 1.0} if dense else {}
         unknown = set(weights or ()) - set(self.weights)
         if unknown:
             raise ValueError(f"loss_weights has {sorted(unknown)}; the terms are {sorted(self.weights)}")

@@ -94,7 +94,7 @@ class MaskDecoderHead(QueryMaskHead):
         self.norm = nn.LayerNorm(dim)
         self.classify, self.embed = nn.Linear(dim, num_classes + 1), MaskEmbedding(dim, dim)
         self.classify_tokens = nn.Linear(dim, num_classes + 1)
-        self.criterion = MaskCriterion(num_points=num_points, weights=loss_weights)
+        self.criterion = MaskCriterion(num_points=num_points, dense=True, weights=loss_weights)
         self.loss_weights = self.criterion.weights
 
     def forward(self, features: Features, targets: list[Target] | None = None) -> MaskOutputs:
@@ -113,15 +113,19 @@ class MaskDecoderHead(QueryMaskHead):
         states = torch.stack(states)  # (L + 1, B, Q, C)
         tokens = Level(self.classify_tokens(levels[0].x), levels[0].grids, levels[0].stride)
         embeddings = self.embed(states)
-        logits = self.classify(states) + self._evidence(embeddings, sampled[0], tokens)
+        logits = self.classify(states) + self._evidence(embeddings, sampled[0], tokens, features.sizes)
         return MaskOutputs(logits, embeddings, [pixels], features.sizes, tokens)
 
-    def _evidence(self, embeddings: Tensor, sampled: list[Tensor], tokens: Level) -> Tensor:
-        """What the tokens inside each query's mask say about its class: the mean of their logits, `(L, B, Q, K + 1)`."""
+    def _evidence(
+        self, embeddings: Tensor, sampled: list[Tensor], tokens: Level, sizes: list[tuple[int, int]]
+    ) -> Tensor:
+        """What the tokens inside each query's mask say about its class, `(L, B, Q, K + 1)`: the mean of their logits, less where the mask is small."""
         pooled = []
         for b, (pixels, logits) in enumerate(zip(sampled, tokens.x.split(tokens.lengths))):
-            inside = (embeddings[:, b].detach() @ pixels).sigmoid()  # (L, Q, h*w)
-            pooled.append(inside @ logits / (inside.sum(-1, keepdim=True) + 1))
+            in_image = (token_points(tokens, b, sizes[b]) < 1).all(-1)  # the others lie in the padding
+            inside = (embeddings[:, b].detach() @ pixels).float().sigmoid() * in_image  # (L, Q, h*w)
+            share = inside / (inside.sum(-1, keepdim=True) + 1)
+            pooled.append(share.to(logits.dtype) @ logits)
         return torch.stack(pooled, 1)
 
     def _at_tokens(self, pixels: Level, level: Level, sizes: list[tuple[int, int]]) -> list[Tensor]:

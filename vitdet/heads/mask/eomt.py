@@ -46,7 +46,7 @@ class EoMTHead(QueryMaskHead):
         num_queries: segments of an image that can be found, at most.
         num_points: of each mask in the loss.
         mask_stride: resolution of the masks, in pixels.
-        annealing: the fractions of training between which masked attention is given up, one block after the other, from the first.
+        annealing: the fractions of training between which masked attention is given up, one block after the other; each takes a quarter of that time.
         loss_weights: weights other than the defaults: `{class: 2, mask: 5, dice: 5}`, each also with `aux_`.
         max_detections, threshold, overlap: see `QueryMaskHead`.
     """
@@ -89,7 +89,7 @@ class EoMTHead(QueryMaskHead):
         predictions = []
         for i, (block, rope) in enumerate(zip(rest.blocks, rest.ropes)):
             predictions.append(self._predictions(rest.norm(x), lengths, features))
-            allowed = self._allowed(predictions[-1], features, i / len(rest.blocks))
+            allowed = self._allowed(predictions[-1], features, i / max(len(rest.blocks) - 1, 1))
             x = block(x, lengths, lengths, None if rope is None else self._with_identity(rope, rest.lengths), allowed)
         predictions.append(self._predictions(rest.norm(x), lengths, features))
         queries = torch.stack([q for q, _ in predictions])  # (L, B, Q, C)
@@ -126,10 +126,11 @@ class EoMTHead(QueryMaskHead):
         Only queries are held back, from patches outside their mask, each with a probability that falls from 1 to 0 in the block's part of training.
 
         Args:
-            depth: where in the head the block is, from 0.
+            depth: where the block is, from 0 for the first to 1 for the last.
         """
         first, last = self.annealing
-        start, part = first + (last - first) * depth, (last - first) / len(features.unfinished.blocks)
+        part = (last - first) / 4
+        start = first + (last - first - part) * depth
         done = min(1.0, max(0.0, (self.progress - start) / max(part, 1e-9)))
         held = (1 - done) ** 0.9 if self.training else 0.0
         if held <= 0:
