@@ -79,7 +79,7 @@ def test_plain_pytorch_on_images_of_different_sizes():
         return head(torch.cat(pooled, dim=1))
 
     losses = []
-    for _ in range(60):
+    for _ in range(250):
         images, labels = batch()
         loss = nn.functional.cross_entropy(logits(images), labels)
         optimizer.zero_grad()
