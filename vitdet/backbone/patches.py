@@ -75,7 +75,7 @@ class ConvStem(nn.Module):
     """A few 3×3 stride-2 convolutions in place of the patch embedding, Xiao et al. 2021 (arXiv:2106.14881): trains better from scratch.
 
     Flat colour says little, and is most of what filters drawn at random answer to; so three quarters of the first filters start blind to it, and strong,
-    which brings faint texture through the norm that follows.
+    which brings faint texture through the norm that follows. The price: where flat brightness is all there is to learn, it takes longer.
 
     `strides` and `channels` describe the finer maps that come with the patches: those of stride 4 and more.
 

@@ -25,7 +25,8 @@ class CocoMetric:
     """COCO AP and AR, of boxes (`bbox`) or masks (`segm`), over all images of an annotation file (a path, or its content).
 
     A prediction's labels mean its own `category_ids`; where it has none, the file's ids in ascending order. Detections are kept as one row of seven
-    numbers, so 5,000 images × 100 detections take 28 MB; masks as compressed run lengths of the image they are in.
+    numbers, so 5,000 images × 100 detections take 28 MB; masks as compressed run lengths of the image they are in
+    (5,000 × 100 of 640×480: 128 MB). The C library may hold much more of what the masks themselves took, unless `MALLOC_MMAP_THRESHOLD_=200000` is set.
 
     Attributes:
         seen_only: score only the images that `update` was given, for sanity checks and `limit_val_batches`. By default an image that was
