@@ -87,6 +87,15 @@ def test_panoptic_segments_cover_the_image_and_agree_with_the_semantic_labels(ro
         assert torch.equal(by_class, (other.labels.view(-1, 1, 1) * other.masks).sum(0))
 
 
+@pytest.mark.parametrize(("kind", "wrong"), [(CocoData, "panoptic"), (PanopticData, "instances")])
+def test_a_file_of_the_other_kind_is_refused_with_the_data_class_to_use(root, kind, wrong):
+    ShapesData(root=root, train_images=12, val_images=3)
+    split = {"images": f"{root}/train", "annotations": f"{root}/annotations/{wrong}_train.json"}
+    other = PanopticData if kind is CocoData else CocoData
+    with pytest.raises(ValueError, match=f"data.train.annotations.*{wrong}_train.json.*{other.__name__}"):
+        kind(train=split if kind is CocoData else {**split, "segments": f"{root}/panoptic_train"})
+
+
 def test_a_300_object_image_is_decoded_at_the_size_needed(tmp_path):
     Image.new("RGB", (1000, 800)).save(tmp_path / "a.png")
     boxes = [(10 + 30 * (i % 30), 10 + 70 * (i // 30)) for i in range(300)]

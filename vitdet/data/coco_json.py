@@ -51,7 +51,8 @@ def parse(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
         notes['no "annotations": every image counts as empty'] = 0
     arrays = annotations.arrays(image_arrays, category_ids)
     lines = [f"{count} {reason}" if count else reason for reason, count in notes.items()]
-    return image_arrays | arrays, {"category_ids": category_ids, "names": names, "things": things, "notes": lines}
+    meta = {"category_ids": category_ids, "names": names, "things": things, "panoptic": annotations.panoptic}
+    return image_arrays | arrays, {**meta, "notes": lines}
 
 
 class _Wrong(ValueError):

@@ -17,7 +17,7 @@ from vitdet.data import cache
 from vitdet.data.cache import Strings
 from vitdet.data.coco_json import parse
 
-VERSION = 3  # of the cached arrays; raise it whenever their names, types or meaning change
+VERSION = 4  # of the cached arrays; raise it whenever their names, types or meaning change
 
 
 class CocoIndex:
@@ -36,6 +36,7 @@ class CocoIndex:
         area: `(A,)` float64, square pixels: of the mask, or of the box where the JSON gives none.
         annotation_ids: `(A,)` int64.
         category_ids, names, things: K integers, K strings, and whether each is a thing (COCO panoptic's `isthing`).
+        panoptic: the annotations are segments, whose masks are in PNGs.
         notes: what was dropped or changed, one line a kind.
     """
 
@@ -44,6 +45,7 @@ class CocoIndex:
         self.category_ids: list[int] = meta["category_ids"]
         self.names: list[str] = meta["names"]
         self.things: list[bool] = meta["things"]
+        self.panoptic: bool = meta["panoptic"]
         self.notes: list[str] = meta["notes"]
         self.image_ids = arrays["image_ids"]
         self.heights, self.widths = arrays["heights"], arrays["widths"]

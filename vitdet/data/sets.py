@@ -69,7 +69,13 @@ class CocoData(ImageData):
             )
 
     def _open(self, split: SplitName) -> CocoIndex:
-        return CocoIndex.open(self.splits[split].annotations)
+        index = CocoIndex.open(self.splits[split].annotations)
+        if index.panoptic:
+            raise ValueError(
+                f"data.{split}.annotations: {index.path} is a COCO panoptic file; give the file of instances, "
+                "or data.class_path: PanopticData"
+            )
+        return index
 
     def make_source(self, split: SplitName) -> CocoSource:
         index = self.index(split)
@@ -101,7 +107,13 @@ class PanopticData(ImageData):
         super().__init__(_splits(PanopticSplit, train=train, val=val, test=test), **options)
 
     def _open(self, split: SplitName) -> CocoIndex:
-        return CocoIndex.open(self.splits[split].annotations)
+        index = CocoIndex.open(self.splits[split].annotations)
+        if len(index.categories) and not index.panoptic:
+            raise ValueError(
+                f"data.{split}.annotations: {index.path} is no COCO panoptic file, its annotations have no "
+                '"segments_info"; give the panoptic file, or data.class_path: CocoData'
+            )
+        return index
 
     def make_source(self, split: SplitName) -> PanopticSource:
         index = self.index(split)
