@@ -21,9 +21,15 @@ def test_every_form_of_a_segmentation_is_the_same_mask():
             counts.append(1)
             last = value
     plain = {"size": [20, 30], "counts": counts}
-    compressed = {"size": [20, 30], "counts": encode(mask).decode()}
+    compressed = {"size": [20, 30], "counts": encode(mask[None])[0].decode()}
     for segmentation in (polygon, plain, compressed):
         assert np.array_equal(rle.decode(to_rle(segmentation, 20, 30)), mask)
+
+
+@pytest.mark.parametrize("shape", [(0, 20, 30), (7, 20, 30), (5, 2100, 2100)])  # the last is encoded in two parts
+def test_masks_are_encoded_as_pycocotools_does_one_at_a_time(shape):
+    masks = np.random.default_rng(0).random(shape) > 0.5
+    assert encode(masks) == [rle.encode(np.asfortranarray(mask, np.uint8))["counts"] for mask in masks]
 
 
 @pytest.mark.parametrize("wrong", [None, [], [[1, 2, 3, 4]], {"size": [3, 3], "counts": "x"}, "abc"])

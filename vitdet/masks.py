@@ -65,6 +65,10 @@ def id_png(ids: np.ndarray) -> bytes:
     return cv2.imencode(".png", np.stack(planes, -1))[1].tobytes()
 
 
-def encode(mask: np.ndarray) -> bytes:
-    """COCO's compressed run lengths of a mask `(H, W)`."""
-    return rle.encode(np.asfortranarray(mask, np.uint8))["counts"]
+def encode(masks: np.ndarray) -> list[bytes]:
+    """COCO's compressed run lengths of masks `(T, H, W)`."""
+    at_once = max(1, 2**24 // max(masks[:1].size, 1))  # pycocotools wants a copy in another order: 16 MB of it
+    parts = (masks[i : i + at_once] for i in range(0, len(masks), at_once))
+    return [
+        code["counts"] for part in parts for code in rle.encode(np.asfortranarray(part.transpose(1, 2, 0), np.uint8))
+    ]

@@ -170,7 +170,7 @@ class Prediction:
     def to_coco(self) -> list[dict[str, Any]]:
         """Rows of a COCO results file: box as `[x, y, width, height]` in pixels, the data set's own category id, and the mask as run lengths."""
         rows = []
-        masks = () if self.masks is None else self.masks.cpu().numpy()
+        codes = () if self.masks is None else encode(self.masks.cpu().numpy())
         for box, score, label in zip(self.boxes_xyxy.tolist(), self.scores.tolist(), self.labels.tolist()):
             x1, y1, x2, y2 = box
             row = {
@@ -180,8 +180,8 @@ class Prediction:
                 "score": score,
             }
             rows.append(row)
-        for row, mask in zip(rows, masks):
-            row["segmentation"] = {"size": list(mask.shape), "counts": encode(mask).decode()}
+        for row, code in zip(rows, codes):
+            row["segmentation"] = {"size": list(self.masks.shape[1:]), "counts": code.decode()}
         return rows
 
     def to_coco_panoptic(self) -> tuple[bytes, list[dict[str, Any]]]:

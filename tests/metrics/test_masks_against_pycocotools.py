@@ -2,6 +2,8 @@
 
 import contextlib
 import io
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -141,3 +143,26 @@ def test_an_annotation_without_a_mask_is_left_out_and_counted():
     metric = CocoMetric(truth, iou_type="segm")
     metric.compute()
     assert "1 annotations left out: no segmentation" in metric.protocol()
+
+
+PEAK = """
+import resource, sys, torch
+from vitdet.metrics import CocoMetric
+from vitdet.structures import Prediction
+images = [{"id": i, "height": 480, "width": 640} for i in range(40)]
+truth = {"images": images, "categories": [{"id": 1, "name": "a"}], "annotations": []}
+metric, peaks = CocoMetric(truth, iou_type="segm"), []
+for i in range(40):
+    masks = torch.zeros(40, 480, 640, dtype=torch.bool)
+    masks[:, i : 300 + i, 100:400] = True
+    box = torch.tensor([[0.0, 0.0, 9.0, 9.0]]).expand(40, 4)
+    metric.update([Prediction(box, torch.rand(40), torch.zeros(40).long(), size=(480, 640), image_id=i, masks=masks)])
+    peaks.append(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10))
+print(peaks[-1] - peaks[4])
+"""
+
+
+def test_memory_does_not_grow_with_the_images():
+    """12 MB of masks an image are not kept, nor do their leftovers split the heap."""
+    run = subprocess.run([sys.executable, "-c", PEAK], capture_output=True, text=True, check=True)
+    assert float(run.stdout) < 60, f"35 images took {run.stdout} MB"

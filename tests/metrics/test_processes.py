@@ -31,7 +31,7 @@ def annotations():
     for i in range(5):
         for label in np.unique(truth_of(i)):
             mask = truth_of(i) == label
-            rle = {"size": list(SIZE), "counts": encode(mask).decode()}
+            rle = {"size": list(SIZE), "counts": encode(mask[None])[0].decode()}
             row = {
                 "image_id": i,
                 "category_id": int(label),

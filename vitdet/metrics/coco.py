@@ -5,8 +5,10 @@ I images, T detections of one image, D detections of all, K classes
 
 import json
 import logging
+from array import array
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal
 
@@ -26,7 +28,7 @@ class CocoMetric:
 
     A prediction's labels mean its own `category_ids`; where it has none, the file's ids in ascending order. Detections are kept as one row of seven
     numbers, so 5,000 images × 100 detections take 28 MB; masks as compressed run lengths of the image they are in
-    (5,000 × 100 of 640×480: 128 MB). The C library may hold much more of what the masks themselves took, unless `MALLOC_MMAP_THRESHOLD_=200000` is set.
+    (5,000 × 100 of 640×480: 128 MB).
 
     Attributes:
         seen_only: score only the images that `update` was given, for sanity checks and `limit_val_batches`. By default an image that was
@@ -57,8 +59,9 @@ class CocoMetric:
 
     def reset(self) -> None:
         """Forget all predictions."""
-        self._rows: list[np.ndarray] = []  # each (T, 7): image, left, top, width, height, score, class
-        self._masks: list[bytes] = []  # run lengths, one for each row, where masks are scored
+        # Few blocks that grow, and no small ones: those would land where an image's masks have just been freed, and the next image's no longer fit.
+        self._rows = array("d")  # (D, 7): image, left, top, width, height, score, class
+        self._masks, self._mask_ends = bytearray(), array("q", [0])  # run lengths of all rows, where masks are scored
         self._seen: dict[int, None] = {}  # positions of the images, in the order they came
         self._protocol = ""
 
@@ -83,9 +86,9 @@ class CocoMetric:
             if position in self._seen:
                 raise ValueError(f"image id {image_id} was given twice; call reset() before another evaluation")
             prediction = prediction.cpu()
-            self._rows.append(self._rows_of(position, image_id, prediction))
+            self._rows.frombytes(self._rows_of(position, image_id, prediction).tobytes())
             if self.iou_type == "segm":
-                self._masks += self._masks_of(position, image_id, prediction)
+                self._keep_masks(position, image_id, prediction)
             self._seen[position] = None
 
     def _rows_of(self, position: int, image_id: int, prediction: Prediction) -> np.ndarray:
@@ -104,14 +107,16 @@ class CocoMetric:
             )
         return rows
 
-    def _masks_of(self, position: int, image_id: int, prediction: Prediction) -> list[bytes]:
+    def _keep_masks(self, position: int, image_id: int, prediction: Prediction) -> None:
         expected = (len(prediction), *self.truth.sizes[position].tolist())
         got = None if prediction.masks is None else tuple(prediction.masks.shape)
         if got != expected:
             raise ValueError(
                 f"image id {image_id}: masks are {got}, wanted {expected}: (T, H, W) of the original image"
             )
-        return [encode(mask) for mask in prediction.masks.numpy()]
+        for code in encode(prediction.masks.numpy()):
+            self._masks += code
+            self._mask_ends.append(len(self._masks))
 
     def _labels(self, labels: np.ndarray, category_ids: tuple[int, ...], image_id: int) -> np.ndarray:
         """A prediction's labels `(T,)` -> classes of the annotation file `(T,)`."""
@@ -175,8 +180,9 @@ class CocoMetric:
 
     def _gathered(self) -> tuple[np.ndarray, np.ndarray, list[bytes], Counter[str]]:
         """Rows `(D, 7)`, positions of the images seen, masks, and notes, of all processes; an image that two had is kept once."""
-        rows = np.concatenate([np.empty((0, 7)), *self._rows])
-        return merge(gather((rows, np.fromiter(self._seen, dtype=np.int64), self._masks)))
+        rows = np.array(self._rows).reshape(-1, 7)
+        masks = [bytes(self._masks[start:end]) for start, end in pairwise(self._mask_ends)]
+        return merge(gather((rows, np.fromiter(self._seen, dtype=np.int64), masks)))
 
 
 def merge(
