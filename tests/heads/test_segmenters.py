@@ -8,7 +8,7 @@ from vitdet.heads import DETRHead, MaskDecoderHead, SemanticHead
 from vitdet.heads.mask.inference import instances, mask_boxes, panoptic, semantic
 from vitdet.heads.mask.pixels import PixelBranch, extents, full_size
 from vitdet.heads.semantic import label_map
-from vitdet.losses.masks import important_points, mask_costs, mask_losses, sample_points
+from vitdet.losses.masks import important_points, mask_costs, mask_losses, mask_points, sample_points
 from vitdet.masks import VOID
 from vitdet.structures import Features, Level
 
@@ -185,6 +185,18 @@ def test_important_points_are_the_uncertain_ones():
     uncertain = logits.gather(1, chosen[:, 10:]).abs().amax(1)
     left_out = torch.ones_like(logits).scatter(1, chosen, 0).bool()
     assert all(uncertain[i] <= logits[i][left_out[i]].abs().min() for i in range(3))
+
+
+def test_small_objects_get_as_many_points_as_large_ones():
+    boxes = torch.tensor([[0.5, 0.5, 0.9, 0.9], [0.1, 0.1, 0.02, 0.02], [1.0, 1.0, 0.1, 0.1], [0.3, 0.8, 0.0, 0.0]])
+    points = mask_points(6000, boxes)
+    assert points.shape == (6000, 2) and (points >= 0).all() and (points < 1).all()
+    around = (points[:, None] - boxes[:, :2]).abs() <= 0.75 * boxes[:, 2:] + 1e-6  # (P, T, 2)
+    anywhere, near = around.all(-1)[::2], around.all(-1)[1::2]
+    assert near.any(1).all()
+    for k in (1, 2, 3):  # a quarter of the half belongs to each
+        assert 600 < near[:, k].sum() < 900 and anywhere[:, k].sum() < 100
+    assert mask_points(11, boxes).shape == mask_points(11, boxes[:0]).shape == (11, 2)
 
 
 def test_inference_by_hand():

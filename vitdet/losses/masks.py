@@ -17,6 +17,23 @@ def random_points(count: int, device) -> Tensor:
     return torch.rand(count, 2).to(device)
 
 
+def mask_points(count: int, boxes_cxcywh: Tensor) -> Tensor:
+    """`(P, 2)` x and y in [0, 1) of the image: every other one anywhere, the rest in and around the objects, as many for each of them, large or small.
+
+    Of points that fall anywhere, an object of 16×16 pixels in an image of 640×480 gets one in 1,200: too few to learn its outline from.
+
+    Args:
+        boxes_cxcywh: `(T, 4)` the objects, as fractions of the image.
+    """
+    points = random_points(count, boxes_cxcywh.device)
+    if len(boxes_cxcywh):
+        centre, size = boxes_cxcywh.float().split(2, dim=1)
+        low, high = (centre - 0.75 * size).clamp(0, 1), (centre + 0.75 * size).clamp(0, 1)
+        chosen = torch.randint(len(boxes_cxcywh), (count // 2,)).to(points.device)
+        points[1::2] = torch.lerp(low[chosen], high[chosen], points[1::2]).clamp(max=1 - 1e-6)
+    return points
+
+
 def sample_points(maps: Tensor, points: Tensor, extent: tuple[float, float] = (1.0, 1.0)) -> Tensor:
     """`maps` `(C, h, w)` at `points` `(P, 2)` of the image, bilinear: `(C, P)`.
 

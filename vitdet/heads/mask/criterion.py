@@ -11,7 +11,7 @@ from torch import Tensor
 
 from vitdet.heads.mask.pixels import extents
 from vitdet.losses import Objects, assign, mean_over_ranks
-from vitdet.losses.masks import important_points, mask_costs, mask_losses, random_points, sample_points
+from vitdet.losses.masks import important_points, mask_costs, mask_losses, mask_points, random_points, sample_points
 from vitdet.structures import Level, Target
 
 OVERSAMPLE = 3  # candidates for each point that is learned from
@@ -33,7 +33,7 @@ class MaskOutputs:
 
 @dataclass
 class SampledMasks:
-    """Mask logits of all queries and the true masks at random points of each image: `(…, Q, P)` and `(T, P)` a piece."""
+    """Mask logits of all queries and the true masks at random points (`mask_points`) of each image: `(…, Q, P)` and `(T, P)` a piece."""
 
     logits: list[Tensor]
     truth: list[Tensor]
@@ -52,7 +52,7 @@ def sample_masks(
     for b, (extent, target) in enumerate(zip(covered, targets)):
         if target.masks is None:
             raise ValueError("a mask head learns from masks, but the targets have none; give data with masks")
-        points = random_points(count, embeddings.device)
+        points = mask_points(count, target.boxes_cxcywh)
         sampled = torch.stack([sample_points(one[b].float(), points, extent) for one in maps])  # (1 or L, C, P)
         queries = embeddings[:, b].float()
         logits.append(torch.einsum("l...qc,lcp->l...qp", queries, sampled.expand(len(queries), -1, -1)))
