@@ -76,18 +76,19 @@ def test_anchors_are_centred_on_tokens_and_have_a_size_in_pixels(make_features):
 
 def test_queries_start_from_proposals_that_do_not_overlap(make_features):
     selection = QuerySelection(32, 3, num_queries=6, anchor_scale=4.0).eval()
-    torch.nn.init.normal_(selection.classify.weight)
+    group = selection.groups[0]
+    torch.nn.init.normal_(group.classify.weight)
     features = make_features([(96, 96), (64, 64)])
     x = torch.cat([level.x for level in features])
-    boxes, images = anchors(features, 4.0, "cpu")
+    boxes, images = anchors(features, "cpu", scale=4.0)
     proposals = selection(x, features)
-    scores = selection.classify(selection.project(x)).amax(-1)
+    scores = group.classify(group.project(x)).amax(-1)
     for b in range(2):
         mine = images == b
         order = scores[mine].argsort(descending=True)[: 3 * 6]
-        corners = cxcywh_to_xyxy(shift_boxes(boxes[mine][order], selection.box(selection.project(x)[mine][order])))
+        corners = cxcywh_to_xyxy(shift_boxes(boxes[mine][order], group.box(group.project(x)[mine][order])))
         kept = nms(corners, scores[mine][order], 0.7)[:6]
-        found = cxcywh_to_xyxy(proposals.boxes_cxcywh[b])
+        found = cxcywh_to_xyxy(proposals.boxes_cxcywh[b, 0])
         torch.testing.assert_close(found[: len(kept)], corners[kept], atol=1e-6, rtol=1e-5)
         best = scores[mine].max()
         assert proposals.logits[b].amax().item() == pytest.approx(best.item(), abs=1e-5)

@@ -78,7 +78,7 @@ class C2f(nn.Module):
 
 
 class Neck(nn.Module):
-    """Base of both necks: a level is the tap's map brought to the level's stride, plus the stem's map of that stride, refined.
+    """Base of the necks: a level is the tap's map brought to the level's stride, plus the stem's map of that stride, refined.
 
     Args:
         channels: of the taps.
@@ -115,22 +115,28 @@ class Neck(nn.Module):
         self.out_channels, self.depth = out_channels, depth
         self.enter = self.make_enter(channels, taps)
         self.resize = nn.ModuleList(self.make_resize(channels, int(step)) for step in steps)
-        self.refine = nn.ModuleList(self.make_refine() for _ in steps)
+        self.refine = nn.ModuleList(self.make_refine(channels, int(step)) for step in steps)
         self.lateral_of = [
             stem_strides.index(s) if s in stem_strides else None for s in strides
         ]  # position in the stem's maps
         used = [(level, i) for level, i in enumerate(self.lateral_of) if i is not None]
-        self.laterals = nn.ModuleDict({str(level): nn.Linear(stem_channels[i], out_channels) for level, i in used})
+        self.laterals = nn.ModuleDict(
+            {str(level): nn.Linear(stem_channels[i], self.resized(channels, int(steps[level]))) for level, i in used}
+        )
 
     def make_enter(self, channels: int, taps: int) -> nn.Module:
         """Taps concatenated along channels, to the channels that `make_resize` expects."""
         raise NotImplementedError
 
     def make_resize(self, channels: int, step: int) -> nn.Module:
-        """To `out_channels`, `2**step` times larger."""
+        """`2**step` times larger, to `resized` channels."""
         raise NotImplementedError
 
-    def make_refine(self) -> nn.Module:
+    def resized(self, channels: int, step: int) -> int:
+        return self.out_channels
+
+    def make_refine(self, channels: int, step: int) -> nn.Module:
+        """The resized map to `out_channels`."""
         raise NotImplementedError
 
     def forward(self, taps: list[Tensor], stem: list[Tensor]) -> list[Tensor]:
@@ -157,7 +163,7 @@ class Projector(Neck):
         downs = [layer for i in range(-step) for layer in (Merge(c, c), nn.LayerNorm(c))]
         return nn.Sequential(*ups, *downs)
 
-    def make_refine(self) -> nn.Module:
+    def make_refine(self, channels: int, step: int) -> nn.Module:
         return C2f(self.out_channels, self.depth) if self.depth else nn.LayerNorm(self.out_channels)
 
 
@@ -180,8 +186,85 @@ class Pyramid(Neck):
             *layers, nn.Linear(channels, self.out_channels, bias=False), nn.LayerNorm(self.out_channels)
         )
 
-    def make_refine(self) -> nn.Module:
+    def make_refine(self, channels: int, step: int) -> nn.Module:
         return nn.Sequential(*(Conv3x3(self.out_channels, self.out_channels) for _ in range(self.depth)))
 
 
-NECKS = {"projector": Projector, "pyramid": Pyramid}
+class ConvNorm(nn.Module):
+    """Convolution without bias, LayerNorm over channels, SiLU."""
+
+    def __init__(self, in_channels: int, out_channels: int, kernel: int = 1, stride: int = 1) -> None:
+        super().__init__()
+        if kernel == 1:
+            self.conv: nn.Module = nn.Linear(in_channels, out_channels, bias=False)
+        else:
+            self.conv = nn.Conv2d(in_channels, out_channels, kernel, stride, padding=kernel // 2, bias=False)
+        self.norm = nn.LayerNorm(out_channels, eps=1e-6)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if isinstance(self.conv, nn.Linear):
+            return F.silu(self.norm(self.conv(x)))
+        x = self.conv(x.permute(0, 3, 1, 2))  # (b, h, w, C) -> (b, C, h, w), channels last in memory
+        return F.silu(self.norm(x.permute(0, 2, 3, 1)))
+
+
+class CSP(nn.Module):
+    """YOLOv8's C2f with a norm and an activation after every convolution and no residual, and a last norm: the block of LW-DETR and RF-DETR as released."""
+
+    def __init__(self, in_channels: int, out_channels: int, depth: int) -> None:
+        super().__init__()
+        half = out_channels // 2
+        self.enter = ConvNorm(in_channels, out_channels)
+        self.stages = nn.ModuleList(
+            nn.Sequential(ConvNorm(half, half, 3), ConvNorm(half, half, 3)) for _ in range(depth)
+        )
+        self.leave, self.norm = ConvNorm((2 + depth) * half, out_channels), nn.LayerNorm(out_channels, eps=1e-6)
+
+    def forward(self, x: Tensor) -> Tensor:
+        parts = list(self.enter(x).chunk(2, dim=-1))
+        for stage in self.stages:
+            parts.append(stage(parts[-1]))
+        return self.norm(self.leave(torch.cat(parts, dim=-1)))
+
+
+class PerTap(nn.Module):
+    """A module of its own for each of the taps that lie side by side in the channels."""
+
+    def __init__(self, modules: list[nn.Module]) -> None:
+        super().__init__()
+        self.each = nn.ModuleList(modules)
+
+    def forward(self, x: Tensor) -> Tensor:
+        parts = x.chunk(len(self.each), dim=-1)
+        return torch.cat([module(part) for module, part in zip(self.each, parts)], dim=-1)
+
+
+class CSPNeck(Neck):
+    """The projector of LW-DETR (arXiv:2406.03459) and RF-DETR as released: all taps, resized, through one wide `CSP` for each level."""
+
+    def make_enter(self, channels: int, taps: int) -> nn.Module:
+        self.taps = taps
+        return nn.Identity()
+
+    def make_resize(self, channels: int, step: int) -> nn.Module:
+        if step == 0:
+            return nn.Identity()
+        return PerTap([self._resize_tap(channels, step) for _ in range(self.taps)])
+
+    def _resize_tap(self, channels: int, step: int) -> nn.Module:
+        layers: list[nn.Module] = []
+        for i in range(step):
+            layers += [nn.LayerNorm(channels, eps=1e-6), nn.GELU()] if i else []
+            layers.append(Expand(channels, channels // 2))
+            channels //= 2
+        layers += [ConvNorm(channels, channels, 3, stride=2) for _ in range(-step)]
+        return nn.Sequential(*layers)
+
+    def resized(self, channels: int, step: int) -> int:
+        return self.taps * (channels >> max(step, 0))
+
+    def make_refine(self, channels: int, step: int) -> nn.Module:
+        return CSP(self.resized(channels, step), self.out_channels, self.depth)
+
+
+NECKS = {"projector": Projector, "pyramid": Pyramid, "csp": CSPNeck}

@@ -35,11 +35,12 @@ class Backbone(nn.Module, Configurable):
         stem_width: channels of the convolutional stem at stride 2; they double with every stride.
         stem_taps: add the convolutional stem's maps of strides 4, 8 … to the neck's levels of those strides.
         tail: so many of the last blocks are left to the head, which runs them on tokens of its own too (`EoMTHead`).
-        out_blocks: the blocks whose outputs are used, from 0; by default the ends of the four quarters for the projector, else the last.
+        out_blocks: the blocks whose outputs are used, from 0; by default the ends of the four quarters for necks of several taps, else the last.
         windows: a size in tokens (`14`) or a count (`"2x2"`): most blocks then attend inside windows (ViTDet, arXiv:2203.16527).
         global_blocks: the blocks that attend inside the whole image all the same; by default the ends of the four quarters.
         window_prefix: `"image"`, class and register tokens sit out windowed blocks, or `"window"`, each window has its own (see `Windows`).
-        neck: `"projector"` (several taps), `"pyramid"` (the last one), or `None`: one level per tap at the patch stride.
+        neck: `"projector"` (several taps), `"pyramid"` (the last one), `"csp"` (several taps, wider: that of RF-DETR), or `None`: one level per tap at the
+            patch stride.
         out_strides: of the neck's levels, finest first; by default half, one and two patches (pyramid: a quarter, too).
         out_channels: of the neck's levels.
         neck_depth: 3×3 stages that refine each level.
@@ -99,7 +100,9 @@ class Backbone(nn.Module, Configurable):
         self.mean, self.std = list(model.pretrained_cfg["mean"]), list(model.pretrained_cfg["std"])
 
         count = _body(len(model.blocks), tail, windows)
-        taps = _blocks("out_blocks", out_blocks, count, _quarters(count) if neck == "projector" else [count - 1])
+        taps = _blocks(
+            "out_blocks", out_blocks, count, _quarters(count) if neck in ("projector", "csp") else [count - 1]
+        )
         self.trunk = ViT(
             model,
             taps=taps,

@@ -10,35 +10,28 @@ from torch import Tensor
 
 from vitdet.boxes import cxcywh_to_xyxy
 from vitdet.heads.detr.denoising import Noised
+from vitdet.heads.detr.masks import QueryMasks
 from vitdet.heads.detr.selection import Proposals
 from vitdet.heads.mask.criterion import OVERSAMPLE, SampledMasks, point_losses, sample_masks
 from vitdet.heads.mask.pixels import binary_masks, extents
 from vitdet.losses import ClassLoss, Objects, assign_aligned, match, mean_over_ranks, set_losses
 from vitdet.losses.masks import mask_costs
-from vitdet.structures import Level, Prediction, Target
-
-
-@dataclass
-class QueryMasks:
-    """`embeddings` `(L, B, G, Q, C)` of the queries; their dot product with the `pixels` of images of `sizes` are the masks."""
-
-    embeddings: Tensor
-    pixels: Level
-    sizes: list[tuple[int, int]]
+from vitdet.structures import Prediction, Target
 
 
 @dataclass
 class DETROutputs:
     """`logits` `(L, B, G, Q, K)` and `boxes_cxcywh` `(L, B, G, Q, 4)` after each decoder layer; the last one counts.
 
-    `masks` is there if the head finds masks. The rest is there in training: the proposals, and the denoising queries with their logits
-    `(L, N, K)` and boxes `(L, N, 4)`.
+    `masks` is there if the head finds masks. The rest is there in training: the proposals, with their masks if they have some, and the denoising queries
+    with their logits `(L, N, K)` and boxes `(L, N, 4)`.
     """
 
     logits: Tensor
     boxes_cxcywh: Tensor
     masks: QueryMasks | None = None
     proposals: Proposals | None = None
+    proposal_masks: QueryMasks | None = None
     noised: Noised | None = None
     noised_logits: Tensor | None = None
     noised_boxes: Tensor | None = None
@@ -59,7 +52,7 @@ class SetCriterion:
             f"{part}{name}": w for part in ("", "aux_", "enc_", "dn_", "dense_") for name, w in _TERMS.items()
         }
         if mask_points:
-            self.weights |= {f"{part}{name}": 5.0 for part in ("", "aux_") for name in ("mask", "dice")}
+            self.weights |= {f"{part}{name}": 5.0 for part in ("", "aux_", "enc_") for name in ("mask", "dice")}
         unknown = set(weights or ()) - set(self.weights)
         if unknown:
             raise ValueError(f"loss_weights has {sorted(unknown)}; the terms are {sorted(self.weights)}")
@@ -68,20 +61,14 @@ class SetCriterion:
     def __call__(self, outputs: DETROutputs, targets: list[Target]) -> dict[str, Tensor]:
         truth = Objects.of(targets)
         count = mean_over_ranks(len(truth.labels), truth.labels.device)
-        sampled = None
-        if outputs.masks is not None:
-            points, own = OVERSAMPLE * self.mask_points, outputs.masks
-            sampled = sample_masks(own.embeddings, [own.pixels], own.sizes, targets, points)
-        losses = self._matched(outputs.logits, outputs.boxes_cxcywh, targets, truth, count, sampled)
-        if outputs.masks is not None:  # without objects the graph is the same
-            nothing = 0.0 * (outputs.masks.embeddings.float().sum() + outputs.masks.pixels.x.float().sum())
-            losses["mask"], losses["dice"] = losses["mask"] + nothing, losses["dice"] + nothing
+        losses = self._matched(outputs.logits, outputs.boxes_cxcywh, targets, truth, count, outputs.masks)
         terms = {name: value[-1] for name, value in losses.items()}
         if len(outputs.logits) > 1:
             terms.update({f"aux_{name}": value[:-1].sum() for name, value in losses.items()})
         if outputs.proposals is not None:
             enc = outputs.proposals
-            losses = self._matched(enc.logits[None, :, None], enc.boxes_cxcywh[None, :, None], targets, truth, count)
+            masks = outputs.proposal_masks
+            losses = self._matched(enc.logits[None], enc.boxes_cxcywh[None], targets, truth, count, masks)
             terms.update({f"enc_{name}": value.sum() for name, value in losses.items()})
             if enc.dense_logits is not None:
                 terms.update({f"dense_{name}": value for name, value in self._dense(enc, targets, truth).items()})
@@ -96,9 +83,12 @@ class SetCriterion:
         return terms
 
     def _matched(
-        self, logits, boxes_cxcywh, targets, truth: Objects, count: Tensor, sampled: SampledMasks | None = None
+        self, logits, boxes_cxcywh, targets, truth: Objects, count: Tensor, masks: QueryMasks | None = None
     ) -> dict[str, Tensor]:
-        costs = None if sampled is None else self._mask_costs(sampled)
+        sampled = costs = None
+        if masks is not None:
+            sampled = sample_masks(masks.embeddings, masks.pixels, masks.sizes, targets, OVERSAMPLE * self.mask_points)
+            costs = self._mask_costs(sampled)
         matched, objects = match(logits, boxes_cxcywh, targets, extra=costs)
         groups = logits.shape[2]
         losses = set_losses(
@@ -107,8 +97,10 @@ class SetCriterion:
         if sampled is not None:
             layer = matched // logits[0, ..., 0].numel()
             pairs = point_losses(sampled, matched, objects, logits.shape[:-1], self.mask_points)
+            # without objects the graph is the same
+            nothing = 0.0 * (masks.embeddings.float().sum() + sum(level.x.float().sum() for level in masks.pixels))
             for name, value in zip(("mask", "dice"), pairs):
-                losses[name] = value.new_zeros(len(logits)).index_add(0, layer, value) / (count * groups)
+                losses[name] = value.new_zeros(len(logits)).index_add(0, layer, value) / (count * groups) + nothing
         return losses
 
     @torch.no_grad()
@@ -153,7 +145,7 @@ def best_detections(
     boxes = cxcywh_to_xyxy(boxes_cxcywh.float()).clamp(0, 1)
     maps = covered = None
     if masks is not None:
-        maps, covered = masks.pixels.maps(), extents(masks.pixels, masks.sizes)
+        maps, covered = masks.pixels[-1].maps(), extents(masks.pixels[-1], masks.sizes)
     predictions = []
     for i, (height, width) in enumerate(sizes):
         scale = boxes.new_tensor([width, height, width, height])

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from vitdet.backbone.attention import attend
 from vitdet.heads.detr.deformable import DeformableAttention, Memory
-from vitdet.heads.layers import BoxMLP, FeedForward, shift_boxes, sine_embedding
+from vitdet.heads.layers import BoxMLP, FeedForward, class_bias, shift_boxes, sine_embedding
 
 
 @dataclass
@@ -44,12 +44,20 @@ class SelfAttention(nn.Module):
 
 class DecoderLayer(nn.Module):
     def __init__(
-        self, dim: int, *, num_levels: int, num_heads: int, num_points: int, ffn_dim: int, dropout: float
+        self,
+        dim: int,
+        *,
+        num_levels: int,
+        num_heads: int,
+        cross_heads: int,
+        num_points: int,
+        ffn_dim: int,
+        dropout: float,
     ) -> None:
         super().__init__()
         self.self_attention = SelfAttention(dim, num_heads)
         self.cross_attention = DeformableAttention(
-            dim, num_levels=num_levels, num_heads=num_heads, num_points=num_points
+            dim, num_levels=num_levels, num_heads=cross_heads, num_points=num_points
         )
         self.ffn = FeedForward(dim, ffn_dim, dropout)
         self.norm1, self.norm2 = nn.LayerNorm(dim), nn.LayerNorm(dim)
@@ -85,6 +93,7 @@ class DeformableDecoder(nn.Module):
         self.norm = nn.LayerNorm(dim)
         self.box = BoxMLP(dim)
         self.classify = nn.Linear(dim, num_classes)
+        nn.init.constant_(self.classify.bias, class_bias())
 
     def forward(self, queries: Queries, memory: Memory) -> tuple[Tensor, Tensor, Tensor]:
         """Logits `(L, N, K)`, boxes `(L, N, 4)` and states `(L, N, C)` after each layer."""

@@ -1,6 +1,6 @@
 """Two-stage query selection: every token proposes a box, the best ones become queries.
 
-# B images, N tokens of all levels and images, Q queries, K classes, C channels
+# B images, G groups, N tokens of all levels and images, Q queries, K classes, C channels
 """
 
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ from vitdet.structures import Features
 
 @dataclass
 class Proposals:
-    """The selected tokens of each image: `tokens` `(B, Q, C)`, `logits` `(B, Q, K)`, `boxes_cxcywh` `(B, Q, 4)`.
+    """The selected tokens of each image and group: `tokens` `(B, G, Q, C)`, `logits` `(B, G, Q, K)`, `boxes_cxcywh` `(B, G, Q, 4)`.
 
     `dense_*` are the predictions of *all* tokens, for the dense auxiliary loss: `(N, K)`, `(N, 4)`, the image `(N,)` and the centre `(N, 2)` of each.
     """
@@ -30,19 +30,22 @@ class Proposals:
     centres: Tensor | None = None
 
 
-def anchors(features: Features, scale: float, device) -> tuple[Tensor, Tensor]:
-    """A box `(N, 4)` on each token, `scale` strides wide and high, as a fraction of its image, and the image `(N,)` it belongs to.
+def anchors(features: Features, device, *, scale: float = 4.0, fraction: float | None = None) -> tuple[Tensor, Tensor]:
+    """A box `(N, 4)` on each token, as a fraction of its image, and the image `(N,)` it belongs to.
 
-    A fixed size in pixels, not in fractions, so that an object looks the same to its token in an image of any size and aspect.
+    Its side is `scale` strides: a size in pixels, not in fractions, so that an object looks the same to its token in an image of any size and aspect. Or,
+    as in Deformable DETR (arXiv:2010.04159), `fraction` of the image, twice that on the second level, and so on.
     """
     boxes, images = [], []
-    for level in features:
+    for number, level in enumerate(features):
         for i, ((h, w), (height, width)) in enumerate(zip(level.grids, features.sizes)):
             y = (torch.arange(h, device=device) + 0.5) * (level.stride / height)
             x = (torch.arange(w, device=device) + 0.5) * (level.stride / width)
             box = torch.empty(h, w, 4, device=device)
             box[..., 0], box[..., 1] = x, y[:, None]
             box[..., 2], box[..., 3] = scale * level.stride / width, scale * level.stride / height
+            if fraction is not None:
+                box[..., 2:] = fraction * 2.0**number
             boxes.append(box.flatten(0, 1))
             images.append(torch.full((h * w,), i, device=device))
     return torch.cat(boxes), torch.cat(images)
@@ -51,13 +54,28 @@ def anchors(features: Features, scale: float, device) -> tuple[Tensor, Tensor]:
 CANDIDATES = 3  # for each query
 
 
+class Proposer(nn.Module):
+    """Scores tokens, and turns them into boxes."""
+
+    def __init__(self, dim: int, num_classes: int) -> None:
+        super().__init__()
+        self.project = nn.Sequential(nn.Linear(dim, dim), nn.LayerNorm(dim))
+        self.classify, self.box = nn.Linear(dim, num_classes), BoxMLP(dim)
+        nn.init.constant_(self.classify.bias, class_bias())
+
+
 class QuerySelection(nn.Module):
     """Scores every token, and turns the `num_queries` best of each image into proposals.
 
     They are chosen to be distinct: of proposals that overlap by more than `distinct` (IoU) the best goes first, in the manner of DDQ, Zhang et al. 2023
-    (arXiv:2303.12776); queries that start from the same place can hardly learn which of them is the one that counts.
+    (arXiv:2303.12776); queries that start from the same place can hardly learn which of them is the one that counts. `None` takes the best as they are.
 
-    With `dense=True`, a second pair of predictors learns from every token near an object (one-to-many) and is used in training only.
+    With `groups`, each group of queries chooses its own in training, by predictors of its own; inference uses the first.
+    With `dense=True`, a further pair of predictors learns from every token near an object (one-to-many) and is used in training only.
+
+    Args:
+        anchor_scale, anchor_fraction: the box that each token starts from, see `anchors`.
+        margin: tokens whose centre is nearer than this fraction to the image's border see nothing, and start from no box.
     """
 
     def __init__(
@@ -66,38 +84,52 @@ class QuerySelection(nn.Module):
         num_classes: int,
         *,
         num_queries: int,
+        groups: int = 1,
         anchor_scale: float = 4.0,
+        anchor_fraction: float | None = None,
+        margin: float = 0.0,
         dense: bool = False,
-        distinct: float = 0.7,
+        distinct: float | None = 0.7,
     ) -> None:
         super().__init__()
-        self.num_queries, self.anchor_scale, self.distinct = num_queries, anchor_scale, distinct
-        self.project = nn.Sequential(nn.Linear(dim, dim), nn.LayerNorm(dim))
-        self.classify = nn.Linear(dim, num_classes)
-        self.box = BoxMLP(dim)
+        self.num_queries, self.distinct, self.margin = num_queries, distinct, margin
+        self.anchors = {"scale": anchor_scale, "fraction": anchor_fraction}
+        self.groups = nn.ModuleList(Proposer(dim, num_classes) for _ in range(groups))
         self.dense_classify = nn.Linear(dim, num_classes) if dense else None
         self.dense_box = BoxMLP(dim) if dense else None
-        for layer in (self.classify, self.dense_classify):
-            if layer is not None:
-                nn.init.constant_(layer.bias, class_bias())
+        if self.dense_classify is not None:
+            nn.init.constant_(self.dense_classify.bias, class_bias())
 
     def forward(self, x: Tensor, features: Features) -> Proposals:
-        boxes, images = anchors(features, self.anchor_scale, x.device)
-        x = self.project(x)
-        logits = self.classify(x)  # (N, K)
-        chosen = self._distinct(self._top(logits, boxes, images, len(features.sizes)), x, logits, boxes)  # (B, Q)
-        tokens = x[chosen]
-        proposals = Proposals(tokens, logits[chosen], shift_boxes(boxes[chosen], self.box(tokens)))
+        boxes, images = anchors(features, x.device, **self.anchors)
+        centres = boxes[:, :2]
+        if self.margin:
+            inner = ((centres > self.margin) & (centres < 1 - self.margin)).all(-1, keepdim=True)
+            x, boxes = x * inner, boxes * inner
+        groups = self.groups if self.training else self.groups[:1]
+        chosen = [self._choose(group, x, boxes, centres, images, len(features.sizes)) for group in groups]
+        proposals = Proposals(*(torch.stack(parts, 1) for parts in zip(*(parts for parts, _ in chosen))))
         if self.training and self.dense_classify is not None:
+            x = chosen[0][1]
             proposals.dense_logits = self.dense_classify(x)
             proposals.dense_boxes = shift_boxes(boxes, self.dense_box(x))
-            proposals.images, proposals.centres = images, boxes[:, :2]
+            proposals.images, proposals.centres = images, centres
         return proposals
 
+    def _choose(self, group: Proposer, x: Tensor, boxes: Tensor, centres: Tensor, images: Tensor, num_images: int):
+        """One group's tokens `(B, Q, C)`, logits and boxes, and all tokens projected `(N, C)`."""
+        x = group.project(x)
+        logits = group.classify(x)  # (N, K)
+        chosen = self._top(logits, centres, images, num_images)
+        if self.distinct is not None:
+            chosen = self._distinct(group, chosen, x, logits, boxes)  # (B, Q)
+        tokens = x[chosen]
+        return (tokens, logits[chosen], shift_boxes(boxes[chosen], group.box(tokens))), x
+
     @torch.no_grad()
-    def _distinct(self, candidates: Tensor, x: Tensor, logits: Tensor, boxes: Tensor) -> Tensor:
+    def _distinct(self, group: Proposer, candidates: Tensor, x: Tensor, logits: Tensor, boxes: Tensor) -> Tensor:
         """Index `(B, Q)`: of the candidates `(B, CANDIDATES * Q)` the best that do not overlap too much, then the best of the rest."""
-        corners = cxcywh_to_xyxy(shift_boxes(boxes[candidates], self.box(x[candidates])).float())
+        corners = cxcywh_to_xyxy(shift_boxes(boxes[candidates], group.box(x[candidates])).float())
         scores = logits[candidates].float().amax(-1)
         chosen = []
         for mine, own_corners, own_scores in zip(candidates, corners, scores):
@@ -107,11 +139,13 @@ class QuerySelection(nn.Module):
         return torch.stack(chosen)
 
     @torch.no_grad()
-    def _top(self, logits: Tensor, boxes: Tensor, images: Tensor, num_images: int) -> Tensor:
-        """Index `(B, CANDIDATES * Q)` of the best tokens, best first. An image with fewer tokens repeats them."""
-        count = CANDIDATES * self.num_queries
+    def _top(self, logits: Tensor, centres: Tensor, images: Tensor, num_images: int) -> Tensor:
+        """Index of the best tokens of each image, best first, `(B, Q)` or as many as are needed to choose distinct ones from.
+
+        An image with fewer tokens repeats them."""
+        count = self.num_queries * (1 if self.distinct is None else CANDIDATES)
         score = logits.float().amax(-1)
-        outside = (boxes[:, :2] > 1).any(-1)  # a fine level's last row or column may lie wholly in the padding
+        outside = (centres > 1).any(-1)  # a fine level's last row or column may lie wholly in the padding
         score = score.masked_fill(outside, -torch.inf)
         chosen = []
         for i in range(num_images):

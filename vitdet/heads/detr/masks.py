@@ -1,0 +1,96 @@
+"""Masks of detection queries: the dot product of a query's embedding with the features of every pixel.
+
+# B images, b of them with equal grids, G groups, Q queries, N queries of all images and groups, C channels, L layers, h×w a map
+"""
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from vitdet.heads.mask.pixels import MaskEmbedding, PixelBranch, on_maps
+from vitdet.structures import Features, Level
+
+
+@dataclass
+class QueryMasks:
+    """`embeddings` `(L, B, G, Q, C)` of the queries; their dot product with the `pixels`, one level for all layers or one for each, of images of `sizes`
+    are the masks."""
+
+    embeddings: Tensor
+    pixels: list[Level]
+    sizes: list[tuple[int, int]]
+
+
+class PlainMasks(nn.Module):
+    """The finest level at twice its resolution, the same for all layers."""
+
+    def __init__(self, in_channels: int, stride: float, dim: int) -> None:
+        super().__init__()
+        self.pixels, self.embed = PixelBranch(in_channels, stride, dim), MaskEmbedding(dim, dim)
+
+    def forward(self, features: Features, states: Tensor) -> tuple[Tensor, list[Level]]:
+        """Embeddings `(L, N, C)` of the states after each layer `(L, N, C)`, and the pixels."""
+        return self.embed(states), [self.pixels(features)]
+
+    def of_proposals(self, features: Features, tokens: Tensor) -> None:
+        """Proposals have no masks."""
+
+
+class RefineBlock(nn.Module):
+    """3×3 depthwise convolution, LayerNorm, linear, GELU, and a residual: ConvNeXt's block without its MLP."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.depthwise = nn.Conv2d(channels, channels, 3, padding=1, groups=channels)
+        self.norm, self.linear = nn.LayerNorm(channels, eps=1e-6), nn.Linear(channels, channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.depthwise(x.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)  # (b, h, w, C) -> (b, C, h, w) -> (b, h, w, C)
+        return x + F.gelu(self.linear(self.norm(y)))
+
+
+class RefinedMasks(nn.Module):
+    """RF-DETR's segmentation head: the finest level, resized to `mask_stride`, passes one block for each decoder layer, whose queries meet it there."""
+
+    def __init__(self, in_channels: int, stride: float, dim: int, *, num_layers: int, mask_stride: int = 4) -> None:
+        super().__init__()
+        self.mask_stride, self.factor = mask_stride, stride / mask_stride
+        self.blocks = nn.ModuleList(RefineBlock(in_channels) for _ in range(num_layers))
+        self.pixels = nn.Linear(in_channels, in_channels)
+        self.norm = nn.LayerNorm(dim)
+        self.mlp = nn.Sequential(nn.Linear(dim, 4 * dim), nn.GELU(), nn.Linear(4 * dim, dim))
+        self.embed = nn.Linear(dim, in_channels)
+        self.bias = nn.Parameter(torch.zeros(1))
+
+    def forward(self, features: Features, states: Tensor) -> tuple[Tensor, list[Level]]:
+        """Embeddings `(L, N, C + 1)` of the states after each layer `(L, N, C)`, and the pixels for each layer; in inference those of the last only."""
+        level, levels = self._resized(features), []
+        for block in self.blocks:
+            level = on_maps(level, block, self.mask_stride)
+            levels.append(level)
+        if not self.training:
+            states, levels = states[-1:], levels[-1:]
+        return self._embeddings(states), [self._pixels(level) for level in levels]
+
+    def of_proposals(self, features: Features, tokens: Tensor) -> tuple[Tensor, list[Level]]:
+        """The same for the tokens that were selected, which meet the pixels before all blocks."""
+        return self._embeddings(tokens), [self._pixels(self._resized(features))]
+
+    def _resized(self, features: Features) -> Level:
+        return on_maps(features[0], self._resize, self.mask_stride)
+
+    def _resize(self, x: Tensor) -> Tensor:
+        size = [round(side * self.factor) for side in x.shape[1:3]]
+        x = F.interpolate(x.permute(0, 3, 1, 2), size, mode="bilinear", align_corners=False)  # (b, C, h, w)
+        return x.permute(0, 2, 3, 1)
+
+    def _embeddings(self, states: Tensor) -> Tensor:
+        """A last channel holds the bias of all masks: that of the pixels is 1."""
+        x = self.embed(states + self.mlp(self.norm(states)))
+        return torch.cat([x, self.bias.to(x.dtype).expand(*x.shape[:-1], 1)], -1)
+
+    def _pixels(self, level: Level) -> Level:
+        x = self.pixels(level.x)
+        return Level(torch.cat([x, x.new_ones(len(x), 1)], 1), level.grids, level.stride)
