@@ -15,14 +15,14 @@ RANKS = [
     {"backbone"},
     {"losses"},
     {"heads"},
-    {"data", "metrics"},
+    {"data", "metrics", "zoo"},
     {"training"},
     {"deploy"},
     {"configuration", "cli"},
 ]
 RANK = {part: rank for rank, parts in enumerate(RANKS) for part in parts}
 LIBRARIES = {  # a library: the paths under vitdet/ that may import it
-    "timm": ("backbone/",),
+    "timm": ("backbone/", "zoo/"),
     "lightning": ("data/module.py", "training/", "cli.py", "configuration.py"),
     "pytorch_lightning": (),
     "jsonargparse": ("cli.py", "configuration.py"),

@@ -33,12 +33,12 @@ def main(argv: list[str] | None = None) -> None:
     verb, rest = argv[0], argv[1:]
     from vitdet.configuration import ConfigError
     from vitdet.data.images import ImageError
-    from vitdet.deploy import CheckpointError
+    from vitdet.zoo import CheckpointError, DownloadError
 
     try:
         with _reports():
             _RUN[verb](rest)
-    except (ConfigError, CheckpointError, ImageError, FileNotFoundError, FileExistsError) as error:
+    except (ConfigError, CheckpointError, DownloadError, ImageError, FileNotFoundError, FileExistsError) as error:
         _fail(str(error))
 
 

@@ -195,9 +195,12 @@ def test_a_changed_position_embedding_is_seen():
     assert torch.equal(fresh(images)[0].x, after)
 
 
-def test_tables_made_at_inference_serve_training():
-    backbone = make("rope windows")
-    images = torch.randn(1, 3, 40, 60)
+@pytest.mark.parametrize("setup", SETUPS)
+def test_tables_made_at_inference_serve_training(setup):
+    backbone = make(setup)
+    images = torch.randn(
+        1, 3, 16 * 7, 16 * 11 + 3 * list(SETUPS).index(setup)
+    )  # sizes that no other test has made tables for
     with torch.inference_mode():
         backbone(images)
     backbone(images)[0].x.sum().backward()

@@ -19,12 +19,16 @@ except ImportError:
 
 
 def remembered(function):
-    """Like `lru_cache`, but stands aside while torch traces a graph, whose tensors must not outlive it."""
+    """Like `lru_cache`, but stands aside while torch traces a graph, whose tensors must not outlive it; and what was first asked for in inference mode
+    can be trained with later."""
     cache = lru_cache(maxsize=1024)(function)
 
     @wraps(function)
     def call(*args):
-        return function(*args) if torch.compiler.is_compiling() else cache(*args)
+        if torch.compiler.is_compiling():
+            return function(*args)
+        with torch.inference_mode(False):
+            return cache(*args)
 
     return call
 

@@ -268,3 +268,4 @@ class CSPNeck(Neck):
 
 
 NECKS = {"projector": Projector, "pyramid": Pyramid, "csp": CSPNeck}
+SEVERAL_TAPS = ("projector", "csp")  # the others read the last block only

@@ -202,6 +202,8 @@ class ViT(nn.Module):
         if found is None or found[0] != state:
             if len(self._tables) >= 256:  # a bound for data sets where every image has a grid of its own
                 self._tables.clear()
+            with torch.inference_mode(False), torch.no_grad():  # a table made in validation serves training, too
+                table = build(grid)
             # the source goes along, so that no other tensor can take its address
-            found = self._tables[kind, grid] = (state, build(grid), source.detach())
+            found = self._tables[kind, grid] = (state, table, source.detach())
         return found[1]

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from vitdet.backbone.neck import NECKS
+from vitdet.backbone.neck import NECKS, SEVERAL_TAPS
 from vitdet.backbone.patches import ConvStem, Group, group_images
 from vitdet.backbone.trunk import ViT
 from vitdet.backbone.weights import create_timm_model
@@ -100,9 +100,7 @@ class Backbone(nn.Module, Configurable):
         self.mean, self.std = list(model.pretrained_cfg["mean"]), list(model.pretrained_cfg["std"])
 
         count = _body(len(model.blocks), tail, windows)
-        taps = _blocks(
-            "out_blocks", out_blocks, count, _quarters(count) if neck in ("projector", "csp") else [count - 1]
-        )
+        taps = _blocks("out_blocks", out_blocks, count, _quarters(count) if neck in SEVERAL_TAPS else [count - 1])
         self.trunk = ViT(
             model,
             taps=taps,

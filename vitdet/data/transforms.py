@@ -96,18 +96,29 @@ class EvalTransform:
     Args:
         size: see `Size`.
         mean, std: of each channel, of values in [0, 1]: the backbone's.
+        antialias: average over the area of a pixel where the image shrinks; without, what falls between the samples is lost, but models that were trained
+            so want it so.
     """
 
     def __init__(
-        self, *, size: int | dict[str, int] | None = None, mean: Sequence[float], std: Sequence[float]
+        self,
+        *,
+        size: int | dict[str, int] | None = None,
+        mean: Sequence[float],
+        std: Sequence[float],
+        antialias: bool = True,
     ) -> None:
-        self.config = {"size": size, "mean": list(mean), "std": list(std)}
+        self.config = {"size": size, "mean": list(mean), "std": list(std), "antialias": antialias}
         self.size = Size.parse(size)
-        self.mean, self.std = list(mean), list(std)
+        self.mean, self.std, self.antialias = list(mean), list(std), antialias
 
     def __call__(self, image: np.ndarray) -> Tensor:
         """RGB `(H, W, 3)` uint8 to float `(3, H', W')`."""
-        return to_tensor(resize(image, *self.size(*image.shape[:2])), self.mean, self.std)
+        height, width = self.size(*image.shape[:2])
+        if self.antialias:
+            return to_tensor(resize(image, height, width), self.mean, self.std)
+        plain = cv2.resize(image.astype(np.float32), (width, height), interpolation=cv2.INTER_LINEAR)  # not rounded
+        return to_tensor(plain, self.mean, self.std)
 
 
 def resize(image: np.ndarray, height: int, width: int) -> np.ndarray:
@@ -119,7 +130,7 @@ def resize(image: np.ndarray, height: int, width: int) -> np.ndarray:
 
 
 def to_tensor(image: np.ndarray, mean: Sequence[float], std: Sequence[float]) -> Tensor:
-    """RGB `(H, W, 3)` uint8 to normalised float `(3, H, W)`."""
+    """RGB `(H, W, 3)` in 0 … 255 to normalised float `(3, H, W)`."""
     x = torch.from_numpy(np.array(image)).permute(2, 0, 1).contiguous().float()  # (H, W, 3) -> (3, H, W)
     mean, std = (torch.tensor(value).view(3, 1, 1) for value in (mean, std))
     return x.sub_(mean * 255).div_(std * 255)

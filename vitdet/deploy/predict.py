@@ -1,9 +1,7 @@
 """A checkpoint to predictions.  # H×W an image in pixels"""
 
-import pickle
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -14,13 +12,11 @@ from vitdet.config import build
 from vitdet.data.images import load_image
 from vitdet.data.transforms import EvalTransform
 from vitdet.structures import Prediction
+from vitdet.zoo import CARDS, CheckpointError, find
+from vitdet.zoo.cards import Card
+from vitdet.zoo.files import read_checkpoint
 
-FORMAT = 1  # of the checkpoints that this version reads
 ImageLike = str | Path | Image.Image | np.ndarray
-
-
-class CheckpointError(ValueError):
-    """A file that is no checkpoint of vitdet, or is damaged; the message names it."""
 
 
 class Detector:
@@ -76,60 +72,51 @@ class Detector:
         return [prediction.cpu().above(threshold) for prediction in predictions]
 
 
-def load(path: str | Path, *, device: str | torch.device | None = None) -> Detector:
-    """The detector that a checkpoint holds; its averaged weights, if it has some. Nothing but the file is needed.
+def load(
+    model: str | Path, *, checkpoint: str | Path | None = None, device: str | torch.device | None = None
+) -> Detector:
+    """The detector that a checkpoint holds, or a published one by its name.
 
     Args:
+        model: a checkpoint of a run, of which the averaged weights are taken, if it has some; nothing but the file is needed. Or a name that `vitdet zoo`
+            lists: its weights come from the cache, or are downloaded.
+        checkpoint: with a name: the file with its weights.
         device: `"cpu"`, `"cuda"` …; by default CUDA where there is one, else the CPU.
 
     Raises:
         FileNotFoundError: there is no such file.
-        CheckpointError: it is damaged, was not written by vitdet, or needs a part that is not installed.
+        CheckpointError: it is damaged, holds another model, or needs a part that is not installed.
+        DownloadError: the weights can't be fetched.
     """
-    checkpoint = read_checkpoint(path)
-    saved = checkpoint["vitdet"]
+    if str(model) in CARDS:
+        return _published(CARDS[str(model)], checkpoint, device)
+    if checkpoint is not None:
+        raise CheckpointError(f"{model} is no published model (`vitdet zoo` lists them), so it takes no checkpoint")
+    if not Path(model).suffix and not Path(model).exists():
+        find(str(model))  # a misspelt name rather than a file
+    contents = read_checkpoint(model)
+    saved = contents["vitdet"]
     try:
         backbone, head = build(saved["model"]["backbone"]), build(saved["model"]["head"])
     except (ImportError, AttributeError, TypeError) as error:
         raise CheckpointError(
-            f"{path}: its model can't be built: {error}; install or import what it was trained with"
+            f"{model}: its model can't be built: {error}; install or import what it was trained with"
         ) from error
-    weights = checkpoint.get("ema_state_dict") or checkpoint["state_dict"]
+    weights = contents.get("ema_state_dict") or contents["state_dict"]
     try:
         nn.ModuleDict({"backbone": backbone, "head": head}).load_state_dict(weights)
     except RuntimeError as error:
-        raise CheckpointError(f"{path}: its weights do not fit its model: {error}") from error
-    return Detector(
-        backbone,
-        head,
-        classes=saved["classes"],
-        category_ids=saved["category_ids"],
-        transform=EvalTransform(**{"mean": saved["mean"], "std": saved["std"], **saved["eval_transform"]}),
-        device=device,
-    )
+        raise CheckpointError(f"{model}: its weights do not fit its model: {error}") from error
+    transform = EvalTransform(**{"mean": saved["mean"], "std": saved["std"], **saved["eval_transform"]})
+    names = {"classes": saved["classes"], "category_ids": saved["category_ids"]}
+    return Detector(backbone, head, **names, transform=transform, device=device)
 
 
-def read_checkpoint(path: str | Path) -> dict[str, Any]:
-    """A checkpoint's tensors and plain values; code in the file is never run.
-
-    Raises:
-        FileNotFoundError, CheckpointError: as `load`.
-    """
-    if not Path(path).is_file():
-        raise FileNotFoundError(f"checkpoint {path} does not exist")
-    try:
-        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-    except (RuntimeError, EOFError, pickle.UnpicklingError, ValueError, KeyError, OSError) as error:
-        reason = f"{type(error).__name__}: {error}".splitlines()[0]
-        raise CheckpointError(
-            f"{path} can't be read: it is cut off, or holds something else than tensors and plain values ({reason})"
-        ) from error
-    saved = checkpoint.get("vitdet") if isinstance(checkpoint, dict) else None
-    if not isinstance(saved, dict) or "state_dict" not in checkpoint:
-        raise CheckpointError(f"{path} was not written by vitdet; wanted a best.ckpt or last.ckpt of a run")
-    if saved["format"] > FORMAT:
-        raise CheckpointError(f"{path} has format {saved['format']}, this vitdet reads up to {FORMAT}: update vitdet")
-    return checkpoint
+def _published(card: Card, checkpoint: str | Path | None, device: str | torch.device | None) -> Detector:
+    model = card.load(checkpoint)
+    transform = EvalTransform(size=card.size, mean=card.mean, std=card.std, antialias=card.antialias)
+    names = {"classes": card.classes, "category_ids": card.category_ids}
+    return Detector(model["backbone"], model["head"], **names, transform=transform, device=device)
 
 
 def as_array(image: ImageLike) -> np.ndarray:

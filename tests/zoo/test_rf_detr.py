@@ -1,0 +1,192 @@
+"""RF-DETR against its authors' own package, with random weights."""
+
+import logging
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from rfdetr import RFDETRNano, RFDETRSegNano, config
+from rfdetr.models import criterion as their_criterion
+from rfdetr.models.lwdetr import build_criterion_from_config, build_model_from_config
+from rfdetr.utilities.tensors import nested_tensor_from_tensor_list
+
+import vitdet
+from vitdet import zoo
+from vitdet.boxes import cxcywh_to_xyxy
+from vitdet.heads.detr.criterion import SetCriterion
+from vitdet.heads.mask import criterion as our_masks
+from vitdet.structures import Target
+from vitdet.zoo.coco import IDS
+from vitdet.zoo.keys import check_complete
+
+logging.getLogger("rfdetr").setLevel(logging.ERROR)
+CONFIGS = {
+    "nano": config.RFDETRNanoConfig,
+    "small": config.RFDETRSmallConfig,
+    "medium": config.RFDETRMediumConfig,
+    "large": config.RFDETRLargeConfig,
+    "base": config.RFDETRBaseConfig,
+    "seg-nano": config.RFDETRSegNanoConfig,
+    "seg-small": config.RFDETRSegSmallConfig,
+    "seg-medium": config.RFDETRSegMediumConfig,
+    "seg-large": config.RFDETRSegLargeConfig,
+}
+
+
+def reference(size, **options):
+    """The authors' model with random weights, which starts from far less regular ones than theirs."""
+    options = CONFIGS[size](num_classes=90, device="cpu", pretrain_weights="none", **options)
+    return randomise(build_model_from_config(options)), options
+
+
+def randomise(model):
+    generator = torch.Generator().manual_seed(0)
+    unused = [i for i in range(91) if i not in IDS]
+    with torch.no_grad():
+        for name, p in model.named_parameters():
+            noise = torch.randn(p.shape, generator=generator)
+            if "lambda" in name:
+                p.copy_(1 + 0.1 * noise)
+            else:
+                p.add_((0.02 if p.ndim > 1 else 0.1) * noise)
+        for layer in (model.class_embed, *model.transformer.enc_out_class_embed):
+            layer.bias[unused] = -1e4  # numbers that are no class of COCO: trained to 0, and left out by us
+    return model
+
+
+def ours(size, model):
+    card = zoo.find(f"rf-detr-{size}")
+    state = card.convert(model.state_dict())
+    own = card.build()
+    check_complete(state, own)
+    own.load_state_dict(state)
+    return own
+
+
+def close(found, wanted, tolerance=1e-4):
+    error = (found - wanted).abs().max() / wanted.abs().max()
+    assert error <= tolerance, f"relative error {error:.1e}"
+
+
+@pytest.mark.parametrize("size", CONFIGS)
+def test_every_full_size_model_maps_completely(size):
+    with torch.device("meta"):
+        model = build_model_from_config(CONFIGS[size](num_classes=90, device="cpu", pretrain_weights="none"))
+        check_complete(zoo.find(f"rf-detr-{size}").convert(model.state_dict()), zoo.find(f"rf-detr-{size}").build())
+
+
+@pytest.mark.parametrize(
+    ("size", "sides"),
+    [
+        ("nano", (384, 384)),
+        ("nano", (256, 384)),
+        ("base", (280, 280)),
+        ("seg-nano", (312, 312)),
+        ("seg-small", (192, 288)),
+    ],
+)
+@torch.no_grad()
+def test_outputs_are_those_of_the_authors_code(size, sides):
+    model, _ = reference(size)
+    own = ours(size, model.eval()).eval()
+    images = torch.randn(2, 3, *sides)
+    wanted = model(nested_tensor_from_tensor_list([*images]))
+    found = own["head"](own["backbone"](images))
+    close(found.logits[-1, :, 0], wanted["pred_logits"][..., IDS])
+    close(found.boxes_cxcywh[-1, :, 0], wanted["pred_boxes"])
+    if found.masks is not None:
+        pixels = torch.stack(found.masks.pixels[-1].maps())
+        close(torch.einsum("bqc,bchw->bqhw", found.masks.embeddings[-1, :, 0], pixels), wanted["pred_masks"])
+
+
+@pytest.mark.parametrize(("size", "cls"), [("nano", RFDETRNano), ("seg-nano", RFDETRSegNano)])
+def test_predictions_are_those_of_the_authors_code(size, cls, tmp_path):
+    """From the image file on, through a checkpoint as they write it."""
+    theirs = cls(pretrain_weights=None, device="cpu", num_classes=90)
+    randomise(theirs.model.model)
+    torch.save({"model": theirs.model.model.state_dict()}, tmp_path / "weights.pth")
+    pixels = np.random.default_rng(0).integers(0, 256, (9, 12, 3), dtype=np.uint8)
+    image = Image.fromarray(pixels).resize((500, 333), Image.Resampling.BICUBIC)
+    image.save(tmp_path / "image.png")
+    detector = vitdet.load(f"rf-detr-{size}", checkpoint=tmp_path / "weights.pth", device="cpu")
+    found = detector.predict(tmp_path / "image.png")
+    wanted = theirs.predict(image, threshold=0.0)
+    assert len(found) == len(wanted) == detector.head.num_queries
+    scores = torch.from_numpy(wanted.confidence)
+    torch.testing.assert_close(found.scores, scores, atol=1e-6, rtol=1e-4)
+    gaps = torch.full_like(scores, torch.inf)
+    gaps[:-1] = scores[:-1] - scores[1:]
+    alone = (gaps > 2e-6) & (gaps.roll(1) > 2e-6)  # order means nothing between equals
+    assert alone.float().mean() > 0.9
+    assert [found.category_ids[i] for i in found.labels[alone]] == wanted.class_id[alone.numpy()].tolist()
+    torch.testing.assert_close(found.boxes_xyxy[alone], torch.from_numpy(wanted.xyxy)[alone], atol=1e-2, rtol=1e-4)
+    if found.masks is not None:
+        differ = (found.masks[alone] != torch.from_numpy(wanted.mask)[alone]).float().mean()
+        assert differ < 1e-5, f"{differ:.1e} of the pixels"
+
+
+def make_targets(side):
+    """Ours and theirs; masks are boxes with a corner cut off."""
+    generator = torch.Generator().manual_seed(3)
+    y, x = torch.meshgrid(torch.arange(side) + 0.5, torch.arange(side) + 0.5, indexing="ij")
+    targets, theirs = [], []
+    for count in (5, 3):
+        boxes = torch.rand(count, 4, generator=generator) * 0.3 + 0.2
+        labels = torch.randint(80, (count,), generator=generator)
+        x1, y1, x2, y2 = (side * cxcywh_to_xyxy(boxes)).T[:, :, None, None]
+        masks = (x > x1) & (x < x2) & (y > y1) & (y < y2) & (x + y > x1 + y1 + 20)
+        targets.append(Target(boxes, labels, (side, side), (side, side), masks=masks))
+        theirs.append({"boxes": boxes, "labels": torch.tensor(IDS)[labels], "masks": masks})
+    return targets, theirs
+
+
+def same_points(monkeypatch, criterion, count):
+    """Both look at the same points of each mask, and match by class and box alone: their points are random, and drawn otherwise than ours."""
+    points = torch.rand(count, 2, generator=torch.Generator().manual_seed(4))
+    name = "get_uncertain_point_coords_with_randomness"
+    monkeypatch.setattr(their_criterion, name, lambda masks, *_: points.expand(len(masks), -1, -1))
+    criterion.matcher.cost_mask_ce = criterion.matcher.cost_mask_dice = 0
+    monkeypatch.setattr(our_masks, "mask_points", lambda *_: points)
+    monkeypatch.setattr(our_masks, "important_points", lambda logits, _: torch.arange(count).expand(len(logits), -1))
+    monkeypatch.setattr(SetCriterion, "_mask_costs", lambda *_: None)
+
+
+TERMS = {"class": "ce", "box": "bbox", "giou": "giou", "mask": "mask_ce", "dice": "mask_dice"}
+
+
+@pytest.mark.parametrize(("size", "side"), [("nano", 384), ("seg-nano", 312)])
+def test_training_gives_the_authors_losses_and_gradients(size, side, monkeypatch):
+    model, options = reference(size)
+    train = config.SegmentationTrainConfig if "seg" in size else config.TrainConfig
+    criterion, _ = build_criterion_from_config(options, train(dataset_dir=".", output_dir="."))
+    if "seg" in size:
+        same_points(monkeypatch, criterion, 400)
+    own = ours(size, model).train()
+    images = torch.randn(2, 3, side, side)
+    targets, theirs = make_targets(side)
+    if "seg" not in size:
+        theirs = [{"boxes": one["boxes"], "labels": one["labels"]} for one in theirs]
+    wanted = criterion(model.train()(nested_tensor_from_tensor_list([*images]), theirs), theirs)
+    sum(wanted[name] * weight for name, weight in criterion.weight_dict.items() if name in wanted).backward()
+    head = own["head"]
+    found = head.loss(head(own["backbone"](images), targets), targets)
+    head.total(found).backward()
+    layers = head.decoder.layers
+    for name in TERMS if "seg" in size else list(TERMS)[:3]:
+        term = wanted[f"loss_{TERMS[name]}"]
+        torch.testing.assert_close(found[name], term, rtol=1e-3, atol=1e-5)
+        aux = sum(wanted[f"loss_{TERMS[name]}_{i}"] for i in range(len(layers) - 1))
+        torch.testing.assert_close(found[f"aux_{name}"], aux, rtol=1e-3, atol=1e-5)
+        torch.testing.assert_close(found[f"enc_{name}"], wanted[f"loss_{TERMS[name]}_enc"], rtol=1e-3, atol=1e-5)
+    gradients = {name: p.grad for name, p in own.named_parameters() if p.grad is not None}
+    expected = {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
+    expected = zoo.find(f"rf-detr-{size}").convert(expected)
+    assert set(gradients) == set(expected)
+    largest = max(grad.norm() for grad in expected.values())
+    wrong = {
+        name: error
+        for name, grad in gradients.items()
+        if (error := (grad - expected[name]).norm().item()) > 1e-3 * expected[name].norm() + 1e-6 * largest
+    }
+    assert not wrong, wrong

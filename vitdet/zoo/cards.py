@@ -1,0 +1,95 @@
+"""What is known of a published model, and how its files are read.  # K classes"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor, nn
+
+from vitdet.config import build
+from vitdet.zoo.download import download
+from vitdet.zoo.files import CheckpointError, read_state
+from vitdet.zoo.keys import KeysError, check_complete
+
+
+@dataclass(frozen=True)
+class Card:
+    """A published model.
+
+    Attributes:
+        url: where its authors offer the file; `digest`, if they publish one, is `sha256:…` or `md5:…`.
+        score: as its authors report it, with `source`.
+        parameters: in millions; `gflops` of one image of its own size, a multiplication and an addition counted as two.
+        backbone, head: arguments of `Backbone`, and the head's class and arguments, for the classes that it knows.
+        size, antialias: of the images, see `EvalTransform`.
+        convert: the authors' tensors to ours, `backbone.…` and `head.…`.
+        note: what a user must know before using it.
+    """
+
+    name: str
+    url: str
+    licence: str
+    score: str
+    source: str
+    parameters: float
+    gflops: float
+    backbone: dict[str, Any]
+    head_class: str
+    head: dict[str, Any]
+    size: dict[str, int]
+    classes: list[str]
+    category_ids: list[int]
+    convert: Callable[[dict[str, Tensor]], dict[str, Tensor]]
+    digest: str | None = None
+    antialias: bool = True
+    mean: tuple[float, float, float] = (0.485, 0.456, 0.406)  # ImageNet's
+    std: tuple[float, float, float] = (0.229, 0.224, 0.225)
+    note: str = ""
+
+    @property
+    def filename(self) -> str:
+        return self.name + Path(self.url).suffix
+
+    def config(self) -> dict[str, Any]:
+        """`backbone` and `head` as a config file has them."""
+        return {
+            "backbone": {"class_path": "vitdet.backbone.vit.Backbone", "init_args": dict(self.backbone)},
+            "head": {"class_path": self.head_class, "init_args": dict(self.head)},
+        }
+
+    def build(self) -> nn.ModuleDict:
+        """The model with random weights: `backbone` and `head`."""
+        config = self.config()
+        backbone = build(config["backbone"])
+        config["head"]["init_args"] |= {
+            "in_channels": backbone.out_channels,
+            "strides": backbone.strides,
+            "num_classes": len(self.classes),
+        }
+        return nn.ModuleDict({"backbone": backbone, "head": build(config["head"])})
+
+    def weights(self, path: str | Path | None = None) -> dict[str, Tensor]:
+        """Its tensors by our names, from a file, or else from the cache or the network.
+
+        Raises:
+            CheckpointError: the file can't be read, or does not hold this model's weights.
+            DownloadError: it can't be fetched.
+        """
+        file = Path(path) if path is not None else download(self.url, self.filename, digest=self.digest)
+        try:
+            return self.convert(read_state(file))
+        except KeysError as error:
+            raise CheckpointError(f"{file} does not hold the weights of {self.name}: {error}") from error
+
+    def load(self, path: str | Path | None = None) -> nn.ModuleDict:
+        """The model with its weights; raises as `weights`."""
+        model, state = self.build(), self.weights(path)
+        try:
+            check_complete(state, model)
+        except KeysError as error:
+            raise CheckpointError(
+                f"{path or self.filename} does not hold the weights of {self.name}: {error}"
+            ) from error
+        model.load_state_dict(state)
+        return model
