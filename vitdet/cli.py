@@ -17,6 +17,7 @@ VERBS = {
     "predict": "CHECKPOINT IMAGE…: find objects in image files, folders or globs",
     "evaluate": "PREDICTIONS.json ANNOTATIONS.json: score a COCO results file",
     "benchmark": "CONFIG [--key value …]: size, speed and memory of a model",
+    "zoo": "list the published models that load by name",
 }
 
 
@@ -73,8 +74,10 @@ def _test(argv: list[str]) -> None:
     from vitdet.configuration import read_command
 
     cli = read_command("test", argv)
-    if cli.ckpt_path is None:
-        _fail("test needs a checkpoint: --ckpt_path runs/…/best.ckpt, or --ckpt_path last")
+    if cli.ckpt_path is None and cli.model.checkpoint is None:
+        _fail(
+            "test needs a checkpoint: --ckpt_path runs/…/best.ckpt, --ckpt_path last, or model.checkpoint: a published model"
+        )
     cli.trainer.test(cli.model, cli.datamodule, ckpt_path=cli.ckpt_path, weights_only=True, verbose=False)
 
 
@@ -117,6 +120,13 @@ def _benchmark(argv: list[str]) -> None:
     benchmark(cli.model, cli.datamodule)
 
 
+def _zoo(argv: list[str]) -> None:
+    argparse.ArgumentParser("vitdet zoo", description=VERBS["zoo"]).parse_args(argv)
+    from vitdet.zoo.listing import print_cards
+
+    print_cards()
+
+
 def load_config(path: str | Path, overrides: list[str] | None = None) -> tuple[Any, Any]:
     """The task and the data module that a config file describes.
 
@@ -129,4 +139,11 @@ def load_config(path: str | Path, overrides: list[str] | None = None) -> tuple[A
     return cli.model, cli.datamodule
 
 
-_RUN = {"train": _train, "test": _test, "predict": _predict, "evaluate": _evaluate, "benchmark": _benchmark}
+_RUN = {
+    "train": _train,
+    "test": _test,
+    "predict": _predict,
+    "evaluate": _evaluate,
+    "benchmark": _benchmark,
+    "zoo": _zoo,
+}

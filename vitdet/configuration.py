@@ -16,6 +16,7 @@ from jsonargparse import ArgumentError
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 
 import vitdet
+from vitdet import zoo
 from vitdet.data import ImageData
 from vitdet.training import Task, Trainer
 from vitdet.training.trainer import runs
@@ -58,12 +59,16 @@ def read_command(verb: str, argv: list[str]) -> CLI:
     quiet()
     help_only = argv[0] in ("-h", "--help")
     path = None if help_only else Path(argv[0])
-    config = {} if path is None else read_config(path)
+    start = _option(argv, "model.checkpoint")
+    config = {} if path is None else read_config(path, start=start)
     trainer = config.setdefault("trainer", {})
     trainer.setdefault("name", path.stem if path else "name")
     checkpoint = _checkpoint(_option(argv, "ckpt_path"), trainer, _option(argv, "trainer.root"))
     if verb == "train" and checkpoint is not None:
         trainer.update(_same_run(checkpoint))
+    if checkpoint is not None:  # which has all weights
+        (config.get("model") or {}).pop("checkpoint", None)
+        argv = _without(argv, "model.checkpoint")
     with tempfile.NamedTemporaryFile("w", suffix=".yaml") as file:
         yaml.safe_dump(config, file)
         file.flush()
@@ -97,6 +102,15 @@ def _option(argv: list[str], name: str) -> str | None:
     return None
 
 
+def _without(argv: list[str], name: str) -> list[str]:
+    """The words without `--name value` and `--name=value`."""
+    kept = [word for word in argv if not word.startswith(f"--{name}=")]
+    while f"--{name}" in kept:
+        at = kept.index(f"--{name}")
+        del kept[at : at + 2]
+    return kept
+
+
 def _same_run(checkpoint: str) -> dict[str, Any]:
     """Trainer arguments that let a resumed training go on in the folder of its run, where its best checkpoint is."""
     run = Path(checkpoint).parent
@@ -119,8 +133,11 @@ def _checkpoint(given: str | None, trainer: dict[str, Any], root: str | None) ->
     return str(found[-1])
 
 
-def read_config(path: str | Path, *, above: tuple[Path, ...] = ()) -> dict[str, Any]:
-    """A YAML file merged into those that its `base:` names, classes spelt out.
+def read_config(path: str | Path, *, above: tuple[Path, ...] = (), start: str | None = None) -> dict[str, Any]:
+    """A YAML file merged into those that its `base:` names, and into the model that it starts from, classes spelt out.
+
+    Args:
+        start: what `model.checkpoint` is, if not what the file says.
 
     Raises:
         ConfigError: a file is missing, is no mapping, or is its own base.
@@ -146,7 +163,11 @@ def read_config(path: str | Path, *, above: tuple[Path, ...] = ()) -> dict[str, 
     for layer in [*(read_config(path.parent / base, above=(*above, path.resolve())) for base in bases), own]:
         _keep_common(config, layer)
         config = merge(config, layer)
-    if not above:  # a base need not name a class: the file on top of it may
+    if not above:
+        start = start or (config.get("model") or {}).get("checkpoint")
+        if start is not None:
+            config = merge(zoo.architecture(*zoo.of(start)), config)
+        # a base need not name a class: the file on top of it may
         for keys, default in DEFAULT_CLASSES.items():
             _spell_out(config, keys, default)
     return config

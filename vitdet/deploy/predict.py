@@ -8,11 +8,12 @@ import torch
 from PIL import Image, ImageOps
 from torch import Tensor, nn
 
+from vitdet import zoo
 from vitdet.config import build
 from vitdet.data.images import load_image
 from vitdet.data.transforms import EvalTransform
 from vitdet.structures import Prediction
-from vitdet.zoo import CARDS, CheckpointError, find
+from vitdet.zoo import CheckpointError
 from vitdet.zoo.cards import Card
 from vitdet.zoo.files import read_checkpoint
 
@@ -88,12 +89,9 @@ def load(
         CheckpointError: it is damaged, holds another model, or needs a part that is not installed.
         DownloadError: the weights can't be fetched.
     """
-    if str(model) in CARDS:
-        return _published(CARDS[str(model)], checkpoint, device)
-    if checkpoint is not None:
-        raise CheckpointError(f"{model} is no published model (`vitdet zoo` lists them), so it takes no checkpoint")
-    if not Path(model).suffix and not Path(model).exists():
-        find(str(model))  # a misspelt name rather than a file
+    card, _ = zoo.of(str(model), checkpoint)
+    if card is not None:
+        return _published(card, checkpoint, device)
     contents = read_checkpoint(model)
     saved = contents["vitdet"]
     try:

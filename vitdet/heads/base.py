@@ -8,6 +8,9 @@ from torch import Tensor, nn
 from vitdet.config import Configurable
 from vitdet.structures import Features, Prediction, Target
 
+CLASS_PARTS = {"classify", "dense_classify", "classify_tokens", "things"}  # what heads call the parts that know classes
+QUERY_PARTS = {"queries", "query_embed", "query_boxes", "content"}
+
 
 class Head(nn.Module, Configurable):
     """Base of all heads.
@@ -46,6 +49,16 @@ class Head(nn.Module, Configurable):
         """How the head is scored on a data module: a name that `vitdet.metrics.create_metric` knows, an object with `update`,
         `compute` and `reset`, or `None`."""
         return None
+
+    def class_rows(self) -> list[str]:
+        """The entries of the state dict that have a row for every class, in the order of the labels, and perhaps one more for "nothing"."""
+        return [
+            name for name in self.state_dict() if CLASS_PARTS & set(name.split(".")) or name == "denoising.embed.weight"
+        ]
+
+    def query_rows(self) -> list[str]:
+        """The entries that have a row for every query, those of one group after the other's."""
+        return [name for name in self.state_dict() if QUERY_PARTS & set(name.split("."))]
 
     def total(self, losses: dict[str, Tensor]) -> Tensor:
         """The weighted sum of the loss terms.

@@ -8,7 +8,7 @@ import torch
 from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 
-from vitdet import metrics
+from vitdet import metrics, zoo
 from vitdet.backbone import Backbone
 from vitdet.config import config_of
 from vitdet.data import ImageData
@@ -41,6 +41,9 @@ class Task(L.LightningModule):
         warmup: The fraction of the training in which the learning rate rises.
         final_lr: The last learning rate as a fraction of `lr`.
         compile: Whether to `torch.compile` the backbone and the head.
+        checkpoint: What to start from: a published model by name (`vitdet zoo` lists them), or a checkpoint of another run. A config file then needs no
+            backbone and head: they are those of the checkpoint, with what is said on top.
+        checkpoint_file: With a name: the file with its weights, where there is no network.
     """
 
     def __init__(
@@ -60,6 +63,8 @@ class Task(L.LightningModule):
         warmup: float = 0.03,
         final_lr: float = 0.01,
         compile: bool = False,
+        checkpoint: str | None = None,
+        checkpoint_file: str | None = None,
     ) -> None:
         super().__init__()
         self.classes = list(classes)
@@ -72,6 +77,10 @@ class Task(L.LightningModule):
         self.backbone = backbone
         built = isinstance(head, Head)
         self.head = head if built else head(backbone.out_channels, backbone.strides, len(self.classes))
+        self.checkpoint = checkpoint
+        if checkpoint is not None:
+            card, file = zoo.of(checkpoint, checkpoint_file)
+            zoo.start(self.backbone, self.head, self.classes, card=card, path=file)
         if optimizer not in ("muon", "adamw"):
             raise ValueError(f"optimizer is {optimizer!r}; choose from muon, adamw")
         self.optimizer, self.lr, self.backbone_lr, self.layer_decay = optimizer, lr, backbone_lr, layer_decay

@@ -1,11 +1,13 @@
 """Published models: name -> architecture, key map, licence, score."""
 
 import difflib
+from pathlib import Path
 
 from vitdet.zoo import rf_detr
 from vitdet.zoo.cards import Card
 from vitdet.zoo.download import DownloadError
 from vitdet.zoo.files import CheckpointError
+from vitdet.zoo.start import architecture, start
 
 CARDS = {card.name: card for card in rf_detr.CARDS}
 
@@ -24,4 +26,17 @@ def find(name: str) -> Card:
     return CARDS[name]
 
 
-__all__ = ["CARDS", "Card", "CheckpointError", "DownloadError", "find"]
+def of(name: str, file: str | None = None) -> tuple[Card | None, str | None]:
+    """What `name` means: the card of a published model, and `file` for its weights, or no card and the checkpoint of a run.
+
+    Raises:
+        CheckpointError: it is neither.
+    """
+    if name in CARDS:
+        return CARDS[name], file
+    if file is not None or not (Path(name).suffix or Path(name).exists()):
+        find(name)  # says what is near
+    return None, name
+
+
+__all__ = ["CARDS", "Card", "CheckpointError", "DownloadError", "architecture", "find", "of", "start"]

@@ -40,19 +40,19 @@ class Size(NamedTuple):
 
 # fmt: off
 SIZES = {
-    "nano": Size(384, 2, "nano_coco/checkpoint_best_regular.pth", "fb6504cce7fbdc783f7a46991f07639f", "box AP 48.4", 0, 0),
-    "small": Size(512, 3, "small_coco/checkpoint_best_regular.pth", "fb37061c1af7bace359c91b723a8d5c1", "box AP 53.0", 0, 0),
-    "medium": Size(576, 4, "medium_coco/checkpoint_best_regular.pth", "7223f764a87b863f02eb8d52bf0ce2ee", "box AP 54.7", 0, 0),
-    "large": Size(704, 4, "rf-detr-large-2026.pth", "5cb72153541cbcb9aa6efa26222acc75", "box AP 56.5", 0, 0),
-    "base": Size(560, 3, "rf-detr-base-coco.pth", "b4d3ce46099eaed50626ede388caf979", "not in the authors' tables any more", 0, 0,
+    "nano": Size(384, 2, "nano_coco/checkpoint_best_regular.pth", "fb6504cce7fbdc783f7a46991f07639f", "box AP 48.4", 30.4, 31.8),
+    "small": Size(512, 3, "small_coco/checkpoint_best_regular.pth", "fb37061c1af7bace359c91b723a8d5c1", "box AP 53.0", 32.1, 59.6),
+    "medium": Size(576, 4, "medium_coco/checkpoint_best_regular.pth", "7223f764a87b863f02eb8d52bf0ce2ee", "box AP 54.7", 33.6, 78.5),
+    "large": Size(704, 4, "rf-detr-large-2026.pth", "5cb72153541cbcb9aa6efa26222acc75", "box AP 56.5", 33.9, 125.1),
+    "base": Size(560, 3, "rf-detr-base-coco.pth", "b4d3ce46099eaed50626ede388caf979", "-", 30.4, 86.5,
                  patch=14, windows=4, position_grid=37, taps=(1, 4, 7, 10), global_blocks=(2, 5, 8)),
-    "seg-nano": Size(312, 4, "rf-detr-seg-n-ft.pth", "9995497791d0ff1664a1d9ddee9cfd20", "mask AP 40.3", 0, 0,
+    "seg-nano": Size(312, 4, "rf-detr-seg-n-ft.pth", "9995497791d0ff1664a1d9ddee9cfd20", "mask AP 40.3", 33.5, 45.4,
                      patch=12, windows=1, queries=100, masks=True),
-    "seg-small": Size(384, 4, "rf-detr-seg-s-ft.pth", "0a2a3006381d0c42853907e700eadd08", "mask AP 43.1", 0, 0,
+    "seg-small": Size(384, 4, "rf-detr-seg-s-ft.pth", "0a2a3006381d0c42853907e700eadd08", "mask AP 43.1", 33.7, 63.9,
                       patch=12, queries=100, masks=True),
-    "seg-medium": Size(432, 5, "rf-detr-seg-m-ft.pth", "a49af1562c3719227ad43d0ca53b4c7a", "mask AP 45.3", 0, 0,
+    "seg-medium": Size(432, 5, "rf-detr-seg-m-ft.pth", "a49af1562c3719227ad43d0ca53b4c7a", "mask AP 45.3", 35.7, 87.2,
                        patch=12, queries=200, masks=True),
-    "seg-large": Size(504, 5, "rf-detr-seg-l-ft.pth", "275f7b094909544ed2841c94a677d07e", "mask AP 47.1", 0, 0,
+    "seg-large": Size(504, 5, "rf-detr-seg-l-ft.pth", "275f7b094909544ed2841c94a677d07e", "mask AP 47.1", 35.8, 124.0,
                       patch=12, queries=200, masks=True),
 }
 # fmt: on

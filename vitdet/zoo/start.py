@@ -1,0 +1,141 @@
+"""To start from somebody's weights: what fits is taken over, what differs is resampled or left at random, and all of it is said.
+
+# K classes, G groups, Q queries, C channels
+"""
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from timm.layers import resample_abs_pos_embed, resample_patch_embed
+from torch import Tensor, nn
+
+from vitdet.zoo.cards import Card
+from vitdet.zoo.files import CheckpointError, read_checkpoint
+
+log = logging.getLogger("vitdet")
+
+
+def architecture(card: Card | None, path: str | Path) -> dict[str, Any]:
+    """What a config that starts from a published model, or from a checkpoint of a run, need not say: `model` and `data`, as a config file has them.
+
+    Raises:
+        FileNotFoundError, CheckpointError: there is no such checkpoint, or it is damaged.
+    """
+    if card is not None:
+        return {"model": card.config(), "data": {"init_args": {"size": card.size, "antialias": card.antialias}}}
+    saved = read_checkpoint(path)["vitdet"]
+    backbone, head = saved["model"]["backbone"], saved["model"]["head"]
+    given = {"in_channels", "strides", "num_classes", "task"}  # these follow from the backbone and the data
+    head["init_args"] = {key: value for key, value in head["init_args"].items() if key not in given}
+    shown = {key: saved["eval_transform"][key] for key in ("size", "antialias") if key in saved["eval_transform"]}
+    return {"model": {"backbone": backbone, "head": head}, "data": {"init_args": shown}}
+
+
+def start(
+    backbone: nn.Module,
+    head: nn.Module,
+    classes: Sequence[str],
+    *,
+    card: Card | None,
+    path: str | Path | None,
+) -> None:
+    """Takes over the weights of a published model (from `path`, if given), or those of a checkpoint of a run.
+
+    Rows of classes go by the classes' names. Of more or fewer queries the first ones are kept. Position embeddings and patch kernels are resampled.
+
+    Raises:
+        FileNotFoundError, DownloadError: the weights can't be had.
+        CheckpointError: they are of another model.
+    """
+    if card is not None:
+        state, known, name, options = card.weights(path), card.classes, card.name, card.head
+    else:
+        contents = read_checkpoint(path)
+        state = dict(contents.get("ema_state_dict") or contents["state_dict"])
+        known, options = contents["vitdet"]["classes"], contents["vitdet"]["model"]["head"]["init_args"]
+        name = str(path)
+    model = nn.ModuleDict({"backbone": backbone, "head": head})
+    own = model.state_dict()
+    log.info("weights: %s", name)
+    groups = options.get("groups", 1), getattr(head, "groups", 1)
+    for key in (f"head.{row}" for row in head.query_rows()):
+        if key in state:
+            state[key] = _queries(key, state[key], own[key], *groups)
+    if list(known) != list(classes):
+        pairs = [(i, known.index(one)) for i, one in enumerate(classes) if one in known]
+        _say_classes(len(pairs), classes, known)
+        for key in (f"head.{row}" for row in head.class_rows()):
+            if key in state:
+                state[key] = _class_rows(state[key], own[key], pairs, len(known), len(classes))
+    _resample(state, own, backbone)
+    _load(model, state, own, name)
+
+
+def _queries(key: str, value: Tensor, own: Tensor, groups: int, own_groups: int) -> Tensor:
+    """The first queries of the first groups."""
+    if value.shape == own.shape or value.shape[1:] != own.shape[1:]:
+        return value
+    theirs, ours = value.unflatten(0, (groups, -1)), own.clone().unflatten(0, (own_groups, -1))  # (G, Q, C)
+    g, q = min(len(theirs), len(ours)), min(theirs.shape[1], ours.shape[1])
+    ours[:g, :q] = theirs[:g, :q]
+    kept = f"{q} of {theirs.shape[1]} queries in {g} of {len(theirs)} groups kept"
+    log.info("weights: %s, %s; the model has %d in %d", key, kept, ours.shape[1], len(ours))
+    return ours.flatten(0, 1)
+
+
+def _say_classes(kept: int, classes: Sequence[str], known: Sequence[str]) -> None:
+    names = [one for one in classes if one in known]
+    new = [one for one in classes if one not in known]
+    log.info("weights: classes kept by name, %d of %d: %s", kept, len(classes), _some(names))
+    if new:
+        log.info("weights: classes left at random, %d: %s", len(new), _some(new))
+
+
+def _class_rows(value: Tensor, own: Tensor, pairs: Sequence[tuple[int, int]], known: int, count: int) -> Tensor:
+    """Rows of classes of the same name, and what comes behind the classes (K + 1 rows: "nothing")."""
+    if value.shape[1:] != own.shape[1:] or len(value) - known != len(own) - count:
+        return value
+    rows = own.clone()
+    for ours, theirs in [*pairs, *zip(range(count, len(own)), range(known, len(value)))]:
+        rows[ours] = value[theirs]
+    return rows
+
+
+def _resample(state: dict[str, Tensor], own: dict[str, Tensor], backbone: nn.Module) -> None:
+    """Position embedding and patch kernel, to the model's grid and patch size."""
+    position, kernel = "backbone.trunk.pos_embed", "backbone.trunk.patch_embed.proj.weight"
+    trunk = backbone.trunk
+    if position in state and position in own and state[position].shape[1] != own[position].shape[1]:
+        prefix = trunk.num_prefix if trunk.embeds_prefix else 0
+        before = tuple(state[position].shape)
+        state[position] = resample_abs_pos_embed(state[position], list(trunk.native_grid), num_prefix_tokens=prefix)
+        log.info("weights resampled: %s %s -> %s", position, before, tuple(own[position].shape))
+    if kernel in state and kernel in own and state[kernel].shape[2:] != own[kernel].shape[2:]:
+        before = tuple(state[kernel].shape)
+        state[kernel] = resample_patch_embed(state[kernel], list(own[kernel].shape[2:]))
+        log.info("weights resampled: %s %s -> %s", kernel, before, tuple(own[kernel].shape))
+
+
+def _load(model: nn.Module, state: dict[str, Tensor], own: dict[str, Tensor], name: str) -> None:
+    wrong = [key for key in own if key in state and state[key].shape != own[key].shape]
+    missing = [key for key in own if key not in state]
+    unused = [key for key in state if key not in own]
+    if wrong or len(missing) > len(own) / 2:
+        what = f"{len(missing)} of {len(own)} tensors are missing in it: {_some(missing)}"
+        if wrong:
+            key = wrong[0]
+            what = f"{len(wrong)} differ in shape, such as {key}: {tuple(state[key].shape)}, wanted {tuple(own[key].shape)}"
+        raise CheckpointError(
+            f"{name} is another model: {what}; leave out model.backbone and model.head to get its own"
+        )
+    model.load_state_dict({key: state[key] for key in own if key in state}, strict=False)
+    if missing:
+        log.warning("weights missing, left at random: %s", _some(missing))
+    if unused:
+        log.info("weights not used: %s", _some(unused))
+
+
+def _some(names: Sequence[str]) -> str:
+    return ", ".join(names[:6]) + (f" and {len(names) - 6} more" if len(names) > 6 else "")
