@@ -59,15 +59,16 @@ def read_command(verb: str, argv: list[str]) -> CLI:
     quiet()
     help_only = argv[0] in ("-h", "--help")
     path = None if help_only else Path(argv[0])
-    start = _option(argv, "model.checkpoint")
-    config = {} if path is None else read_config(path, start=start)
+    config = {} if path is None else read_layers(path)
     trainer = config.setdefault("trainer", {})
     trainer.setdefault("name", path.stem if path else "name")
     checkpoint = _checkpoint(_option(argv, "ckpt_path"), trainer, _option(argv, "trainer.root"))
     if verb == "train" and checkpoint is not None:
         trainer.update(_same_run(checkpoint))
-    if checkpoint is not None:  # which has all weights
-        (config.get("model") or {}).pop("checkpoint", None)
+    start = _option(argv, "model.checkpoint") or (config.get("model") or {}).get("checkpoint")
+    config = complete(config, start and (checkpoint or start))
+    if start and checkpoint is not None:  # which has all weights
+        config["model"].pop("checkpoint", None)
         argv = _without(argv, "model.checkpoint")
     with tempfile.NamedTemporaryFile("w", suffix=".yaml") as file:
         yaml.safe_dump(config, file)
@@ -86,6 +87,8 @@ def read_command(verb: str, argv: list[str]) -> CLI:
                 args=argv if help_only else ["--config", file.name, *argv[1:]],
                 run=False,
             )
+        except zoo.CheckpointError:
+            raise
         except (ArgumentError, ValueError, TypeError, FileNotFoundError) as error:
             raise ConfigError(explain(str(error), str(path))) from error
     cli.ckpt_path = checkpoint
@@ -133,15 +136,28 @@ def _checkpoint(given: str | None, trainer: dict[str, Any], root: str | None) ->
     return str(found[-1])
 
 
-def read_config(path: str | Path, *, above: tuple[Path, ...] = (), start: str | None = None) -> dict[str, Any]:
+def read_config(path: str | Path) -> dict[str, Any]:
     """A YAML file merged into those that its `base:` names, and into the model that it starts from, classes spelt out.
-
-    Args:
-        start: what `model.checkpoint` is, if not what the file says.
 
     Raises:
         ConfigError: a file is missing, is no mapping, or is its own base.
+        CheckpointError: there is no such model to start from.
     """
+    config = read_layers(path)
+    return complete(config, (config.get("model") or {}).get("checkpoint"))
+
+
+def complete(config: dict[str, Any], start: str | None) -> dict[str, Any]:
+    """The config on top of what it starts from, if that is something; the classes that it does not name are the default ones."""
+    if start:
+        config = merge(zoo.architecture(*zoo.of(start)), config)
+    for keys, default in DEFAULT_CLASSES.items():
+        _spell_out(config, keys, default)
+    return config
+
+
+def read_layers(path: str | Path, *, above: tuple[Path, ...] = ()) -> dict[str, Any]:
+    """A YAML file merged into those that its `base:` names; a base need not name a class, the file on top of it may."""
     path = Path(path)
     if path.resolve() in above:
         raise ConfigError(f"{path} is its own base")
@@ -160,16 +176,9 @@ def read_config(path: str | Path, *, above: tuple[Path, ...] = (), start: str | 
     for keys in DEFAULT_CLASSES:
         _spell_out(own, keys, None)
     config: dict[str, Any] = {}
-    for layer in [*(read_config(path.parent / base, above=(*above, path.resolve())) for base in bases), own]:
+    for layer in [*(read_layers(path.parent / base, above=(*above, path.resolve())) for base in bases), own]:
         _keep_common(config, layer)
         config = merge(config, layer)
-    if not above:
-        start = start or (config.get("model") or {}).get("checkpoint")
-        if start is not None:
-            config = merge(zoo.architecture(*zoo.of(start)), config)
-        # a base need not name a class: the file on top of it may
-        for keys, default in DEFAULT_CLASSES.items():
-            _spell_out(config, keys, default)
     return config
 
 

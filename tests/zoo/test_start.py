@@ -1,0 +1,165 @@
+"""Starting from weights of other classes, numbers of queries, resolutions and patch sizes."""
+
+import logging
+
+import pytest
+import torch
+from torch import nn
+
+from vitdet import Backbone, DETRHead, EoMTHead, Task, load, zoo
+from vitdet.cli import load_config, main
+from vitdet.config import config_of
+from vitdet.configuration import complete, read_layers
+from vitdet.zoo import CheckpointError
+
+CLASSES = ["cat", "dog", "bird"]
+BACKBONE = {"embed_dim": 32, "depth": 2, "num_heads": 2}
+HEAD = {"dim": 32, "num_queries": 12, "num_layers": 2, "num_heads": 2, "ffn_dim": 64, "groups": 2}
+LEARNED = {"content": "learned", "learned_reference": True, "group_proposals": True, "denoising": 0}
+
+
+def make(head=None, backbone=None, classes=CLASSES, **task):
+    trunk = Backbone("vit_tiny_patch16_224", **BACKBONE, out_channels=32, **(backbone or {}))
+    return Task(trunk, lambda c, s, k: DETRHead(c, s, k, **{**HEAD, **(head or {})}), classes=classes, **task)
+
+
+@pytest.fixture
+def run(tmp_path):
+    """`run(…)`: a checkpoint as a training writes it, and its task."""
+
+    def save(task):
+        contents = {"state_dict": task.state_dict()}
+        task.on_save_checkpoint(contents)
+        task.eval_transform = {"size": 64}
+        contents["vitdet"]["eval_transform"] = {"size": 64}
+        torch.save(contents, tmp_path / "best.ckpt")
+        return str(tmp_path / "best.ckpt")
+
+    return save
+
+
+def test_rows_of_classes_of_the_same_name_are_kept(run, caplog):
+    old = make(LEARNED | {"dense_aux": True})
+    caplog.set_level(logging.INFO)
+    new = make(LEARNED | {"dense_aux": True}, classes=["horse", "bird", "cat", "cow"], checkpoint=run(old))
+    layers = (
+        "decoder.classify",
+        "selection.groups.0.classify",
+        "selection.groups.1.classify",
+        "selection.dense_classify",
+    )
+    for name in layers:
+        before, after = old.head.get_submodule(name), new.head.get_submodule(name)
+        assert torch.equal(after.weight[[1, 2]], before.weight[[2, 0]])
+        assert torch.equal(after.bias[[1, 2]], before.bias[[2, 0]])
+        assert not torch.equal(after.weight[0], before.weight[0])
+    assert torch.equal(new.head.decoder.box[0].weight, old.head.decoder.box[0].weight)
+    assert "classes kept by name, 2 of 4: bird, cat" in caplog.text
+    assert "classes left at random, 2: horse, cow" in caplog.text
+
+
+def test_classes_in_another_order_are_not_mixed_up(run):
+    old = make()
+    new = make(classes=CLASSES[::-1], checkpoint=run(old))
+    assert torch.equal(new.head.decoder.classify.weight, old.head.decoder.classify.weight.flip(0))
+    assert torch.equal(new.head.denoising.embed.weight, old.head.denoising.embed.weight.flip(0))
+
+
+@pytest.mark.parametrize(("queries", "groups"), [(12, 2), (20, 2), (7, 2), (12, 1), (20, 3)])
+def test_queries_are_kept_group_by_group(run, caplog, queries, groups):
+    old = make(LEARNED)
+    nn.init.normal_(old.head.query_boxes.weight)
+    caplog.set_level(logging.INFO)
+    new = make(LEARNED | {"num_queries": queries, "groups": groups}, checkpoint=run(old))
+    for name in ("query_embed", "query_boxes"):
+        before = getattr(old.head, name).weight.view(2, 12, -1)
+        after = getattr(new.head, name).weight.view(groups, queries, -1)
+        q, g = min(queries, 12), min(groups, 2)
+        assert torch.equal(after[:g, :q], before[:g, :q])
+    assert ("queries in" in caplog.text) == ((queries, groups) != (12, 2))
+    if (queries, groups) == (12, 2):
+        assert all(torch.equal(value, new.state_dict()[key]) for key, value in old.state_dict().items())
+
+
+def test_another_grid_and_patch_size_are_resampled(run, caplog):
+    old = make()
+    caplog.set_level(logging.INFO)
+    args = {"model_args": {"img_size": 96}, "patch_size": 8, "out_strides": [8, 16, 32]}
+    new = make(backbone=args, checkpoint=run(make(backbone={"out_strides": [8, 16, 32]})))
+    assert new.backbone.trunk.patch_embed.proj.weight.shape[-1] == 8
+    assert "weights resampled: backbone.trunk.pos_embed (1, 197, 32) -> (1, 37, 32)" in caplog.text
+    assert "weights resampled: backbone.trunk.patch_embed.proj.weight (32, 3, 16, 16) -> (32, 3, 8, 8)" in caplog.text
+    assert old.backbone.trunk.pos_embed.shape == (1, 197, 32)
+
+
+def test_the_class_nothing_is_kept(run):
+    def task(classes, **options):
+        backbone = Backbone("vit_tiny_patch16_224", **BACKBONE, tail=1, neck=None)
+        return Task(backbone, lambda c, s, k: EoMTHead(c, s, k, num_queries=5), classes=classes, **options)
+
+    old = task(CLASSES)
+    new = task(["dog"], checkpoint=run(old))
+    assert torch.equal(new.head.classify.weight, old.head.classify.weight[[1, 3]])
+    assert torch.equal(new.head.queries.weight, old.head.queries.weight)
+
+
+def test_another_model_is_refused(run):
+    with pytest.raises(CheckpointError, match=r"is another model: .* leave out model.backbone and model.head"):
+        make(head={"dim": 64}, checkpoint=run(make()))
+    with pytest.raises(CheckpointError, match="no published model 'rf-detr-smal'; near it: rf-detr-small"):
+        make(checkpoint="rf-detr-smal")
+
+
+@pytest.fixture
+def config(tmp_path):
+    path = tmp_path / "mine.yaml"
+    path.write_text(
+        f"""
+model: {{checkpoint: {tmp_path / "best.ckpt"}, lr: 1.0e-4, head: {{num_queries: 9}}}}
+data: {{class_path: ShapesData, root: {tmp_path / "shapes"}, train_images: 4, val_images: 2, batch_size: 2}}
+trainer: {{max_steps: 1, root: {tmp_path / "runs"}, accelerator: cpu, pictures: 0}}
+"""
+    )
+    return path
+
+
+def test_a_config_needs_no_model_of_its_own(run, config, tmp_path, capsys):
+    """It is that of the checkpoint, with what the config says on top; a run that goes on does not start over."""
+    old = make(classes=["star", "disc"])
+    run(old)
+    task, data = load_config(config)
+    assert task.head.num_queries == 9 and task.backbone.channels == 32 and data.size == 64
+    assert torch.equal(
+        task.head.decoder.classify.weight[data.classes.index("star")], old.head.decoder.classify.weight[0]
+    )
+    expected = config_of(old.backbone)["init_args"]
+    assert config_of(task.backbone)["init_args"] == expected
+    main(["train", str(config)])
+    assert "classes kept by name, 2 of 6: disc, star" in capsys.readouterr().err
+    (tmp_path / "best.ckpt").rename(tmp_path / "moved.ckpt")
+    last = tmp_path / "runs" / "mine" / "version_0" / "last.ckpt"
+    assert len(load(last).classes) == 6
+    saved = tmp_path / "runs" / "mine" / "version_0" / "config.yaml"
+    main(["test", str(saved), "--ckpt_path", str(last)])
+    assert "AP" in capsys.readouterr().out
+
+
+def test_the_architecture_of_a_published_model_comes_from_its_name(tmp_path):
+    path = tmp_path / "mine.yaml"
+    path.write_text(
+        f"""
+model: {{head: {{num_queries: 20}}, optimizer: adamw}}
+data: {{class_path: ShapesData, root: {tmp_path / "shapes"}, train_images: 4, val_images: 2}}
+"""
+    )
+    card = zoo.find("rf-detr-nano")
+    model = card.build()
+    torch.save(model.state_dict(), tmp_path / "weights.pth")
+    with pytest.raises(CheckpointError, match="does not hold the weights of rf-detr-nano: .* unknown names"):
+        load_config(
+            path, ["--model.checkpoint", "rf-detr-nano", "--model.checkpoint_file", str(tmp_path / "weights.pth")]
+        )
+    config = complete(read_layers(path), "rf-detr-nano")
+    assert config["model"]["head"]["init_args"] == card.head | {"num_queries": 20}
+    assert config["model"]["backbone"]["init_args"] == card.backbone
+    assert config["data"]["init_args"]["size"] == {"square": 384} and config["data"]["init_args"]["antialias"] is False
