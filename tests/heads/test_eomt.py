@@ -82,8 +82,8 @@ def test_masks_hold_queries_back_less_and_less():
     backbone, head = build(annealing=(0.2, 0.8))  # the first block's part ends at 0.35, the last one's starts at 0.65
     features = backbone(images())
 
-    def held(progress, depth, training=True):
-        head.train(training).progress = progress
+    def held(progress, depth):
+        head.progress = progress
         rest = features.unfinished
         x = head._with_queries(rest.x, rest.lengths)
         prediction = head._predictions(rest.norm(x), [8 + n for n in rest.lengths], features)
@@ -92,7 +92,10 @@ def test_masks_hold_queries_back_less_and_less():
 
     assert held(0.0, 0.0) == held(0.2, 0.0) > held(0.28, 0.0) > held(0.35, 0.0) == 0
     assert held(0.0, 1.0) == held(0.65, 1.0) > held(0.73, 1.0) > held(0.8, 1.0) == 0
-    assert held(0.0, 0.0, training=False) == 0
+    assert len(head(features).logits) == 1 + len(features.unfinished.blocks)
+    assert (
+        len(head.eval()(features).logits) == 1
+    )  # in inference there is nothing to hold back, and nothing else to predict
 
 
 def test_it_says_what_backbone_it_needs():

@@ -79,7 +79,9 @@ def attend_grouped(
     if allowed is not None:
         masks = [torch.stack([m for m in allowed if len(m) == length]).unsqueeze(1) for _, length in groups]
     outputs = []
-    for (count, length), mask, *parts in zip(groups, masks, q.split(rows), k.split(rows), v.split(rows)):
+    # one group needs no split, whose backward would copy
+    split = [(q,), (k,), (v,)] if len(groups) == 1 else [part.split(rows) for part in (q, k, v)]
+    for (count, length), mask, *parts in zip(groups, masks, *split):
         parts = [
             part.unflatten(0, (count, length)).transpose(1, 2) for part in parts
         ]  # (S*L, heads, d) -> (S, heads, L, d)

@@ -21,15 +21,22 @@ class Group:
     indices: list[int]
 
 
-def group_images(images: Sequence[Tensor] | Tensor, patch_size: int) -> list[Group]:
+def group_images(
+    images: Sequence[Tensor] | Tensor, patch_size: int, canvas: tuple[int, Tensor] | None = None
+) -> list[Group]:
     """Images gathered by grid, zero-padded at the right and bottom up to the next multiple of the patch size.
+
+    Args:
+        canvas: pad all of them to squares of this side instead, with this colour `(3,)`.
 
     Groups are sorted by their number of patches, so that sequences of equal length are neighbours (see `attend`).
 
     Raises:
-        ValueError: there is no image, or one is not a float `(3, H, W)`.
+        ValueError: there is no image, one is not a float `(3, H, W)`, or larger than the canvas.
     """
     _check(images)
+    if canvas is not None:
+        images = torch.stack([_on_canvas(image, *canvas) for image in images])
     if isinstance(images, Tensor):
         return [Group(_pad(images, patch_size), list(range(len(images))))]
     members: dict[tuple[int, int], list[int]] = {}
@@ -38,6 +45,17 @@ def group_images(images: Sequence[Tensor] | Tensor, patch_size: int) -> list[Gro
         members.setdefault((h, w), []).append(i)
     grids = sorted(members, key=lambda grid: (grid[0] * grid[1], grid))
     return [Group(torch.stack([_pad(images[i], patch_size) for i in members[grid]]), members[grid]) for grid in grids]
+
+
+def _on_canvas(image: Tensor, side: int, colour: Tensor) -> Tensor:
+    height, width = image.shape[-2:]
+    if max(height, width) > side:
+        raise ValueError(
+            f"an image is {width}×{height}, the backbone's canvas {side}×{side}; resize it (data.size) or set canvas: null"
+        )
+    square = colour.to(image).view(-1, 1, 1).repeat(1, side, side)
+    square[:, :height, :width] = image
+    return square
 
 
 def _pad(image: Tensor, patch_size: int) -> Tensor:

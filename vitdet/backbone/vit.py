@@ -46,12 +46,13 @@ class Backbone(nn.Module, Configurable):
         neck_depth: 3×3 stages that refine each level.
         freeze: that many blocks, and what is before them, are not trained and stay in eval mode; -1 or `"all"` is the whole trunk.
         drop_path: stochastic depth of the last block, growing from 0; drops whole images.
+        canvas: pad every image with black to a square of this side, as many published models were trained; it wastes tokens.
         grad_checkpointing: trade time for memory.
 
     Attributes:
         channels: width of the ViT.
         strides, out_channels: of every level, finest first.
-        patch_size: an image is padded, right and bottom, to a multiple of it.
+        patch_size: an image is padded, right and bottom, to a multiple of it (or see `canvas`).
         mean, std: what images must be normalised with, for values in [0, 1].
         num_layers: for layer-wise decay, one more than the largest of `layer_ids`.
 
@@ -85,6 +86,7 @@ class Backbone(nn.Module, Configurable):
         neck_depth: int = 1,
         freeze: int | str = 0,
         drop_path: float = 0.0,
+        canvas: int | None = None,
         grad_checkpointing: bool = False,
     ) -> None:
         super().__init__()
@@ -112,7 +114,7 @@ class Backbone(nn.Module, Configurable):
             drop_path=drop_path,
             grad_checkpointing=grad_checkpointing,
         )
-        self.patch_size, self.channels = self.trunk.patch_size, self.trunk.embed_dim
+        self.patch_size, self.channels, self.canvas = self.trunk.patch_size, self.trunk.embed_dim, canvas
         if stem == "conv":
             if pretrained or checkpoint:
                 log.warning("weights not used: patch_embed, which stem='conv' replaces by an untrained stem")
@@ -133,7 +135,8 @@ class Backbone(nn.Module, Configurable):
         Raises:
             ValueError: an image is not a float `(3, H, W)`.
         """
-        groups = group_images(images, self.patch_size)
+        black = -torch.tensor(self.mean) / torch.tensor(self.std)
+        groups = group_images(images, self.patch_size, self.canvas and (self.canvas, black))
         embedded = [self.trunk.patch_embed(group.pixels) for group in groups]
         taps, unfinished = self.trunk([patches for patches, _ in embedded])
         if unfinished is not None:

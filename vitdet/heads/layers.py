@@ -3,7 +3,9 @@
 import math
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
 _MAX_LOG_SCALE = math.log(1000 / 16)  # as in Faster R-CNN: exp() of a wild prediction must not overflow
 
@@ -37,6 +39,24 @@ def sine_embedding(values: Tensor, dim: int, temperature: float = 10000.0) -> Te
     return torch.stack([angle.sin(), angle.cos()], -1).flatten(-3)
 
 
+class _ReluMLP(torch.autograd.Function):
+    """`linear(relu(linear(x)))`, whose hidden layer is held once in forward and once in backward; for many queries it is the largest tensor of all."""
+
+    @staticmethod
+    def forward(ctx, x: Tensor, w1: Tensor, b1: Tensor, w2: Tensor, b2: Tensor) -> Tensor:
+        hidden = F.linear(x, w1, b1).relu_()
+        ctx.save_for_backward(x, hidden, w1, w2)
+        return F.linear(hidden, w2, b2)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, grad: Tensor) -> tuple[Tensor, ...]:
+        x, hidden, w1, w2 = ctx.saved_tensors
+        inner = grad @ w2
+        torch.ops.aten.threshold_backward.grad_input(inner, hidden, 0, grad_input=inner)  # in place
+        return inner @ w1, inner.T @ x, inner.sum(0), grad.T @ hidden, grad.sum(0)
+
+
 class FeedForward(nn.Module):
     """Post-norm residual MLP, as in DETR."""
 
@@ -48,4 +68,13 @@ class FeedForward(nn.Module):
         self.norm = nn.LayerNorm(dim)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.norm(x + self.net(x))
+        first, last, drops = self.net[0], self.net[3], self.training and self.net[2].p > 0
+        if (
+            drops
+            or not torch.is_grad_enabled()
+            or torch.is_autocast_enabled(x.device.type)
+            or torch.compiler.is_compiling()
+        ):
+            return self.norm(x + self.net(x))
+        y = _ReluMLP.apply(x.flatten(0, -2), first.weight, first.bias, last.weight, last.bias)
+        return self.norm(x + y.view_as(x))

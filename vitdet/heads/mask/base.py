@@ -50,6 +50,7 @@ class QueryMaskHead(SegmentationHead):
     Args:
         max_detections: instances that `predict` returns for an image.
         threshold, overlap: of panoptic segments, see `panoptic`.
+        two_step: masks are enlarged to the size that the model sees before they are to the original one, as most published figures were taken.
     """
 
     criterion: MaskCriterion
@@ -62,9 +63,11 @@ class QueryMaskHead(SegmentationHead):
         max_detections: int = 100,
         threshold: float = 0.5,
         overlap: float = 0.8,
+        two_step: bool = False,
     ) -> None:
         super().__init__(num_classes, task=task)
         self.max_detections, self.threshold, self.overlap = max_detections, threshold, overlap
+        self.two_step = two_step
 
     def loss(self, outputs: MaskOutputs, targets: list[Target]) -> dict[str, Tensor]:
         """The terms of `loss_weights`, in fp32."""
@@ -74,18 +77,26 @@ class QueryMaskHead(SegmentationHead):
     def predict(self, outputs: MaskOutputs, sizes: Sequence[tuple[int, int]]) -> list[Prediction]:
         pixels = outputs.pixels[-1]
         maps, covered = pixels.maps(), extents(pixels, outputs.sizes)
+        zoom = pixels.stride if self.two_step else None
         return [
-            self._predict_one(outputs.logits[-1, b], outputs.embeddings[-1, b], maps[b], covered[b], tuple(size))
+            self._predict_one(outputs.logits[-1, b], outputs.embeddings[-1, b], maps[b], covered[b], tuple(size), zoom)
             for b, size in enumerate(sizes)
         ]
 
     def _predict_one(
-        self, logits: Tensor, embeddings: Tensor, pixels: Tensor, extent: tuple[float, float], size: tuple[int, int]
+        self,
+        logits: Tensor,
+        embeddings: Tensor,
+        pixels: Tensor,
+        extent: tuple[float, float],
+        size: tuple[int, int],
+        zoom: float | None,
     ) -> Prediction:
         scores = logits.float().softmax(-1)[:, :-1]  # (Q, K + 1) -> (Q, K)
 
         def masks(rows: Tensor) -> Tensor:
-            return full_size(torch.einsum("qc,chw->qhw", embeddings[rows].float(), pixels.float()), size, extent)
+            logits = torch.einsum("qc,chw->qhw", embeddings[rows].float(), pixels.float())
+            return full_size(logits, size, extent, zoom=zoom)
 
         if self.task == "instances":
             return instances(scores, masks, size, self.max_detections)

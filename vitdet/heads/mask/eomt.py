@@ -1,6 +1,6 @@
 """The mask transformer inside the ViT: queries join each image's tokens for the last blocks.
 
-# B images, Q queries, C channels, P prefix tokens, h×w a token grid, L predictions (one before each block, and the last)
+# B images, Q queries, C channels, P prefix tokens, h×w a token grid, L predictions: in training one before each block, and the last
 Kerssies et al. 2025, "Your ViT is Secretly an Image Segmentation Model" (EoMT, arXiv:2503.19108).
 """
 
@@ -23,7 +23,7 @@ class Upscale(nn.Module):
 
     def __init__(self, channels: int) -> None:
         super().__init__()
-        self.expand, self.norm = Expand(channels, channels), nn.LayerNorm(channels)
+        self.expand, self.norm = Expand(channels, channels), nn.LayerNorm(channels, eps=1e-6)
         self.depthwise = nn.Conv2d(channels, channels, 3, padding=1, groups=channels, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -48,7 +48,7 @@ class EoMTHead(QueryMaskHead):
         mask_stride: resolution of the masks, in pixels.
         annealing: the fractions of training between which masked attention is given up, one block after the other; each takes a quarter of that time.
         loss_weights: weights other than the defaults: `{class: 2, mask: 5, dice: 5}`, each also with `aux_`.
-        max_detections, threshold, overlap: see `QueryMaskHead`.
+        max_detections, threshold, overlap, two_step: see `QueryMaskHead`.
     """
 
     def __init__(
@@ -66,14 +66,16 @@ class EoMTHead(QueryMaskHead):
         max_detections: int = 100,
         threshold: float = 0.5,
         overlap: float = 0.8,
+        two_step: bool = False,
     ) -> None:
-        super().__init__(num_classes, task=task, max_detections=max_detections, threshold=threshold, overlap=overlap)
+        rules = {"max_detections": max_detections, "threshold": threshold, "overlap": overlap, "two_step": two_step}
+        super().__init__(num_classes, task=task, **rules)
         self.in_channels, self.strides, self.annealing = list(in_channels), list(strides), tuple(annealing)
         dim, steps = self.in_channels[-1], round(log2(self.strides[-1] / mask_stride))
         self.pixel_stride = self.strides[-1] / 2**steps
         self.queries = nn.Embedding(num_queries, dim)
         self.upscale = nn.Sequential(*(Upscale(dim) for _ in range(steps)))
-        self.classify, self.embed = nn.Linear(dim, num_classes + 1), MaskEmbedding(dim, dim)
+        self.classify, self.embed = nn.Linear(dim, num_classes + 1), MaskEmbedding(dim, dim, activation=nn.GELU)
         self.criterion = MaskCriterion(num_points=num_points, weights=loss_weights)
         self.loss_weights = self.criterion.weights
 
@@ -88,8 +90,10 @@ class EoMTHead(QueryMaskHead):
         lengths = [Q + length for length in rest.lengths]
         predictions = []
         for i, (block, rope) in enumerate(zip(rest.blocks, rest.ropes)):
-            predictions.append(self._predictions(rest.norm(x), lengths, features))
-            allowed = self._allowed(predictions[-1], features, i / max(len(rest.blocks) - 1, 1))
+            allowed = None
+            if self.training:
+                predictions.append(self._predictions(rest.norm(x), lengths, features))
+                allowed = self._allowed(predictions[-1], features, i / max(len(rest.blocks) - 1, 1))
             x = block(x, lengths, lengths, None if rope is None else self._with_identity(rope, rest.lengths), allowed)
         predictions.append(self._predictions(rest.norm(x), lengths, features))
         queries = torch.stack([q for q, _ in predictions])  # (L, B, Q, C)
@@ -132,7 +136,7 @@ class EoMTHead(QueryMaskHead):
         part = (last - first) / 4
         start = first + (last - first - part) * depth
         done = min(1.0, max(0.0, (self.progress - start) / max(part, 1e-9)))
-        held = (1 - done) ** 0.9 if self.training else 0.0
+        held = (1 - done) ** 0.9
         if held <= 0:
             return None
         queries, pixels = prediction

@@ -49,7 +49,7 @@ def panoptic(
     Args:
         things: `(K,)` bool; segments of a class that is no thing are merged.
         threshold: queries that score less are left out.
-        overlap: the share of its mask that a query must win.
+        overlap: how many pixels a query must win, as a share of its mask.
     """
     best, labels = scores.max(1)
     kept = (best > threshold).nonzero().squeeze(1)
@@ -62,8 +62,9 @@ def panoptic(
     stuff: dict[int, int] = {}
     for k, label in enumerate(labels.tolist()):
         sure = p[k] >= 0.5
-        mine = (owner == k) & sure
-        if not mine.any() or mine.sum() < overlap * sure.sum():
+        won = owner == k
+        mine = won & sure
+        if not mine.any() or won.sum() < overlap * sure.sum():
             continue
         if not things[label] and label in stuff:
             ids[mine] = stuff[label]

@@ -52,9 +52,20 @@ def token_points(level: Level, i: int, size: tuple[int, int]) -> Tensor:
     return torch.stack([x.expand(h, w), y[:, None].expand(h, w)], -1).flatten(0, 1)
 
 
-def full_size(logits: Tensor, size: tuple[int, int], extent: tuple[float, float]) -> Tensor:
-    """Maps `(T, h, w)` at every pixel of the original image, bilinear: `(T, H, W)`."""
+def full_size(
+    logits: Tensor, size: tuple[int, int], extent: tuple[float, float], *, zoom: float | None = None
+) -> Tensor:
+    """Maps `(T, h, w)` at every pixel of the original image, bilinear: `(T, H, W)`.
+
+    Args:
+        zoom: enlarge the maps that many times first, and cut off the padding; the second interpolation then rounds corners that the first has drawn.
+    """
     height, width = size
+    if zoom is not None:
+        h, w = (round(side * zoom) for side in logits.shape[-2:])
+        logits = F.interpolate(logits.float()[None], (h, w), mode="bilinear", align_corners=False)[0]
+        logits = logits[:, : round(h * extent[0]), : round(w * extent[1])]
+        return F.interpolate(logits[None], size, mode="bilinear", align_corners=False)[0]
     y = (torch.arange(height, device=logits.device) + 0.5) / height
     x = (torch.arange(width, device=logits.device) + 0.5) / width
     points = torch.stack([x.expand(height, width), y[:, None].expand(height, width)], -1).flatten(0, 1)
@@ -73,8 +84,10 @@ def binary_masks(embeddings: Tensor, pixels: Tensor, size: tuple[int, int], exte
 class MaskEmbedding(nn.Sequential):
     """Three-layer perceptron from a query to what its mask is the dot product with."""
 
-    def __init__(self, dim: int, pixel_dim: int) -> None:
-        super().__init__(nn.Linear(dim, dim), nn.ReLU(), nn.Linear(dim, dim), nn.ReLU(), nn.Linear(dim, pixel_dim))
+    def __init__(self, dim: int, pixel_dim: int, *, activation: type[nn.Module] = nn.ReLU) -> None:
+        super().__init__(
+            nn.Linear(dim, dim), activation(), nn.Linear(dim, dim), activation(), nn.Linear(dim, pixel_dim)
+        )
 
 
 def sequence_batches(grids: list[tuple[int, int]]) -> list[list[int]]:
