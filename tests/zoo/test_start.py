@@ -162,4 +162,6 @@ data: {{class_path: ShapesData, root: {tmp_path / "shapes"}, train_images: 4, va
     config = complete(read_layers(path), "rf-detr-nano")
     assert config["model"]["head"]["init_args"] == card.head | {"num_queries": 20}
     assert config["model"]["backbone"]["init_args"] == card.backbone
-    assert config["data"]["init_args"]["size"] == {"square": 384} and config["data"]["init_args"]["antialias"] is False
+    assert (
+        config["data"]["init_args"]["size"] == {"square": 384} and config["data"]["init_args"]["resample"] == "bilinear"
+    )

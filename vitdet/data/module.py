@@ -14,7 +14,7 @@ from vitdet.data.index import CocoIndex
 from vitdet.data.sampler import BatchSampler, EvalBatchSampler, Loader
 from vitdet.data.semantic import SemanticIndex
 from vitdet.data.sources import CocoSource, ImageSource
-from vitdet.data.transforms import Augment, EvalTransform, Size
+from vitdet.data.transforms import Augment, EvalTransform, Resample, Size
 
 SplitName = Literal["train", "val", "test"]
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -40,7 +40,7 @@ class ImageData(L.LightningDataModule):
         mosaic_until: the fraction of the training after which there are no more mosaics.
         on_bad_image: a file that can't be decoded stops the run (`error`), or is replaced and reported (`skip`).
         exif: turn images upright by their EXIF tag; false where the boxes are in stored pixels.
-        antialias: see `EvalTransform`; false is for published models that were trained so.
+        resample: how images are resized in evaluation, see `EvalTransform`.
         cache: keep decoded images in memory (of each worker).
         num_workers: processes that load training data; by default none on a CPU, and up to 8 on a GPU.
         seed: of the order and the augmentation.
@@ -64,7 +64,7 @@ class ImageData(L.LightningDataModule):
         mosaic_until: float = 0.8,
         on_bad_image: OnBadImage = "error",
         exif: bool = True,
-        antialias: bool = True,
+        resample: Resample = "area",
         cache: bool = False,
         num_workers: int | None = None,
         seed: int = 0,
@@ -88,7 +88,7 @@ class ImageData(L.LightningDataModule):
         self.scale_jitter, self.batch_scale, self.progressive = tuple(scale_jitter), tuple(batch_scale), progressive
         self.crop = tuple(crop) if crop else None
         self.mosaic, self.mosaic_until = mosaic, mosaic_until
-        self.on_bad_image, self.exif, self.cache, self.antialias = on_bad_image, exif, cache, antialias
+        self.on_bad_image, self.exif, self.cache, self.resample = on_bad_image, exif, cache, resample
         self.num_workers, self.seed = num_workers, seed
         self.mean, self.std, self.patch_size = tuple(mean), tuple(std), patch_size
         self.masks = False
@@ -174,7 +174,7 @@ class ImageData(L.LightningDataModule):
 
     def eval_transform(self) -> EvalTransform:
         """What validation does to an image; its `config` goes into the checkpoint, so that prediction does the same."""
-        return EvalTransform(size=self.size, mean=self.mean, std=self.std, antialias=self.antialias)
+        return EvalTransform(size=self.size, mean=self.mean, std=self.std, resample=self.resample)
 
     def describe(self) -> str:
         """What a run prints at its start: how much data, what is left out, and what is done to an image."""

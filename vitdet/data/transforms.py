@@ -9,11 +9,12 @@ import random
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import cv2
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from vitdet.config import Configurable
@@ -25,6 +26,8 @@ import albumentations as A
 
 MIN_VISIBLE = 0.3  # a box of which a crop leaves less is dropped
 MIN_SIDE = 1.0  # pixels; so is one that is thinner: it may round to no area at all
+
+Resample = Literal["area", "bilinear", "antialias"]
 
 
 @dataclass
@@ -96,8 +99,8 @@ class EvalTransform:
     Args:
         size: see `Size`.
         mean, std: of each channel, of values in [0, 1]: the backbone's.
-        antialias: average over the area of a pixel where the image shrinks; without, what falls between the samples is lost, but models that were trained
-            so want it so.
+        resample: `area`, see `resize`; or what a published model was trained with: `bilinear`, the four nearest pixels, however far the image shrinks, or
+            `antialias`, torchvision's triangle as wide as the new pixels.
     """
 
     def __init__(
@@ -106,19 +109,23 @@ class EvalTransform:
         size: int | dict[str, int] | None = None,
         mean: Sequence[float],
         std: Sequence[float],
-        antialias: bool = True,
+        resample: Resample = "area",
     ) -> None:
-        self.config = {"size": size, "mean": list(mean), "std": list(std), "antialias": antialias}
+        self.config = {"size": size, "mean": list(mean), "std": list(std), "resample": resample}
         self.size = Size.parse(size)
-        self.mean, self.std, self.antialias = list(mean), list(std), antialias
+        self.mean, self.std, self.resample = list(mean), list(std), resample
 
     def __call__(self, image: np.ndarray) -> Tensor:
         """RGB `(H, W, 3)` uint8 to float `(3, H', W')`."""
         height, width = self.size(*image.shape[:2])
-        if self.antialias:
-            return to_tensor(resize(image, height, width), self.mean, self.std)
-        plain = cv2.resize(image.astype(np.float32), (width, height), interpolation=cv2.INTER_LINEAR)  # not rounded
-        return to_tensor(plain, self.mean, self.std)
+        if self.resample == "bilinear":
+            plain = cv2.resize(image.astype(np.float32), (width, height), interpolation=cv2.INTER_LINEAR)  # not rounded
+            return to_tensor(plain, self.mean, self.std)
+        if self.resample == "antialias":
+            pixels = torch.from_numpy(np.array(image)).permute(2, 0, 1)[None]  # (H, W, 3) -> (1, 3, H, W)
+            smooth = F.interpolate(pixels, (height, width), mode="bilinear", antialias=True)[0]
+            return to_tensor(smooth.permute(1, 2, 0).numpy(), self.mean, self.std)
+        return to_tensor(resize(image, height, width), self.mean, self.std)
 
 
 def resize(image: np.ndarray, height: int, width: int) -> np.ndarray:

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from torch import Tensor, nn
 
@@ -11,6 +11,8 @@ from vitdet.config import build
 from vitdet.zoo.download import download
 from vitdet.zoo.files import CheckpointError, read_state
 from vitdet.zoo.keys import KeysError, check_complete
+
+Resample = Literal["area", "bilinear", "antialias"]
 
 
 @dataclass(frozen=True)
@@ -22,7 +24,7 @@ class Card:
         score: as its authors report it, with `source`.
         parameters: in millions; `gflops` of one image of its own size, a multiplication and an addition counted as two.
         backbone, head: arguments of `Backbone`, and the head's class and arguments, for the classes that it knows.
-        size, antialias: of the images, see `EvalTransform`.
+        size, resample: of the images, see `EvalTransform`.
         convert: the authors' tensors to ours, `backbone.…` and `head.…`.
         note: what a user must know before using it.
     """
@@ -42,7 +44,7 @@ class Card:
     category_ids: list[int]
     convert: Callable[[dict[str, Tensor]], dict[str, Tensor]]
     digest: str | None = None
-    antialias: bool = True
+    resample: Resample = "area"
     mean: tuple[float, float, float] = (0.485, 0.456, 0.406)  # ImageNet's
     std: tuple[float, float, float] = (0.229, 0.224, 0.225)
     note: str = ""

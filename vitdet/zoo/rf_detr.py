@@ -72,7 +72,7 @@ def card(name: str, size: Size) -> Card:
         head_class="vitdet.heads.detr.head.DETRHead",
         head=_head(size),
         size={"square": size.side},
-        antialias=False,
+        resample="bilinear",
         classes=CLASSES,
         category_ids=IDS,
         convert=partial(convert, masks=size.masks, depth=size.taps[-1] + 1),

@@ -1,0 +1,157 @@
+"""EoMT with DINOv2 (Kerssies et al. 2025, arXiv:2503.19108; github.com/tue-mps/eomt): masks from the ViT's own last blocks.
+
+Its authors resize an image to fit a square and fill that up with black; `canvas` does the same here, since the position embedding was learned so.
+"""
+
+from functools import partial
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from vitdet.zoo import coco, coco_panoptic
+from vitdet.zoo.cards import Card
+from vitdet.zoo.keys import KeysError, Rule, rename
+
+SOURCE = "EoMT's model zoo, DINOv2"
+
+
+class Size(NamedTuple):
+    """What differs between the models: the ViT, the square's side, the blocks with queries, and what it was trained on."""
+
+    vit: str
+    side: int
+    blocks: int
+    repository: str
+    score: str
+    parameters: float
+    gflops: float
+    task: str = "panoptic"
+
+
+# fmt: off
+SIZES = {
+    "eomt-small-coco-panoptic-640": Size("small", 640, 3, "coco_panoptic_eomt_small_640_2x", "PQ 46.7", 24.0, 131.7),
+    "eomt-base-coco-panoptic-640": Size("base", 640, 3, "coco_panoptic_eomt_base_640_2x", "PQ 51.6", 93.7, 423.2),
+    "eomt-large-coco-panoptic-640": Size("large", 640, 4, "coco_panoptic_eomt_large_640", "PQ 56.0", 316.7, 1325.5),
+    "eomt-large-coco-panoptic-1280": Size("large", 1280, 4, "coco_panoptic_eomt_large_1280", "PQ 58.3", 321.6, 8246.3),
+    "eomt-giant-coco-panoptic-640": Size("giant", 640, 5, "coco_panoptic_eomt_giant_640", "PQ 57.0", 1163.6, 4504.4),
+    "eomt-giant-coco-panoptic-1280": Size("giant", 1280, 5, "coco_panoptic_eomt_giant_1280", "PQ 59.2", 1171.0, 25351.0),
+    "eomt-large-coco-instance-640": Size("large", 640, 4, "coco_instance_eomt_large_640", "mask AP 45.2", 316.6, 1325.4, "instances"),
+    "eomt-large-coco-instance-1280": Size("large", 1280, 4, "coco_instance_eomt_large_1280", "mask AP 48.8", 321.6, 8246.2, "instances"),
+}
+# fmt: on
+
+
+def card(name: str, size: Size) -> Card:
+    labels = coco if size.task == "instances" else coco_panoptic
+    return Card(
+        name=name,
+        url=f"https://huggingface.co/tue-mps/{size.repository}/resolve/main/pytorch_model.bin",
+        licence="MIT",
+        score=size.score,
+        source=SOURCE,
+        parameters=size.parameters,
+        gflops=size.gflops,
+        backbone={
+            "name": f"vit_{size.vit}_patch14_reg4_dinov2",
+            "model_args": {"img_size": size.side, "patch_size": 16},
+            "tail": size.blocks,
+            "neck": None,
+            "canvas": size.side,
+        },
+        head_class="vitdet.heads.mask.eomt.EoMTHead",
+        head={
+            "num_queries": 200,
+            "num_points": 12544,
+            "task": size.task,
+            "threshold": 0.8,
+            "overlap": 0.8,
+            "two_step": True,
+        },
+        size={"long_side": size.side},
+        resample="antialias",
+        classes=labels.CLASSES,
+        category_ids=labels.IDS,
+        convert=partial(convert, things=len(coco.CLASSES), blocks=size.blocks),
+    )
+
+
+def _expand(weight: Tensor) -> Tensor:
+    """A 2×2 transposed convolution of stride 2 as one matrix: `(in, out, 2, 2)` to `(2*2*out, in)`."""
+    return weight.permute(2, 3, 1, 0).flatten(0, 2)
+
+
+def _bias(bias: Tensor) -> Tensor:
+    return bias.repeat(4)
+
+
+def _batch(weight: Tensor) -> Tensor:
+    """`(N, C)` to `(1, N, C)`."""
+    return weight.unsqueeze(0) if weight.ndim == 2 else weight
+
+
+B = r"network\.encoder\.backbone\."
+AUTHORS: list[Rule] = [
+    (B + r"(cls_token|reg_token|patch_embed\.proj\.\w+|norm\.\w+)", r"backbone.trunk.\1"),
+    (B + r"pos_embed", "backbone.trunk.pos_embed", _batch),
+    (B + r"(blocks\.\d+\..+)", r"backbone.trunk.\1"),
+    (r"network\.q\.weight", "head.queries.weight"),
+    (r"network\.class_head\.(\w+)", r"head.classify.\1"),
+    (r"network\.mask_head\.(\d)\.(\w+)", r"head.embed.\1.\2"),
+    (r"network\.upscale\.(\d)\.conv1\.weight", r"head.upscale.\1.expand.proj.weight", _expand),
+    (r"network\.upscale\.(\d)\.conv1\.bias", r"head.upscale.\1.expand.proj.bias", _bias),
+    (r"network\.upscale\.(\d)\.conv2\.weight", r"head.upscale.\1.depthwise.weight"),
+    (r"network\.upscale\.(\d)\.norm\.(\w+)", r"head.upscale.\1.norm.\2"),
+    (r"network\.encoder\.pixel_(mean|std)|network\.attn_mask_probs|criterion\.empty_weight|metrics\..*", None),
+]
+L = r"layers\.(\d+)\."
+T = "backbone.trunk.blocks."
+TRANSFORMERS: list[Rule] = [
+    (r"embeddings\.cls_token", "backbone.trunk.cls_token"),
+    (r"embeddings\.register_tokens", "backbone.trunk.reg_token"),
+    (r"embeddings\.position_embeddings\.weight", "backbone.trunk.pos_embed", _batch),
+    (r"embeddings\.patch_embeddings\.projection\.(\w+)", r"backbone.trunk.patch_embed.proj.\1"),
+    (L + r"(norm[12]|mlp\.fc[12])\.(\w+)", T + r"\1.\2.\3"),
+    (L + r"attention\.q_proj\.(\w+)", T + r"\1.attn.qkv.\2#0"),
+    (L + r"attention\.k_proj\.(\w+)", T + r"\1.attn.qkv.\2#1"),
+    (L + r"attention\.v_proj\.(\w+)", T + r"\1.attn.qkv.\2#2"),
+    (L + r"attention\.out_proj\.(\w+)", T + r"\1.attn.proj.\2"),
+    (L + r"layer_scale([12])\.lambda1", T + r"\1.ls\2.gamma"),
+    (L + r"mlp\.gate_proj\.(\w+)", T + r"\1.mlp.fc1.\2#0"),
+    (L + r"mlp\.up_proj\.(\w+)", T + r"\1.mlp.fc1.\2#1"),
+    (L + r"mlp\.down_proj\.(\w+)", T + r"\1.mlp.fc2.\2"),
+    (r"layernorm\.(\w+)", r"backbone.trunk.norm.\1"),
+    (r"query\.weight", "head.queries.weight"),
+    (r"class_predictor\.(\w+)", r"head.classify.\1"),
+    (r"mask_head\.fc1\.(\w+)", r"head.embed.0.\1"),
+    (r"mask_head\.fc2\.(\w+)", r"head.embed.2.\1"),
+    (r"mask_head\.fc3\.(\w+)", r"head.embed.4.\1"),
+    (r"upscale_block\.block\.(\d)\.conv1\.weight", r"head.upscale.\1.expand.proj.weight", _expand),
+    (r"upscale_block\.block\.(\d)\.conv1\.bias", r"head.upscale.\1.expand.proj.bias", _bias),
+    (r"upscale_block\.block\.(\d)\.conv2\.weight", r"head.upscale.\1.depthwise.weight"),
+    (r"upscale_block\.block\.(\d)\.layernorm2d\.(\w+)", r"head.upscale.\1.norm.\2"),
+    (r"attn_mask_probs|criterion\.empty_weight", None),
+]
+
+
+def convert(state: dict[str, Tensor], *, things: int, blocks: int) -> dict[str, Tensor]:
+    """The authors' tensors, or those of the transformers library, by our names.
+
+    Args:
+        things: the first so many classes are things.
+        blocks: with queries.
+
+    Raises:
+        KeysError: a name is neither's, or queries join other blocks.
+    """
+    authors = any(key.startswith("network.") for key in state)
+    probabilities = state.get("network.attn_mask_probs" if authors else "attn_mask_probs")
+    if probabilities is not None and len(probabilities) != blocks:
+        raise KeysError(f"its queries join the last {len(probabilities)} blocks, wanted {blocks}")
+    renamed = rename(state, AUTHORS if authors else TRANSFORMERS)
+    count = len(renamed["head.classify.bias"]) - 1
+    return renamed | {"head.things": torch.arange(count) < things}
+
+
+CARDS = [card(name, size) for name, size in SIZES.items()]
