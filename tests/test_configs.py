@@ -10,6 +10,9 @@ from vitdet.configuration import read_config
 
 ROOT = Path(__file__).parent.parent / "configs"
 RUNNABLE = sorted(p for p in ROOT.rglob("*.yaml") if p.parent.name != "_base")
+WHOLE = [
+    p for p in RUNNABLE if p.parent.name not in ("rf_detr", "eomt")
+]  # the others need files: tests/zoo/test_zoo_recipes.py
 
 
 @pytest.fixture(scope="module")
@@ -18,7 +21,7 @@ def shapes(tmp_path_factory):
     return ["--data", "ShapesData", "--data.root", str(root), "--data.train_images", "4", "--data.val_images", "2"]
 
 
-@pytest.mark.parametrize("path", RUNNABLE, ids=lambda p: str(p.relative_to(ROOT)))
+@pytest.mark.parametrize("path", WHOLE, ids=lambda p: str(p.relative_to(ROOT)))
 def test_its_model_gives_a_loss(path, shapes, make_targets):
     task, _ = load_config(path, [*shapes, "--model.backbone.pretrained", "false"])
     images = [torch.randn(3, 64, 96), torch.randn(3, 96, 48)]

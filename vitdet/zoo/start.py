@@ -24,13 +24,14 @@ def architecture(card: Card | None, path: str | Path) -> dict[str, Any]:
         FileNotFoundError, CheckpointError: there is no such checkpoint, or it is damaged.
     """
     if card is not None:
-        return {"model": card.config(), "data": {"init_args": {"size": card.size, "resample": card.resample}}}
-    saved = read_checkpoint(path)["vitdet"]
-    backbone, head = saved["model"]["backbone"], saved["model"]["head"]
+        model, shown = card.config(), {"size": card.size, "resample": card.resample}
+    else:
+        saved = read_checkpoint(path)["vitdet"]
+        model, before = saved["model"], saved["eval_transform"]
+        shown = {key: before[key] for key in ("size", "resample") if key in before}
     given = {"in_channels", "strides", "num_classes", "task"}  # these follow from the backbone and the data
-    head["init_args"] = {key: value for key, value in head["init_args"].items() if key not in given}
-    shown = {key: saved["eval_transform"][key] for key in ("size", "resample") if key in saved["eval_transform"]}
-    return {"model": {"backbone": backbone, "head": head}, "data": {"init_args": shown}}
+    options = {key: value for key, value in model["head"]["init_args"].items() if key not in given}
+    return {"model": {**model, "head": {**model["head"], "init_args": options}}, "data": {"init_args": shown}}
 
 
 def start(

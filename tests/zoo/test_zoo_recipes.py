@@ -1,0 +1,68 @@
+"""The configs that start from published models: their architecture, and a step of training from files as their authors write them, with random weights."""
+
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from test_eomt_zoo import reference as eomt
+from test_rf_detr import reference as rf_detr
+
+from vitdet import load, zoo
+from vitdet.cli import main
+from vitdet.configuration import read_config
+
+ROOT = Path(__file__).parents[2] / "configs"
+CONFIGS = [path for folder in ("rf_detr", "eomt") for path in sorted((ROOT / folder).glob("*.yaml"))]
+
+
+def test_every_published_model_has_a_recipe():
+    assert {yaml.safe_load(path.read_text())["model"]["checkpoint"] for path in CONFIGS} == set(zoo.CARDS)
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: f"{path.parent.name}/{path.stem}")
+def test_it_is_the_published_model(path):
+    config = read_config(path)
+    card = zoo.find(config["model"]["checkpoint"])
+    backbone, head = config["model"]["backbone"], config["model"]["head"]
+    assert backbone["init_args"] == card.backbone and head["class_path"] == card.head_class
+    own = {key: value for key, value in card.head.items() if key != "task"}
+    assert own.items() <= head["init_args"].items() and "task" not in head["init_args"]
+    assert config["data"]["init_args"]["size"] == card.size
+    kind = "panoptic" if "panoptic" in card.name else "coco"
+    assert kind in config["data"]["class_path"].lower()
+
+
+FILES = {
+    "rf_detr/nano": ("rf-detr-nano.pth", lambda: {"model": rf_detr("nano")[0].state_dict()}, "ShapesData"),
+    "eomt/small_coco_panoptic_640": (
+        "eomt-small-coco-panoptic-640.bin",
+        lambda: eomt("small", 640, 3, 133).state_dict(),
+        "ShapesPanopticData",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_trains_a_step_from_the_published_file(name, tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("VITDET_HOME", str(tmp_path))
+    file, make, data = FILES[name]
+    torch.save(make(), tmp_path / file)
+    root = ["--data.root", str(tmp_path / "shapes"), "--data.train_images", "2", "--data.val_images", "1"]
+    trainer = {
+        "max_steps": 1,
+        "accelerator": "cpu",
+        "precision": "32-true",
+        "pictures": 0,
+        "root": str(tmp_path / "runs"),
+    }
+    options = [word for key, value in trainer.items() for word in (f"--trainer.{key}", str(value))]
+    config = tmp_path / "own.yaml"
+    config.write_text(f"base: {ROOT / name}.yaml\ndata: {data}\ntrainer: {{accumulate_grad_batches: 1}}\n")
+    main(["train", str(config), *root, "--data.batch_size", "1", *options])
+    out = capsys.readouterr()
+    assert "classes left at random, " in out.err and "missing" not in out.err
+    best = next((tmp_path / "runs").rglob("best.ckpt"))
+    detector = load(best)
+    assert detector.transform.config["size"] == zoo.find(Path(file).stem).size
+    assert len(detector.classes) == (9 if data == "ShapesPanopticData" else 6)
