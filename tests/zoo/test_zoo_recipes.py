@@ -1,18 +1,22 @@
 """The configs that start from published models: their architecture, and a step of training from files as their authors write them, with random weights."""
 
+import re
 from pathlib import Path
 
 import pytest
 import torch
 import yaml
+from PIL import Image
 from test_eomt_zoo import reference as eomt
 from test_rf_detr import reference as rf_detr
 
 from vitdet import load, zoo
 from vitdet.cli import main
 from vitdet.configuration import read_config
+from vitdet.zoo import DownloadError
 
 ROOT = Path(__file__).parents[2] / "configs"
+README = ROOT.parent / "README.md"
 CONFIGS = [path for folder in ("rf_detr", "eomt") for path in sorted((ROOT / folder).glob("*.yaml"))]
 
 
@@ -66,3 +70,18 @@ def test_trains_a_step_from_the_published_file(name, tmp_path, monkeypatch, caps
     detector = load(best)
     assert detector.transform.config["size"] == zoo.find(Path(file).stem).size
     assert len(detector.classes) == (9 if data == "ShapesPanopticData" else 6)
+
+
+def test_the_readmes_example_says_what_to_do_offline_and_runs_with_the_file(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("VITDET_HOME", str(tmp_path / "cache"))
+    monkeypatch.setenv("https_proxy", "http://127.0.0.1:9")  # nobody listens there
+    Image.new("RGB", (64, 48), (90, 120, 30)).save("photo.jpg")
+    code = next(
+        block for block in re.findall(r"```python\n(.*?)```", README.read_text(), re.DOTALL) if "rf-detr" in block
+    )
+    with pytest.raises(DownloadError, match=r"can't be reached: .*put it at .*rf-detr-nano\.pth, or give its path"):
+        exec(code, {})
+    torch.save({"model": rf_detr("nano")[0].state_dict()}, tmp_path / "cache" / "rf-detr-nano.pth")
+    exec(code, {})
+    assert (tmp_path / "found.jpg").is_file()
