@@ -134,7 +134,7 @@ def test_patch_size_resamples_the_kernel_and_keeps_the_positions(tmp_path):
         ("vit_tiny_patch16_224", {"out_blocks": [0, 5]}, "blocks are 0 to 1"),
         ("vit_tiny_patch16_224", {"out_blocks": [1, -1]}, "at most once"),
         ("vit_tiny_patch16_224", {"stem": "convs"}, "choose among patch, conv"),
-        ("vit_tiny_patch16_224", {"neck": "fpn"}, "choose among projector, pyramid, None"),
+        ("vit_tiny_patch16_224", {"neck": "fpn"}, "choose among projector, pyramid, csp, None"),
         ("vit_tiny_patch16_224", {"out_strides": [8, 12]}, "choose among 4, 8, 16, 32"),
         ("vit_tiny_patch16_224", {"neck": None, "out_strides": [8]}, "needs a neck"),
         ("vit_tiny_patch16_224", {"neck": "pyramid", "out_blocks": [0, 1]}, "reads one tap"),

@@ -9,12 +9,12 @@ from transformers.models.eomt import modeling_eomt
 
 import vitdet
 from vitdet import zoo
+from vitdet.backbone.keys import check_complete
 from vitdet.heads.mask import criterion as our_masks
 from vitdet.heads.mask.criterion import MaskOutputs
 from vitdet.structures import Target
 from vitdet.zoo import CheckpointError, coco
 from vitdet.zoo.eomt import SIZES, convert
-from vitdet.zoo.keys import check_complete
 
 VITS = {"small": (384, 12, 6), "base": (768, 12, 12), "large": (1024, 24, 16), "giant": (1536, 40, 24)}
 

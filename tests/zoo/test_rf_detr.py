@@ -14,12 +14,12 @@ from rfdetr.utilities.tensors import nested_tensor_from_tensor_list
 
 import vitdet
 from vitdet import zoo
+from vitdet.backbone.keys import check_complete
 from vitdet.boxes import cxcywh_to_xyxy
 from vitdet.heads.detr.criterion import SetCriterion
 from vitdet.heads.mask import criterion as our_masks
 from vitdet.structures import Target
 from vitdet.zoo.coco import IDS
-from vitdet.zoo.keys import check_complete
 
 logging.getLogger("rfdetr").setLevel(logging.ERROR)
 CONFIGS = {

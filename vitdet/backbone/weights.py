@@ -15,6 +15,8 @@ from safetensors.torch import load_file
 from timm.models import eva, vision_transformer
 from torch import Tensor, nn
 
+from vitdet.backbone.keys import KeysError
+from vitdet.backbone.layouts import to_timm
 from vitdet.backbone.trunk import SUPPORTED, check_plain
 
 log = logging.getLogger("vitdet")
@@ -70,13 +72,16 @@ def load_checkpoint(model: nn.Module, name: str, path: str) -> None:
     """Loads a `.safetensors` or `.pth` file into a timm model; says what was resampled, missing and unexpected.
 
     Position embeddings are resampled to the model's grid, the patch kernel to its patch size, and original layouts (DINOv2, CLIP, MAE …) are converted, all
-    by timm's own filter of the family.
+    by timm's own filter of the family; those of transformers (DINOv2, DINOv3) by `layouts`.
 
     Raises:
         FileNotFoundError: there is no such file.
         RuntimeError: it does not hold this model's weights.
     """
-    found = read_weights(path)
+    try:
+        found = to_timm(read_weights(path), set(model.state_dict()))
+    except KeysError as error:
+        raise RuntimeError(f"{path} does not fit {name}: {error}") from error
     state = _filter(model, name)(dict(found), model)
     wanted = model.state_dict()
     wrong = [key for key in wanted if key in state and state[key].shape != wanted[key].shape]

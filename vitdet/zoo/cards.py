@@ -7,10 +7,10 @@ from typing import Any, Literal
 
 from torch import Tensor, nn
 
+from vitdet.backbone.keys import KeysError, check_complete
 from vitdet.config import build
 from vitdet.zoo.download import download
 from vitdet.zoo.files import CheckpointError, read_state
-from vitdet.zoo.keys import KeysError, check_complete
 
 Resample = Literal["area", "bilinear", "antialias"]
 

@@ -9,9 +9,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from vitdet.backbone.keys import KeysError, Rule, rename
 from vitdet.zoo import coco, coco_panoptic
 from vitdet.zoo.cards import Card
-from vitdet.zoo.keys import KeysError, Rule, rename
 
 SOURCE = "EoMT's model zoo, DINOv2"
 

@@ -10,9 +10,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from vitdet.backbone.keys import Rule, rename
+from vitdet.backbone.layouts import dinov2
 from vitdet.zoo.cards import Card
 from vitdet.zoo.coco import CLASSES, IDS
-from vitdet.zoo.keys import Rule, rename
 
 HOST = "https://storage.googleapis.com/rfdetr"
 SOURCE = "RF-DETR's README, 1.11: COCO val2017"
@@ -137,22 +138,9 @@ def _flat(weight: Tensor) -> Tensor:
     return weight.flatten(1)
 
 
-E = r"backbone\.0\.encoder\.encoder\."
+ENCODER = "backbone.0.encoder.encoder."
 P = r"backbone\.0\.projector\.stages\.(\d+)\."
 DECODER = r"transformer\.decoder\."
-TRUNK: list[Rule] = [
-    (E + r"embeddings\.cls_token", "backbone.trunk.cls_token"),
-    (E + r"embeddings\.mask_token", None),
-    (E + r"embeddings\.position_embeddings", "backbone.trunk.pos_embed"),
-    (E + r"embeddings\.patch_embeddings\.projection\.(.+)", r"backbone.trunk.patch_embed.proj.\1"),
-    (E + r"encoder\.layer\.(\d+)\.(norm1|norm2|mlp\.fc1|mlp\.fc2)\.(.+)", r"backbone.trunk.blocks.\1.\2.\3"),
-    (E + r"encoder\.layer\.(\d+)\.attention\.attention\.query\.(.+)", r"backbone.trunk.blocks.\1.attn.qkv.\2#0"),
-    (E + r"encoder\.layer\.(\d+)\.attention\.attention\.key\.(.+)", r"backbone.trunk.blocks.\1.attn.qkv.\2#1"),
-    (E + r"encoder\.layer\.(\d+)\.attention\.attention\.value\.(.+)", r"backbone.trunk.blocks.\1.attn.qkv.\2#2"),
-    (E + r"encoder\.layer\.(\d+)\.attention\.output\.dense\.(.+)", r"backbone.trunk.blocks.\1.attn.proj.\2"),
-    (E + r"encoder\.layer\.(\d+)\.layer_scale(\d)\.lambda1", r"backbone.trunk.blocks.\1.ls\2.gamma"),
-    (E + r"layernorm\.(.+)", r"backbone.trunk.norm.\1"),
-]
 NECK: list[Rule] = [
     (P + r"0\.cv1\.conv\.weight", r"backbone.neck.refine.\1.enter.conv.weight", _flat),
     (P + r"0\.cv1\.bn\.(.+)", r"backbone.neck.refine.\1.enter.norm.\2"),
@@ -218,7 +206,10 @@ def convert(state: dict[str, Tensor], *, masks: bool = False, depth: int = 12) -
     Raises:
         KeysError: a name is not theirs.
     """
-    renamed = rename(state, [*TRUNK, *NECK, *HEAD, *(MASKS if masks else [])])
+    trunk = {key.removeprefix(ENCODER): value for key, value in state.items() if key.startswith(ENCODER)}
+    rest = {key: value for key, value in state.items() if not key.startswith(ENCODER)}
+    renamed = {f"backbone.trunk.{key}": value for key, value in dinov2(trunk).items()}
+    renamed |= rename(rest, [*NECK, *HEAD, *(MASKS if masks else [])])
     for key in [key for key in renamed if ".self_attention.qkv." in key]:
         value = renamed.pop(key)
         qk, v = value.split([2 * len(value) // 3, len(value) // 3])

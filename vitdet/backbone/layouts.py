@@ -1,0 +1,87 @@
+"""ViTs as the transformers library writes them, by timm's names."""
+
+import torch
+from torch import Tensor
+
+from vitdet.backbone.keys import Rule, rename
+
+L = r"encoder\.layer\.(\d+)\."
+DINOV2: list[Rule] = [
+    (r"embeddings\.cls_token", "cls_token"),
+    (r"embeddings\.mask_token", None),
+    (r"embeddings\.register_tokens", "reg_token"),
+    (r"embeddings\.position_embeddings", "pos_embed"),
+    (r"embeddings\.patch_embeddings\.projection\.(.+)", r"patch_embed.proj.\1"),
+    (L + r"(norm[12]|mlp\.fc[12])\.(.+)", r"blocks.\1.\2.\3"),
+    (L + r"mlp\.weights_in\.(.+)", r"blocks.\1.mlp.fc1.\2"),
+    (L + r"mlp\.weights_out\.(.+)", r"blocks.\1.mlp.fc2.\2"),
+    (L + r"mlp\.gate_proj\.(.+)", r"blocks.\1.mlp.fc1.\2#0"),
+    (L + r"mlp\.up_proj\.(.+)", r"blocks.\1.mlp.fc1.\2#1"),
+    (L + r"mlp\.down_proj\.(.+)", r"blocks.\1.mlp.fc2.\2"),
+    (L + r"attention\.(?:attention\.query|q_proj)\.(.+)", r"blocks.\1.attn.qkv.\2#0"),
+    (L + r"attention\.(?:attention\.key|k_proj)\.(.+)", r"blocks.\1.attn.qkv.\2#1"),
+    (L + r"attention\.(?:attention\.value|v_proj)\.(.+)", r"blocks.\1.attn.qkv.\2#2"),
+    (L + r"attention\.(?:output\.dense|o_proj)\.(.+)", r"blocks.\1.attn.proj.\2"),
+    (L + r"layer_scale([12])\.lambda1", r"blocks.\1.ls\2.gamma"),
+    (r"layernorm\.(.+)", r"norm.\1"),
+]
+D = r"(?:model\.)?layer\.(\d+)\."
+DINOV3: list[Rule] = [
+    (r"embeddings\.cls_token", "cls_token"),
+    (r"embeddings\.mask_token", None),
+    (r"embeddings\.register_tokens", "reg_token"),
+    (r"embeddings\.patch_embeddings\.(.+)", r"patch_embed.proj.\1"),
+    (D + r"(norm[12])\.(.+)", r"blocks.\1.\2.\3"),
+    (D + r"attention\.q_proj\.weight", r"blocks.\1.attn.qkv.weight#0"),
+    (D + r"attention\.k_proj\.weight", r"blocks.\1.attn.qkv.weight#1"),
+    (D + r"attention\.v_proj\.weight", r"blocks.\1.attn.qkv.weight#2"),
+    (D + r"attention\.([qv])_proj\.bias", r"blocks.\1.attn.\2_bias"),
+    (D + r"attention\.o_proj\.(.+)", r"blocks.\1.attn.proj.\2"),
+    (D + r"layer_scale([12])\.lambda1", r"blocks.\1.gamma_\2"),
+    (D + r"mlp\.gate_proj\.(.+)", r"blocks.\1.mlp.fc1_g.\2"),
+    (D + r"mlp\.up_proj\.(.+)", r"blocks.\1.mlp.fc1.\2"),
+    (D + r"mlp\.down_proj\.(.+)", r"blocks.\1.mlp.fc2.\2"),
+    (r"norm\.(.+)", r"norm.\1"),
+]
+
+
+def dinov2(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """DINOv2, with or without registers.
+
+    Raises:
+        KeysError: a name is another model's.
+    """
+    renamed = rename(state, DINOV2)
+    if "reg_token" in renamed:  # timm's class token of these models has its position in it
+        first, rest = renamed["pos_embed"].split([1, renamed["pos_embed"].shape[1] - 1], 1)
+        renamed |= {"cls_token": renamed["cls_token"] + first, "pos_embed": rest}
+    return renamed
+
+
+def dinov3(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """DINOv3; raises as `dinov2`."""
+    renamed = rename(state, DINOV3)
+    for key in [key for key in renamed if ".mlp.fc1_g." in key]:  # beside a gate, timm has another name for the rest
+        renamed[key.replace("fc1_g", "fc1_x")] = renamed.pop(key.replace("fc1_g", "fc1"))
+    return renamed
+
+
+def to_timm(state: dict[str, Tensor], wanted: set[str]) -> dict[str, Tensor]:
+    """`state` by timm's names if it has the layout of transformers, else as it is.
+
+    Args:
+        wanted: the names of the timm model. Biases of queries and values that it does not have are left out where they are zero.
+
+    Raises:
+        KeysError: a name is another model's.
+    """
+    for prefix in ("dinov2.", "dinov3_vit.", "backbone."):
+        if any(key.startswith(f"{prefix}embeddings.") for key in state):
+            state = {key.removeprefix(prefix): v for key, v in state.items() if key.startswith(prefix)}
+    if "embeddings.patch_embeddings.projection.weight" in state:
+        return dinov2(state)
+    if "embeddings.patch_embeddings.weight" not in state:
+        return state
+    renamed = dinov3(state)
+    zero = [key for key, v in renamed.items() if key.endswith("_bias") and key not in wanted and not torch.any(v)]
+    return {key: value for key, value in renamed.items() if key not in zero}
