@@ -14,7 +14,7 @@ from typing import Any, NoReturn
 VERBS = {
     "train": "CONFIG [--key value …]: train, and score on the validation data",
     "test": "CONFIG --ckpt_path CHECKPOINT [--key value …]: score a checkpoint on the test (or validation) data",
-    "predict": "CHECKPOINT IMAGE…: find objects in image files, folders or globs",
+    "predict": "CHECKPOINT|NAME IMAGE…: find objects in image files, folders or globs",
     "evaluate": "PREDICTIONS.json ANNOTATIONS.json: score a COCO results file",
     "benchmark": "CONFIG [--key value …]: size, speed and memory of a model",
     "zoo": "list the published models that load by name",
@@ -83,7 +83,7 @@ def _test(argv: list[str]) -> None:
 
 def _predict(argv: list[str]) -> None:
     parser = argparse.ArgumentParser("vitdet predict", description=VERBS["predict"])
-    parser.add_argument("checkpoint")
+    parser.add_argument("checkpoint", help="a checkpoint of a run, or the name of a published model")
     parser.add_argument("images", nargs="+", metavar="image", help="image files, folders of images, or globs")
     parser.add_argument(
         "--output", default="predictions", help="folder for drawings and predictions.json (%(default)s)"

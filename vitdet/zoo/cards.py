@@ -3,16 +3,31 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from torch import Tensor, nn
 
 from vitdet.backbone.keys import KeysError, check_complete
 from vitdet.config import build
-from vitdet.zoo.download import download
+from vitdet.data.transforms import Resample
+from vitdet.zoo.download import cache_folder, download
 from vitdet.zoo.files import CheckpointError, read_state
 
-Resample = Literal["area", "bilinear", "antialias"]
+
+@dataclass(frozen=True)
+class Base:
+    """Weights that others give out on request, and that a model's own are differences from: the file's name in the cache folder, and the page to ask at."""
+
+    filename: str
+    page: str
+
+    def read(self) -> dict[str, Tensor] | None:
+        path = cache_folder() / self.filename
+        return read_state(path) if path.is_file() else None
+
+    @property
+    def wanted(self) -> str:
+        return f"its authors publish differences from {self.page}: ask for access there, and put its model.safetensors at {cache_folder() / self.filename}"
 
 
 @dataclass(frozen=True)
@@ -26,7 +41,7 @@ class Card:
         backbone, head: arguments of `Backbone`, and the head's class and arguments, for the classes that it knows.
         size, resample: of the images, see `EvalTransform`.
         convert: the authors' tensors to ours, `backbone.…` and `head.…`.
-        note: what a user must know before using it.
+        base: what its weights are differences from; `convert` then takes that, too.
     """
 
     name: str
@@ -42,12 +57,12 @@ class Card:
     size: dict[str, int]
     classes: list[str]
     category_ids: list[int]
-    convert: Callable[[dict[str, Tensor]], dict[str, Tensor]]
+    convert: Callable[..., dict[str, Tensor]]
     digest: str | None = None
     resample: Resample = "area"
     mean: tuple[float, float, float] = (0.485, 0.456, 0.406)  # ImageNet's
     std: tuple[float, float, float] = (0.229, 0.224, 0.225)
-    note: str = ""
+    base: Base | None = None
 
     @property
     def filename(self) -> str:
@@ -78,11 +93,15 @@ class Card:
             CheckpointError: the file can't be read, or does not hold this model's weights.
             DownloadError: it can't be fetched.
         """
+        base = () if self.base is None else (self.base.read(),)
+        if path is None and base == (None,):
+            raise CheckpointError(f"{self.name} can't be put together: {self.base.wanted}")
         file = Path(path) if path is not None else download(self.url, self.filename, digest=self.digest)
         try:
-            return self.convert(read_state(file))
+            return self.convert(read_state(file), *base)
         except KeysError as error:
-            raise CheckpointError(f"{file} does not hold the weights of {self.name}: {error}") from error
+            hint = f"; {self.base.wanted}" if base == (None,) else ""
+            raise CheckpointError(f"{file} does not hold the weights of {self.name}: {error}{hint}") from error
 
     def load(self, path: str | Path | None = None) -> nn.ModuleDict:
         """The model with its weights; raises as `weights`."""

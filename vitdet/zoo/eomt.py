@@ -4,7 +4,7 @@ Its authors resize an image to fit a square and fill that up with black; `canvas
 """
 
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -43,38 +43,29 @@ SIZES = {
 # fmt: on
 
 
-def card(name: str, size: Size) -> Card:
+def card(name: str, size: Size, **differs: Any) -> Card:
+    """The card of a model; `differs` are attributes that are not those of DINOv2's."""
     labels = coco if size.task == "instances" else coco_panoptic
-    return Card(
-        name=name,
-        url=f"https://huggingface.co/tue-mps/{size.repository}/resolve/main/pytorch_model.bin",
-        licence="MIT",
-        score=size.score,
-        source=SOURCE,
-        parameters=size.parameters,
-        gflops=size.gflops,
-        backbone={
-            "name": f"vit_{size.vit}_patch14_reg4_dinov2",
-            "model_args": {"img_size": size.side, "patch_size": 16},
-            "tail": size.blocks,
-            "neck": None,
-            "canvas": size.side,
-        },
-        head_class="vitdet.heads.mask.eomt.EoMTHead",
-        head={
-            "num_queries": 200,
-            "num_points": 12544,
-            "task": size.task,
-            "threshold": 0.8,
-            "overlap": 0.8,
-            "two_step": True,
-        },
-        size={"long_side": size.side},
-        resample="antialias",
-        classes=labels.CLASSES,
-        category_ids=labels.IDS,
-        convert=partial(convert, things=len(coco.CLASSES), blocks=size.blocks),
-    )
+    rules = {"threshold": 0.8, "overlap": 0.8, "two_step": True}
+    vit = {
+        "name": f"vit_{size.vit}_patch14_reg4_dinov2",
+        "model_args": {"img_size": size.side, "patch_size": 16},
+    }
+    options = {
+        "url": f"https://huggingface.co/tue-mps/{size.repository}/resolve/main/pytorch_model.bin",
+        "licence": "MIT",
+        "source": SOURCE,
+        "backbone": {**differs.pop("vit", vit), "tail": size.blocks, "neck": None, "canvas": size.side},
+        "head_class": "vitdet.heads.mask.eomt.EoMTHead",
+        "head": {"num_queries": 200, "num_points": 12544, "task": size.task, **rules},
+        "size": {"long_side": size.side},
+        "resample": "antialias",
+        "convert": partial(convert, things=len(coco.CLASSES), blocks=size.blocks),
+        **differs,
+    }
+    known = {"classes": labels.CLASSES, "category_ids": labels.IDS}
+    figures = {"score": size.score, "parameters": size.parameters, "gflops": size.gflops}
+    return Card(name=name, **known, **figures, **options)
 
 
 def _expand(weight: Tensor) -> Tensor:
@@ -92,10 +83,12 @@ def _batch(weight: Tensor) -> Tensor:
 
 
 B = r"network\.encoder\.backbone\."
-AUTHORS: list[Rule] = [
+AUTHORS_TRUNK: list[Rule] = [
     (B + r"(cls_token|reg_token|patch_embed\.proj\.\w+|norm\.\w+)", r"backbone.trunk.\1"),
     (B + r"pos_embed", "backbone.trunk.pos_embed", _batch),
     (B + r"(blocks\.\d+\..+)", r"backbone.trunk.\1"),
+]
+AUTHORS_HEAD: list[Rule] = [
     (r"network\.q\.weight", "head.queries.weight"),
     (r"network\.class_head\.(\w+)", r"head.classify.\1"),
     (r"network\.mask_head\.(\d)\.(\w+)", r"head.embed.\1.\2"),
@@ -107,7 +100,7 @@ AUTHORS: list[Rule] = [
 ]
 L = r"layers\.(\d+)\."
 T = "backbone.trunk.blocks."
-TRANSFORMERS: list[Rule] = [
+TRANSFORMERS_TRUNK: list[Rule] = [
     (r"embeddings\.cls_token", "backbone.trunk.cls_token"),
     (r"embeddings\.register_tokens", "backbone.trunk.reg_token"),
     (r"embeddings\.position_embeddings\.weight", "backbone.trunk.pos_embed", _batch),
@@ -122,6 +115,8 @@ TRANSFORMERS: list[Rule] = [
     (L + r"mlp\.up_proj\.(\w+)", T + r"\1.mlp.fc1.\2#1"),
     (L + r"mlp\.down_proj\.(\w+)", T + r"\1.mlp.fc2.\2"),
     (r"layernorm\.(\w+)", r"backbone.trunk.norm.\1"),
+]
+TRANSFORMERS_HEAD: list[Rule] = [
     (r"query\.weight", "head.queries.weight"),
     (r"class_predictor\.(\w+)", r"head.classify.\1"),
     (r"mask_head\.fc1\.(\w+)", r"head.embed.0.\1"),
@@ -146,10 +141,16 @@ def convert(state: dict[str, Tensor], *, things: int, blocks: int) -> dict[str, 
         KeysError: a name is neither's, or queries join other blocks.
     """
     authors = any(key.startswith("network.") for key in state)
-    probabilities = state.get("network.attn_mask_probs" if authors else "attn_mask_probs")
-    if probabilities is not None and len(probabilities) != blocks:
-        raise KeysError(f"its queries join the last {len(probabilities)} blocks, wanted {blocks}")
-    renamed = rename(state, AUTHORS if authors else TRANSFORMERS)
+    trunk, head = (AUTHORS_TRUNK, AUTHORS_HEAD) if authors else (TRANSFORMERS_TRUNK, TRANSFORMERS_HEAD)
+    return convert_head(state, [*trunk, *head], things=things, blocks=blocks)
+
+
+def convert_head(state: dict[str, Tensor], rules: list[Rule], *, things: int, blocks: int) -> dict[str, Tensor]:
+    """`state` by our names, with the classes that are things; raises as `convert`."""
+    for key in ("network.attn_mask_probs", "attn_mask_probs"):
+        if key in state and len(state[key]) != blocks:
+            raise KeysError(f"its queries join the last {len(state[key])} blocks, wanted {blocks}")
+    renamed = rename(state, rules)
     count = len(renamed["head.classify.bias"]) - 1
     return renamed | {"head.things": torch.arange(count) < things}
 

@@ -1,27 +1,34 @@
-"""`vitdet zoo`: the published models in a table."""
+"""`vitdet zoo`: the published models, a line each."""
 
-from rich.console import Console
-from rich.table import Table
+import os
 
 from vitdet.zoo import CARDS
+from vitdet.zoo.cards import Card
 
 
 def print_cards() -> None:
-    """Name, size, licence and published score of every model, and what must be known of some."""
-    table = Table()
-    for title in ("name", "M param.", "GFLOPs", "pixels", "licence", "score"):
-        table.add_column(title, no_wrap=title == "name")
+    """Name, size, score and licence of every model, where the scores are from, and what else must be had for some."""
+    width = max(map(len, CARDS))
+    print(f"{'name':{width}}  M param.   GFLOPs  {'pixels':14}  {'score':12}  licence")
     for card in CARDS.values():
-        pixels = " ".join(
-            f"{side} {rule}" if rule != "square" else f"{side}×{side}" for rule, side in card.size.items()
-        )
-        numbers = (f"{card.parameters:.1f}", f"{card.gflops:.1f}")
-        table.add_row(card.name, *numbers, pixels, card.licence, card.score)
-    console = Console(highlight=False, soft_wrap=True)
-    console.print(table)
-    console.print("GFLOPs are of one image of that size; a multiply-add is two. Scores as published:")
+        numbers = f"{card.parameters:8.1f}  {card.gflops:7.0f}"
+        print(f"{card.name:{width}}  {numbers}  {_pixels(card):14}  {card.score:12}  {card.licence}")
+    print("\nGFLOPs are of one image of that size; a multiply-add is two. Scores are the authors':")
     for source in dict.fromkeys(card.source for card in CARDS.values()):
-        console.print(f"  {', '.join(card.name for card in CARDS.values() if card.source == source)}: {source}")
-    for note in dict.fromkeys(card.note for card in CARDS.values() if card.note):
-        console.print(f"  {', '.join(card.name for card in CARDS.values() if card.note == note)}: {note}")
-    console.print('Use one with vitdet.load("NAME"), or `model: {checkpoint: NAME}` in a config.')
+        names = [card.name for card in CARDS.values() if card.source == source]
+        print(f"  {_family(names)}: {source}")
+    for base in dict.fromkeys(card.base for card in CARDS.values() if card.base is not None):
+        names = [card.name for card in CARDS.values() if card.base == base]
+        print(f"  {_family(names)}: {base.wanted}")
+    print(
+        '\nUse one with vitdet.load("NAME"), `vitdet predict NAME photo.jpg`, or `model: {checkpoint: NAME}` in a config.'
+    )
+
+
+def _pixels(card: Card) -> str:
+    ((rule, side),) = card.size.items()
+    return f"{side}×{side}" if rule == "square" else f"{rule.replace('_', ' ')} {side}"
+
+
+def _family(names: list[str]) -> str:
+    return names[0] if len(names) == 1 else f"{os.path.commonprefix(names)}*"  # noqa: RUF071 -- of names, not of paths
