@@ -3,13 +3,16 @@
 import pytest
 import torch
 import torch.nn.functional as F
+from hypothesis import given
+from hypothesis import strategies as st
 from torch.autograd import gradcheck
 from torchvision.ops import nms
 
 from vitdet.boxes import cxcywh_to_xyxy
 from vitdet.heads.detr.deformable import DeformableAttention, Memory, _WeightedSum, sample
-from vitdet.heads.detr.selection import QuerySelection, anchors
+from vitdet.heads.detr.selection import QuerySelection, anchors, image_tokens, tokens_inside
 from vitdet.heads.layers import shift_boxes
+from vitdet.structures import Features, Level
 
 
 def _by_grid_sample(value, features, images, locations, weights):
@@ -92,3 +95,16 @@ def test_queries_start_from_proposals_that_do_not_overlap(make_features):
         torch.testing.assert_close(found[: len(kept)], corners[kept], atol=1e-6, rtol=1e-5)
         best = scores[mine].max()
         assert proposals.logits[b].amax().item() == pytest.approx(best.item(), abs=1e-5)
+
+
+@given(st.lists(st.tuples(st.integers(1, 70), st.integers(1, 70)), min_size=1, max_size=3))
+def test_tokens_of_each_image_and_those_inside_of_it(sizes):
+    levels = []
+    for stride in (8, 16, 32):
+        grids = [(max(1, -(-h // 16) * 16 // stride), max(1, -(-w // 16) * 16 // stride)) for h, w in sizes]
+        levels.append(Level(torch.zeros(sum(h * w for h, w in grids), 1), grids, stride))
+    features = Features(levels, sizes)
+    boxes, images = anchors(features, "cpu")
+    for i, (mine, inside) in enumerate(zip(image_tokens(features, "cpu"), tokens_inside(features))):
+        assert torch.equal(mine, (images == i).nonzero().squeeze(1))
+        assert inside == max(1, (boxes[mine, :2] <= 1 + 1e-6).all(-1).sum().item())

@@ -4,6 +4,7 @@
 """
 
 from dataclasses import dataclass
+from math import floor
 
 import torch
 from torch import Tensor, nn
@@ -107,7 +108,7 @@ class QuerySelection(nn.Module):
             inner = ((centres > self.margin) & (centres < 1 - self.margin)).all(-1, keepdim=True)
             x, boxes = x * inner, boxes * inner
         groups = self.groups if self.training else self.groups[:1]
-        chosen = [self._choose(group, x, boxes, centres, images, len(features.sizes)) for group in groups]
+        chosen = [self._choose(group, x, boxes, centres, features) for group in groups]
         proposals = Proposals(*(torch.stack(parts, 1) for parts in zip(*(parts for parts, _ in chosen))))
         if self.training and self.dense_classify is not None:
             x = chosen[0][1]
@@ -116,11 +117,11 @@ class QuerySelection(nn.Module):
             proposals.images, proposals.centres = images, centres
         return proposals
 
-    def _choose(self, group: Proposer, x: Tensor, boxes: Tensor, centres: Tensor, images: Tensor, num_images: int):
+    def _choose(self, group: Proposer, x: Tensor, boxes: Tensor, centres: Tensor, features: Features):
         """One group's tokens `(B, Q, C)`, logits and boxes, and all tokens projected `(N, C)`."""
         x = group.project(x)
         logits = group.classify(x)  # (N, K)
-        chosen = self._top(logits, centres, images, num_images)
+        chosen = self._top(logits, centres, features)
         if self.distinct is not None:
             chosen = self._distinct(group, chosen, x, logits, boxes)  # (B, Q)
         tokens = x[chosen]
@@ -139,20 +140,40 @@ class QuerySelection(nn.Module):
         return torch.stack(chosen)
 
     @torch.no_grad()
-    def _top(self, logits: Tensor, centres: Tensor, images: Tensor, num_images: int) -> Tensor:
+    def _top(self, logits: Tensor, centres: Tensor, features: Features) -> Tensor:
         """Index of the best tokens of each image, best first, `(B, Q)` or as many as are needed to choose distinct ones from.
 
         An image with fewer tokens repeats them."""
         count = self.num_queries * (1 if self.distinct is None else CANDIDATES)
         score = logits.float().amax(-1)
-        outside = (centres > 1).any(-1)  # a fine level's last row or column may lie wholly in the padding
-        score = score.masked_fill(outside, -torch.inf)
+        score = score.masked_fill((centres > 1 + 1e-6).any(-1), -torch.inf)  # see tokens_inside
         chosen = []
-        for i in range(num_images):
-            mine = (images == i).nonzero().squeeze(1)
-            valid = score[mine].isfinite().sum().item() if len(mine) < 2 * count else len(mine)
-            top = score[mine].topk(min(count, max(valid, 1))).indices
+        for mine, inside in zip(image_tokens(features, score.device), tokens_inside(features)):
+            top = score[mine].topk(min(count, inside)).indices
             if len(top) < count:
                 top = top.repeat(-(-count // len(top)))[:count]
             chosen.append(mine[top])
         return torch.stack(chosen)
+
+
+def image_tokens(features: Features, device) -> list[Tensor]:
+    """Where the tokens of each image are among those of all levels and images."""
+    ranges: list[list[Tensor]] = [[] for _ in features.sizes]
+    first = 0
+    for level in features:
+        for own, length in zip(ranges, level.lengths):
+            own.append(torch.arange(first, first + length, device=device))
+            first += length
+    return [torch.cat(own) for own in ranges]
+
+
+def tokens_inside(features: Features) -> list[int]:
+    """How many tokens of each image have their centre inside of it, at least 1: a fine level's last row or column may lie wholly in the padding."""
+    counts = []
+    for i, size in enumerate(features.sizes):
+        inside = 0
+        for level in features:
+            h, w = (min(n, floor(side / level.stride - 0.5) + 1) for n, side in zip(level.grids[i], size))
+            inside += h * w
+        counts.append(max(inside, 1))
+    return counts
