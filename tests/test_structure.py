@@ -18,12 +18,12 @@ RANKS = [
     {"data", "metrics", "zoo"},
     {"training"},
     {"deploy"},
-    {"configuration", "cli"},
+    {"unknown", "configuration", "cli"},
 ]
 RANK = {part: rank for rank, parts in enumerate(RANKS) for part in parts}
 LIBRARIES = {  # a library: the paths under vitdet/ that may import it
     "timm": ("backbone/", "zoo/"),
-    "lightning": ("data/module.py", "training/", "cli.py", "configuration.py"),
+    "lightning": ("data/module.py", "training/", "cli.py", "configuration.py", "unknown.py"),
     "pytorch_lightning": (),
     "jsonargparse": ("cli.py", "configuration.py"),
     "albumentations": ("data/",),

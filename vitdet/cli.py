@@ -13,7 +13,7 @@ from typing import Any, NoReturn
 
 VERBS = {
     "train": "CONFIG [--key value …]: train, and score on the validation data",
-    "test": "CONFIG --ckpt_path CHECKPOINT [--key value …]: score a checkpoint on the test (or validation) data",
+    "test": "CONFIG --ckpt_path CHECKPOINT [--key value …]: score a checkpoint, or the published model that CONFIG starts from",
     "predict": "CHECKPOINT|NAME IMAGE…: find objects in image files, folders or globs",
     "evaluate": "PREDICTIONS.json ANNOTATIONS.json: score a COCO results file",
     "benchmark": "CONFIG [--key value …]: size, speed and memory of a model",
@@ -74,10 +74,10 @@ def _test(argv: list[str]) -> None:
     from vitdet.configuration import read_command
 
     cli = read_command("test", argv)
-    if cli.ckpt_path is None and cli.model.checkpoint is None:
-        _fail(
-            "test needs a checkpoint: --ckpt_path runs/…/best.ckpt, --ckpt_path last, or model.checkpoint: a published model"
-        )
+    if cli.ckpt_path is None and cli.model.new_classes:
+        _fail("test needs a checkpoint: --ckpt_path runs/…/best.ckpt, or --ckpt_path last")
+    if cli.ckpt_path is None:
+        print(f"scoring {cli.model.checkpoint} as it is; --ckpt_path scores what was trained from it")
     cli.trainer.test(cli.model, cli.datamodule, ckpt_path=cli.ckpt_path, weights_only=True, verbose=False)
 
 

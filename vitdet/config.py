@@ -73,9 +73,28 @@ def build(config: Any) -> Any:
     if not isinstance(config, dict):
         return config
     if set(config) == {"class_path", "init_args"}:
-        module, _, name = config["class_path"].rpartition(".")
-        cls = functools.reduce(getattr, name.split("."), importlib.import_module(module))
-        if not (isinstance(cls, type) and issubclass(cls, Configurable)):
-            raise TypeError(f"{config['class_path']} is not a vitdet part, so a checkpoint may not build it")
-        return cls(**build(config["init_args"]))
+        return part(config["class_path"])(**build(config["init_args"]))
     return {key: build(item) for key, item in config.items()}
+
+
+def part(class_path: str) -> type[Configurable]:
+    """The class of that name.
+
+    Raises:
+        TypeError: it is not a Configurable.
+    """
+    module, _, name = class_path.rpartition(".")
+    cls = functools.reduce(getattr, name.split("."), importlib.import_module(module))
+    if not (isinstance(cls, type) and issubclass(cls, Configurable)):
+        raise TypeError(f"{class_path} is not a vitdet part, so a checkpoint may not build it")
+    return cls
+
+
+def check_parts(config: Any) -> None:
+    """Raises:
+    TypeError: somewhere in it a `class_path` names something that is not a Configurable.
+    """
+    for value in config.values() if isinstance(config, dict) else config if isinstance(config, (list, tuple)) else ():
+        check_parts(value)
+    if isinstance(config, dict) and "class_path" in config:
+        part(config["class_path"])

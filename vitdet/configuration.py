@@ -10,7 +10,6 @@ import warnings
 from pathlib import Path
 from typing import Any
 
-import lightning
 import yaml
 from jsonargparse import ArgumentError
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
@@ -20,6 +19,7 @@ from vitdet import zoo
 from vitdet.data import ImageData
 from vitdet.training import Task, Trainer
 from vitdet.training.trainer import runs
+from vitdet.unknown import explain
 
 DEFAULT_CLASSES = {("data",): "CocoData", ("model", "backbone"): "Backbone", ("model", "head"): "DETRHead"}
 
@@ -65,11 +65,7 @@ def read_command(verb: str, argv: list[str]) -> CLI:
     checkpoint = _checkpoint(_option(argv, "ckpt_path"), trainer, _option(argv, "trainer.root"))
     if verb == "train" and checkpoint is not None:
         trainer.update(_same_run(checkpoint))
-    start = _option(argv, "model.checkpoint") or (config.get("model") or {}).get("checkpoint")
-    config = complete(config, start and (checkpoint or start))
-    if start and checkpoint is not None:  # which has all weights
-        config["model"].pop("checkpoint", None)
-        argv = _without(argv, "model.checkpoint")
+    config, argv, start = _begin(config, argv, checkpoint)
     with tempfile.NamedTemporaryFile("w", suffix=".yaml") as file:
         yaml.safe_dump(config, file)
         file.flush()
@@ -90,9 +86,23 @@ def read_command(verb: str, argv: list[str]) -> CLI:
         except zoo.CheckpointError:
             raise
         except (ArgumentError, ValueError, TypeError, FileNotFoundError) as error:
-            raise ConfigError(explain(str(error), str(path))) from error
+            hint = f"; it starts from {start}, and what it says of backbone and head goes on top" if start else ""
+            raise ConfigError(explain(str(error), str(path)) + hint) from error
     cli.ckpt_path = checkpoint
     return cli
+
+
+def _begin(
+    config: dict[str, Any], argv: list[str], checkpoint: str | None
+) -> tuple[dict[str, Any], list[str], str | None]:
+    """Config and words for a model that starts from something, `model.checkpoint`, or goes on from `checkpoint`, which has all weights; and from what."""
+    start = _option(argv, "model.checkpoint") or (config.get("model") or {}).get("checkpoint")
+    start = None if start == "null" else start
+    config = complete(config, start and (checkpoint or start))
+    if start and checkpoint is not None:
+        config["model"].pop("checkpoint", None)
+        argv = _without(argv, "model.checkpoint")
+    return config, argv, start
 
 
 def _option(argv: list[str], name: str) -> str | None:
@@ -150,7 +160,10 @@ def read_config(path: str | Path) -> dict[str, Any]:
 def complete(config: dict[str, Any], start: str | None) -> dict[str, Any]:
     """The config on top of what it starts from, if that is something; the classes that it does not name are the default ones."""
     if start:
-        config = merge(zoo.architecture(*zoo.of(start)), config)
+        below = zoo.architecture(*zoo.of(start))
+        if "size" in ((config.get("data") or {}).get("init_args") or {}):
+            below["data"]["init_args"].pop("size", None)  # sizes are one rule, not keys to be merged
+        config = merge(below, config)
     for keys, default in DEFAULT_CLASSES.items():
         _spell_out(config, keys, default)
     return config
@@ -232,47 +245,6 @@ def merge(base: dict[str, Any], own: dict[str, Any]) -> dict[str, Any]:
         both = isinstance(value, dict) and isinstance(base.get(key), dict)
         merged[key] = merge(base[key], value) if both else value
     return merged
-
-
-def explain(message: str, path: str) -> str:
-    """jsonargparse's error in one line, with the nearest valid key or class."""
-    if found := re.search(r"unrecognized arguments: --([\w.]+)", message):
-        key = found[1].rpartition(".")[2]
-        return f"{path}: there is no key {found[1]}{_near(key, _known_keys())}"
-    if found := re.search(r"Option '([\w.]+)' is not accepted", message) or re.search(
-        r"Key '([\w.]+)' is not expected", message
-    ):
-        return f"{path}: there is no key {found[1]}{_near(found[1].rpartition('.')[2], _known_keys())}"
-    if found := re.search(r"Expected a dot import path string: (\S+)|[Uu]ndefined class.*?'(\S+)'", message):
-        return f"{path}: there is no class {found[1] or found[2]}{_near(found[1] or found[2], _class_names())}"
-    if found := re.search(r"argument (\S+) --> (\S+):", message):
-        return f"{path}: {found[2]} comes from {found[1]} and can't be set"
-    lines = [line.strip(" -") for line in message.splitlines()]
-    reasons = [
-        line
-        for line in lines
-        if line and not line.startswith(("Does not validate", "Subtypes", "Errors", "Given value", "Problem"))
-    ]
-    reasons = [line for line in reasons if "NoneType" not in line and "Parser key" not in line] or lines
-    key = re.search(r'Parser key "([\w.]+)"', message)
-    return f"{path}: {key[1] + ': ' if key else ''}{reasons[0]}"
-
-
-def _near(word: str, words: list[str]) -> str:
-    near = difflib.get_close_matches(word, words, 1, 0.5)
-    return f"; did you mean {near[0]}?" if near else ""
-
-
-def _class_names() -> list[str]:
-    return [name for name in vitdet.__all__ if isinstance(getattr(vitdet, name), type)]
-
-
-def _known_keys() -> list[str]:
-    """Names of all arguments of all classes that a config can name."""
-    classes = [getattr(vitdet, name) for name in _class_names()] + [lightning.Trainer]
-    return sorted(
-        {name for cls in classes for name in inspect.signature(cls).parameters} | {"ckpt_path", "seed_everything"}
-    )
 
 
 def quiet() -> None:

@@ -6,6 +6,7 @@ import torch
 from vitdet.backbone import Backbone
 from vitdet.config import config_of
 from vitdet.heads import DETRHead
+from vitdet.zoo.files import FORMAT
 
 CLASSES, CATEGORY_IDS = ["cat", "dog", "bird"], [3, 7, 90]
 TRANSFORM = {"size": {"long_side": 64}, "mean": [0.5, 0.4, 0.3], "std": [0.2, 0.3, 0.4]}
@@ -33,7 +34,7 @@ def contents(model):
     weights |= {f"head.{k}": v for k, v in head.state_dict().items()}
     return {
         "vitdet": {
-            "format": 1,
+            "format": FORMAT,
             "model": {"backbone": config_of(backbone), "head": config_of(head)},
             "classes": CLASSES,
             "category_ids": CATEGORY_IDS,

@@ -161,7 +161,8 @@ def test_checkpoints_that_do_not_fit_are_refused(contents, tmp_path):
     unknown = {**saved, "model": {**saved["model"], "head": head}}
     fewer = {name: tensor for name, tensor in contents["state_dict"].items() if not name.startswith("head")}
     cases = [
-        ({**contents, "vitdet": {**saved, "format": 2}}, "update vitdet"),
+        ({**contents, "vitdet": {**saved, "format": 99}}, "update vitdet"),
+        ({**contents, "vitdet": {**saved, "format": 1}}, "of models whose parts were others"),
         ({**contents, "vitdet": unknown}, "can't be built: No module named 'somebody'"),
         ({**contents, "state_dict": fewer}, "do not fit its model"),
     ]

@@ -155,3 +155,11 @@ def test_groups_do_not_see_each_other(make_features):
     first = two.eval()(features)
     assert both.logits.shape[2] == 2 and first.logits.shape[2] == 1
     torch.testing.assert_close(both.logits[:, :, :1], first.logits, atol=1e-5, rtol=1e-5)
+
+
+def test_a_loss_can_be_taken_in_eval_mode(head, make_features, make_targets):
+    """As for a validation loss: of one group, and of all layers."""
+    targets = make_targets(SIZES, [3, 0, 2])
+    with torch.no_grad():
+        losses = head.eval().loss(head(make_features(SIZES), targets), targets)
+    assert all(value.isfinite() for value in losses.values()) and set(losses) <= set(head.loss_weights)

@@ -92,6 +92,8 @@ def test_masks_hold_queries_back_less_and_less():
 
     assert held(0.0, 0.0) == held(0.2, 0.0) > held(0.28, 0.0) > held(0.35, 0.0) == 0
     assert held(0.0, 1.0) == held(0.65, 1.0) > held(0.73, 1.0) > held(0.8, 1.0) == 0
+    head.annealing = (0.0, 0.0)
+    assert held(0.0, 0.0) == 0  # given up from the start
     assert len(head(features).logits) == 1 + len(features.unfinished.blocks)
     assert (
         len(head.eval()(features).logits) == 1

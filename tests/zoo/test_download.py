@@ -2,12 +2,14 @@
 
 import hashlib
 import http.server
+import os
 import pickle
 import re
 import socket
 import subprocess
 import sys
 import threading
+import time
 
 import pytest
 import torch
@@ -29,6 +31,11 @@ class Handler(http.server.BaseHTTPRequestHandler):
     def do_GET(self):
         server = self.server
         server.asked.append((self.path, dict(self.headers)))
+        if server.delay:
+            time.sleep(server.delay)
+        if server.longer:
+            server.longer = False
+            return self.send_error(416)
         if self.path.endswith("missing"):
             return self.send_error(404)
         first, tag = 0, f'"{hashlib.md5(server.content).hexdigest()}"'
@@ -55,6 +62,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
 def server():
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     server.content, server.cut, server.ranges, server.tags, server.asked = CONTENT, None, True, True, []
+    server.delay, server.longer = 0, False
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()
     server.url = f"http://127.0.0.1:{server.server_port}"
@@ -67,6 +75,8 @@ def server():
 def _no_proxy(monkeypatch):
     for name in ("http_proxy", "https_proxy", "all_proxy", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"):
         monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("no_proxy", "")
+    monkeypatch.delenv("NO_PROXY", raising=False)
 
 
 def test_a_file_is_fetched_once(server, tmp_path, monkeypatch):
@@ -118,6 +128,25 @@ def test_a_missing_file_and_no_network_say_what_to_do(server, tmp_path):
         download(f"http://127.0.0.1:{port}/m.pth", "m.pth", folder=tmp_path)
 
 
+def test_a_part_that_is_longer_than_the_file_is_thrown_away(server, tmp_path):
+    server.longer = True
+    (tmp_path / "m.pth.part").write_bytes(CONTENT * 2)
+    (tmp_path / "m.pth.part.etag").write_text('"old"')
+    assert download(f"{server.url}/m.pth", "m.pth", digest=SHA, folder=tmp_path).read_bytes() == CONTENT
+    server.longer = True
+    with pytest.raises(DownloadError, match="the server says 416"):
+        download(f"{server.url}/m.pth", "n.pth", folder=tmp_path)
+
+
+def test_a_folder_that_cannot_be_written_is_no_network_error(server, tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(DownloadError, match=r"file/m.pth can't be written: .*set VITDET_HOME"):
+        download(f"{server.url}/m.pth", "m.pth", folder=tmp_path / "file")
+    (tmp_path / "m.pth.part").mkdir()
+    with pytest.raises(DownloadError, match=r"m.pth can't be written"):
+        download(f"{server.url}/m.pth", "m.pth", folder=tmp_path)
+
+
 def test_a_silent_server_is_given_up(tmp_path, monkeypatch):
     monkeypatch.setattr(module, "TIMEOUT", 0.3)
     with socket.create_server(("127.0.0.1", 0)) as silent, pytest.raises(DownloadError, match="timed out"):
@@ -126,14 +155,14 @@ def test_a_silent_server_is_given_up(tmp_path, monkeypatch):
 
 def test_the_proxy_of_the_environment_is_used(server, tmp_path, monkeypatch):
     monkeypatch.setenv("http_proxy", server.url)
-    monkeypatch.setenv("no_proxy", "")
     download("http://weights.invalid/m.pth", "m.pth", digest=SHA, folder=tmp_path)
     assert server.asked[0][0] == "http://weights.invalid/m.pth"
 
 
 def test_two_processes_fetch_one_file_once(server, tmp_path):
     code = f"from vitdet.zoo.download import download; download({server.url!r} + '/m.pth', 'm.pth', digest={SHA!r})"
-    env = {"VITDET_HOME": str(tmp_path), "PATH": ""}
+    server.delay = 15  # time for the other one to come
+    env = {**os.environ, "VITDET_HOME": str(tmp_path)}
     runs = [subprocess.Popen([sys.executable, "-c", code], env=env) for _ in range(2)]
     assert [run.wait(120) for run in runs] == [0, 0]
     assert len(server.asked) == 1 and (tmp_path / "m.pth").read_bytes() == CONTENT

@@ -4,6 +4,7 @@ import logging
 
 import pytest
 import torch
+from timm.layers import resample_abs_pos_embed, resample_patch_embed
 from torch import nn
 
 from vitdet import Backbone, DETRHead, EoMTHead, Task, load, zoo
@@ -65,7 +66,7 @@ def test_classes_in_another_order_are_not_mixed_up(run):
     assert torch.equal(new.head.denoising.embed.weight, old.head.denoising.embed.weight.flip(0))
 
 
-@pytest.mark.parametrize(("queries", "groups"), [(12, 2), (20, 2), (7, 2), (12, 1), (20, 3)])
+@pytest.mark.parametrize(("queries", "groups"), [(12, 2), (20, 2), (7, 2), (12, 1), (20, 3), (6, 4)])
 def test_queries_are_kept_group_by_group(run, caplog, queries, groups):
     old = make(LEARNED)
     nn.init.normal_(old.head.query_boxes.weight)
@@ -81,15 +82,58 @@ def test_queries_are_kept_group_by_group(run, caplog, queries, groups):
         assert all(torch.equal(value, new.state_dict()[key]) for key, value in old.state_dict().items())
 
 
-def test_another_grid_and_patch_size_are_resampled(run, caplog):
-    old = make()
+@pytest.mark.parametrize("size", [[96, 64], [64, 256], 96])
+def test_another_grid_and_patch_size_are_resampled(run, caplog, size):
+    """Grids need not be square, and a grid of as many tokens is another one all the same."""
+    levels = {"out_strides": [8, 16, 32]}
+    old = make(backbone={**levels, "model_args": {"img_size": size}})
+    nn.init.normal_(old.backbone.trunk.pos_embed)
+    path = run(old)
     caplog.set_level(logging.INFO)
-    args = {"model_args": {"img_size": 96}, "patch_size": 8, "out_strides": [8, 16, 32]}
-    new = make(backbone=args, checkpoint=run(make(backbone={"out_strides": [8, 16, 32]})))
-    assert new.backbone.trunk.patch_embed.proj.weight.shape[-1] == 8
-    assert "weights resampled: backbone.trunk.pos_embed (1, 197, 32) -> (1, 37, 32)" in caplog.text
+    rows, columns = (size, size) if isinstance(size, int) else size
+    args = {"model_args": {"img_size": [columns, rows]}, "patch_size": 8, **levels}
+    new = make(backbone=args, checkpoint=path).backbone.trunk
+    before, grid = old.backbone.trunk, (rows // 16, columns // 16)
+    expected = resample_abs_pos_embed(before.pos_embed, list(grid[::-1]), list(grid))
+    torch.testing.assert_close(new.pos_embed, expected)
+    expected = resample_patch_embed(before.patch_embed.proj.weight, [8, 8])
+    torch.testing.assert_close(new.patch_embed.proj.weight, expected)
+    told = f"weights resampled: backbone.trunk.pos_embed from a grid of {grid} to {grid[::-1]}"
+    assert (told in caplog.text) == (rows != columns)
     assert "weights resampled: backbone.trunk.patch_embed.proj.weight (32, 3, 16, 16) -> (32, 3, 8, 8)" in caplog.text
-    assert old.backbone.trunk.pos_embed.shape == (1, 197, 32)
+
+
+def test_code_in_a_checkpoint_is_not_run(run, config, tmp_path, capsys):
+    """Whatever its class path names, here through jsonargparse, which would call any function."""
+    path = run(make(classes=["star"]))
+    contents = torch.load(path, weights_only=True)
+    contents["vitdet"]["model"]["head"] = {
+        "class_path": "os.system",
+        "init_args": {"command": f"touch {tmp_path}/owned"},
+    }
+    torch.save(contents, path)
+    for command in (["test", str(config)], ["train", str(config), "--ckpt_path", path]):
+        with pytest.raises(SystemExit):
+            main(command)
+        assert "os.system is not a vitdet part" in capsys.readouterr().err
+    assert not (tmp_path / "owned").exists()
+
+
+def test_what_was_never_trained_is_not_scored(run, config, capsys):
+    run(make(classes=["star", "disc"]))
+    with pytest.raises(SystemExit):
+        main(["test", str(config)])
+    assert "test needs a checkpoint" in capsys.readouterr().err
+    run(make(classes=["disc", "square", "triangle", "star", "ring", "cross"]))
+    main(["test", str(config)])
+    assert "as it is; --ckpt_path scores what was trained from it" in capsys.readouterr().out
+
+
+def test_a_size_is_replaced_not_merged(run, config, tmp_path):
+    run(make(classes=["star"]))
+    config.write_text(config.read_text().replace("data: {", "data: {size: {square: 32}, "))
+    _, data = load_config(config)
+    assert data.size == {"square": 32}
 
 
 def test_the_class_nothing_is_kept(run):
@@ -106,7 +150,7 @@ def test_the_class_nothing_is_kept(run):
 def test_another_model_is_refused(run):
     with pytest.raises(CheckpointError, match=r"is another model: .* leave out model.backbone and model.head"):
         make(head={"dim": 64}, checkpoint=run(make()))
-    with pytest.raises(CheckpointError, match="no published model 'rf-detr-smal'; near it: rf-detr-small"):
+    with pytest.raises(CheckpointError, match="no published model 'rf-detr-smal', nor a file; near it: rf-detr-small"):
         make(checkpoint="rf-detr-smal")
 
 

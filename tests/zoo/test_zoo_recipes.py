@@ -76,6 +76,8 @@ def test_the_readmes_example_says_what_to_do_offline_and_runs_with_the_file(tmp_
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("VITDET_HOME", str(tmp_path / "cache"))
     monkeypatch.setenv("https_proxy", "http://127.0.0.1:9")  # nobody listens there
+    monkeypatch.setenv("no_proxy", "")
+    monkeypatch.delenv("NO_PROXY", raising=False)
     Image.new("RGB", (64, 48), (90, 120, 30)).save("photo.jpg")
     code = next(
         block for block in re.findall(r"```python\n(.*?)```", README.read_text(), re.DOTALL) if "rf-detr" in block

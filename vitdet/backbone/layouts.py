@@ -1,9 +1,13 @@
 """ViTs as the transformers library writes them, by timm's names."""
 
+import logging
+
 import torch
 from torch import Tensor
 
 from vitdet.backbone.keys import Rule, rename
+
+log = logging.getLogger("vitdet")
 
 L = r"encoder\.layer\.(\d+)\."
 DINOV2: list[Rule] = [
@@ -77,6 +81,8 @@ def to_timm(state: dict[str, Tensor], wanted: set[str]) -> dict[str, Tensor]:
     """
     for prefix in ("dinov2.", "dinov3_vit.", "backbone."):
         if any(key.startswith(f"{prefix}embeddings.") for key in state):
+            if rest := [key for key in state if not key.startswith(prefix)]:
+                log.info("weights not used: %s …, %d in all", rest[0], len(rest))
             state = {key.removeprefix(prefix): v for key, v in state.items() if key.startswith(prefix)}
     if "embeddings.patch_embeddings.projection.weight" in state:
         return dinov2(state)

@@ -114,7 +114,8 @@ class Backbone(nn.Module, Configurable):
             drop_path=drop_path,
             grad_checkpointing=grad_checkpointing,
         )
-        self.patch_size, self.channels, self.canvas = self.trunk.patch_size, self.trunk.embed_dim, canvas
+        self.patch_size, self.channels = self.trunk.patch_size, self.trunk.embed_dim
+        self.canvas = _canvas(canvas, self.patch_size)
         if stem == "conv":
             if pretrained or checkpoint:
                 log.warning("weights not used: patch_embed, which stem='conv' replaces by an untrained stem")
@@ -257,6 +258,12 @@ def _body(blocks: int, tail: int, windows: int | str | None) -> int:
     if not 0 <= tail < blocks or (tail and windows is not None):
         raise ValueError(f"tail is {tail}; wanted fewer than the model's {blocks} blocks, and no windows")
     return blocks - tail
+
+
+def _canvas(side: int | None, patch_size: int) -> int | None:
+    if side is not None and side % patch_size:
+        raise ValueError(f"canvas is {side}; wanted a multiple of the patch size, {patch_size}")
+    return side
 
 
 def _choose(option: str, value: Any, choices: tuple) -> None:

@@ -3,6 +3,7 @@
 import logging
 import pickle
 import re
+from argparse import Namespace
 from difflib import get_close_matches
 from functools import partial
 from pathlib import Path
@@ -99,27 +100,24 @@ def load_checkpoint(model: nn.Module, name: str, path: str) -> None:
     for key in resampled:
         log.info("weights resampled: %s %s -> %s", key, tuple(found[key].shape), tuple(state[key].shape))
     if missing:
-        log.warning("weights missing, left at random: %s", _some(missing))
+        log.warning("weights missing, left at random: %s", some(missing))
     if unexpected:
-        log.info("weights unexpected, not used: %s", _some(unexpected))
+        log.info("weights unexpected, not used: %s", some(unexpected))
 
 
-def read_weights(path: str) -> dict[str, Tensor]:
+def read_weights(path: str | Path) -> dict[str, Tensor]:
     """The tensors of a file by name, without the wrappers (`model`, `state_dict`, `teacher`, `module.` …) that training scripts put around them.
+
+    Code in the file is never run; beside tensors and plain values it may hold the options of `argparse`.
 
     Raises:
         FileNotFoundError: there is no such file.
-        RuntimeError: it holds no tensors, or more than tensors.
+        RuntimeError: it holds no tensors, or more than that.
     """
     if not Path(path).is_file():
-        raise FileNotFoundError(f"checkpoint {path!r} is not a file; give the path of a .safetensors or .pth file")
-    try:
-        state = load_file(path) if str(path).endswith(".safetensors") else torch.load(path, "cpu", weights_only=True)
-    except (pickle.UnpicklingError, SafetensorError, EOFError) as error:
-        raise RuntimeError(
-            f"{path} cannot be read as weights ({error}); save only the state dict, or convert it to .safetensors"
-        ) from error
-    for wrapper in ("model_ema", "state_dict_ema", "teacher", "model", "state_dict", "encoder"):
+        raise FileNotFoundError(f"checkpoint {str(path)!r} is not a file; give the path of a .safetensors or .pth file")
+    state = read_file(path)
+    for wrapper in ("model_ema", "state_dict_ema", "ema_state_dict", "teacher", "model", "state_dict", "encoder"):
         if isinstance(state, dict) and isinstance(state.get(wrapper), dict):
             state = state[wrapper]
     state = {key: value for key, value in state.items() if isinstance(value, Tensor)} if isinstance(state, dict) else {}
@@ -129,6 +127,27 @@ def read_weights(path: str) -> dict[str, Tensor]:
         if all(key.startswith(prefix) for key in state):
             state = {key.removeprefix(prefix): value for key, value in state.items()}
     return state
+
+
+def read_file(path: str | Path) -> Any:
+    """What a `.safetensors` or torch file holds, on the CPU.
+
+    Raises:
+        RuntimeError: it is cut off, or holds something else than tensors and plain values.
+    """
+    try:
+        if str(path).endswith(".safetensors"):
+            return load_file(path)
+        with torch.serialization.safe_globals([Namespace]):
+            return torch.load(path, map_location="cpu", weights_only=True)
+    except (RuntimeError, EOFError, pickle.UnpicklingError, SafetensorError, ValueError, KeyError, OSError) as error:
+        reason = type(error).__name__
+        if not isinstance(error, pickle.UnpicklingError):  # whose text tells how to run the code in the file
+            reason += f": {error}".splitlines()[0][:200]
+        raise RuntimeError(
+            f"{path} can't be read as weights: it is cut off, or holds something else than tensors and plain values ({reason}); "
+            "save only the state dict, or convert it to .safetensors"
+        ) from error
 
 
 def _filter(model: nn.Module, name: str):
@@ -161,5 +180,5 @@ def _does_not_fit(name, path, found, state, wanted, wrong, strangers) -> str:
     return f"{path} does not fit {name}: {what}; {fix}"
 
 
-def _some(keys: list[str]) -> str:
+def some(keys: list[str]) -> str:
     return ", ".join(keys[:6]) + (f" and {len(keys) - 6} more" if len(keys) > 6 else "")

@@ -91,7 +91,7 @@ class ImageData(L.LightningDataModule):
         self.on_bad_image, self.exif, self.cache, self.resample = on_bad_image, exif, cache, resample
         self.num_workers, self.seed = num_workers, seed
         self.mean, self.std, self.patch_size = tuple(mean), tuple(std), patch_size
-        self.masks = False
+        self.masks, self.canvas = False, None
         self._indices = {name: self._open(name) for name in self.splits}
         self._check()
 
@@ -164,9 +164,11 @@ class ImageData(L.LightningDataModule):
     def _given(self, split: SplitName) -> SplitName:
         return "val" if split == "test" and "test" not in self.splits else split
 
-    def use_backbone(self, *, mean: Sequence[float], std: Sequence[float], patch_size: int) -> None:
+    def use_backbone(
+        self, *, mean: Sequence[float], std: Sequence[float], patch_size: int, canvas: int | None = None
+    ) -> None:
         """What the backbone expects of its images; a `Task` calls it before it trains."""
-        self.mean, self.std, self.patch_size = tuple(mean), tuple(std), patch_size
+        self.mean, self.std, self.patch_size, self.canvas = tuple(mean), tuple(std), patch_size, canvas
 
     def use_head(self, head: Any) -> None:
         """What the head needs of its targets; a `Task` calls it before it trains."""
@@ -199,6 +201,8 @@ class ImageData(L.LightningDataModule):
 
     def _tokens(self, split: SplitName, scale: float = 1.0) -> list[int]:
         index, p = self.index(split), self.patch_size
+        if self.canvas is not None:
+            return [(self.canvas // p) ** 2] * len(index.heights)
         sizes = (self._size(h, w, scale) for h, w in zip(index.heights.tolist(), index.widths.tolist()))
         if split == "train" and self.crop:
             sizes = ((min(h, self.crop[0]), min(w, self.crop[1])) for h, w in sizes)

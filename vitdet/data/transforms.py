@@ -9,7 +9,7 @@ import random
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import cv2
 import numpy as np
@@ -111,6 +111,8 @@ class EvalTransform:
         std: Sequence[float],
         resample: Resample = "area",
     ) -> None:
+        if resample not in get_args(Resample):
+            raise ValueError(f"resample is {resample!r}; choose from {', '.join(get_args(Resample))}")
         self.config = {"size": size, "mean": list(mean), "std": list(std), "resample": resample}
         self.size = Size.parse(size)
         self.mean, self.std, self.resample = list(mean), list(std), resample

@@ -42,7 +42,9 @@ def benchmark(
     batches = _first_images(loader, 32)
     images = [image.to(device) for image in itertools.chain.from_iterable(images for images, _ in batches)]
     rows = {"device": f"{device}, {torch.get_num_threads()} threads, {next(backbone.parameters()).dtype}"}
-    rows |= describe_size(backbone, head, images[0]) | describe_tokens(batches, backbone.patch_size)
+    rows |= describe_size(backbone, head, images[0]) | describe_tokens(
+        batches, backbone.patch_size, getattr(backbone, "canvas", None)
+    )
     for count in (1, 8):
         p50, p95 = latency(backbone, head, images, batch_size=count, repeats=repeats)
         rows[f"prediction, batch {count}"] = (
@@ -84,11 +86,11 @@ def flops(backbone: nn.Module, head: nn.Module, images: Sequence[Tensor]) -> int
     return counter.get_total_flops()
 
 
-def describe_tokens(batches: Sequence[Batch], patch: int) -> dict[str, str]:
+def describe_tokens(batches: Sequence[Batch], patch: int, canvas: int | None = None) -> dict[str, str]:
     """How long the sequences are, and which share of the tokens is padding, here and if batches were padded to their largest image."""
     tokens, filled, dense = 0, 0.0, 0
     for images, _ in batches:
-        grids = _grids(images, patch)
+        grids = _grids(images, patch) if canvas is None else [(canvas // patch,) * 2] * len(images)
         tokens += sum(h * w for h, w in grids)
         filled += sum(image.shape[-2] * image.shape[-1] for image in images) / patch**2
         dense += len(grids) * max(h for h, _ in grids) * max(w for _, w in grids)

@@ -97,9 +97,11 @@ def train_step(name: str, side: str) -> Callable[[], None]:
     images = torch.randn(TRAIN_BATCH, 3, card.size["square"], card.size["square"])
     boxes = torch.rand(TRAIN_BATCH, OBJECTS, 4) * 0.3 + 0.2
     labels = torch.randint(80, (TRAIN_BATCH, OBJECTS))
+    masks = torch.rand(TRAIN_BATCH, OBJECTS, *images.shape[-2:]) > 0.5 if "seg" in name else [None] * TRAIN_BATCH
     if side == "vitdet":
         model = card.build().train()
-        targets = [Target(b, k, images.shape[-2:], images.shape[-2:]) for b, k in zip(boxes, labels)]
+        size = tuple(images.shape[-2:])
+        targets = [Target(b, k, size, size, masks=m) for b, k, m in zip(boxes, labels, masks)]
 
         def loss() -> Tensor:
             head = model["head"]
@@ -107,7 +109,9 @@ def train_step(name: str, side: str) -> Callable[[], None]:
     else:
         model, criterion, _ = reference(name)
         model.train()
-        known = [{"boxes": b, "labels": k} for b, k in zip(boxes, labels)]
+        known = [
+            {"boxes": b, "labels": k} | ({} if m is None else {"masks": m}) for b, k, m in zip(boxes, labels, masks)
+        ]
 
         def loss() -> Tensor:
             terms = criterion(model(images, known), known)

@@ -17,9 +17,9 @@ from vitdet.heads.detr import DETRHead
 from vitdet.structures import Prediction, Target
 from vitdet.training.muon import Muon
 from vitdet.training.optim import Schedule, lr_factor, parameter_groups, progress
+from vitdet.zoo.files import FORMAT
 
 Batch = tuple[Sequence[Tensor], list[Target]]
-CHECKPOINT_FORMAT = 1
 OPTIMIZERS = {"adamw": torch.optim.AdamW, "muon": Muon}
 
 
@@ -77,10 +77,13 @@ class Task(L.LightningModule):
         self.backbone = backbone
         built = isinstance(head, Head)
         self.head = head if built else head(backbone.out_channels, backbone.strides, len(self.classes))
+        if checkpoint_file is not None and checkpoint is None:
+            raise ValueError("checkpoint_file goes with checkpoint, the name of a published model")
         self.checkpoint = checkpoint
+        self.new_classes = self.classes  # those that no weights are known for
         if checkpoint is not None:
             card, file = zoo.of(checkpoint, checkpoint_file)
-            zoo.start(self.backbone, self.head, self.classes, card=card, path=file)
+            self.new_classes = zoo.start(self.backbone, self.head, self.classes, card=card, path=file)
         if optimizer not in ("muon", "adamw"):
             raise ValueError(f"optimizer is {optimizer!r}; choose from muon, adamw")
         self.optimizer, self.lr, self.backbone_lr, self.layer_decay = optimizer, lr, backbone_lr, layer_decay
@@ -105,7 +108,8 @@ class Task(L.LightningModule):
         """Tells the data what backbone and head need, and the head what labels there are; a trainer calls it before it trains."""
         data.use_head(self.head)
         self.head.use_data(data.kind, data.things)
-        data.use_backbone(mean=self.backbone.mean, std=self.backbone.std, patch_size=self.backbone.patch_size)
+        own = self.backbone
+        data.use_backbone(mean=own.mean, std=own.std, patch_size=own.patch_size, canvas=getattr(own, "canvas", None))
         self.eval_transform = data.eval_transform().config
         if not self._ids_given and data.classes == self.classes:
             self.category_ids = data.category_ids
@@ -238,7 +242,7 @@ class Task(L.LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["vitdet"] = {
-            "format": CHECKPOINT_FORMAT,
+            "format": FORMAT,
             "model": {"backbone": config_of(self.backbone), "head": config_of(self.head)},
             "classes": self.classes,
             "category_ids": self.category_ids,
@@ -251,6 +255,8 @@ class Task(L.LightningModule):
         saved = checkpoint.get("vitdet")
         if saved is None:
             raise ValueError("this checkpoint was not written by vitdet: it has no key 'vitdet'")
+        if saved["format"] != FORMAT:
+            raise ValueError(f"the checkpoint has format {saved['format']}, this vitdet reads {FORMAT}")
         if saved["classes"] != self.classes:
             raise ValueError(
                 f"the checkpoint knows {len(saved['classes'])} classes {saved['classes'][:5]}, the data has "

@@ -21,7 +21,7 @@ def find(name: str) -> Card:
     if name not in CARDS:
         near = difflib.get_close_matches(name, CARDS, 3, 0.4)
         raise CheckpointError(
-            f"there is no published model {name!r}; {'near it: ' + ', '.join(near) if near else 'vitdet zoo lists them'}"
+            f"there is no published model {name!r}, nor a file; {'near it: ' + ', '.join(near) if near else 'vitdet zoo lists them'}"
         )
     return CARDS[name]
 

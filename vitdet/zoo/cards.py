@@ -98,8 +98,13 @@ class Card:
             raise CheckpointError(f"{self.name} can't be put together: {self.base.wanted}")
         file = Path(path) if path is not None else download(self.url, self.filename, digest=self.digest)
         try:
-            return self.convert(read_state(file), *base)
-        except KeysError as error:
+            state = read_state(file)
+        except CheckpointError as error:
+            hint = "; remove it, and it is downloaded again" if path is None else ""
+            raise CheckpointError(f"{error}{hint}") from error
+        try:
+            return self.convert(state, *base)
+        except (KeysError, KeyError, IndexError, RuntimeError) as error:  # names, or numbers of classes or channels
             hint = f"; {self.base.wanted}" if base == (None,) else ""
             raise CheckpointError(f"{file} does not hold the weights of {self.name}: {error}{hint}") from error
 

@@ -43,8 +43,8 @@ def download(url: str, name: str, *, digest: str | None = None, folder: Path | N
     path = (folder or cache_folder()) / name
     if path.is_file():
         return path
-    path.parent.mkdir(parents=True, exist_ok=True)
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(f"{path}.lock", timeout=3600):
             if not path.is_file():  # another process may have been quicker
                 part = path.with_name(f"{path.name}.part")
@@ -54,6 +54,10 @@ def download(url: str, name: str, *, digest: str | None = None, folder: Path | N
     except Timeout as error:
         raise DownloadError(
             f"another process has been fetching {path} for an hour; if it is dead, remove {path}.lock"
+        ) from error
+    except OSError as error:  # the network's are told apart below
+        raise DownloadError(
+            f"{path} can't be written: {error}; free some space, or set VITDET_HOME to a folder that can"
         ) from error
     return path
 
@@ -94,41 +98,54 @@ def _fetch(url: str, part: Path, path: Path) -> None:
         request.add_header("If-Range", tag.read_text())
     try:
         # a new opener: the shared one keeps the proxies of its first use
-        with urllib.request.build_opener().open(request, timeout=TIMEOUT) as reply:
-            done = done if reply.status == 206 else 0
-            if not done:
-                tag.unlink(missing_ok=True)
-                if reply.headers.get("ETag"):
-                    tag.write_text(reply.headers["ETag"])
-            total = done + int(reply.headers["Content-Length"]) if reply.headers.get("Content-Length") else None
-            _copy(reply, part, done, total, path)
+        reply = urllib.request.build_opener().open(request, timeout=TIMEOUT)
     except urllib.error.HTTPError as error:
-        if error.code == 416:  # the part is longer than the file: it is another one by now
+        if error.code == 416 and done:  # the part is longer than the file: it is another one by now
             part.unlink()
             return _fetch(url, part, path)
         raise DownloadError(f"{url}: the server says {error.code} {error.reason}{_instead(path)}") from error
     except (OSError, HTTPException) as error:  # URLError is an OSError
         reason = getattr(error, "reason", None) or error
         raise DownloadError(f"{url} can't be reached: {reason or type(error).__name__}{_instead(path)}") from error
+    with reply:
+        done = done if reply.status == 206 else 0
+        if not done:
+            tag.unlink(missing_ok=True)
+            if reply.headers.get("ETag"):
+                tag.write_text(reply.headers["ETag"])
+        length = reply.headers.get("Content-Length")
+        _copy(reply, part, done, done + int(length) if length else None, path)
     tag.unlink(missing_ok=True)
 
 
 def _copy(reply, part: Path, done: int, total: int | None, path: Path) -> None:
     free = shutil.disk_usage(part.parent).free
     if total is not None and total - done > free:
-        raise DownloadError(
-            f"{path.name} needs {total - done:,} bytes, but {part.parent} has {free:,} left; free some, or set VITDET_HOME to another folder"
-        )
+        raise OSError(f"it needs {total - done:,} bytes, and there are {free:,} left")
+    cut: Exception | None = None
     with _progress() as bar, open(part, "ab" if done else "wb") as file:
         task: TaskID = bar.add_task(path.name, total=total, completed=done)
-        while chunk := reply.read(CHUNK):
+        while chunk := _read(reply):
+            if isinstance(chunk, Exception):
+                cut = chunk
+                break
             file.write(chunk)
             bar.update(task, advance=len(chunk))
         written = file.tell()
-    if total is not None and written < total:
+    if cut is not None or (total is not None and written < total):
+        of = "" if total is None else f" of {total:,}"
+        why = f" ({cut})" if cut else ""
         raise DownloadError(
-            f"the connection was cut after {written:,} of {total:,} bytes; what there is stays in {part}: the same command goes on from there"
+            f"the connection was cut after {written:,}{of} bytes{why}; what there is stays in {part}: the same command goes on from there"
         )
+
+
+def _read(reply) -> bytes | Exception:
+    """The next bytes, none at the end, or why there are no more."""
+    try:
+        return reply.read(CHUNK)
+    except (OSError, HTTPException) as error:
+        return error
 
 
 def _progress() -> Progress:

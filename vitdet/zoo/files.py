@@ -1,18 +1,13 @@
 """Weight files: vitdet's own checkpoints, and those of others. Code in a file is never run."""
 
-import pickle
-from argparse import Namespace
 from pathlib import Path
 from typing import Any
 
-import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor
 
-FORMAT = 1  # of vitdet's own checkpoints that this version reads
-WRAPPERS = ("model", "state_dict", "ema_state_dict")
-_UNREADABLE = (RuntimeError, EOFError, pickle.UnpicklingError, SafetensorError, ValueError, KeyError, OSError)
+from vitdet.backbone.weights import read_file, read_weights
+
+FORMAT = 2  # of vitdet's own checkpoints; 2: parts of DETRHead and EoMTHead changed
 
 
 class CheckpointError(ValueError):
@@ -28,12 +23,19 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     """
     if not Path(path).is_file():
         raise FileNotFoundError(f"checkpoint {path} does not exist")
-    checkpoint = _load(Path(path))
+    try:
+        checkpoint = read_file(path)
+    except RuntimeError as error:
+        raise CheckpointError(str(error)) from error
     saved = checkpoint.get("vitdet") if isinstance(checkpoint, dict) else None
     if not isinstance(saved, dict) or "state_dict" not in checkpoint:
         raise CheckpointError(f"{path} was not written by vitdet; wanted a best.ckpt or last.ckpt of a run")
     if saved["format"] > FORMAT:
-        raise CheckpointError(f"{path} has format {saved['format']}, this vitdet reads up to {FORMAT}: update vitdet")
+        raise CheckpointError(f"{path} has format {saved['format']}, this vitdet reads {FORMAT}: update vitdet")
+    if saved["format"] < FORMAT:
+        raise CheckpointError(
+            f"{path} has format {saved['format']}, of models whose parts were others; this vitdet reads {FORMAT}: train again, or use the vitdet of then"
+        )
     return checkpoint
 
 
@@ -44,27 +46,7 @@ def read_state(path: str | Path) -> dict[str, Tensor]:
         FileNotFoundError: there is no such file.
         CheckpointError: it is cut off, or holds something else than tensors and plain values.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"there is no file {path}")
-    contents = _load(path)
-    for wrapper in WRAPPERS:
-        if isinstance(contents, dict) and isinstance(contents.get(wrapper), dict):
-            contents = contents[wrapper]
-    state = {k: v for k, v in contents.items() if isinstance(v, Tensor)} if isinstance(contents, dict) else {}
-    if not state:
-        raise CheckpointError(f"{path} holds no tensors by name")
-    return {key.removeprefix("module.").removeprefix("_orig_mod."): value for key, value in state.items()}
-
-
-def _load(path: Path) -> Any:
     try:
-        if path.suffix == ".safetensors":
-            return load_file(path)
-        with torch.serialization.safe_globals([Namespace]):  # plain values: the training options of many authors
-            return torch.load(path, map_location="cpu", weights_only=True)
-    except _UNREADABLE as error:
-        reason = f"{type(error).__name__}: {error}".splitlines()[0][:200]
-        raise CheckpointError(
-            f"{path} can't be read: it is cut off, or holds something else than tensors and plain values ({reason})"
-        ) from error
+        return read_weights(path)
+    except RuntimeError as error:
+        raise CheckpointError(str(error)) from error

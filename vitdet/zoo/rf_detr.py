@@ -10,7 +10,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from vitdet.backbone.keys import Rule, rename
+from vitdet.backbone.keys import KeysError, Rule, rename
 from vitdet.backbone.layouts import dinov2
 from vitdet.zoo.cards import Card
 from vitdet.zoo.coco import CLASSES, IDS
@@ -124,6 +124,10 @@ def _head(size: Size) -> dict:
 
 def _classes(weight: Tensor) -> Tensor:
     """Their rows are COCO's ids, with gaps; ours the 80 classes."""
+    if len(weight) != 91:
+        raise KeysError(
+            f"it has {len(weight)} rows of classes, the published one 91; a model that was fine-tuned elsewhere can't be read"
+        )
     return weight[IDS]
 
 

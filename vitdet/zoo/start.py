@@ -8,9 +8,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 from timm.layers import resample_abs_pos_embed, resample_patch_embed
 from torch import Tensor, nn
 
+from vitdet.backbone.weights import create_timm_model, some
+from vitdet.config import check_parts
 from vitdet.zoo.cards import Card
 from vitdet.zoo.files import CheckpointError, read_checkpoint
 
@@ -21,13 +24,17 @@ def architecture(card: Card | None, path: str | Path) -> dict[str, Any]:
     """What a config that starts from a published model, or from a checkpoint of a run, need not say: `model` and `data`, as a config file has them.
 
     Raises:
-        FileNotFoundError, CheckpointError: there is no such checkpoint, or it is damaged.
+        FileNotFoundError, CheckpointError: there is no such checkpoint, it is damaged, or names something else than vitdet's parts.
     """
     if card is not None:
         model, shown = card.config(), {"size": card.size, "resample": card.resample}
     else:
         saved = read_checkpoint(path)["vitdet"]
         model, before = saved["model"], saved["eval_transform"]
+        try:
+            check_parts(model)
+        except (TypeError, ImportError, AttributeError) as error:
+            raise CheckpointError(f"{path}: its model can't be built: {error}") from error
         shown = {key: before[key] for key in ("size", "resample") if key in before}
     given = {"in_channels", "strides", "num_classes", "task"}  # these follow from the backbone and the data
     options = {key: value for key, value in model["head"]["init_args"].items() if key not in given}
@@ -41,22 +48,26 @@ def start(
     *,
     card: Card | None,
     path: str | Path | None,
-) -> None:
+) -> list[str]:
     """Takes over the weights of a published model (from `path`, if given), or those of a checkpoint of a run.
 
     Rows of classes go by the classes' names. Of more or fewer queries the first ones are kept. Position embeddings and patch kernels are resampled.
+
+    Returns:
+        The classes that were left at random.
 
     Raises:
         FileNotFoundError, DownloadError: the weights can't be had.
         CheckpointError: they are of another model.
     """
     if card is not None:
-        state, known, name, options = card.weights(path), card.classes, card.name, card.head
+        state, known, name = card.weights(path), card.classes, card.name
+        before, options = card.backbone, card.head
     else:
         contents = read_checkpoint(path)
         state = dict(contents.get("ema_state_dict") or contents["state_dict"])
-        known, options = contents["vitdet"]["classes"], contents["vitdet"]["model"]["head"]["init_args"]
-        name = str(path)
+        known, name = contents["vitdet"]["classes"], str(path)
+        before, options = (contents["vitdet"]["model"][part]["init_args"] for part in ("backbone", "head"))
     model = nn.ModuleDict({"backbone": backbone, "head": head})
     own = model.state_dict()
     log.info("weights: %s", name)
@@ -70,13 +81,14 @@ def start(
         for key in (f"head.{row}" for row in head.class_rows()):
             if key in state:
                 state[key] = _class_rows(state[key], own[key], pairs, len(known), len(classes))
-    _resample(state, own, backbone)
+    _resample(state, own, backbone, before)
     _load(model, state, own, name)
+    return [one for one in classes if one not in known]
 
 
 def _queries(key: str, value: Tensor, own: Tensor, groups: int, own_groups: int) -> Tensor:
     """The first queries of the first groups."""
-    if value.shape == own.shape or value.shape[1:] != own.shape[1:]:
+    if (value.shape == own.shape and groups == own_groups) or value.shape[1:] != own.shape[1:]:
         return value
     theirs, ours = value.unflatten(0, (groups, -1)), own.clone().unflatten(0, (own_groups, -1))  # (G, Q, C)
     g, q = min(len(theirs), len(ours)), min(theirs.shape[1], ours.shape[1])
@@ -89,9 +101,9 @@ def _queries(key: str, value: Tensor, own: Tensor, groups: int, own_groups: int)
 def _say_classes(kept: int, classes: Sequence[str], known: Sequence[str]) -> None:
     names = [one for one in classes if one in known]
     new = [one for one in classes if one not in known]
-    log.info("weights: classes kept by name, %d of %d: %s", kept, len(classes), _some(names))
+    log.info("weights: classes kept by name, %d of %d: %s", kept, len(classes), some(names))
     if new:
-        log.info("weights: classes left at random, %d: %s", len(new), _some(new))
+        log.info("weights: classes left at random, %d: %s", len(new), some(new))
 
 
 def _class_rows(value: Tensor, own: Tensor, pairs: Sequence[tuple[int, int]], known: int, count: int) -> Tensor:
@@ -104,19 +116,26 @@ def _class_rows(value: Tensor, own: Tensor, pairs: Sequence[tuple[int, int]], kn
     return rows
 
 
-def _resample(state: dict[str, Tensor], own: dict[str, Tensor], backbone: nn.Module) -> None:
-    """Position embedding and patch kernel, to the model's grid and patch size."""
+def _resample(state: dict[str, Tensor], own: dict[str, Tensor], backbone: nn.Module, before: dict[str, Any]) -> None:
+    """Position embedding and patch kernel, to the model's grid and patch size; `before` are the arguments of the backbone that they come from."""
     position, kernel = "backbone.trunk.pos_embed", "backbone.trunk.patch_embed.proj.weight"
     trunk = backbone.trunk
-    if position in state and position in own and state[position].shape[1] != own[position].shape[1]:
+    if position in state and position in own and (grid := native_grid(before)) != tuple(trunk.native_grid):
         prefix = trunk.num_prefix if trunk.embeds_prefix else 0
-        before = tuple(state[position].shape)
-        state[position] = resample_abs_pos_embed(state[position], list(trunk.native_grid), num_prefix_tokens=prefix)
-        log.info("weights resampled: %s %s -> %s", position, before, tuple(own[position].shape))
+        state[position] = resample_abs_pos_embed(
+            state[position], list(trunk.native_grid), list(grid), num_prefix_tokens=prefix
+        )
+        log.info("weights resampled: %s from a grid of %s to %s", position, grid, tuple(trunk.native_grid))
     if kernel in state and kernel in own and state[kernel].shape[2:] != own[kernel].shape[2:]:
-        before = tuple(state[kernel].shape)
+        shape = tuple(state[kernel].shape)
         state[kernel] = resample_patch_embed(state[kernel], list(own[kernel].shape[2:]))
-        log.info("weights resampled: %s %s -> %s", kernel, before, tuple(own[kernel].shape))
+        log.info("weights resampled: %s %s -> %s", kernel, shape, tuple(own[kernel].shape))
+
+
+def native_grid(options: dict[str, Any]) -> tuple[int, int]:
+    """The grid that the position embedding of a backbone with these arguments has."""
+    with torch.device("meta"):
+        return tuple(create_timm_model(options["name"], **(options.get("model_args") or {})).patch_embed.grid_size)
 
 
 def _load(model: nn.Module, state: dict[str, Tensor], own: dict[str, Tensor], name: str) -> None:
@@ -124,7 +143,7 @@ def _load(model: nn.Module, state: dict[str, Tensor], own: dict[str, Tensor], na
     missing = [key for key in own if key not in state]
     unused = [key for key in state if key not in own]
     if wrong or len(missing) > len(own) / 2:
-        what = f"{len(missing)} of {len(own)} tensors are missing in it: {_some(missing)}"
+        what = f"{len(missing)} of {len(own)} tensors are missing in it: {some(missing)}"
         if wrong:
             key = wrong[0]
             what = f"{len(wrong)} differ in shape, such as {key}: {tuple(state[key].shape)}, wanted {tuple(own[key].shape)}"
@@ -133,10 +152,6 @@ def _load(model: nn.Module, state: dict[str, Tensor], own: dict[str, Tensor], na
         )
     model.load_state_dict({key: state[key] for key in own if key in state}, strict=False)
     if missing:
-        log.warning("weights missing, left at random: %s", _some(missing))
+        log.warning("weights missing, left at random: %s", some(missing))
     if unused:
-        log.info("weights not used: %s", _some(unused))
-
-
-def _some(names: Sequence[str]) -> str:
-    return ", ".join(names[:6]) + (f" and {len(names) - 6} more" if len(names) > 6 else "")
+        log.info("weights not used: %s", some(unused))

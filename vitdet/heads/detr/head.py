@@ -130,11 +130,12 @@ class DETRHead(Head):
             boxes[:, :num].unflatten(1, shape),  # (L, N, K) -> (L, B, G, Q, K)
         )
         if self.masks is not None:
-            embeddings, pixels = self.masks(features, states[:, :num])
+            tokens = None if targets is None else proposals.tokens[None]
+            (embeddings, pixels), proposed = self.masks(features, states[:, :num], tokens)
             outputs.masks = QueryMasks(embeddings.unflatten(1, shape), pixels, features.sizes)
+            outputs.proposal_masks = None if proposed is None else QueryMasks(*proposed, features.sizes)
         if targets is not None:
             outputs.proposals = proposals
-            outputs.proposal_masks = self._proposal_masks(features, proposals)
         if noised is not None:
             outputs.noised, outputs.noised_logits, outputs.noised_boxes = noised, logits[:, num:], boxes[:, num:]
         return outputs
@@ -152,10 +153,6 @@ class DETRHead(Head):
             boxes = shift_boxes(boxes, self.query_boxes.weight.view(self.groups, Q, 4)[:G])
         images = torch.arange(B, device=boxes.device).repeat_interleave(G * Q)
         return Queries(content.flatten(0, 2), boxes.flatten(0, 2), images, [Q] * (B * G))
-
-    def _proposal_masks(self, features: Features, proposals: Proposals) -> QueryMasks | None:
-        found = None if self.masks is None else self.masks.of_proposals(features, proposals.tokens[None])
-        return None if found is None else QueryMasks(*found, features.sizes)
 
     def loss(self, outputs: DETROutputs, targets: list[Target]) -> dict[str, Tensor]:
         """`class`, `box` and `giou` terms of each set of predictions, in fp32."""

@@ -12,6 +12,8 @@ from torch import Tensor, nn
 from vitdet.heads.mask.pixels import MaskEmbedding, PixelBranch, on_maps
 from vitdet.structures import Features, Level
 
+Made = tuple[Tensor, list[Level]]
+
 
 @dataclass
 class QueryMasks:
@@ -30,12 +32,9 @@ class PlainMasks(nn.Module):
         super().__init__()
         self.pixels, self.embed = PixelBranch(in_channels, stride, dim), MaskEmbedding(dim, dim)
 
-    def forward(self, features: Features, states: Tensor) -> tuple[Tensor, list[Level]]:
-        """Embeddings `(L, N, C)` of the states after each layer `(L, N, C)`, and the pixels."""
-        return self.embed(states), [self.pixels(features)]
-
-    def of_proposals(self, features: Features, tokens: Tensor) -> None:
-        """Proposals have no masks."""
+    def forward(self, features: Features, states: Tensor, tokens: Tensor | None) -> tuple[Made, None]:
+        """Embeddings `(L, N, C)` of the states after each layer `(L, N, C)`, and the pixels; proposals have no masks."""
+        return (self.embed(states), [self.pixels(features)]), None
 
 
 class RefineBlock(nn.Module):
@@ -64,19 +63,20 @@ class RefinedMasks(nn.Module):
         self.embed = nn.Linear(dim, in_channels)
         self.bias = nn.Parameter(torch.zeros(1))
 
-    def forward(self, features: Features, states: Tensor) -> tuple[Tensor, list[Level]]:
-        """Embeddings `(L, N, C + 1)` of the states after each layer `(L, N, C)`, and the pixels for each layer; in inference those of the last only."""
-        level, levels = self._resized(features), []
+    def forward(self, features: Features, states: Tensor, tokens: Tensor | None) -> tuple[Made, Made | None]:
+        """Embeddings `(L, N, C + 1)` of the states after each layer `(L, N, C)`, and the pixels for each layer.
+
+        The same for the `tokens` that were selected, which meet the pixels before all blocks; without them, in inference, only the last layer counts.
+        """
+        level, levels, proposals = self._resized(features), [], None
+        if tokens is not None:
+            proposals = self._embeddings(tokens), [self._pixels(level)]
         for block in self.blocks:
             level = on_maps(level, block, self.mask_stride)
             levels.append(level)
-        if not self.training:
+        if tokens is None:
             states, levels = states[-1:], levels[-1:]
-        return self._embeddings(states), [self._pixels(level) for level in levels]
-
-    def of_proposals(self, features: Features, tokens: Tensor) -> tuple[Tensor, list[Level]]:
-        """The same for the tokens that were selected, which meet the pixels before all blocks."""
-        return self._embeddings(tokens), [self._pixels(self._resized(features))]
+        return (self._embeddings(states), [self._pixels(level) for level in levels]), proposals
 
     def _resized(self, features: Features) -> Level:
         return on_maps(features[0], self._resize, self.mask_stride)

@@ -133,6 +133,8 @@ class EoMTHead(QueryMaskHead):
             depth: where the block is, from 0 for the first to 1 for the last.
         """
         first, last = self.annealing
+        if self.progress >= last:
+            return None
         part = (last - first) / 4
         start = first + (last - first - part) * depth
         done = min(1.0, max(0.0, (self.progress - start) / max(part, 1e-9)))
