@@ -39,22 +39,35 @@ def sine_embedding(values: Tensor, dim: int, temperature: float = 10000.0) -> Te
     return torch.stack([angle.sin(), angle.cos()], -1).flatten(-3)
 
 
+CHUNK = 2048  # rows whose hidden layer is held at once
+
+
 class _ReluMLP(torch.autograd.Function):
-    """`linear(relu(linear(x)))`, whose hidden layer is held once in forward and once in backward; for many queries it is the largest tensor of all."""
+    """`linear(relu(linear(x)))`, a few rows at a time; the hidden layer is computed again in backward.
+
+    For the thousands of queries of grouped training it would be the largest tensor of all, and fresh memory of that size costs more time than the
+    product that is done twice.
+    """
 
     @staticmethod
     def forward(ctx, x: Tensor, w1: Tensor, b1: Tensor, w2: Tensor, b2: Tensor) -> Tensor:
-        hidden = F.linear(x, w1, b1).relu_()
-        ctx.save_for_backward(x, hidden, w1, w2)
-        return F.linear(hidden, w2, b2)
+        ctx.save_for_backward(x, w1, b1, w2)
+        return torch.cat([F.linear(F.linear(rows, w1, b1).relu_(), w2, b2) for rows in x.split(CHUNK)])
 
     @staticmethod
     @once_differentiable
     def backward(ctx, grad: Tensor) -> tuple[Tensor, ...]:
-        x, hidden, w1, w2 = ctx.saved_tensors
-        inner = grad @ w2
-        torch.ops.aten.threshold_backward.grad_input(inner, hidden, 0, grad_input=inner)  # in place
-        return inner @ w1, inner.T @ x, inner.sum(0), grad.T @ hidden, grad.sum(0)
+        x, w1, b1, w2 = ctx.saved_tensors
+        grad_x, grad_b1 = [], torch.zeros_like(b1)
+        grad_w1, grad_w2 = torch.zeros_like(w1), torch.zeros_like(w2)
+        for rows, own in zip(x.split(CHUNK), grad.split(CHUNK)):
+            hidden, inner = F.linear(rows, w1, b1).relu_(), own @ w2
+            torch.ops.aten.threshold_backward.grad_input(inner, hidden, 0, grad_input=inner)  # in place
+            grad_x.append(inner @ w1)
+            grad_w1.addmm_(inner.T, rows)
+            grad_w2.addmm_(own.T, hidden)
+            grad_b1 += inner.sum(0)
+        return torch.cat(grad_x), grad_w1, grad_b1, grad_w2, grad.sum(0)
 
 
 class FeedForward(nn.Module):
@@ -68,13 +81,15 @@ class FeedForward(nn.Module):
         self.norm = nn.LayerNorm(dim)
 
     def forward(self, x: Tensor) -> Tensor:
-        first, last, drops = self.net[0], self.net[3], self.training and self.net[2].p > 0
-        if (
-            drops
-            or not torch.is_grad_enabled()
-            or torch.is_autocast_enabled(x.device.type)
-            or torch.compiler.is_compiling()
-        ):
+        rows = x.flatten(0, -2)  # (..., C) -> (N, C)
+        if len(rows) <= CHUNK or not self._trains_plainly(x):
             return self.norm(x + self.net(x))
-        y = _ReluMLP.apply(x.flatten(0, -2), first.weight, first.bias, last.weight, last.bias)
+        first, last = self.net[0], self.net[3]
+        y = _ReluMLP.apply(rows, first.weight, first.bias, last.weight, last.bias)
         return self.norm(x + y.view_as(x))
+
+    def _trains_plainly(self, x: Tensor) -> bool:
+        """Whether there is a backward, and nothing in between that `_ReluMLP` does not know: dropout, mixed precision, a compiler."""
+        dropped = self.training and self.net[2].p > 0
+        mixed = torch.is_autocast_enabled(x.device.type)
+        return torch.is_grad_enabled() and not (dropped or mixed or torch.compiler.is_compiling())
