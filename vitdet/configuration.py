@@ -160,10 +160,7 @@ def read_config(path: str | Path) -> dict[str, Any]:
 def complete(config: dict[str, Any], start: str | None) -> dict[str, Any]:
     """The config on top of what it starts from, if that is something; the classes that it does not name are the default ones."""
     if start:
-        below = zoo.architecture(*zoo.of(start))
-        if "size" in ((config.get("data") or {}).get("init_args") or {}):
-            below["data"]["init_args"].pop("size", None)  # sizes are one rule, not keys to be merged
-        config = merge(below, config)
+        config = merge(zoo.architecture(*zoo.of(start)), config)
     for keys, default in DEFAULT_CLASSES.items():
         _spell_out(config, keys, default)
     return config
@@ -237,12 +234,12 @@ def _numbers(value: Any) -> Any:
 
 
 def merge(base: dict[str, Any], own: dict[str, Any]) -> dict[str, Any]:
-    """`own` over `base`, key by key; another class takes no arguments over (but see `_keep_common`), and lists are replaced."""
+    """`own` over `base`, key by key; another class takes no arguments over (but see `_keep_common`); lists, and sizes, which are one rule, are replaced."""
     if "class_path" in own and own["class_path"] != base.get("class_path", own["class_path"]):
         return own
     merged = dict(base)
     for key, value in own.items():
-        both = isinstance(value, dict) and isinstance(base.get(key), dict)
+        both = isinstance(value, dict) and isinstance(base.get(key), dict) and key != "size"
         merged[key] = merge(base[key], value) if both else value
     return merged
 

@@ -9,12 +9,12 @@ from vitdet.backbone.keys import Rule, rename
 
 log = logging.getLogger("vitdet")
 
-L = r"encoder\.layer\.(\d+)\."
+L = r"(?:encoder\.layer|layers)\.(\d+)\."
 DINOV2: list[Rule] = [
     (r"embeddings\.cls_token", "cls_token"),
     (r"embeddings\.mask_token", None),
     (r"embeddings\.register_tokens", "reg_token"),
-    (r"embeddings\.position_embeddings", "pos_embed"),
+    (r"embeddings\.position_embeddings(?:\.weight)?", "pos_embed"),
     (r"embeddings\.patch_embeddings\.projection\.(.+)", r"patch_embed.proj.\1"),
     (L + r"(norm[12]|mlp\.fc[12])\.(.+)", r"blocks.\1.\2.\3"),
     (L + r"mlp\.weights_in\.(.+)", r"blocks.\1.mlp.fc1.\2"),
@@ -25,11 +25,11 @@ DINOV2: list[Rule] = [
     (L + r"attention\.(?:attention\.query|q_proj)\.(.+)", r"blocks.\1.attn.qkv.\2#0"),
     (L + r"attention\.(?:attention\.key|k_proj)\.(.+)", r"blocks.\1.attn.qkv.\2#1"),
     (L + r"attention\.(?:attention\.value|v_proj)\.(.+)", r"blocks.\1.attn.qkv.\2#2"),
-    (L + r"attention\.(?:output\.dense|o_proj)\.(.+)", r"blocks.\1.attn.proj.\2"),
+    (L + r"attention\.(?:output\.dense|o_proj|out_proj)\.(.+)", r"blocks.\1.attn.proj.\2"),
     (L + r"layer_scale([12])\.lambda1", r"blocks.\1.ls\2.gamma"),
     (r"layernorm\.(.+)", r"norm.\1"),
 ]
-D = r"(?:model\.)?layer\.(\d+)\."
+D = r"(?:model\.)?layers?\.(\d+)\."
 DINOV3: list[Rule] = [
     (r"embeddings\.cls_token", "cls_token"),
     (r"embeddings\.mask_token", None),
@@ -45,7 +45,7 @@ DINOV3: list[Rule] = [
     (D + r"mlp\.gate_proj\.(.+)", r"blocks.\1.mlp.fc1_g.\2"),
     (D + r"mlp\.up_proj\.(.+)", r"blocks.\1.mlp.fc1.\2"),
     (D + r"mlp\.down_proj\.(.+)", r"blocks.\1.mlp.fc2.\2"),
-    (r"norm\.(.+)", r"norm.\1"),
+    (r"(?:layer)?norm\.(.+)", r"norm.\1"),
 ]
 
 

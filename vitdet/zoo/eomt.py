@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from vitdet.backbone.keys import KeysError, Rule, rename
+from vitdet.backbone.layouts import DINOV2
 from vitdet.zoo import coco, coco_panoptic
 from vitdet.zoo.cards import Card
 
@@ -98,24 +99,6 @@ AUTHORS_HEAD: list[Rule] = [
     (r"network\.upscale\.(\d)\.norm\.(\w+)", r"head.upscale.\1.norm.\2"),
     (r"network\.encoder\.pixel_(mean|std)|network\.attn_mask_probs|criterion\.empty_weight|metrics\..*", None),
 ]
-L = r"layers\.(\d+)\."
-T = "backbone.trunk.blocks."
-TRANSFORMERS_TRUNK: list[Rule] = [
-    (r"embeddings\.cls_token", "backbone.trunk.cls_token"),
-    (r"embeddings\.register_tokens", "backbone.trunk.reg_token"),
-    (r"embeddings\.position_embeddings\.weight", "backbone.trunk.pos_embed", _batch),
-    (r"embeddings\.patch_embeddings\.projection\.(\w+)", r"backbone.trunk.patch_embed.proj.\1"),
-    (L + r"(norm[12]|mlp\.fc[12])\.(\w+)", T + r"\1.\2.\3"),
-    (L + r"attention\.q_proj\.(\w+)", T + r"\1.attn.qkv.\2#0"),
-    (L + r"attention\.k_proj\.(\w+)", T + r"\1.attn.qkv.\2#1"),
-    (L + r"attention\.v_proj\.(\w+)", T + r"\1.attn.qkv.\2#2"),
-    (L + r"attention\.out_proj\.(\w+)", T + r"\1.attn.proj.\2"),
-    (L + r"layer_scale([12])\.lambda1", T + r"\1.ls\2.gamma"),
-    (L + r"mlp\.gate_proj\.(\w+)", T + r"\1.mlp.fc1.\2#0"),
-    (L + r"mlp\.up_proj\.(\w+)", T + r"\1.mlp.fc1.\2#1"),
-    (L + r"mlp\.down_proj\.(\w+)", T + r"\1.mlp.fc2.\2"),
-    (r"layernorm\.(\w+)", r"backbone.trunk.norm.\1"),
-]
 TRANSFORMERS_HEAD: list[Rule] = [
     (r"query\.weight", "head.queries.weight"),
     (r"class_predictor\.(\w+)", r"head.classify.\1"),
@@ -140,9 +123,24 @@ def convert(state: dict[str, Tensor], *, things: int, blocks: int) -> dict[str, 
     Raises:
         KeysError: a name is neither's, or queries join other blocks.
     """
-    authors = any(key.startswith("network.") for key in state)
-    trunk, head = (AUTHORS_TRUNK, AUTHORS_HEAD) if authors else (TRANSFORMERS_TRUNK, TRANSFORMERS_HEAD)
-    return convert_head(state, [*trunk, *head], things=things, blocks=blocks)
+    if is_authors(state):
+        return convert_head(state, [*AUTHORS_TRUNK, *AUTHORS_HEAD], things=things, blocks=blocks)
+    trunk, rest = split(state)
+    trunk = {f"backbone.trunk.{key}": value for key, value in rename(trunk, DINOV2).items()}
+    trunk["backbone.trunk.pos_embed"] = _batch(trunk["backbone.trunk.pos_embed"])
+    return trunk | convert_head(rest, TRANSFORMERS_HEAD, things=things, blocks=blocks)
+
+
+def is_authors(state: dict[str, Tensor]) -> bool:
+    """Whether the names are those of EoMT's authors, not of transformers."""
+    return any(key.startswith("network.") for key in state)
+
+
+def split(state: dict[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """What transformers has of the ViT, and of the rest."""
+    own = ("embeddings.", "layers.", "layernorm.")
+    trunk = {key: value for key, value in state.items() if key.startswith(own)}
+    return trunk, {key: value for key, value in state.items() if key not in trunk}
 
 
 def convert_head(state: dict[str, Tensor], rules: list[Rule], *, things: int, blocks: int) -> dict[str, Tensor]:

@@ -8,7 +8,7 @@ from vitdet.backbone.keys import KeysError
 from vitdet.backbone.layouts import dinov3
 from vitdet.zoo import coco
 from vitdet.zoo.cards import Base, Card
-from vitdet.zoo.eomt import AUTHORS_HEAD, TRANSFORMERS_HEAD, Size, convert_head
+from vitdet.zoo.eomt import AUTHORS_HEAD, TRANSFORMERS_HEAD, Size, convert_head, is_authors, split
 from vitdet.zoo.eomt import card as eomt_card
 
 SOURCE = "EoMT's model zoo, DINOv3"
@@ -62,16 +62,9 @@ def convert(
     Raises:
         KeysError: a name is neither's, or `base` is missing.
     """
-    authors = any(key.startswith("network.") for key in state)
-    if not authors:
-        vit = {
-            key.replace("layers.", "layer."): v
-            for key, v in state.items()
-            if key.startswith(("embeddings.", "layers."))
-        }
-        vit |= {key.replace("layernorm.", "norm."): v for key, v in state.items() if key.startswith("layernorm.")}
-        rest = {key: v for key, v in state.items() if not key.startswith(("embeddings.", "layers.", "layernorm."))}
-        return _trunk(vit) | convert_head(rest, TRANSFORMERS_HEAD, things=things, blocks=blocks)
+    if not is_authors(state):
+        trunk, rest = split(state)
+        return _trunk(trunk) | convert_head(rest, TRANSFORMERS_HEAD, things=things, blocks=blocks)
     if base is None:
         raise KeysError("it holds differences from DINOv3's weights, and those are not there")
     vit = {key.removeprefix(BACKBONE): v for key, v in state.items() if key.startswith(BACKBONE)}

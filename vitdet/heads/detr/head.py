@@ -14,7 +14,7 @@ from vitdet.heads.detr.criterion import DETROutputs, SetCriterion, best_detectio
 from vitdet.heads.detr.decoder import DeformableDecoder, Queries
 from vitdet.heads.detr.deformable import Memory
 from vitdet.heads.detr.denoising import Denoising, Noised
-from vitdet.heads.detr.masks import PlainMasks, QueryMasks, RefinedMasks
+from vitdet.heads.detr.masks import QueryMasks, make_masks
 from vitdet.heads.detr.selection import Proposals, QuerySelection
 from vitdet.heads.layers import shift_boxes
 from vitdet.losses import ClassLoss
@@ -111,8 +111,7 @@ class DETRHead(Head):
         self.needs_masks, self.masks = masks, None
         if masks:
             finest = (self.in_channels[0], self.strides[0], dim)
-            refined = mask_branch == "refined"
-            self.masks = RefinedMasks(*finest, num_layers=num_layers) if refined else PlainMasks(*finest)
+            self.masks = make_masks(mask_branch, *finest, num_layers=num_layers)
         points = mask_points if masks else 0
         self.criterion = SetCriterion(class_loss=class_loss, weights=loss_weights, mask_points=points)
         self.loss_weights = self.criterion.weights

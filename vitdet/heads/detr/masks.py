@@ -94,3 +94,16 @@ class RefinedMasks(nn.Module):
     def _pixels(self, level: Level) -> Level:
         x = self.pixels(level.x)
         return Level(torch.cat([x, x.new_ones(len(x), 1)], 1), level.grids, level.stride)
+
+
+def make_masks(branch: str, in_channels: int, stride: float, dim: int, *, num_layers: int) -> nn.Module:
+    """`PlainMasks` or `RefinedMasks`.
+
+    Raises:
+        ValueError: `branch` is neither `plain` nor `refined`.
+    """
+    if branch == "plain":
+        return PlainMasks(in_channels, stride, dim)
+    if branch == "refined":
+        return RefinedMasks(in_channels, stride, dim, num_layers=num_layers)
+    raise ValueError(f"mask_branch is {branch!r}; choose from plain, refined")
