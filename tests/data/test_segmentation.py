@@ -151,6 +151,18 @@ def test_label_maps_with_any_values(tmp_path, palette):
     assert target.masks.int().tolist() == [[[1, 1, 0], [0, 0, 0]], [[0, 0, 1], [0, 1, 0]]]
 
 
+def test_known_sets_of_classes_go_by_their_name(tmp_path):
+    write_pair(tmp_path, "a", np.full((4, 4), 33, np.uint8))
+    split = SemanticSplit(str(tmp_path / "images"), str(tmp_path / "labels"))
+    data = SemanticData(train=split, classes="cityscapes")
+    assert data.classes[0] == "road" and data.classes[-1] == "bicycle" and len(data.classes) == 19
+    assert (data.truth("train")(0) == 18).all()  # 33 are bicycles
+    with pytest.raises(ValueError, match="did you mean ade20k"):
+        SemanticData(train=split, classes="ADE20k")
+    with pytest.raises(ValueError, match=r"leave out data\.values"):
+        SemanticData(train=split, classes="ade20k", values=list(range(150)))
+
+
 def test_label_maps_that_do_not_fit(tmp_path):
     write_pair(tmp_path, "a", np.zeros((4, 4), np.uint8))
     images, labels = str(tmp_path / "images"), str(tmp_path / "labels")

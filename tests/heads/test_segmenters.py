@@ -5,7 +5,7 @@ import torch
 
 from vitdet.config import build, config_of
 from vitdet.heads import DETRHead, MaskDecoderHead, SemanticHead
-from vitdet.heads.mask.inference import instances, mask_boxes, panoptic, semantic
+from vitdet.heads.mask.inference import class_scores, instances, mask_boxes, panoptic, semantic
 from vitdet.heads.mask.pixels import PixelBranch, extents, full_size
 from vitdet.heads.semantic import label_map
 from vitdet.losses.masks import important_points, mask_costs, mask_losses, mask_points, sample_points
@@ -209,7 +209,7 @@ def test_inference_by_hand():
     found = panoptic(scores, take, (2, 4), things, threshold=0.5, overlap=0.8)
     assert found.panoptic.tolist() == [[1, 1, 2, 2], [1, 1, 2, 2]]  # the top row wins nothing, so it is dropped
     assert found.labels.tolist() == [0, 1] and found.boxes_xyxy.tolist() == [[0, 0, 2, 2], [2, 0, 4, 2]]
-    assert semantic(scores, take, (2, 4)).semantic.tolist() == [[0, 0, 1, 1], [0, 0, 1, 1]]
+    assert semantic(class_scores(scores, take, (2, 4)), (2, 4)).semantic.tolist() == [[0, 0, 1, 1], [0, 0, 1, 1]]
     best = instances(scores, take, (2, 4), 2)
     assert best.labels.tolist() == [0, 1] and torch.equal(best.masks, masks[:2] > 0)
     both = panoptic(

@@ -2,8 +2,10 @@
 
 import pytest
 import torch
+from eomt_oracle import THINGS, compare_training
 from safetensors.torch import save_file
 from transformers import EomtDinov3Config, EomtDinov3ForUniversalSegmentation
+from transformers.models.eomt_dinov3 import modeling_eomt_dinov3
 
 import vitdet
 from vitdet import zoo
@@ -60,34 +62,48 @@ def test_every_full_size_model_maps_completely(name):
     size, card = SIZES[name], zoo.find(name)
     own = card.build() if size.vit == "small" else None
     with torch.device("meta"):
-        state = reference(size.vit, size.side, size.blocks, len(card.classes)).state_dict()
+        queries = card.head["num_queries"]
+        state = reference(size.vit, size.side, size.blocks, len(card.classes), num_queries=queries).state_dict()
         own = own or card.build()
     check_complete(card.convert({key: value.to("meta") for key, value in state.items()}), own)
 
 
-@torch.no_grad()
-def test_outputs_are_those_of_transformers(tmp_path, monkeypatch):
-    model = reference("small", 160, 3, 133, num_queries=30, num_hidden_layers=5)
+def small():
+    """The smallest ViT on 160 pixels, theirs and ours, the latter without weights yet."""
+    still = {f"pos_embed_{change}": None for change in ("shift", "jitter", "rescale")}  # positions, in training
+    model = reference("small", 160, 3, 133, num_queries=30, num_hidden_layers=5, **still)
     generator = torch.Generator().manual_seed(0)
-    for p in model.parameters():
-        p.add_((0.02 if p.ndim > 1 else 0.1) * torch.randn(p.shape, generator=generator))
-    model.attn_mask_probs.zero_()
+    with torch.no_grad():
+        for p in model.parameters():
+            p.add_((0.02 if p.ndim > 1 else 0.1) * torch.randn(p.shape, generator=generator))
+        model.attn_mask_probs.zero_()
     card = zoo.find("eomt-dinov3-small-coco-panoptic-640")
     backbone = vitdet.Backbone(**{**card.backbone, "depth": 5, "canvas": 160})
     head = vitdet.EoMTHead(backbone.out_channels, backbone.strides, 133, **{**card.head, "num_queries": 30})
-    own = torch.nn.ModuleDict({"backbone": backbone, "head": head}).eval()
+    return model, torch.nn.ModuleDict({"backbone": backbone, "head": head}).eval()
+
+
+@torch.no_grad()
+def test_outputs_are_those_of_transformers():
+    model, own = small()
     images = torch.randn(2, 3, 160, 160)
     wanted = model(images)
     state = model.state_dict()
-    whole = convert(state, things=80, blocks=3)
+    whole = convert(state, things=THINGS, blocks=3)
     difference, base = as_differences(state)
-    for converted in (whole, convert(difference, base, things=80, blocks=3)):
+    for converted in (whole, convert(difference, base, things=THINGS, blocks=3)):
         check_complete(converted, own)
         own.load_state_dict(converted)
         found = own["head"](own["backbone"](images))
         masks = torch.einsum("bqc,bchw->bqhw", found.embeddings[-1], torch.stack(found.pixels[-1].maps()))
         for ours, theirs in ((found.logits[-1], wanted.class_queries_logits), (masks, wanted.masks_queries_logits)):
             assert (ours - theirs).abs().max() / theirs.abs().max() < 1e-4
+
+
+def test_training_gives_the_losses_and_gradients_of_transformers(monkeypatch):
+    model, own = small()
+    own.load_state_dict(convert(model.state_dict(), things=THINGS, blocks=3))
+    compare_training(monkeypatch, modeling_eomt_dinov3, model, own, convert)
 
 
 def test_what_is_missing_is_said(tmp_path, monkeypatch):

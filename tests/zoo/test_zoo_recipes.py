@@ -33,7 +33,7 @@ def test_it_is_the_published_model(path):
     own = {key: value for key, value in card.head.items() if key != "task"}
     assert own.items() <= head["init_args"].items() and "task" not in head["init_args"]
     assert config["data"]["init_args"]["size"] == card.size
-    kind = "panoptic" if "panoptic" in card.name else "coco"
+    kind = next((kind for kind in ("panoptic", "semantic") if kind in card.name), "coco")
     assert kind in config["data"]["class_path"].lower()
 
 

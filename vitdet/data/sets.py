@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from vitdet.data.index import CocoIndex
+from vitdet.data.label_sets import label_set
 from vitdet.data.module import ImageData, SplitName
 from vitdet.data.panoptic import PanopticSource
 from vitdet.data.semantic import SemanticIndex, SemanticSource
@@ -134,7 +135,7 @@ class SemanticData(ImageData):
 
     Args:
         train: training images and label maps; likewise `val` and `test`. Only what a run needs must be given.
-        classes: the class names.
+        classes: the class names, or the set `ade20k` or `cityscapes`, names and values.
         values: the pixel value of each class; by default 0..K-1. All other values are void: neither trained on nor scored.
         image_suffix, label_suffix: what follows the common part of the names of an image and its label map; by default the extension.
     """
@@ -148,13 +149,13 @@ class SemanticData(ImageData):
         train: SemanticSplit | None = None,
         val: SemanticSplit | None = None,
         test: SemanticSplit | None = None,
-        classes: Sequence[str],
+        classes: Sequence[str] | str,
         values: Sequence[int] | None = None,
         image_suffix: str | None = None,
         label_suffix: str | None = None,
         **options: Any,
     ) -> None:
-        self._classes = {"classes": classes, "values": values}
+        self._classes = dict(zip(("classes", "values"), label_set(classes, values)))
         self._suffixes = {"image_suffix": image_suffix, "label_suffix": label_suffix}
         super().__init__(_splits(SemanticSplit, train=train, val=val, test=test), **options)
 

@@ -117,7 +117,7 @@ def latency(
     for _ in range(warmup + repeats):
         batch = list(itertools.islice(source, batch_size))
         start = _now(device)
-        head.predict(head(backbone(batch)), [tuple(image.shape[-2:]) for image in batch])
+        head.infer(backbone, batch, [tuple(image.shape[-2:]) for image in batch])
         seconds.append(_now(device) - start)
     timed = seconds[warmup:]
     return statistics.median(timed), statistics.quantiles(timed, n=20, method="inclusive")[-1]

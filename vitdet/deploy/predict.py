@@ -65,8 +65,7 @@ class Detector:
     def _batch(self, images: Sequence[ImageLike], threshold: float) -> list[Prediction]:
         arrays = [as_array(image) for image in images]
         x = [self.transform(array).to(self.device) for array in arrays]
-        outputs = self.head(self.backbone(x))
-        predictions = self.head.predict(outputs, [array.shape[:2] for array in arrays])
+        predictions = self.head.infer(self.backbone, x, [array.shape[:2] for array in arrays])
         for prediction, image in zip(predictions, images):
             prediction.names, prediction.category_ids = self.classes, self.category_ids
             prediction.path = str(image) if isinstance(image, (str, Path)) else None

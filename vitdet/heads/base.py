@@ -42,6 +42,12 @@ class Head(nn.Module, Configurable):
         """One `Prediction` per image, in pixels of the original images, whose `(H, W)` are `sizes`."""
         raise NotImplementedError
 
+    def infer(
+        self, backbone: nn.Module, images: Sequence[Tensor], sizes: Sequence[tuple[int, int]]
+    ) -> list[Prediction]:
+        """From normalised images `(3, H, W)` to one `Prediction` each, `sizes` as in `predict`; here in one go."""
+        return self.predict(self(backbone(images)), sizes)
+
     def use_data(self, kind: str, things: Sequence[bool]) -> None:
         """What kind of labels the data has (`instances`, `semantic` or `panoptic`), and which classes are things; a `Task` calls it before it trains."""
 

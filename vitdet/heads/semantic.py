@@ -3,7 +3,7 @@
 # K classes, N tokens, C channels, h×w a grid, H×W the image
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vitdet.heads.mask.base import SegmentationHead
-from vitdet.heads.mask.inference import nothing_found
+from vitdet.heads.mask.inference import semantic
 from vitdet.heads.mask.pixels import extents, full_size
 from vitdet.losses import mean_over_ranks
 from vitdet.masks import VOID
@@ -34,6 +34,7 @@ class SemanticHead(SegmentationHead):
         strides: their strides in pixels.
         num_classes: how many classes there are.
         dim: channels in which levels are added up; with 0 the finest level alone is classified, by a linear layer and nothing else.
+        tile: see `SegmentationHead`.
     """
 
     def __init__(
@@ -43,8 +44,9 @@ class SemanticHead(SegmentationHead):
         num_classes: int,
         *,
         dim: int = 0,
+        tile: int | None = None,
     ) -> None:
-        super().__init__(num_classes, task="semantic")
+        super().__init__(num_classes, task="semantic", tile=tile)
         self.in_channels, self.strides = list(in_channels), list(strides)
         self.mix = nn.ModuleList(nn.Linear(c, dim) for c in in_channels) if dim else None
         self.norm = nn.LayerNorm(dim) if dim else nn.Identity()
@@ -83,12 +85,15 @@ class SemanticHead(SegmentationHead):
             return {"semantic": total / mean_over_ranks(count, total.device)}
 
     def predict(self, outputs: SemanticOutputs, sizes: Sequence[tuple[int, int]]) -> list[Prediction]:
-        covered = extents(outputs.logits, outputs.sizes)
-        maps = [
-            full_size(logits, tuple(size), extent).argmax(0).to(torch.uint8)
-            for logits, extent, size in zip(outputs.logits.maps(), covered, sizes)
-        ]
-        return [nothing_found(tuple(size), one.device, semantic=one) for one, size in zip(maps, sizes)]
+        return [semantic(one, tuple(size)) for one, size in zip(self._at(outputs, sizes), sizes)]
+
+    def pixel_scores(self, outputs: SemanticOutputs) -> Iterator[Tensor]:
+        return self._at(outputs, outputs.sizes)
+
+    def _at(self, outputs: SemanticOutputs, sizes: Sequence[tuple[int, int]]) -> Iterator[Tensor]:
+        """The logits `(K, H, W)` of each image at `sizes`."""
+        parts = zip(outputs.logits.maps(), extents(outputs.logits, outputs.sizes), sizes)
+        return (full_size(logits, tuple(size), extent) for logits, extent, size in parts)
 
 
 def label_map(target: Target) -> Tensor:

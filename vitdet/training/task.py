@@ -174,7 +174,7 @@ class Task(L.LightningModule):
 
     def predict(self, images: Sequence[Tensor], sizes: Sequence[tuple[int, int]]) -> list[Prediction]:
         """What is found in `images`, in pixels of the original images, whose `(H, W)` are `sizes`."""
-        predictions = self.head.predict(self.head(self.backbone(images)), sizes)
+        predictions = self.head.infer(self.backbone, images, sizes)
         for prediction in predictions:
             prediction.names, prediction.category_ids = self.classes, self.category_ids
         return predictions

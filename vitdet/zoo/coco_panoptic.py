@@ -16,3 +16,4 @@ IDS = [
     168, 171, 175, 176, 177, 178, 180, 181, *range(184, 201),
 ]
 # fmt: on
+THINGS = [name in coco.CLASSES for name in CLASSES]

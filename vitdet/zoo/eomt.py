@@ -1,8 +1,10 @@
 """EoMT with DINOv2 (Kerssies et al. 2025, arXiv:2503.19108; github.com/tue-mps/eomt): masks from the ViT's own last blocks.
 
-Its authors resize an image to fit a square and fill that up with black; `canvas` does the same here, since the position embedding was learned so.
+Its authors resize an image to fit a square and fill that up with black; `canvas` does the same here, since the position embedding was learned so. For
+semantic maps they cut an image into square tiles.
 """
 
+from collections.abc import Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -11,10 +13,33 @@ from torch import Tensor
 
 from vitdet.backbone.keys import KeysError, Rule, rename
 from vitdet.backbone.layouts import DINOV2
-from vitdet.zoo import coco, coco_panoptic
+from vitdet.data.label_sets import LABEL_SETS
+from vitdet.zoo import ade20k_panoptic, coco, coco_panoptic
 from vitdet.zoo.cards import Card
 
 SOURCE = "EoMT's model zoo, DINOv2"
+
+
+class Labels(NamedTuple):
+    """Class names, the ids that the data set's files have for them, and which are things."""
+
+    classes: list[str]
+    ids: list[int]
+    things: list[bool]
+
+
+def _semantic(name: str) -> Labels:
+    classes, values = LABEL_SETS[name]
+    return Labels(classes, values, [False] * len(classes))
+
+
+LABELS = {
+    ("coco", "instances"): Labels(coco.CLASSES, coco.IDS, [True] * len(coco.CLASSES)),
+    ("coco", "panoptic"): Labels(coco_panoptic.CLASSES, coco_panoptic.IDS, coco_panoptic.THINGS),
+    ("ade20k", "panoptic"): Labels(ade20k_panoptic.CLASSES, ade20k_panoptic.IDS, ade20k_panoptic.THINGS),
+    ("ade20k", "semantic"): _semantic("ade20k"),
+    ("cityscapes", "semantic"): _semantic("cityscapes"),
+}
 
 
 class Size(NamedTuple):
@@ -28,6 +53,7 @@ class Size(NamedTuple):
     parameters: float
     gflops: float
     task: str = "panoptic"
+    data: str = "coco"
 
 
 # fmt: off
@@ -40,31 +66,40 @@ SIZES = {
     "eomt-giant-coco-panoptic-1280": Size("giant", 1280, 5, "coco_panoptic_eomt_giant_1280", "PQ 59.2", 1171.0, 25351.0),
     "eomt-large-coco-instance-640": Size("large", 640, 4, "coco_instance_eomt_large_640", "mask AP 45.2", 316.6, 1325.4, "instances"),
     "eomt-large-coco-instance-1280": Size("large", 1280, 4, "coco_instance_eomt_large_1280", "mask AP 48.8", 321.6, 8246.2, "instances"),
+    "eomt-large-ade20k-panoptic-640": Size("large", 640, 4, "ade20k_panoptic_eomt_large_640", "PQ 50.6", 316.7, 1325.5, data="ade20k"),
+    "eomt-large-ade20k-panoptic-1280": Size("large", 1280, 4, "ade20k_panoptic_eomt_large_1280", "PQ 51.7", 321.6, 8246.3, data="ade20k"),
+    "eomt-giant-ade20k-panoptic-640": Size("giant", 640, 5, "ade20k_panoptic_eomt_giant_640", "PQ 51.3", 1163.7, 4504.4, data="ade20k"),
+    "eomt-giant-ade20k-panoptic-1280": Size("giant", 1280, 5, "ade20k_panoptic_eomt_giant_1280", "PQ 52.8", 1171.0, 25351.0, data="ade20k"),
+    "eomt-large-ade20k-semantic-512": Size("large", 512, 4, "ade20k_semantic_eomt_large_512", "mIoU 58.4", 316.0, 784.8, "semantic", "ade20k"),
+    "eomt-large-cityscapes-semantic-1024":
+        Size("large", 1024, 4, "cityscapes_semantic_eomt_large_1024", "mIoU 84.2", 319.0, 4334.3, "semantic", "cityscapes"),
 }
 # fmt: on
 
 
 def card(name: str, size: Size, **differs: Any) -> Card:
     """The card of a model; `differs` are attributes that are not those of DINOv2's."""
-    labels = coco if size.task == "instances" else coco_panoptic
-    rules = {"threshold": 0.8, "overlap": 0.8, "two_step": True}
+    labels = LABELS[size.data, size.task]
+    tiles = size.task == "semantic"
+    rules = {"tile": size.side, "num_queries": 100} if tiles else {"threshold": 0.8, "overlap": 0.8, "num_queries": 200}
     vit = {
         "name": f"vit_{size.vit}_patch14_reg4_dinov2",
         "model_args": {"img_size": size.side, "patch_size": 16},
     }
+    backbone = {**differs.pop("vit", vit), "tail": size.blocks, "neck": None}
     options = {
         "url": f"https://huggingface.co/tue-mps/{size.repository}/resolve/main/pytorch_model.bin",
         "licence": "MIT",
         "source": SOURCE,
-        "backbone": {**differs.pop("vit", vit), "tail": size.blocks, "neck": None, "canvas": size.side},
+        "backbone": backbone if tiles else {**backbone, "canvas": size.side},
         "head_class": "vitdet.heads.mask.eomt.EoMTHead",
-        "head": {"num_queries": 200, "num_points": 12544, "task": size.task, **rules},
-        "size": {"long_side": size.side},
+        "head": {"num_points": 12544, "task": size.task, "two_step": True, **rules},
+        "size": {"short_side" if tiles else "long_side": size.side},
         "resample": "antialias",
-        "convert": partial(convert, things=len(coco.CLASSES), blocks=size.blocks),
+        "convert": partial(differs.pop("convert", convert), things=labels.things, blocks=size.blocks),
         **differs,
     }
-    known = {"classes": labels.CLASSES, "category_ids": labels.IDS}
+    known = {"classes": labels.classes, "category_ids": labels.ids}
     figures = {"score": size.score, "parameters": size.parameters, "gflops": size.gflops}
     return Card(name=name, **known, **figures, **options)
 
@@ -113,11 +148,11 @@ TRANSFORMERS_HEAD: list[Rule] = [
 ]
 
 
-def convert(state: dict[str, Tensor], *, things: int, blocks: int) -> dict[str, Tensor]:
+def convert(state: dict[str, Tensor], *, things: Sequence[bool], blocks: int) -> dict[str, Tensor]:
     """The authors' tensors, or those of the transformers library, by our names.
 
     Args:
-        things: the first so many classes are things.
+        things: which classes are things.
         blocks: with queries.
 
     Raises:
@@ -143,14 +178,14 @@ def split(state: dict[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, Tensor
     return trunk, {key: value for key, value in state.items() if key not in trunk}
 
 
-def convert_head(state: dict[str, Tensor], rules: list[Rule], *, things: int, blocks: int) -> dict[str, Tensor]:
+def convert_head(
+    state: dict[str, Tensor], rules: list[Rule], *, things: Sequence[bool], blocks: int
+) -> dict[str, Tensor]:
     """`state` by our names, with the classes that are things; raises as `convert`."""
     for key in ("network.attn_mask_probs", "attn_mask_probs"):
         if key in state and len(state[key]) != blocks:
             raise KeysError(f"its queries join the last {len(state[key])} blocks, wanted {blocks}")
-    renamed = rename(state, rules)
-    count = len(renamed["head.classify.bias"]) - 1
-    return renamed | {"head.things": torch.arange(count) < things}
+    return rename(state, rules) | {"head.things": torch.tensor(things)}
 
 
 CARDS = [card(name, size) for name, size in SIZES.items()]

@@ -1,12 +1,11 @@
 """EoMT with DINOv3. Its authors publish differences from DINOv3's weights, which Meta gives out on request, under a licence of its own."""
 
-from functools import partial
+from collections.abc import Sequence
 
 from torch import Tensor
 
 from vitdet.backbone.keys import KeysError
 from vitdet.backbone.layouts import dinov3
-from vitdet.zoo import coco
 from vitdet.zoo.cards import Base, Card
 from vitdet.zoo.eomt import AUTHORS_HEAD, TRANSFORMERS_HEAD, Size, convert_head, is_authors, split
 from vitdet.zoo.eomt import card as eomt_card
@@ -26,6 +25,7 @@ SIZES = {
     "eomt-dinov3-large-coco-panoptic-1280": Size("large", 1280, 4, "coco_panoptic_eomt_large_1280_dinov3", "PQ 58.9", 315.0, 8246.3),
     "eomt-dinov3-large-coco-instance-640": Size("large", 640, 4, "coco_instance_eomt_large_640_dinov3", "mask AP 45.9", 315.0, 1325.4, "instances"),
     "eomt-dinov3-large-coco-instance-1280": Size("large", 1280, 4, "coco_instance_eomt_large_1280_dinov3", "mask AP 49.9", 315.0, 8246.2, "instances"),
+    "eomt-dinov3-large-ade20k-semantic-512": Size("large", 512, 4, "ade_semantic_eomt_large_512_dinov3", "mIoU 59.5", 315.0, 784.8, "semantic", "ade20k"),
 }
 # fmt: on
 
@@ -38,7 +38,7 @@ def card(name: str, size: Size) -> Card:
         licence="MIT; DINOv3's on Meta's terms",
         source=SOURCE,
         vit={"name": f"vit_{size.vit}_patch16_dinov3_qkvb"},
-        convert=partial(convert, things=len(coco.CLASSES), blocks=size.blocks),
+        convert=convert,
         base=Base(f"{meta}.safetensors", f"https://huggingface.co/facebook/{meta}"),
     )
 
@@ -55,7 +55,7 @@ def _trunk(state: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def convert(
-    state: dict[str, Tensor], base: dict[str, Tensor] | None = None, *, things: int, blocks: int
+    state: dict[str, Tensor], base: dict[str, Tensor] | None = None, *, things: Sequence[bool], blocks: int
 ) -> dict[str, Tensor]:
     """The authors' differences on top of `base`, DINOv3 as transformers has it, or whole weights as transformers has them, by our names.
 

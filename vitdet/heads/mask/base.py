@@ -1,15 +1,17 @@
 """What all heads that segment have in common.  # B images, Q queries, K classes, H×W the original image"""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from functools import partial
 from typing import Any, Literal
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from vitdet.heads.base import Head
 from vitdet.heads.mask.criterion import MaskCriterion, MaskOutputs
-from vitdet.heads.mask.inference import instances, panoptic, semantic
+from vitdet.heads.mask.inference import Masks, class_scores, instances, panoptic, semantic
 from vitdet.heads.mask.pixels import extents, full_size
+from vitdet.heads.mask.tiles import cut, put_together
 from vitdet.structures import Prediction, Target
 
 MaskTask = Literal["instances", "semantic", "panoptic"]
@@ -19,6 +21,10 @@ METRICS = {"instances": "coco_mask", "semantic": "semantic", "panoptic": "panopt
 class SegmentationHead(Head):
     """A head that learns from masks. What it is asked for, instances, a semantic map or panoptic segments, follows from the data it trains on.
 
+    Args:
+        tile: see an image in square tiles of this side, in pixels, as many semantic segmenters are published, and put the scores of its pixels together;
+            for semantic maps only, and not in training: crop the images there.
+
     Attributes:
         task: what `predict` gives.
         things: `(K,)` bool, which classes can be counted; a buffer, so it is in the checkpoint.
@@ -26,11 +32,13 @@ class SegmentationHead(Head):
 
     needs_masks = True
 
-    def __init__(self, num_classes: int, *, task: MaskTask | None = None) -> None:
+    def __init__(self, num_classes: int, *, task: MaskTask | None = None, tile: int | None = None) -> None:
         super().__init__()
-        self.num_classes = num_classes
+        self.num_classes, self.tile = num_classes, tile
         self.task: MaskTask = task or "panoptic"
         self._chosen = task is not None
+        if self._chosen:
+            self._check_tile()
         self.register_buffer("things", torch.ones(num_classes, dtype=torch.bool))
 
     def use_data(self, kind: MaskTask, things: Sequence[bool]) -> None:
@@ -39,6 +47,28 @@ class SegmentationHead(Head):
         if not self._chosen:
             self.task = kind
             self.init_args = {**self.init_args, "task": kind}  # a checkpoint gives the same again
+        self._check_tile()
+
+    def _check_tile(self) -> None:
+        if self.tile is not None and self.task != "semantic":
+            raise ValueError(
+                f"head.tile is {self.tile}, but the task is {self.task}: only semantic maps are put together from tiles; "
+                "set it to null"
+            )
+
+    def infer(
+        self, backbone: nn.Module, images: Sequence[Tensor], sizes: Sequence[tuple[int, int]]
+    ) -> list[Prediction]:
+        if self.tile is None:
+            return super().infer(backbone, images, sizes)
+        tiles, places = cut(images, self.tile)
+        scores = self.pixel_scores(self(backbone(tiles)))
+        whole = put_together(scores, places, [tuple(image.shape[-2:]) for image in images])
+        return [semantic(one, tuple(size)) for one, size in zip(whole, sizes)]
+
+    def pixel_scores(self, outputs: Any) -> Iterator[Tensor]:
+        """Of each image the scores `(K, H, W)` of the classes at every pixel that the model saw."""
+        raise NotImplementedError
 
     def metric(self, data: Any) -> str:
         return METRICS[self.task]
@@ -50,6 +80,7 @@ class QueryMaskHead(SegmentationHead):
     Args:
         max_detections: instances that `predict` returns for an image.
         threshold, overlap: of panoptic segments, see `panoptic`.
+        tile: see `SegmentationHead`.
         two_step: masks are enlarged to the size that the model sees before they are to the original one, as most published figures were taken.
     """
 
@@ -64,8 +95,9 @@ class QueryMaskHead(SegmentationHead):
         threshold: float = 0.5,
         overlap: float = 0.8,
         two_step: bool = False,
+        tile: int | None = None,
     ) -> None:
-        super().__init__(num_classes, task=task)
+        super().__init__(num_classes, task=task, tile=tile)
         self.max_detections, self.threshold, self.overlap = max_detections, threshold, overlap
         self.two_step = two_step
 
@@ -75,31 +107,40 @@ class QueryMaskHead(SegmentationHead):
             return self.criterion(outputs, targets)
 
     def predict(self, outputs: MaskOutputs, sizes: Sequence[tuple[int, int]]) -> list[Prediction]:
-        pixels = outputs.pixels[-1]
-        maps, covered = pixels.maps(), extents(pixels, outputs.sizes)
-        zoom = pixels.stride if self.two_step else None
         return [
-            self._predict_one(outputs.logits[-1, b], outputs.embeddings[-1, b], maps[b], covered[b], tuple(size), zoom)
-            for b, size in enumerate(sizes)
+            self._predict_one(scores, masks, tuple(size))
+            for (scores, masks), size in zip(self._found(outputs, sizes), sizes)
         ]
 
-    def _predict_one(
-        self,
-        logits: Tensor,
-        embeddings: Tensor,
-        pixels: Tensor,
-        extent: tuple[float, float],
-        size: tuple[int, int],
-        zoom: float | None,
-    ) -> Prediction:
-        scores = logits.float().softmax(-1)[:, :-1]  # (Q, K + 1) -> (Q, K)
+    def pixel_scores(self, outputs: MaskOutputs) -> Iterator[Tensor]:
+        for (scores, masks), size in zip(self._found(outputs, outputs.sizes), outputs.sizes):
+            yield class_scores(scores, masks, size)
 
-        def masks(rows: Tensor) -> Tensor:
-            logits = torch.einsum("qc,chw->qhw", embeddings[rows].float(), pixels.float())
-            return full_size(logits, size, extent, zoom=zoom)
+    def _found(self, outputs: MaskOutputs, sizes: Sequence[tuple[int, int]]) -> Iterator[tuple[Tensor, Masks]]:
+        """Of each image the scores of its queries, `(Q, K)`, and their masks at `sizes`."""
+        pixels = outputs.pixels[-1]
+        zoom = pixels.stride if self.two_step else None
+        scores = outputs.logits[-1].float().softmax(-1)[..., :-1]  # (B, Q, K + 1) -> (B, Q, K)
+        parts = zip(scores, outputs.embeddings[-1], pixels.maps(), extents(pixels, outputs.sizes), sizes)
+        for scores, embeddings, features, extent, size in parts:
+            yield scores, partial(_mask_logits, embeddings, features, tuple(size), extent, zoom)
 
+    def _predict_one(self, scores: Tensor, masks: Masks, size: tuple[int, int]) -> Prediction:
         if self.task == "instances":
             return instances(scores, masks, size, self.max_detections)
         if self.task == "semantic":
-            return semantic(scores, masks, size)
+            return semantic(class_scores(scores, masks, size), size)
         return panoptic(scores, masks, size, self.things, threshold=self.threshold, overlap=self.overlap)
+
+
+def _mask_logits(
+    embeddings: Tensor,
+    pixels: Tensor,
+    size: tuple[int, int],
+    extent: tuple[float, float],
+    zoom: float | None,
+    rows: Tensor,
+) -> Tensor:
+    """The masks `(n, H, W)` of some queries."""
+    logits = torch.einsum("qc,chw->qhw", embeddings[rows].float(), pixels.float())
+    return full_size(logits, size, extent, zoom=zoom)

@@ -63,7 +63,7 @@ class MaskDecoderHead(QueryMaskHead):
         num_layers: decoder layers; each attends to one level, from the coarsest to the finest, and again.
         num_points: of each mask in the loss.
         loss_weights: weights other than the defaults: `{class: 2, mask: 5, dice: 5}`, each also with `aux_`, and `{dense: 1}` for the tokens.
-        max_detections, threshold, overlap: see `QueryMaskHead`.
+        max_detections, threshold, overlap, two_step, tile: see `QueryMaskHead`.
     """
 
     def __init__(
@@ -84,8 +84,11 @@ class MaskDecoderHead(QueryMaskHead):
         max_detections: int = 100,
         threshold: float = 0.5,
         overlap: float = 0.8,
+        two_step: bool = False,
+        tile: int | None = None,
     ) -> None:
-        super().__init__(num_classes, task=task, max_detections=max_detections, threshold=threshold, overlap=overlap)
+        rules = {"max_detections": max_detections, "threshold": threshold, "overlap": overlap, "two_step": two_step}
+        super().__init__(num_classes, task=task, tile=tile, **rules)
         self.in_channels, self.strides, self.dim = list(in_channels), list(strides), dim
         self.input_proj = nn.ModuleList(nn.Identity() if c == dim else nn.Linear(c, dim) for c in in_channels)
         self.pixels = PixelBranch(self.in_channels[0], self.strides[0], dim)

@@ -48,7 +48,7 @@ class EoMTHead(QueryMaskHead):
         mask_stride: resolution of the masks, in pixels.
         annealing: the fractions of training between which masked attention is given up, one block after the other; each takes a quarter of that time.
         loss_weights: weights other than the defaults: `{class: 2, mask: 5, dice: 5}`, each also with `aux_`.
-        max_detections, threshold, overlap, two_step: see `QueryMaskHead`.
+        max_detections, threshold, overlap, two_step, tile: see `QueryMaskHead`.
     """
 
     def __init__(
@@ -67,9 +67,10 @@ class EoMTHead(QueryMaskHead):
         threshold: float = 0.5,
         overlap: float = 0.8,
         two_step: bool = False,
+        tile: int | None = None,
     ) -> None:
         rules = {"max_detections": max_detections, "threshold": threshold, "overlap": overlap, "two_step": two_step}
-        super().__init__(num_classes, task=task, **rules)
+        super().__init__(num_classes, task=task, tile=tile, **rules)
         self.in_channels, self.strides, self.annealing = list(in_channels), list(strides), tuple(annealing)
         dim, steps = self.in_channels[-1], round(log2(self.strides[-1] / mask_stride))
         self.pixel_stride = self.strides[-1] / 2**steps

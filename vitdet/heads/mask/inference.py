@@ -9,6 +9,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from vitdet.heads.mask.tiles import best_class
 from vitdet.structures import Prediction
 
 Masks = Callable[[Tensor], Tensor]  # numbers of queries (n,) -> the logits of their masks (n, H, W)
@@ -33,12 +34,17 @@ def instances(scores: Tensor, masks: Masks, size: tuple[int, int], max_detection
     return Prediction(mask_boxes(inside), best, index[order] % scores.shape[1], size=size, masks=inside)
 
 
-def semantic(scores: Tensor, masks: Masks, size: tuple[int, int]) -> Prediction:
-    """The class with the largest sum of score times mask, at every pixel."""
+def class_scores(scores: Tensor, masks: Masks, size: tuple[int, int]) -> Tensor:
+    """`(K, H, W)`: the sum of score times mask of each class at every pixel."""
     by_class = torch.zeros(scores.shape[1], *size, device=scores.device)
     for rows in torch.arange(len(scores), device=scores.device).split(CHUNK):
         by_class += torch.einsum("qk,qhw->khw", scores[rows], masks(rows).sigmoid())
-    return nothing_found(size, scores.device, semantic=by_class.argmax(0).to(torch.uint8))
+    return by_class
+
+
+def semantic(scores: Tensor, size: tuple[int, int]) -> Prediction:
+    """The class with the largest of the scores `(K, h, w)` at every pixel of an image of `size`."""
+    return nothing_found(size, scores.device, semantic=best_class(scores, size))
 
 
 def panoptic(

@@ -1,0 +1,63 @@
+"""Large images in square tiles, and the classes of their pixels from those of the tiles.
+
+# H×W an image as the model sees it, h×w a tile, K classes
+"""
+
+from collections.abc import Iterable, Sequence
+from itertools import product
+from math import ceil
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+CHUNK = 16  # classes at full size that are held at once
+
+
+class Place(NamedTuple):
+    """Which image a tile is of, and where its top left corner lies in that."""
+
+    image: int
+    top: int
+    left: int
+
+
+def cut(images: Sequence[Tensor], side: int) -> tuple[list[Tensor], list[Place]]:
+    """Tiles `(3, h, w)` of images `(3, H, W)`: as few as cover a side, evenly spread, so that they overlap; what is shorter than a tile is not cut."""
+    places = [
+        Place(i, top, left)
+        for i, image in enumerate(images)
+        for top, left in product(*(_starts(length, side) for length in image.shape[-2:]))
+    ]
+    return [images[i][:, top : top + side, left : left + side] for i, top, left in places], places
+
+
+def _starts(length: int, side: int) -> list[int]:
+    count = ceil(length / side)
+    return [i * (length - side) // max(count - 1, 1) for i in range(count)]
+
+
+def put_together(scores: Iterable[Tensor], places: Sequence[Place], sizes: Sequence[tuple[int, int]]) -> list[Tensor]:
+    """The mean of the tiles' scores `(K, h, w)` at every pixel of each image: `(K, H, W)` for the `(H, W)` in `sizes`."""
+    sums: list[Tensor] = [None] * len(sizes)
+    counts: list[Tensor] = [None] * len(sizes)
+    for one, (i, top, left) in zip(scores, places):
+        if sums[i] is None:
+            sums[i], counts[i] = one.new_zeros(len(one), *sizes[i]), one.new_zeros(sizes[i])
+        shown = (slice(top, top + one.shape[1]), slice(left, left + one.shape[2]))
+        sums[i][(slice(None), *shown)] += one
+        counts[i][shown] += 1
+    return [total.div_(count) for total, count in zip(sums, counts)]
+
+
+def best_class(scores: Tensor, size: tuple[int, int]) -> Tensor:
+    """The class with the largest score `(K, H, W)` at every pixel of the original image, bilinear: `size` uint8."""
+    best = torch.full(size, -torch.inf, device=scores.device)
+    label = torch.zeros(size, dtype=torch.uint8, device=scores.device)
+    for first in range(0, len(scores), CHUNK):
+        part = scores[first : first + CHUNK].float()
+        top, index = F.interpolate(part[None], size, mode="bilinear", align_corners=False)[0].max(0)
+        label = torch.where(top > best, (index + first).to(torch.uint8), label)
+        best = torch.maximum(top, best)
+    return label
