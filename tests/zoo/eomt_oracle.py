@@ -1,4 +1,6 @@
-"""Losses and gradients of EoMT in transformers beside ours."""
+"""EoMT in transformers beside ours: outputs, losses and gradients."""
+
+from importlib.metadata import version
 
 import torch
 
@@ -6,6 +8,16 @@ from vitdet.heads.mask import criterion as our_masks
 from vitdet.structures import Target
 
 THINGS = [i < 80 for i in range(133)]  # COCO's panoptic classes
+
+
+def compare_outputs(parity, name, theirs, model, own, side):
+    """Of two images; `theirs` is the state dict that ours was filled from."""
+    images = torch.randn(1 if side > 160 else 2, 3, side, side)
+    wanted, found = model(images), own["head"](own["backbone"](images))
+    masks = torch.einsum("bqc,bchw->bqhw", found.embeddings[-1], torch.stack(found.pixels[-1].maps()))
+    pairs = {"logits": (found.logits[-1], wanted.class_queries_logits), "masks": (masks, wanted.masks_queries_logits)}
+    oracle = f"transformers {version('transformers')}"
+    parity(name, oracle, theirs, own.state_dict(), f"{side}×{side}", **pairs)
 
 
 class SamePoints:

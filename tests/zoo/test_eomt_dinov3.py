@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from eomt_oracle import THINGS, compare_training
+from eomt_oracle import THINGS, compare_outputs, compare_training
 from safetensors.torch import save_file
 from transformers import EomtDinov3Config, EomtDinov3ForUniversalSegmentation
 from transformers.models.eomt_dinov3 import modeling_eomt_dinov3
@@ -84,20 +84,15 @@ def small():
 
 
 @torch.no_grad()
-def test_outputs_are_those_of_transformers():
+def test_outputs_are_those_of_transformers(parity):
     model, own = small()
-    images = torch.randn(2, 3, 160, 160)
-    wanted = model(images)
     state = model.state_dict()
-    whole = convert(state, things=THINGS, blocks=3)
     difference, base = as_differences(state)
-    for converted in (whole, convert(difference, base, things=THINGS, blocks=3)):
+    for name, theirs, more in (("whole", state, ()), ("differences", difference, (base,))):
+        converted = convert(theirs, *more, things=THINGS, blocks=3)
         check_complete(converted, own)
         own.load_state_dict(converted)
-        found = own["head"](own["backbone"](images))
-        masks = torch.einsum("bqc,bchw->bqhw", found.embeddings[-1], torch.stack(found.pixels[-1].maps()))
-        for ours, theirs in ((found.logits[-1], wanted.class_queries_logits), (masks, wanted.masks_queries_logits)):
-            assert (ours - theirs).abs().max() / theirs.abs().max() < 1e-4
+        compare_outputs(parity, f"EoMT with DINOv3, 5 blocks, {name}", theirs, model, own, 160)
 
 
 def test_training_gives_the_losses_and_gradients_of_transformers(monkeypatch):

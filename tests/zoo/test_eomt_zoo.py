@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from eomt_oracle import THINGS, compare_training
+from eomt_oracle import THINGS, compare_outputs, compare_training
 from PIL import Image
 from transformers import EomtConfig, EomtForUniversalSegmentation, EomtImageProcessor
 from transformers.models.eomt import modeling_eomt
@@ -14,7 +14,6 @@ from vitdet import zoo
 from vitdet.backbone.keys import check_complete
 from vitdet.data.label_sets import LABEL_SETS
 from vitdet.data.transforms import EvalTransform
-from vitdet.heads.mask.criterion import MaskOutputs
 from vitdet.zoo import CheckpointError, ade20k_panoptic, coco
 from vitdet.zoo.eomt import SIZES, convert
 
@@ -101,17 +100,21 @@ def small(layout=lambda state: state, **options):
     return model, own.eval()
 
 
-@pytest.mark.parametrize("layout", [lambda state: state, authors_layout])
+@pytest.mark.parametrize(("layout", "name"), [(lambda state: state, "transformers'"), (authors_layout, "authors'")])
 @torch.no_grad()
-def test_outputs_are_those_of_transformers(layout):
+def test_outputs_are_those_of_transformers(layout, name, parity):
     model, own = small(layout)
-    images = torch.randn(2, 3, 160, 160)
-    wanted = model(images)
-    found: MaskOutputs = own["head"](own["backbone"](images))
-    masks = torch.einsum("bqc,bchw->bqhw", found.embeddings[-1], torch.stack(found.pixels[-1].maps()))
-    for ours, theirs in ((found.logits[-1], wanted.class_queries_logits), (masks, wanted.masks_queries_logits)):
-        assert (ours - theirs).abs().max() / theirs.abs().max() < 1e-4
+    compare_outputs(parity, f"EoMT, 5 blocks, {name} names", layout(model.state_dict()), model, own, 160)
     assert own["head"].things.tolist() == [True] * 80 + [False] * 53
+
+
+@torch.no_grad()
+def test_outputs_are_those_of_transformers_at_the_published_size(parity):
+    name = "eomt-small-coco-panoptic-640"
+    model, card = randomise(reference("small", 640, 3, 133)), zoo.find(name)
+    own = card.build().eval()
+    own.load_state_dict(card.convert(model.state_dict()))
+    compare_outputs(parity, name, model.state_dict(), model, own, 640)
 
 
 def detector(own, size):
