@@ -43,7 +43,7 @@ class DEIMCriterion:
     """
 
     def __init__(self, *, class_loss: ClassLoss = "mal", weights: dict[str, float] | None = None) -> None:
-        self.options = {"gamma": 1.5 if class_loss == "mal" else 2.0}
+        self.options = {"gamma": 1.5, "detached": True} if class_loss == "mal" else {}
         self.class_loss = class_loss
         defaults = {f"{part}{name}": w for part in ("", "aux_", "enc_", "dn_") for name, w in TERMS.items()}
         defaults |= {f"{part}fgl": 0.15 for part in ("", "aux_", "dn_")} | {"aux_ddf": 1.5, "dn_ddf": 1.5}
