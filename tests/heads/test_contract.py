@@ -18,7 +18,7 @@ HEADS = {
         DETRHead,
         {"content": "learned", "refine": "fixed", "class_loss": "ia_bce", "groups": 3, "denoising": 0},
     ),
-    "detr-focal": (DETRHead, {"class_loss": "focal", "groups": 2}),
+    "detr-focal": (DETRHead, {"class_loss": "focal", "groups": 2, "num_points": [4, 2]}),
     "detr-masks": (DETRHead, {"masks": True, "mask_points": 64}),
     "detr-rf": (
         DETRHead,

@@ -85,6 +85,11 @@ class Decoded:
     edges: Tensor
     references_cxcywh: Tensor
 
+    def take(self, queries: slice) -> "Decoded":
+        """Only these of the N queries."""
+        layers = (value[:, queries] for value in (self.logits, self.boxes_cxcywh, self.edges))
+        return Decoded(*layers, self.references_cxcywh[queries])
+
 
 class DEIMDecoder(nn.Module):
     """The first layer guesses a box, and every layer adds to the distributions of its edges.

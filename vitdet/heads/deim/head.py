@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from vitdet.heads.base import Head
 from vitdet.heads.deim.criterion import DEIMCriterion, DEIMOutputs
-from vitdet.heads.deim.decoder import Decoded, DEIMDecoder, move_boxes
+from vitdet.heads.deim.decoder import DEIMDecoder, move_boxes
 from vitdet.heads.detr.criterion import best_detections
 from vitdet.heads.detr.decoder import Queries
 from vitdet.heads.detr.deformable import Memory
@@ -21,7 +21,9 @@ from vitdet.heads.layers import BoxMLP
 from vitdet.losses import ClassLoss
 from vitdet.structures import Features, Prediction, Target
 
-LABEL_NOISE = 0.25  # D-FINE's: half of its noisy half
+LABEL_NOISE = (
+    0.25  # the share of denoising queries whose class is drawn anew: half of D-FINE's `label_noise_ratio`, as there
+)
 
 
 class PlainProposer(Proposer):
@@ -92,10 +94,10 @@ class DEIMHead(Head):
         queries = self._queries(proposals.tokens, proposals.boxes_cxcywh)
         noised = self.denoising(targets) if self.denoising is not None and targets is not None else None
         decoded = self.decoder(queries.and_noised(noised), Memory(x, features))
-        first, rest = _split(decoded, len(queries.images))
+        own, rest = (decoded.take(part) for part in (slice(len(queries.images)), slice(len(queries.images), None)))
         shape = (len(features.sizes), 1, self.num_queries)
-        logits, boxes = (value.unflatten(1, shape) for value in (first.logits, first.boxes_cxcywh))
-        outputs = DEIMOutputs(logits, boxes, proposals=proposals, decoded=first)  # (L, N, K) -> (L, B, G=1, Q, K)
+        logits, boxes = (value.unflatten(1, shape) for value in (own.logits, own.boxes_cxcywh))
+        outputs = DEIMOutputs(logits, boxes, proposals=proposals, decoded=own)  # (L, N, K) -> (L, B, G=1, Q, K)
         if noised is not None:
             outputs.noised, outputs.noised_decoded = noised, rest
         return outputs
@@ -116,11 +118,3 @@ class DEIMHead(Head):
 
     def metric(self, data: Any) -> str:
         return "coco_box"
-
-
-def _split(decoded: Decoded, count: int) -> tuple[Decoded, Decoded]:
-    """The first `count` queries and the rest."""
-    parts = [value.split([count, value.shape[1] - count], 1) for value in (decoded.logits, decoded.boxes_cxcywh)]
-    parts.append(decoded.edges.split([count, decoded.edges.shape[1] - count], 1))
-    parts.append((decoded.references_cxcywh[:count], decoded.references_cxcywh[count:]))
-    return Decoded(*(part[0] for part in parts)), Decoded(*(part[1] for part in parts))
