@@ -23,7 +23,7 @@ from vitdet.data import (
     Split,
 )
 from vitdet.deploy import Detector, load
-from vitdet.heads import DETRHead, EoMTHead, Head, MaskDecoderHead, PlainDETRHead, SemanticHead
+from vitdet.heads import DEIMHead, DETRHead, EoMTHead, Head, MaskDecoderHead, PlainDETRHead, SemanticHead
 from vitdet.structures import Features, Level, Prediction, Target
 from vitdet.training import Task, Trainer
 
@@ -31,6 +31,7 @@ __version__ = "0.1.0"
 __all__ = [
     "Backbone",
     "CocoData",
+    "DEIMHead",
     "DETRHead",
     "Detector",
     "EoMTHead",

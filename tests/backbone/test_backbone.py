@@ -25,6 +25,12 @@ SETUPS = {
     "conv stem 32": (TINY, {"stem": "conv", "stem_width": 8, "patch_size": 32, "out_strides": [8, 16, 32]}),
     "conv stem 8": (TINY, {"stem": "conv", "stem_width": 8, "patch_size": 8}),
     "pyramid": (TINY, {"neck": "pyramid", "out_channels": 16}),
+    "adapter": (TINY, {"stem": "adapter", "stem_width": 4, "out_strides": [8, 16, 32]}),
+    "hybrid": (
+        "vit_small_patch16_dinov3",
+        {"stem": "adapter", "stem_width": 4, "neck": "hybrid", "out_blocks": [0, 1, 2], "neck_args": {"ffn_dim": 32}},
+    ),
+    "hybrid of one tap": (TINY, {"neck": "hybrid", "out_strides": [4, 8, 16, 32, 64]}),
     "no neck": (TINY, {"neck": None, "out_blocks": [0, -1]}),
 }
 

@@ -5,7 +5,9 @@ import torch
 import torch.nn.functional as F
 
 from vitdet.backbone import Backbone
+from vitdet.backbone.hybrid import resize
 from vitdet.backbone.neck import Expand, MaxPool, Merge, Projector, Pyramid
+from vitdet.backbone.norm import FrozenBatchNorm
 
 
 def nchw(x):
@@ -75,3 +77,24 @@ def test_default_strides_follow_the_patch_size():
     small = {"embed_dim": 32, "depth": 1, "num_heads": 2}
     assert Backbone("vit_small_patch14_dinov2", **small).strides == [7, 14, 28]
     assert Backbone("vit_tiny_patch16_224", **small, neck="pyramid").strides == [4, 8, 16, 32]
+
+
+def test_frozen_batch_norm_is_batch_norm_in_eval_mode():
+    theirs, x = torch.nn.BatchNorm2d(6).eval(), torch.randn(2, 3, 5, 6)
+    with torch.no_grad():
+        for value in (theirs.weight, theirs.bias, theirs.running_mean, theirs.running_var):
+            value.copy_(torch.rand(6) + 0.5)
+    ours = FrozenBatchNorm(6)
+    state = {key: value for key, value in theirs.state_dict().items() if key != "num_batches_tracked"}
+    ours.load_state_dict(state)
+    before = {key: value.clone() for key, value in ours.named_buffers()}
+    torch.testing.assert_close(nchw(ours.train()(x)), theirs(nchw(x)))
+    assert all(torch.equal(value, before[key]) for key, value in ours.named_buffers())
+
+
+@pytest.mark.parametrize("step", [1, -1])
+def test_resize_is_bilinear(step):
+    x = torch.randn(2, 4, 6, 3)
+    expected = F.interpolate(nchw(x), scale_factor=2.0**step, mode="bilinear", align_corners=False)
+    torch.testing.assert_close(nchw(resize(x, step)), expected)
+    assert resize(x[:, :3, :5], -1).shape[1:3] == (2, 3)

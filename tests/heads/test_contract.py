@@ -7,7 +7,7 @@ import torch
 
 from vitdet.boxes import cxcywh_to_xyxy, pairwise_iou
 from vitdet.config import build, config_of
-from vitdet.heads import DETRHead, PlainDETRHead
+from vitdet.heads import DEIMHead, DETRHead, PlainDETRHead
 from vitdet.structures import Features, Level
 
 SMALL = {"dim": 32, "num_queries": 12, "ffn_dim": 64, "num_heads": 4, "num_layers": 2}
@@ -18,7 +18,7 @@ HEADS = {
         DETRHead,
         {"content": "learned", "refine": "fixed", "class_loss": "ia_bce", "groups": 3, "denoising": 0},
     ),
-    "detr-focal": (DETRHead, {"class_loss": "focal", "groups": 2}),
+    "detr-focal": (DETRHead, {"class_loss": "focal", "groups": 2, "num_points": [4, 2]}),
     "detr-masks": (DETRHead, {"masks": True, "mask_points": 64}),
     "detr-rf": (
         DETRHead,
@@ -28,6 +28,7 @@ HEADS = {
             **{"distinct": None, "cross_heads": 8, "masks": True, "mask_branch": "refined", "mask_points": 64},
         },
     ),
+    "deim": (DEIMHead, {"num_points": [3, 2]}),
     "plain": (PlainDETRHead, {}),
 }
 SIZES = [(64, 96), (40, 50), (80, 32)]

@@ -43,7 +43,8 @@ def test_ragged_maps_equal_grid_sample_forward_and_backward(make_features):
     locations = (torch.rand(Q, A, 2, P, 2) * 1.4 - 0.2).requires_grad_()  # some points fall outside
     weights = torch.rand(Q, A, 2, P, requires_grad=True)
     inputs = (value, locations, weights)
-    ours = sample(value, Memory(value, features), images, locations, weights)
+    levels = torch.tensor([0] * P + [1] * P)
+    ours = sample(value, Memory(value, features), images, levels, locations.flatten(2, 3), weights.flatten(2))
     theirs = _by_grid_sample(value, features, images, locations, weights)
     torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=1e-5)
     upstream = torch.randn_like(ours)
@@ -56,6 +57,30 @@ def test_weighted_sum_gradient():
     weights = torch.randn(4, 5, dtype=torch.float64, requires_grad=True)
     index = torch.randint(6, (4, 5))  # row 6 is never used
     assert gradcheck(_WeightedSum.apply, (table, index, weights))
+
+
+def test_levels_may_have_points_of_their_own(make_features):
+    """As many everywhere is the special case; points of weight 0 are as good as none."""
+    features = make_features([(64, 48)], channels=16)
+    x = torch.cat([level.x for level in features])
+    few, many = (DeformableAttention(16, num_levels=2, num_heads=2, num_points=n, projected=False) for n in ([3, 1], 3))
+    assert few(x[:1], torch.rand(1, 4), torch.zeros(1, dtype=torch.long), Memory(x, features)).shape == (1, 16)
+    q, boxes, images = torch.randn(5, 16), torch.rand(5, 4), torch.zeros(5, dtype=torch.long)
+    with torch.no_grad():
+        few.offsets.weight.normal_(0, 0.1), few.weights.weight.normal_()
+        used = torch.tensor([0, 1, 2, 3, 6, 7, 8, 9])  # of 2 heads with 3 + 3 points each, the first 3 + 1
+        many.weights.bias.fill_(-1e4)
+        many.weights.weight[used], many.weights.bias[used] = few.weights.weight, few.weights.bias
+        scale = torch.tensor([1.0, 1.0, 1.0, 3.0] * 2)[
+            :, None, None
+        ]  # in units of a box's size over the number of points
+        for name in ("weight", "bias"):
+            theirs, ours = getattr(many.offsets, name).view(12, 2, -1), getattr(few.offsets, name).view(8, 2, -1)
+            theirs[used] = scale * ours
+        found = few(q, boxes, images, Memory(x, features))
+    torch.testing.assert_close(found, many(q, boxes, images, Memory(x, features)), atol=1e-5, rtol=1e-4)
+    with pytest.raises(ValueError, match="there are 3 levels"):
+        DeformableAttention(16, num_levels=3, num_points=[3, 1])
 
 
 def test_no_queries(make_features):

@@ -54,6 +54,16 @@ def test_layer_decay_and_weight_decay():
     assert not [name for name in decayed if name.endswith("bias")]
 
 
+def test_the_vit_may_learn_slower_than_its_neck():
+    backbone, head = _parts()
+    groups = parameter_groups(backbone, head, lr=1e-3, weight_decay=0.1, layer_decay=0.5, trunk_lr=0.1)
+    group = _by_name(backbone, head, groups)
+    found = {name: group[f"backbone.{name}"]["lr"] for name, _ in backbone.named_parameters()}
+    assert {rate for name, rate in found.items() if name.startswith("neck.")} == {1e-3}
+    assert found["trunk.blocks.2.mlp.fc1.weight"] == pytest.approx(1e-3 * 0.1 * 0.5)
+    assert found["trunk.pos_embed"] == pytest.approx(1e-3 * 0.1 * 0.5**4)
+
+
 def test_muon_takes_neither_embeddings_nor_the_layer_to_the_classes():
     backbone, head = _parts()
     groups = parameter_groups(backbone, head, lr=1.0, weight_decay=0.1, matrices=True)

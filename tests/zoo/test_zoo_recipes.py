@@ -6,7 +6,10 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
+from deimv2_oracle import authors
+from deimv2_oracle import reference as deimv2
 from PIL import Image
+from safetensors.torch import save_file
 from test_eomt_zoo import reference as eomt
 from test_rf_detr import reference as rf_detr
 
@@ -17,7 +20,7 @@ from vitdet.zoo import DownloadError
 
 ROOT = Path(__file__).parents[2] / "configs"
 README = ROOT.parent / "README.md"
-CONFIGS = [path for folder in ("rf_detr", "eomt") for path in sorted((ROOT / folder).glob("*.yaml"))]
+CONFIGS = [path for folder in ("rf_detr", "deimv2", "eomt") for path in sorted((ROOT / folder).glob("*.yaml"))]
 
 
 def test_every_published_model_has_a_recipe():
@@ -39,6 +42,7 @@ def test_it_is_the_published_model(path):
 
 FILES = {
     "rf_detr/nano": ("rf-detr-nano.pth", lambda: {"model": rf_detr("nano")[0].state_dict()}, "ShapesData"),
+    "deimv2/s": ("deimv2-s.safetensors", lambda: authors(deimv2("s").state_dict(), "s"), "ShapesData"),
     "eomt/small_coco_panoptic_640": (
         "eomt-small-coco-panoptic-640.bin",
         lambda: eomt("small", 640, 3, 133).state_dict(),
@@ -51,7 +55,8 @@ FILES = {
 def test_trains_a_step_from_the_published_file(name, tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("VITDET_HOME", str(tmp_path))
     file, make, data = FILES[name]
-    torch.save(make(), tmp_path / file)
+    write = save_file if file.endswith(".safetensors") else torch.save
+    write(make(), tmp_path / file)
     root = ["--data.root", str(tmp_path / "shapes"), "--data.train_images", "2", "--data.val_images", "1"]
     trainer = {
         "max_steps": 1,

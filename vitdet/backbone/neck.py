@@ -12,6 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from vitdet.backbone.hybrid import HybridNeck
+
 
 class Expand(nn.Module):
     """Doubles a map: a 2×2 stride-2 transposed convolution, written as one matrix product."""
@@ -267,5 +269,5 @@ class CSPNeck(Neck):
         return CSP(self.resized(channels, step), self.out_channels, self.depth)
 
 
-NECKS = {"projector": Projector, "pyramid": Pyramid, "csp": CSPNeck}
+NECKS = {"projector": Projector, "pyramid": Pyramid, "csp": CSPNeck, "hybrid": HybridNeck}
 SEVERAL_TAPS = ("projector", "csp")  # the others read the last block only

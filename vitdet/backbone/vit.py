@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from vitdet.backbone.adapter import SpatialAdapter
 from vitdet.backbone.neck import NECKS, SEVERAL_TAPS
 from vitdet.backbone.patches import ConvStem, Group, group_images
 from vitdet.backbone.trunk import ViT
@@ -31,19 +32,20 @@ class Backbone(nn.Module, Configurable):
         patch_size: if not the model's own; the patch kernel is resampled (FlexiViT, arXiv:2212.08013).
         embed_dim, depth, num_heads: if not the model's own, to train a ViT of another size from scratch.
         model_args: further arguments of the timm model, such as `mlp_ratio`, `img_size` or `reg_tokens`.
-        stem: `"patch"`, or `"conv"` to train from scratch (arXiv:2106.14881).
-        stem_width: channels of the convolutional stem at stride 2; they double with every stride.
-        stem_taps: add the convolutional stem's maps of strides 4, 8 … to the neck's levels of those strides.
+        stem: `"patch"`, `"conv"` to train from scratch (arXiv:2106.14881), or `"adapter"`: the patches, and convolutions beside the ViT (`SpatialAdapter`).
+        stem_width: channels of the convolutions at stride 2; they double with every stride.
+        stem_taps: give the convolutions' maps of strides 4, 8 … to the neck's levels of those strides.
         tail: so many of the last blocks are left to the head, which runs them on tokens of its own too (`EoMTHead`).
         out_blocks: the blocks whose outputs are used, from 0; by default the ends of the four quarters for necks of several taps, else the last.
         windows: a size in tokens (`14`) or a count (`"2x2"`): most blocks then attend inside windows (ViTDet, arXiv:2203.16527).
         global_blocks: the blocks that attend inside the whole image all the same; by default the ends of the four quarters.
         window_prefix: `"image"`, class and register tokens sit out windowed blocks, or `"window"`, each window has its own (see `Windows`).
-        neck: `"projector"` (several taps), `"pyramid"` (the last one), `"csp"` (several taps, wider: that of RF-DETR), or `None`: one level per tap at the
-            patch stride.
+        neck: `"projector"` (several taps), `"pyramid"` (the last one), `"csp"` (several taps, wider: that of RF-DETR), `"hybrid"` (a tap for each level, or
+            the last for all, fused both ways: that of the real-time DETRs), or `None`: one level per tap at the patch stride.
         out_strides: of the neck's levels, finest first; by default half, one and two patches (pyramid: a quarter, too).
         out_channels: of the neck's levels.
         neck_depth: 3×3 stages that refine each level.
+        neck_args: further arguments of the neck, such as `csp_channels` of the hybrid one.
         freeze: that many blocks, and what is before them, are not trained and stay in eval mode; -1 or `"all"` is the whole trunk.
         drop_path: stochastic depth of the last block, growing from 0; drops whole images.
         canvas: pad every image with black to a square of this side, as many published models were trained; it wastes tokens.
@@ -84,13 +86,14 @@ class Backbone(nn.Module, Configurable):
         out_strides: list[float] | None = None,
         out_channels: int = 256,
         neck_depth: int = 1,
+        neck_args: dict[str, Any] | None = None,
         freeze: int | str = 0,
         drop_path: float = 0.0,
         canvas: int | None = None,
         grad_checkpointing: bool = False,
     ) -> None:
         super().__init__()
-        _choose("stem", stem, ("patch", "conv"))
+        _choose("stem", stem, ("patch", "conv", "adapter"))
         _choose("neck", neck, (*NECKS, None))
         overrides = {"embed_dim": embed_dim, "depth": depth, "num_heads": num_heads}
         model_args = {**(model_args or {}), **{key: value for key, value in overrides.items() if value is not None}}
@@ -116,18 +119,14 @@ class Backbone(nn.Module, Configurable):
         )
         self.patch_size, self.channels = self.trunk.patch_size, self.trunk.embed_dim
         self.canvas = _canvas(canvas, self.patch_size)
-        if stem == "conv":
-            if pretrained or checkpoint:
-                log.warning("weights not used: patch_embed, which stem='conv' replaces by an untrained stem")
-            in_channels = model.patch_embed.proj.in_channels
-            self.trunk.patch_embed = ConvStem(self.channels, self.patch_size, width=stem_width, in_channels=in_channels)
-
+        self._add_stem(stem, stem_width, trained=bool(pretrained or checkpoint))
         self.neck: nn.Module | None = None
         self.strides, self.out_channels = [self.patch_size] * len(taps), [self.channels] * len(taps)
         if neck is not None:
-            self._add_neck(neck, len(taps), out_strides, out_channels, neck_depth, stem_taps)
-        elif out_strides is not None:
-            raise ValueError("out_strides needs a neck; neck=None gives the patch stride only")
+            options = {"out_channels": out_channels, "depth": neck_depth, **(neck_args or {})}
+            self._add_neck(neck, len(taps), out_strides, stem_taps, options)
+        elif out_strides is not None or self.adapter:
+            raise ValueError("out_strides and stem='adapter' need a neck; neck=None gives the patch stride only")
         self._freeze(freeze)
 
     def forward(self, images: Sequence[Tensor] | Tensor) -> Features:
@@ -143,28 +142,40 @@ class Backbone(nn.Module, Configurable):
         if unfinished is not None:
             unfinished.order = [i for group in groups for i in group.indices]
         if self.neck is not None:
-            taps = [self.neck(tap, stem) for tap, (_, stem) in zip(taps, embedded)]
+            beside = (
+                [self.adapter(group.pixels) for group in groups] if self.adapter else [maps for _, maps in embedded]
+            )
+            taps = [self.neck(tap, maps) for tap, maps in zip(taps, beside)]
         levels = [pack_level(list(maps), groups, stride) for maps, stride in zip(zip(*taps), self.strides)]
         return Features(levels, [tuple(image.shape[-2:]) for image in images], unfinished)
 
-    def _add_neck(self, neck: str, taps: int, strides, channels: int, depth: int, stem_taps: bool) -> None:
+    def _add_stem(self, stem: str, width: int, *, trained: bool) -> None:
+        if stem == "conv":
+            if trained:
+                log.warning("weights not used: patch_embed, which stem='conv' replaces by an untrained stem")
+            in_channels = self.trunk.patch_embed.proj.in_channels
+            self.trunk.patch_embed = ConvStem(self.channels, self.patch_size, width=width, in_channels=in_channels)
+        self.adapter = SpatialAdapter(width) if stem == "adapter" else None
+
+    def _add_neck(self, neck: str, taps: int, strides, stem_taps: bool, options: dict[str, Any]) -> None:
         if strides is None:
             finest = -2 if neck == "pyramid" else -1
             strides = [_plain(self.patch_size * 2.0**step) for step in range(finest, 2)]
-        embed = self.trunk.patch_embed
-        lateral = {"stem_strides": embed.strides, "stem_channels": embed.channels} if stem_taps else {}
-        options = {"strides": strides, "out_channels": channels, "depth": depth, **lateral}
-        self.neck = NECKS[neck](self.channels, taps, self.patch_size, **options)
-        self.strides, self.out_channels = list(strides), [channels] * len(strides)
+        source = self.adapter or self.trunk.patch_embed
+        if self.adapter and not (stem_taps and set(strides) & set(source.strides)):
+            raise ValueError(f"stem='adapter' has maps of strides {source.strides}; the neck's, {strides}, use none")
+        lateral = {"stem_strides": source.strides, "stem_channels": source.channels} if stem_taps else {}
+        self.neck = NECKS[neck](self.channels, taps, self.patch_size, strides=strides, **options, **lateral)
+        self.strides, self.out_channels = list(strides), [options["out_channels"]] * len(strides)
 
     def layer_ids(self) -> dict[str, int]:
-        """Depth of every parameter, for layer-wise learning-rate decay: 0 embeddings, `i + 1` block `i`, `num_layers - 1` final norm and neck."""
+        """Depth of every parameter, for layer-wise learning-rate decay: 0 embeddings, `i + 1` block `i`, `num_layers - 1` final norm, adapter and neck."""
         return {name: self._layer_id(name) for name, _ in self.named_parameters()}
 
     def _layer_id(self, name: str) -> int:
         if name.startswith("trunk.blocks."):
             return int(name.split(".")[2]) + 1
-        return self.num_layers - 1 if name.startswith(("trunk.norm.", "neck.")) else 0
+        return self.num_layers - 1 if name.startswith(("trunk.norm.", "adapter.", "neck.")) else 0
 
     @property
     def num_layers(self) -> int:

@@ -11,10 +11,11 @@ _MAX_LOG_SCALE = math.log(1000 / 16)  # as in Faster R-CNN: exp() of a wild pred
 
 
 class BoxMLP(nn.Sequential):
-    """Three-layer perceptron `(..., C) -> (..., 4)` that starts at 0, so that a box starts as its reference."""
+    """Three-layer perceptron `(..., C) -> (..., outputs)` that starts at 0, so that a box starts as its reference."""
 
-    def __init__(self, dim: int) -> None:
-        super().__init__(nn.Linear(dim, dim), nn.ReLU(), nn.Linear(dim, dim), nn.ReLU(), nn.Linear(dim, 4))
+    def __init__(self, dim: int, outputs: int = 4, *, activation: type[nn.Module] = nn.ReLU) -> None:
+        hidden = [layer for _ in range(2) for layer in (nn.Linear(dim, dim), activation())]
+        super().__init__(*hidden, nn.Linear(dim, outputs))
         nn.init.zeros_(self[-1].weight)
         nn.init.zeros_(self[-1].bias)
 

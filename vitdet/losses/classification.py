@@ -18,6 +18,7 @@ def classification_loss(
     *,
     alpha: float = 0.25,
     gamma: float = 2.0,
+    detached: bool = False,
 ) -> Tensor:
     """Loss `(N,)` of each prediction, summed over classes.
 
@@ -32,10 +33,12 @@ def classification_loss(
         matched: `(M,)` index of the predictions that have an object.
         labels: `(M,)` its class.
         ious: `(M,)` IoU of predicted and true box, without gradient.
+        detached: the weights are constants to the gradient, too, as in DEIM's own code.
     """
     logits, ious = logits.float(), ious.detach().float()
     p = logits.sigmoid()
     positive = torch.zeros_like(logits)
+    p = p.detach() if detached else p
     negative = p**gamma if kind != "focal" else (1 - alpha) * p**gamma
     at = (matched, labels)
     if kind == "focal":

@@ -19,13 +19,15 @@ def parameter_groups(
     weight_decay: float,
     layer_decay: float = 1.0,
     backbone_lr: float = 1.0,
+    trunk_lr: float = 1.0,
     matrices: bool = False,
 ) -> list[dict]:
     """Optimiser groups: one per learning rate and weight decay.
 
     Norms, biases and whatever the backbone's `no_weight_decay()` names (position embeddings, prefix tokens) are not decayed. The backbone
-    learns at `lr * backbone_lr`, and each block below the last at `layer_decay` times the rate of the block above it, as in BEiT,
-    Bao et al. 2021 (arXiv:2106.08254). Frozen parameters are left out. With `matrices`, the groups say which of them are matrices for Muon.
+    learns at `lr * backbone_lr`, what is below its last layer, the neck's, at `trunk_lr` of that, and each block below the last at `layer_decay` times the
+    rate of the block above it, as in BEiT, Bao et al. 2021 (arXiv:2106.08254). Frozen parameters are left out. With `matrices`, the groups say which of them
+    are matrices for Muon.
     """
     groups: dict[tuple, list[nn.Parameter]] = {}
     exempt, layers = set(backbone.no_weight_decay()), backbone.layer_ids()
@@ -37,7 +39,8 @@ def parameter_groups(
                 continue
             scale, decayed = 1.0, parameter.ndim > 1
             if part == "backbone":
-                scale = backbone_lr * layer_decay ** (last - layers[name])
+                below = last - layers[name]
+                scale = backbone_lr * layer_decay**below * (trunk_lr if below else 1.0)
                 decayed = decayed and name not in exempt
             groups.setdefault((scale, decayed, id(parameter) in inner), []).append(parameter)
     return [

@@ -34,6 +34,7 @@ class Task(L.LightningModule):
         optimizer: "adamw", or "muon", which learns from scratch in fewer steps (matrices only; the rest is left to AdamW).
         lr: Peak learning rate.
         backbone_lr: The backbone's learning rate as a multiple of `lr`.
+        trunk_lr: That of the backbone's blocks and embeddings, as a multiple of its neck's.
         layer_decay: Each block of the backbone learns at this multiple of the block above it.
         weight_decay: Decoupled weight decay; norms, biases and position embeddings are not decayed.
         betas: AdamW's moment decays.
@@ -56,6 +57,7 @@ class Task(L.LightningModule):
         optimizer: Literal["adamw", "muon"] = "adamw",
         lr: float = 2e-4,
         backbone_lr: float = 1.0,
+        trunk_lr: float = 1.0,
         layer_decay: float = 1.0,
         weight_decay: float = 0.05,
         betas: tuple[float, float] = (0.9, 0.999),
@@ -86,7 +88,8 @@ class Task(L.LightningModule):
             self.new_classes = zoo.start(self.backbone, self.head, self.classes, card=card, path=file)
         if optimizer not in ("muon", "adamw"):
             raise ValueError(f"optimizer is {optimizer!r}; choose from muon, adamw")
-        self.optimizer, self.lr, self.backbone_lr, self.layer_decay = optimizer, lr, backbone_lr, layer_decay
+        self.optimizer, self.lr, self.layer_decay = optimizer, lr, layer_decay
+        self.backbone_lr, self.trunk_lr = backbone_lr, trunk_lr
         self.weight_decay, self.betas = weight_decay, betas
         self.schedule, self.warmup, self.final_lr = schedule, warmup, final_lr
         self.eval_transform: dict[str, Any] = {}
@@ -154,6 +157,7 @@ class Task(L.LightningModule):
             weight_decay=self.weight_decay,
             layer_decay=self.layer_decay,
             backbone_lr=self.backbone_lr,
+            trunk_lr=self.trunk_lr,
             matrices=self.optimizer == "muon",
         )
         return OPTIMIZERS[self.optimizer](groups, lr=self.lr, betas=tuple(self.betas), fused=fused)

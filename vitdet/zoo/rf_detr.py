@@ -10,7 +10,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from vitdet.backbone.keys import KeysError, Rule, rename
+from vitdet.backbone.keys import KeysError, Rule, rename, split_values
 from vitdet.backbone.layouts import dinov2
 from vitdet.zoo.cards import Card
 from vitdet.zoo.coco import CLASSES, IDS
@@ -213,11 +213,7 @@ def convert(state: dict[str, Tensor], *, masks: bool = False, depth: int = 12) -
     trunk = {key.removeprefix(ENCODER): value for key, value in state.items() if key.startswith(ENCODER)}
     rest = {key: value for key, value in state.items() if not key.startswith(ENCODER)}
     renamed = {f"backbone.trunk.{key}": value for key, value in dinov2(trunk).items()}
-    renamed |= rename(rest, [*NECK, *HEAD, *(MASKS if masks else [])])
-    for key in [key for key in renamed if ".self_attention.qkv." in key]:
-        value = renamed.pop(key)
-        qk, v = value.split([2 * len(value) // 3, len(value) // 3])
-        renamed[key.replace(".qkv.", ".qk.")], renamed[key.replace(".qkv.", ".v.")] = qk, v
+    renamed |= split_values(rename(rest, [*NECK, *HEAD, *(MASKS if masks else [])]))
     unread = tuple(f"backbone.trunk.blocks.{i}." for i in range(depth, 12))
     return {key: value for key, value in renamed.items() if not key.startswith(unread)}
 

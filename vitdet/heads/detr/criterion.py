@@ -37,7 +37,19 @@ class DETROutputs:
     noised_boxes: Tensor | None = None
 
 
-_TERMS = {"class": 1.0, "box": 5.0, "giou": 2.0}  # the usual DETR weights
+TERMS = {"class": 1.0, "box": 5.0, "giou": 2.0}  # the usual DETR weights
+
+
+def with_weights(defaults: dict[str, float], given: dict[str, float] | None) -> dict[str, float]:
+    """The weights of all terms, those that are given instead of the defaults.
+
+    Raises:
+        ValueError: there is no such term.
+    """
+    unknown = set(given or ()) - set(defaults)
+    if unknown:
+        raise ValueError(f"loss_weights has {sorted(unknown)}; the terms are {sorted(defaults)}")
+    return defaults | (given or {})
 
 
 class SetCriterion:
@@ -49,14 +61,11 @@ class SetCriterion:
         self.mask_points = mask_points
         self.options = {"class_loss": class_loss, "gamma": 1.5 if class_loss == "mal" else 2.0}
         self.weights = {
-            f"{part}{name}": w for part in ("", "aux_", "enc_", "dn_", "dense_") for name, w in _TERMS.items()
+            f"{part}{name}": w for part in ("", "aux_", "enc_", "dn_", "dense_") for name, w in TERMS.items()
         }
         if mask_points:
             self.weights |= {f"{part}{name}": 5.0 for part in ("", "aux_", "enc_") for name in ("mask", "dice")}
-        unknown = set(weights or ()) - set(self.weights)
-        if unknown:
-            raise ValueError(f"loss_weights has {sorted(unknown)}; the terms are {sorted(self.weights)}")
-        self.weights.update(weights or {})
+        self.weights = with_weights(self.weights, weights)
 
     def __call__(self, outputs: DETROutputs, targets: list[Target]) -> dict[str, Tensor]:
         truth = Objects.of(targets)

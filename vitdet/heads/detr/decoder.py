@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from vitdet.backbone.attention import attend
 from vitdet.heads.detr.deformable import DeformableAttention, Memory
+from vitdet.heads.detr.denoising import Noised
 from vitdet.heads.layers import BoxMLP, FeedForward, class_bias, shift_boxes, sine_embedding
 
 
@@ -24,6 +25,17 @@ class Queries:
     boxes_cxcywh: Tensor
     images: Tensor
     lengths: list[int]
+
+    def and_noised(self, noised: Noised | None) -> "Queries":
+        """These, and behind them the denoising queries, if there are any."""
+        if noised is None:
+            return self
+        return Queries(
+            torch.cat([self.content, noised.content]),
+            torch.cat([self.boxes_cxcywh, noised.boxes_cxcywh]),
+            torch.cat([self.images, noised.images]),
+            self.lengths + noised.lengths,
+        )
 
 
 class SelfAttention(nn.Module):
@@ -50,7 +62,7 @@ class DecoderLayer(nn.Module):
         num_levels: int,
         num_heads: int,
         cross_heads: int,
-        num_points: int,
+        num_points: int | list[int],
         ffn_dim: int,
         dropout: float,
     ) -> None:

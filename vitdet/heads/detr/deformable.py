@@ -7,6 +7,7 @@ a weight each. `F.embedding_bag` does just that, on maps of any mixture of sizes
 """
 
 import math
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
@@ -78,76 +79,98 @@ class _WeightedSum(torch.autograd.Function):
         return grad_table, None, grad_weights
 
 
-def sample(value: Tensor, memory: Memory, images: Tensor, locations: Tensor, weights: Tensor) -> Tensor:
+def sample(value: Tensor, memory: Memory, images: Tensor, levels: Tensor, locations: Tensor, weights: Tensor) -> Tensor:
     """Sum of bilinear samples, with zeros outside of each map.
 
     Args:
         value: `(N, A, D)`.
         images: `(Q,)` which image each query belongs to.
-        locations: `(Q, A, levels, points, 2)`, x and y as fractions of the image.
-        weights: `(Q, A, levels, points)`.
+        levels: `(S,)` which level each point lies in.
+        locations: `(Q, A, S, 2)`, x and y as fractions of the image.
+        weights: `(Q, A, S)`.
 
     Returns:
         `(Q, A * D)`.
     """
     A = value.shape[1]
-    starts, grids, cells = memory.starts[images], memory.grids[images], memory.cells[images]  # (Q, levels[, 2])
-    h, w = (side[:, None, :, None] for side in grids.unbind(-1))  # (Q, 1, levels, 1)
-    x = locations[..., 0] * cells[:, None, :, None, 1] - 0.5
-    y = locations[..., 1] * cells[:, None, :, None, 0] - 0.5
+    tables = (memory.starts, memory.grids, memory.cells)  # (B, levels[, 2])
+    starts, grids, cells = (table[images][:, None, levels] for table in tables)  # (Q, 1, S[, 2])
+    h, w = grids.unbind(-1)
+    x = locations[..., 0] * cells[..., 1] - 0.5
+    y = locations[..., 1] * cells[..., 0] - 0.5
     left, top = x.detach().floor(), y.detach().floor()
     dx, dy = x - left, y - top
     left, top = left.long(), top.long()
-    base = starts[:, None, :, None]
-    head = torch.arange(A, device=value.device)[None, :, None, None]
+    head = torch.arange(A, device=value.device)[:, None]
     index, factor = [], []
     for down in (0, 1):
         for right in (0, 1):
             column, row = left + right, top + down
             inside = (column >= 0) & (column < w) & (row >= 0) & (row < h)
-            token = base + torch.minimum(row.clamp(min=0), h - 1) * w + torch.minimum(column.clamp(min=0), w - 1)
+            token = starts + torch.minimum(row.clamp(min=0), h - 1) * w + torch.minimum(column.clamp(min=0), w - 1)
             index.append(token * A + head)
             factor.append((dx if right else 1 - dx) * (dy if down else 1 - dy) * weights * inside)
-    index = torch.stack(index, -1).flatten(0, 1).flatten(1)  # (Q, A, levels, points, 4) -> (Q*A, S*4)
+    index = torch.stack(index, -1).flatten(0, 1).flatten(1)  # (Q, A, S, 4) -> (Q*A, S*4)
     factor = torch.stack(factor, -1).flatten(0, 1).flatten(1)
     out = _WeightedSum.apply(value.flatten(0, 1), index, factor)  # (N, A, D) -> (N*A, D); out (Q*A, D)
     return out.view(len(images), value[0].numel())
 
 
 class DeformableAttention(nn.Module):
-    """Cross-attention of queries with boxes to a few sampled points in the maps of their own image."""
+    """Cross-attention of queries with boxes to a few sampled points in the maps of their own image.
 
-    def __init__(self, dim: int, *, num_levels: int, num_heads: int = 8, num_points: int = 4) -> None:
+    Args:
+        num_points: in every level, or of each level.
+        projected: values and result pass a linear layer; D-FINE (arXiv:2410.13842) does without.
+
+    Raises:
+        ValueError: `num_points` are not those of `num_levels` levels.
+    """
+
+    def __init__(
+        self,
+        dim: int,
+        *,
+        num_levels: int,
+        num_heads: int = 8,
+        num_points: int | Sequence[int] = 4,
+        projected: bool = True,
+    ) -> None:
         super().__init__()
-        self.num_heads, self.num_levels, self.num_points = num_heads, num_levels, num_points
-        self.offsets = nn.Linear(dim, num_heads * num_levels * num_points * 2)
-        self.weights = nn.Linear(dim, num_heads * num_levels * num_points)
-        self.value = nn.Linear(dim, dim)
-        self.proj = nn.Linear(dim, dim)
-        self._reset()
+        points = [num_points] * num_levels if isinstance(num_points, int) else list(num_points)
+        if len(points) != num_levels:
+            raise ValueError(f"num_points is {points}, but there are {num_levels} levels; give one number for each")
+        self.num_heads = num_heads
+        self.offsets = nn.Linear(dim, num_heads * sum(points) * 2)
+        self.weights = nn.Linear(dim, num_heads * sum(points))
+        self.value = nn.Linear(dim, dim) if projected else nn.Identity()
+        self.proj = nn.Linear(dim, dim) if projected else nn.Identity()
+        levels = [level for level, count in enumerate(points) for _ in range(count)]
+        self.register_buffer("levels", torch.tensor(levels), persistent=False)
+        # an offset of a level's number of points reaches the border of the box
+        self.register_buffer("reach", torch.tensor([[0.5 / points[i]] for i in levels]), persistent=False)
+        self._reset(points)
 
-    def _reset(self) -> None:
+    def _reset(self, points: Sequence[int]) -> None:
         # each head looks in its own direction, each point one step farther
         angle = torch.arange(self.num_heads) * (2 * math.pi / self.num_heads)
         direction = torch.stack([angle.cos(), angle.sin()], -1)
         direction = direction / direction.abs().amax(-1, keepdim=True)
-        steps = torch.arange(1, self.num_points + 1).view(1, 1, -1, 1)
-        bias = direction[:, None, None, :] * steps.expand(1, self.num_levels, -1, 1)
+        steps = torch.cat([torch.arange(1, count + 1) for count in points])
         nn.init.zeros_(self.offsets.weight)
-        self.offsets.bias.data.copy_(bias.flatten())
+        self.offsets.bias.data.copy_((direction[:, None] * steps[:, None]).flatten())  # (A, S, 2)
         nn.init.zeros_(self.weights.weight)
         nn.init.zeros_(self.weights.bias)
-        for linear in (self.value, self.proj):
+        for linear in (layer for layer in (self.value, self.proj) if isinstance(layer, nn.Linear)):
             nn.init.xavier_uniform_(linear.weight)
             nn.init.zeros_(linear.bias)
 
     def forward(self, x: Tensor, boxes_cxcywh: Tensor, images: Tensor, memory: Memory) -> Tensor:
         """`x` `(Q, C)`, boxes `(Q, 4)`, `images` `(Q,)` -> `(Q, C)`."""
-        A, L, P = self.num_heads, self.num_levels, self.num_points
+        A, S = self.num_heads, len(self.levels)
         value = self.value(memory.x).unflatten(1, (A, -1)).float()  # (N, C) -> (N, A, D)
-        offsets = self.offsets(x).float().view(-1, A, L, P, 2)
-        weights = self.weights(x).float().view(-1, A, L * P).softmax(-1).view(-1, A, L, P)
-        centre, size = boxes_cxcywh[:, None, None, None].split(2, dim=-1)
-        # an offset of num_points reaches the border of the box
-        locations = centre + offsets / P * size / 2
-        return self.proj(sample(value, memory, images, locations, weights).to(x.dtype))
+        offsets = self.offsets(x).float().view(-1, A, S, 2)
+        weights = self.weights(x).float().view(-1, A, S).softmax(-1)
+        centre, size = boxes_cxcywh[:, None, None].split(2, dim=-1)
+        locations = centre + offsets * self.reach * size
+        return self.proj(sample(value, memory, images, self.levels, locations, weights).to(x.dtype))

@@ -13,7 +13,7 @@ from vitdet.heads.base import Head
 from vitdet.heads.detr.criterion import DETROutputs, SetCriterion, best_detections
 from vitdet.heads.detr.decoder import DeformableDecoder, Queries
 from vitdet.heads.detr.deformable import Memory
-from vitdet.heads.detr.denoising import Denoising, Noised
+from vitdet.heads.detr.denoising import Denoising
 from vitdet.heads.detr.masks import QueryMasks, make_masks
 from vitdet.heads.detr.selection import Proposals, QuerySelection
 from vitdet.heads.layers import shift_boxes
@@ -32,6 +32,7 @@ class DETRHead(Head):
         num_queries: queries of an image: at most so many objects can be found.
         num_layers: decoder layers.
         cross_heads: attention heads that look at the image; `num_heads` if not given.
+        num_points: at which each head looks, in every level or in each.
         groups: sets of queries in training, each matched on its own (Group DETR, arXiv:2207.13085); inference uses the first.
         group_proposals: each group also selects its own proposals.
         denoising: about how many denoising queries an image has in training; 0 turns them off.
@@ -63,7 +64,7 @@ class DETRHead(Head):
         num_layers: int = 3,
         num_heads: int = 8,
         cross_heads: int | None = None,
-        num_points: int = 4,
+        num_points: int | list[int] = 4,
         ffn_dim: int = 1024,
         dropout: float = 0.0,
         groups: int = 1,
@@ -122,7 +123,7 @@ class DETRHead(Head):
         proposals = self.selection(x, features)
         queries = self._queries(proposals)
         noised = self.denoising(targets) if self.denoising is not None and targets is not None else None
-        logits, boxes, states = self.decoder(_append(queries, noised), Memory(x, features))
+        logits, boxes, states = self.decoder(queries.and_noised(noised), Memory(x, features))
         shape, num = (len(features.sizes), -1, self.num_queries), len(queries.images)
         outputs = DETROutputs(
             logits[:, :num].unflatten(1, shape),
@@ -164,14 +165,3 @@ class DETRHead(Head):
 
     def metric(self, data: Any) -> str:
         return "coco_mask" if self.needs_masks else "coco_box"
-
-
-def _append(queries: Queries, noised: Noised | None) -> Queries:
-    if noised is None:
-        return queries
-    return Queries(
-        torch.cat([queries.content, noised.content]),
-        torch.cat([queries.boxes_cxcywh, noised.boxes_cxcywh]),
-        torch.cat([queries.images, noised.images]),
-        queries.lengths + noised.lengths,
-    )

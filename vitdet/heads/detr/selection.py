@@ -64,6 +64,10 @@ class Proposer(nn.Module):
         self.classify, self.box = nn.Linear(dim, num_classes), BoxMLP(dim)
         nn.init.constant_(self.classify.bias, class_bias())
 
+    def boxes(self, anchors_cxcywh: Tensor, x: Tensor) -> Tensor:
+        """Boxes `(..., 4)` of projected tokens `(..., C)` on their anchors."""
+        return shift_boxes(anchors_cxcywh, self.box(x))
+
 
 class QuerySelection(nn.Module):
     """Scores every token, and turns the `num_queries` best of each image into proposals.
@@ -77,6 +81,7 @@ class QuerySelection(nn.Module):
     Args:
         anchor_scale, anchor_fraction: the box that each token starts from, see `anchors`.
         margin: tokens whose centre is nearer than this fraction to the image's border see nothing, and start from no box.
+        proposer: how tokens are scored and turned into boxes.
     """
 
     def __init__(
@@ -91,11 +96,12 @@ class QuerySelection(nn.Module):
         margin: float = 0.0,
         dense: bool = False,
         distinct: float | None = 0.7,
+        proposer: type[Proposer] = Proposer,
     ) -> None:
         super().__init__()
         self.num_queries, self.distinct, self.margin = num_queries, distinct, margin
         self.anchors = {"scale": anchor_scale, "fraction": anchor_fraction}
-        self.groups = nn.ModuleList(Proposer(dim, num_classes) for _ in range(groups))
+        self.groups = nn.ModuleList(proposer(dim, num_classes) for _ in range(groups))
         self.dense_classify = nn.Linear(dim, num_classes) if dense else None
         self.dense_box = BoxMLP(dim) if dense else None
         if self.dense_classify is not None:
@@ -125,12 +131,12 @@ class QuerySelection(nn.Module):
         if self.distinct is not None:
             chosen = self._distinct(group, chosen, x, logits, boxes)  # (B, Q)
         tokens = x[chosen]
-        return (tokens, logits[chosen], shift_boxes(boxes[chosen], group.box(tokens))), x
+        return (tokens, logits[chosen], group.boxes(boxes[chosen], tokens)), x
 
     @torch.no_grad()
     def _distinct(self, group: Proposer, candidates: Tensor, x: Tensor, logits: Tensor, boxes: Tensor) -> Tensor:
         """Index `(B, Q)`: of the candidates `(B, CANDIDATES * Q)` the best that do not overlap too much, then the best of the rest."""
-        corners = cxcywh_to_xyxy(shift_boxes(boxes[candidates], group.box(x[candidates])).float())
+        corners = cxcywh_to_xyxy(group.boxes(boxes[candidates], x[candidates]).float())
         scores = logits[candidates].float().amax(-1)
         chosen = []
         for mine, own_corners, own_scores in zip(candidates, corners, scores):

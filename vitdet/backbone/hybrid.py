@@ -1,0 +1,190 @@
+"""The hybrid encoder of the real-time DETRs as a neck: attention on the coarsest level, then convolutions from coarse to fine and back.
+
+    b images with equal grids, h×w a grid, C channels; maps are (b, h, w, C), channels last
+
+RT-DETR, Zhao et al. 2023 (arXiv:2304.08069), with the blocks and the sums of DEIMv2, Huang et al. 2025 (arXiv:2509.20787).
+"""
+
+from collections.abc import Sequence
+from math import log2
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from vitdet.backbone.norm import FrozenBatchNorm
+
+
+class ConvBN(nn.Module):
+    """Convolution without bias, frozen batch norm, and an activation if one is given."""
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel: int = 1,
+        *,
+        stride: int = 1,
+        groups: int = 1,
+        activation: nn.Module | None = None,
+    ) -> None:
+        super().__init__()
+        options = {"stride": stride, "padding": kernel // 2, "groups": groups, "bias": False}
+        self.conv = nn.Conv2d(in_channels, out_channels, kernel, **options)
+        self.norm = FrozenBatchNorm(out_channels)
+        self.activation = activation or nn.Identity()
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.conv(x.permute(0, 3, 1, 2))  # (b, h, w, C) -> (b, C, h, w), channels last in memory
+        return self.activation(self.norm(x.permute(0, 2, 3, 1)))
+
+
+class RepVGG(nn.Module):
+    """A 3×3 and a 1×1 convolution side by side, Ding et al. 2021 (arXiv:2101.03697)."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.wide, self.narrow = ConvBN(channels, channels, 3), ConvBN(channels, channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.silu(self.wide(x) + self.narrow(x))
+
+
+class CSPRep(nn.Module):
+    """Two halves, one through `depth` RepVGG blocks, added."""
+
+    def __init__(self, in_channels: int, out_channels: int, depth: int) -> None:
+        super().__init__()
+        self.enter = ConvBN(in_channels, 2 * out_channels, activation=nn.SiLU())
+        self.blocks = nn.Sequential(*(RepVGG(out_channels) for _ in range(depth)))
+
+    def forward(self, x: Tensor) -> Tensor:
+        beside, through = self.enter(x).chunk(2, dim=-1)
+        return beside + self.blocks(through)
+
+
+class ELAN(nn.Module):
+    """Two halves, one through two `CSPRep` in a row, all stages concatenated: GELAN's block (arXiv:2402.13616) without its convolutions in between."""
+
+    def __init__(self, channels: int, csp_channels: int, depth: int) -> None:
+        super().__init__()
+        self.enter = ConvBN(channels, 2 * channels, activation=nn.SiLU())
+        self.first = CSPRep(channels, csp_channels, depth)
+        self.second = CSPRep(csp_channels, csp_channels, depth)
+        self.leave = ConvBN(2 * channels + 2 * csp_channels, channels, activation=nn.SiLU())
+
+    def forward(self, x: Tensor) -> Tensor:
+        parts = list(self.enter(x).chunk(2, dim=-1))
+        for stage in (self.first, self.second):
+            parts.append(stage(parts[-1]))
+        return self.leave(torch.cat(parts, dim=-1))
+
+
+def grid_embedding(grid: tuple[int, int], channels: int, device: torch.device) -> Tensor:
+    """Sines and cosines `(h*w, C)` of each token's row, then of its column."""
+    octave = 10000.0 ** (torch.arange(channels // 4, device=device) * 4 / channels)
+    rows, columns = torch.meshgrid(*(torch.arange(side, device=device) for side in grid), indexing="ij")
+    angles = [side.flatten()[:, None] / octave for side in (rows, columns)]  # (h, w) -> (h*w, C/4)
+    return torch.cat([part for angle in angles for part in (angle.sin(), angle.cos())], dim=1)
+
+
+class MapAttention(nn.Module):
+    """A post-norm transformer layer among the tokens of each map."""
+
+    def __init__(self, channels: int, num_heads: int, ffn_dim: int) -> None:
+        super().__init__()
+        self.attention = nn.MultiheadAttention(channels, num_heads, batch_first=True)
+        self.ffn = nn.Sequential(nn.Linear(channels, ffn_dim), nn.GELU(), nn.Linear(ffn_dim, channels))
+        self.norm1, self.norm2 = nn.LayerNorm(channels), nn.LayerNorm(channels)
+
+    def forward(self, maps: Tensor) -> Tensor:
+        x = maps.flatten(1, 2)  # (b, h, w, C) -> (b, h*w, C)
+        q = x + grid_embedding(maps.shape[1:3], x.shape[-1], x.device).to(x.dtype)
+        x = self.norm1(x + self.attention(q, q, x, need_weights=False)[0])
+        return self.norm2(x + self.ffn(x)).view_as(maps)
+
+
+class HybridNeck(nn.Module):
+    """Levels from the taps and the stem's maps of the same strides, put side by side; the coarsest attends; each is fused with its neighbours.
+
+    Args:
+        channels: of the taps.
+        taps: how many there are: one for each level, or one for all.
+        patch_size: the stride of the taps.
+        strides: of the levels, finest first, each twice the one before.
+        out_channels: of every level.
+        depth: RepVGG blocks in a row.
+        csp_channels: of those blocks; half of `out_channels` if not given.
+        ffn_dim, num_heads: of the attention.
+        stem_strides, stem_channels: of the maps that come with the taps.
+
+    Raises:
+        ValueError: a stride cannot be reached, or the taps do not fit.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        taps: int,
+        patch_size: int,
+        *,
+        strides: Sequence[float],
+        out_channels: int = 256,
+        depth: int = 3,
+        csp_channels: int | None = None,
+        ffn_dim: int = 1024,
+        num_heads: int = 8,
+        stem_strides: Sequence[int] = (),
+        stem_channels: Sequence[int] = (),
+    ) -> None:
+        super().__init__()
+        self.steps = [log2(patch_size / stride) for stride in strides]
+        if any(step != self.steps[0] - i or step != int(step) for i, step in enumerate(self.steps)):
+            wanted = [f"{patch_size * 2.0**i:g}" for i in range(-1, 2)]
+            raise ValueError(f"out_strides is {list(strides)}; neck='hybrid' doubles them, as in {', '.join(wanted)}")
+        if taps not in (1, len(strides)):
+            raise ValueError(f"got {taps} out_blocks for {len(strides)} levels; neck='hybrid' wants as many, or one")
+        self.beside = [stem_strides.index(s) if s in stem_strides else None for s in strides]  # of the stem's maps
+        widths = [channels + (0 if i is None else stem_channels[i]) for i in self.beside]
+        c, fusions = out_channels, range(len(strides) - 1)
+        block = {"csp_channels": csp_channels or c // 2, "depth": depth}
+        self.enter = nn.ModuleList(ConvBN(width, c) for width in widths)
+        self.attend = MapAttention(c, num_heads, ffn_dim)
+        self.lateral = nn.ModuleList(ConvBN(c, c) for _ in fusions)
+        self.top_down = nn.ModuleList(ELAN(c, **block) for _ in fusions)
+        self.halve = nn.ModuleList(
+            nn.Sequential(ConvBN(c, c), ConvBN(c, c, 3, stride=2, groups=c)) for _ in fusions
+        )  # an odd side is rounded up
+        self.bottom_up = nn.ModuleList(ELAN(c, **block) for _ in fusions)
+
+    def forward(self, taps: list[Tensor], stem: list[Tensor]) -> list[Tensor]:
+        """Taps `(b, h, w, C)` and the stem's maps to levels `(b, h', w', out_channels)`, finest first."""
+        taps = taps if len(taps) > 1 else taps * len(self.steps)
+        levels = []
+        for tap, step, i, enter in zip(taps, self.steps, self.beside, self.enter):
+            parts = [resize(tap, int(step)), *([] if i is None else [stem[i]])]
+            levels.append(enter(torch.cat(parts, dim=-1)))
+        levels[-1] = self.attend(levels[-1])
+        for i, lateral, fuse in zip(reversed(range(len(levels) - 1)), self.lateral, self.top_down):
+            levels[i + 1] = lateral(levels[i + 1])
+            levels[i] = fuse(levels[i] + double(levels[i + 1], levels[i].shape[1:3]))
+        for i, halve, fuse in zip(range(len(levels) - 1), self.halve, self.bottom_up):
+            levels[i + 1] = fuse(levels[i + 1] + halve(levels[i]))
+        return levels
+
+
+def resize(x: Tensor, step: int) -> Tensor:
+    """`(b, h, w, C)` made `2**step` times larger, bilinear, or smaller by averages, an odd side rounded up."""
+    if step == 0:
+        return x
+    x = x.permute(0, 3, 1, 2)  # (b, h, w, C) -> (b, C, h, w)
+    if step > 0:
+        x = F.interpolate(x, scale_factor=2.0**step, mode="bilinear", align_corners=False)
+    else:
+        x = F.avg_pool2d(x, 2**-step, ceil_mode=True)
+    return x.permute(0, 2, 3, 1)
+
+
+def double(x: Tensor, size: Sequence[int]) -> Tensor:
+    """Each token four times, cut to `size`: of a side that was odd the last row or column has no partner."""
+    return x.repeat_interleave(2, dim=1).repeat_interleave(2, dim=2)[:, : size[0], : size[1]]

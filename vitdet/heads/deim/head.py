@@ -1,0 +1,120 @@
+"""DEIMv2's head: features -> proposals -> queries -> edges of boxes.
+
+# B images, Q queries, N queries of all images, C channels, K classes, L layers
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from vitdet.heads.base import Head
+from vitdet.heads.deim.criterion import DEIMCriterion, DEIMOutputs
+from vitdet.heads.deim.decoder import DEIMDecoder, move_boxes
+from vitdet.heads.detr.criterion import best_detections
+from vitdet.heads.detr.decoder import Queries
+from vitdet.heads.detr.deformable import Memory
+from vitdet.heads.detr.denoising import Denoising
+from vitdet.heads.detr.selection import Proposer, QuerySelection
+from vitdet.heads.layers import BoxMLP
+from vitdet.losses import ClassLoss
+from vitdet.structures import Features, Prediction, Target
+
+LABEL_NOISE = (
+    0.25  # the share of denoising queries whose class is drawn anew: half of D-FINE's `label_noise_ratio`, as there
+)
+
+
+class PlainProposer(Proposer):
+    """Scores tokens as they are."""
+
+    def __init__(self, dim: int, num_classes: int) -> None:
+        super().__init__(dim, num_classes)
+        self.project, self.box = nn.Identity(), BoxMLP(dim, activation=nn.SiLU)
+
+    def boxes(self, anchors_cxcywh: Tensor, x: Tensor) -> Tensor:
+        return move_boxes(anchors_cxcywh, self.box(x))
+
+
+class DEIMHead(Head):
+    """DEIMv2's decoder (Huang et al. 2025, arXiv:2509.20787) on packed tokens: boxes are refined as distributions of their edges.
+
+    Args:
+        in_channels: channels of each feature level, finest first.
+        strides: their strides in pixels.
+        num_classes: how many classes there are.
+        dim: width of the decoder.
+        num_queries: queries of an image: at most so many objects can be found.
+        num_layers: decoder layers.
+        num_points: at which each head looks, in every level or in each.
+        ffn_dim: hidden width of the gated MLPs.
+        denoising: about how many denoising queries an image has in training; 0 turns them off.
+        class_loss: `mal`, `ia_bce` or `focal`.
+        loss_weights: weights other than the defaults, by term: `{class: 1, box: 5, giou: 2, fgl: 0.15}`, each also with `aux_` and `dn_`, all but `fgl` with
+            `enc_`, and `{aux_ddf: 1.5, dn_ddf: 1.5}`.
+        max_detections: how many boxes `predict` returns for an image; `num_queries` if not given.
+    """
+
+    def __init__(
+        self,
+        in_channels: Sequence[int],
+        strides: Sequence[float],
+        num_classes: int,
+        *,
+        dim: int = 256,
+        num_queries: int = 300,
+        num_layers: int = 4,
+        num_heads: int = 8,
+        num_points: int | list[int] = 4,
+        ffn_dim: int = 512,
+        denoising: int = 200,
+        class_loss: ClassLoss = "mal",
+        loss_weights: dict[str, float] | None = None,
+        max_detections: int | None = None,
+    ) -> None:
+        super().__init__()
+        self.in_channels, self.strides, self.num_classes = list(in_channels), list(strides), num_classes
+        self.num_queries, self.max_detections = num_queries, max_detections or num_queries
+        self.input_proj = nn.ModuleList(nn.Identity() if c == dim else nn.Linear(c, dim) for c in in_channels)
+        options = {"num_queries": num_queries, "anchor_fraction": 0.05, "margin": 0.01, "distinct": None}
+        self.selection = QuerySelection(dim, num_classes, **options, proposer=PlainProposer)
+        layer = {"num_heads": num_heads, "num_points": num_points, "ffn_dim": ffn_dim}
+        layer["num_levels"] = len(self.in_channels)
+        self.decoder = DEIMDecoder(dim, num_classes, num_layers=num_layers, **layer)
+        noise = {"num_queries": denoising, "label_noise": LABEL_NOISE}
+        self.denoising = Denoising(dim, num_classes, **noise) if denoising else None
+        self.criterion = DEIMCriterion(class_loss=class_loss, weights=loss_weights)
+        self.loss_weights = self.criterion.weights
+
+    def forward(self, features: Features, targets: list[Target] | None = None) -> DEIMOutputs:
+        """Boxes and logits of a first guess and after each layer. Denoising queries are added where `targets` are given."""
+        x = torch.cat([proj(level.x) for proj, level in zip(self.input_proj, features)])
+        proposals = self.selection(x, features)
+        queries = self._queries(proposals.tokens, proposals.boxes_cxcywh)
+        noised = self.denoising(targets) if self.denoising is not None and targets is not None else None
+        decoded = self.decoder(queries.and_noised(noised), Memory(x, features))
+        own, rest = (decoded.take(part) for part in (slice(len(queries.images)), slice(len(queries.images), None)))
+        shape = (len(features.sizes), 1, self.num_queries)
+        logits, boxes = (value.unflatten(1, shape) for value in (own.logits, own.boxes_cxcywh))
+        outputs = DEIMOutputs(logits, boxes, proposals=proposals, decoded=own)  # (L, N, K) -> (L, B, G=1, Q, K)
+        if noised is not None:
+            outputs.noised, outputs.noised_decoded = noised, rest
+        return outputs
+
+    def _queries(self, tokens: Tensor, boxes_cxcywh: Tensor) -> Queries:
+        """The selected tokens `(B, 1, Q, C)` on their boxes `(B, 1, Q, 4)`, packed."""
+        B, _, Q = tokens.shape[:3]
+        images = torch.arange(B, device=tokens.device).repeat_interleave(Q)
+        return Queries(tokens.detach().flatten(0, 2), boxes_cxcywh.detach().flatten(0, 2), images, [Q] * B)
+
+    def loss(self, outputs: DEIMOutputs, targets: list[Target]) -> dict[str, Tensor]:
+        """The terms of each set of predictions, in fp32."""
+        with torch.autocast(outputs.boxes_cxcywh.device.type, enabled=False):
+            return self.criterion(outputs, targets)
+
+    def predict(self, outputs: DEIMOutputs, sizes: Sequence[tuple[int, int]]) -> list[Prediction]:
+        return best_detections(outputs.logits[-1, :, 0], outputs.boxes_cxcywh[-1, :, 0], sizes, self.max_detections)
+
+    def metric(self, data: Any) -> str:
+        return "coco_box"
