@@ -25,6 +25,7 @@ SETUPS = {
     "conv stem 32": (TINY, {"stem": "conv", "stem_width": 8, "patch_size": 32, "out_strides": [8, 16, 32]}),
     "conv stem 8": (TINY, {"stem": "conv", "stem_width": 8, "patch_size": 8}),
     "pyramid": (TINY, {"neck": "pyramid", "out_channels": 16}),
+    "csp": (TINY, {"neck": "csp", "neck_norm": "frozen_batch", "pos_antialias": False}),
     "no neck": (TINY, {"neck": None, "out_blocks": [0, -1]}),
 }
 

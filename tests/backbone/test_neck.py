@@ -3,8 +3,10 @@
 import pytest
 import torch
 import torch.nn.functional as F
+from torch import nn
 
 from vitdet.backbone import Backbone
+from vitdet.backbone.csp import ConvNorm, CSPNeck, FrozenBatchNorm
 from vitdet.backbone.neck import Expand, MaxPool, Merge, Projector, Pyramid
 
 
@@ -75,3 +77,37 @@ def test_default_strides_follow_the_patch_size():
     small = {"embed_dim": 32, "depth": 1, "num_heads": 2}
     assert Backbone("vit_small_patch14_dinov2", **small).strides == [7, 14, 28]
     assert Backbone("vit_tiny_patch16_224", **small, neck="pyramid").strides == [4, 8, 16, 32]
+
+
+def test_frozen_batch_norm_is_batch_norm_in_inference_and_learns_its_scale_and_shift():
+    own, theirs = FrozenBatchNorm(6), nn.BatchNorm2d(6)
+    state = {name: torch.rand(6) + 0.5 for name in own.state_dict()}
+    own.load_state_dict(state)
+    theirs.load_state_dict({**state, "num_batches_tracked": torch.tensor(1)})
+    x, weight = torch.randn(2, 3, 5, 6), torch.randn(2, 3, 5, 6)
+    found, wanted = own.train()(x), theirs.eval()(nchw(x))
+    torch.testing.assert_close(nchw(found), wanted)
+    (found * weight).sum().backward()
+    (wanted * nchw(weight)).sum().backward()
+    torch.testing.assert_close(own.weight.grad, theirs.weight.grad)
+    torch.testing.assert_close(own.bias.grad, theirs.bias.grad)
+
+
+@pytest.mark.parametrize(("channels", "halved"), [(512, False), (768, True)])
+def test_csp_halves_wide_taps_before_they_grow(channels, halved):
+    """As LW-DETR's projector: channels of the taps after resizing, and what resizes them."""
+    with torch.device("meta"):
+        neck = CSPNeck(channels, 2, 16, strides=[8, 16, 32], out_channels=64, norm="frozen_batch")
+    grown = [[type(layer) for layer in tap] for tap in neck.resize[0].each]
+    assert grown == [[ConvNorm, Expand] if halved else [Expand]] * 2
+    inputs = [block.enter.conv.in_features for block in neck.refine]
+    assert inputs == [2 * channels // (4 if halved else 2), 2 * channels, 2 * channels]
+
+
+def test_position_embeddings_are_resampled_without_antialiasing_if_asked():
+    backbone = Backbone("vit_tiny_patch16_224", embed_dim=32, depth=1, num_heads=2, neck=None, pos_antialias=False)
+    table = torch.randn_like(backbone.trunk.pos_embed)
+    backbone.trunk.pos_embed.data.copy_(table)
+    native = table[:, 1:].unflatten(1, (14, 14)).permute(0, 3, 1, 2)  # (1, 1 + 14*14, C) -> (1, C, 14, 14)
+    wanted = F.interpolate(native, (5, 20), mode="bicubic").flatten(2).transpose(1, 2)
+    torch.testing.assert_close(backbone.trunk._position_table((5, 20))[:, 1:], wanted)

@@ -10,7 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from vitdet.backbone.neck import NECKS, SEVERAL_TAPS
+from vitdet.backbone.csp import NORMS, CSPNeck
+from vitdet.backbone.neck import Projector, Pyramid
 from vitdet.backbone.patches import ConvStem, Group, group_images
 from vitdet.backbone.trunk import ViT
 from vitdet.backbone.weights import create_timm_model
@@ -19,6 +20,9 @@ from vitdet.config import Configurable
 from vitdet.structures import Features, Level
 
 log = logging.getLogger("vitdet")
+
+NECKS = {"projector": Projector, "pyramid": Pyramid, "csp": CSPNeck}
+SEVERAL_TAPS = ("projector", "csp")  # the others read the last block only
 
 
 class Backbone(nn.Module, Configurable):
@@ -39,15 +43,17 @@ class Backbone(nn.Module, Configurable):
         windows: a size in tokens (`14`) or a count (`"2x2"`): most blocks then attend inside windows (ViTDet, arXiv:2203.16527).
         global_blocks: the blocks that attend inside the whole image all the same; by default the ends of the four quarters.
         window_prefix: `"image"`, class and register tokens sit out windowed blocks, or `"window"`, each window has its own (see `Windows`).
-        neck: `"projector"` (several taps), `"pyramid"` (the last one), `"csp"` (several taps, wider: that of RF-DETR), or `None`: one level per tap at the
-            patch stride.
+        neck: `"projector"` (several taps), `"pyramid"` (the last one), `"csp"` (several taps, wider: that of LW-DETR and RF-DETR), or `None`: one level per
+            tap at the patch stride.
         out_strides: of the neck's levels, finest first; by default half, one and two patches (pyramid: a quarter, too).
         out_channels: of the neck's levels.
         neck_depth: 3×3 stages that refine each level.
+        neck_norm: what follows the convolutions of `"csp"`: `"layer"`, or `"frozen_batch"`, batch norm whose mean and variance stay as loaded (LW-DETR).
         freeze: that many blocks, and what is before them, are not trained and stay in eval mode; -1 or `"all"` is the whole trunk.
         drop_path: stochastic depth of the last block, growing from 0; drops whole images.
         canvas: pad every image with black to a square of this side, as many published models were trained; it wastes tokens.
         grad_checkpointing: trade time for memory.
+        pos_antialias: resample position embeddings to an image's grid as timm does; `False` is plain bicubic, as in ViTDet's and LW-DETR's own code.
 
     Attributes:
         channels: width of the ViT.
@@ -84,10 +90,12 @@ class Backbone(nn.Module, Configurable):
         out_strides: list[float] | None = None,
         out_channels: int = 256,
         neck_depth: int = 1,
+        neck_norm: str = "layer",
         freeze: int | str = 0,
         drop_path: float = 0.0,
         canvas: int | None = None,
         grad_checkpointing: bool = False,
+        pos_antialias: bool = True,
     ) -> None:
         super().__init__()
         _choose("stem", stem, ("patch", "conv"))
@@ -95,24 +103,23 @@ class Backbone(nn.Module, Configurable):
         overrides = {"embed_dim": embed_dim, "depth": depth, "num_heads": num_heads}
         model_args = {**(model_args or {}), **{key: value for key, value in overrides.items() if value is not None}}
         model = create_timm_model(name, pretrained=pretrained, checkpoint=checkpoint, **model_args)
-        if patch_size is not None:
-            _resample_patches(model, patch_size, report=bool(pretrained or checkpoint))
+        _resample_patches(model, patch_size, report=bool(pretrained or checkpoint))
         # a backbone that a checkpoint builds again gets its weights from there
         self.init_args = {**self.init_args, "pretrained": False, "checkpoint": None}
         self.mean, self.std = list(model.pretrained_cfg["mean"]), list(model.pretrained_cfg["std"])
 
         count = _body(len(model.blocks), tail, windows)
         taps = _blocks("out_blocks", out_blocks, count, _quarters(count) if neck in SEVERAL_TAPS else [count - 1])
+        whole = _global_blocks(global_blocks, count, taps[-1], windows, window_prefix, model.num_prefix_tokens)
         self.trunk = ViT(
             model,
             taps=taps,
             tail=tail,
             windows=None if windows is None else Windows.parse(windows, window_prefix),
-            global_blocks=_global_blocks(
-                global_blocks, count, taps[-1], windows, window_prefix, model.num_prefix_tokens
-            ),
+            global_blocks=whole,
             drop_path=drop_path,
             grad_checkpointing=grad_checkpointing,
+            pos_antialias=pos_antialias,
         )
         self.patch_size, self.channels = self.trunk.patch_size, self.trunk.embed_dim
         self.canvas = _canvas(canvas, self.patch_size)
@@ -124,8 +131,9 @@ class Backbone(nn.Module, Configurable):
 
         self.neck: nn.Module | None = None
         self.strides, self.out_channels = [self.patch_size] * len(taps), [self.channels] * len(taps)
+        sizes = {"out_channels": out_channels, "depth": neck_depth, **_neck_norm(neck, neck_norm)}
         if neck is not None:
-            self._add_neck(neck, len(taps), out_strides, out_channels, neck_depth, stem_taps)
+            self._add_neck(neck, len(taps), out_strides, sizes, stem_taps)
         elif out_strides is not None:
             raise ValueError("out_strides needs a neck; neck=None gives the patch stride only")
         self._freeze(freeze)
@@ -147,15 +155,14 @@ class Backbone(nn.Module, Configurable):
         levels = [pack_level(list(maps), groups, stride) for maps, stride in zip(zip(*taps), self.strides)]
         return Features(levels, [tuple(image.shape[-2:]) for image in images], unfinished)
 
-    def _add_neck(self, neck: str, taps: int, strides, channels: int, depth: int, stem_taps: bool) -> None:
+    def _add_neck(self, neck: str, taps: int, strides, options: dict[str, Any], stem_taps: bool) -> None:
         if strides is None:
             finest = -2 if neck == "pyramid" else -1
             strides = [_plain(self.patch_size * 2.0**step) for step in range(finest, 2)]
         embed = self.trunk.patch_embed
         lateral = {"stem_strides": embed.strides, "stem_channels": embed.channels} if stem_taps else {}
-        options = {"strides": strides, "out_channels": channels, "depth": depth, **lateral}
-        self.neck = NECKS[neck](self.channels, taps, self.patch_size, **options)
-        self.strides, self.out_channels = list(strides), [channels] * len(strides)
+        self.neck = NECKS[neck](self.channels, taps, self.patch_size, strides=strides, **options, **lateral)
+        self.strides, self.out_channels = list(strides), [self.neck.out_channels] * len(strides)
 
     def layer_ids(self) -> dict[str, int]:
         """Depth of every parameter, for layer-wise learning-rate decay: 0 embeddings, `i + 1` block `i`, `num_layers - 1` final norm and neck."""
@@ -243,9 +250,18 @@ def _global_blocks(blocks, depth: int, last: int, windows, window_prefix: str, p
     return chosen
 
 
-def _resample_patches(model: nn.Module, patch_size: int, *, report: bool) -> None:
+def _neck_norm(neck: str | None, norm: str) -> dict[str, str]:
+    _choose("neck_norm", norm, tuple(NORMS))
+    if neck == "csp":
+        return {"norm": norm}
+    if norm != "layer":
+        raise ValueError(f"neck_norm is {norm!r}, which neck='csp' alone knows; got neck={neck!r}")
+    return {}
+
+
+def _resample_patches(model: nn.Module, patch_size: int | None, *, report: bool) -> None:
     own = model.patch_embed.patch_size[0]
-    if patch_size == own:
+    if patch_size in (None, own):
         return
     if report:
         log.info("weights resampled: patch_embed from patches of %d pixels to %d", own, patch_size)
