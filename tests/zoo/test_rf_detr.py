@@ -71,8 +71,14 @@ def ours(size, model, **head):
 def distinct(backbone, head, images):
     """Whether the proposals differ in their scores by more than rounding: which of two equal ones comes first is a toss-up, and moves all queries."""
     features = backbone(images)
-    scores = head.selection(features[0].x, features).logits.amax(-1)  # (B, G, Q)
-    return (scores[..., :-1] - scores[..., 1:]).min() > 3e-6
+    tokens = torch.cat([level.x for level in features])
+    chosen = head.selection(tokens, features)
+    scores, nothing = (
+        chosen.logits.amax(-1),
+        chosen.boxes_cxcywh[..., 2] == 0,
+    )  # (B, G, Q); tokens at the border are all the same
+    gaps = scores[..., :-1] - scores[..., 1:]
+    return ((gaps > 3e-6) | (nothing[..., :-1] & nothing[..., 1:])).all()
 
 
 def distinct_images(own, *sides, count=2):
