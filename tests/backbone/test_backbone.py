@@ -31,6 +31,7 @@ SETUPS = {
         {"stem": "adapter", "stem_width": 4, "neck": "hybrid", "out_blocks": [0, 1, 2], "neck_args": {"ffn_dim": 32}},
     ),
     "hybrid of one tap": (TINY, {"neck": "hybrid", "out_strides": [4, 8, 16, 32, 64]}),
+    "csp": (TINY, {"neck": "csp", "neck_args": {"norm": "frozen_batch"}, "pos_antialias": False}),
     "no neck": (TINY, {"neck": None, "out_blocks": [0, -1]}),
 }
 

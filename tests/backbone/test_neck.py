@@ -3,8 +3,10 @@
 import pytest
 import torch
 import torch.nn.functional as F
+from torch import nn
 
 from vitdet.backbone import Backbone
+from vitdet.backbone.csp import ConvNorm, CSPNeck
 from vitdet.backbone.hybrid import resize
 from vitdet.backbone.neck import Expand, MaxPool, Merge, Projector, Pyramid
 from vitdet.backbone.norm import FrozenBatchNorm
@@ -79,22 +81,43 @@ def test_default_strides_follow_the_patch_size():
     assert Backbone("vit_tiny_patch16_224", **small, neck="pyramid").strides == [4, 8, 16, 32]
 
 
-def test_frozen_batch_norm_is_batch_norm_in_eval_mode():
-    theirs, x = torch.nn.BatchNorm2d(6).eval(), torch.randn(2, 3, 5, 6)
-    with torch.no_grad():
-        for value in (theirs.weight, theirs.bias, theirs.running_mean, theirs.running_var):
-            value.copy_(torch.rand(6) + 0.5)
-    ours = FrozenBatchNorm(6)
-    state = {key: value for key, value in theirs.state_dict().items() if key != "num_batches_tracked"}
-    ours.load_state_dict(state)
-    before = {key: value.clone() for key, value in ours.named_buffers()}
-    torch.testing.assert_close(nchw(ours.train()(x)), theirs(nchw(x)))
-    assert all(torch.equal(value, before[key]) for key, value in ours.named_buffers())
-
-
 @pytest.mark.parametrize("step", [1, -1])
 def test_resize_is_bilinear(step):
     x = torch.randn(2, 4, 6, 3)
     expected = F.interpolate(nchw(x), scale_factor=2.0**step, mode="bilinear", align_corners=False)
     torch.testing.assert_close(nchw(resize(x, step)), expected)
     assert resize(x[:, :3, :5], -1).shape[1:3] == (2, 3)
+
+
+def test_frozen_batch_norm_is_batch_norm_in_inference_and_learns_its_scale_and_shift():
+    own, theirs = FrozenBatchNorm(6), nn.BatchNorm2d(6)
+    state = {name: torch.rand(6) + 0.5 for name in own.state_dict()}
+    own.load_state_dict(state)
+    theirs.load_state_dict({**state, "num_batches_tracked": torch.tensor(1)})
+    x, weight = torch.randn(2, 3, 5, 6), torch.randn(2, 3, 5, 6)
+    found, wanted = own.train()(x), theirs.eval()(nchw(x))
+    torch.testing.assert_close(nchw(found), wanted)
+    (found * weight).sum().backward()
+    (wanted * nchw(weight)).sum().backward()
+    torch.testing.assert_close(own.weight.grad, theirs.weight.grad)
+    torch.testing.assert_close(own.bias.grad, theirs.bias.grad)
+
+
+@pytest.mark.parametrize(("channels", "halved"), [(512, False), (768, True)])
+def test_csp_halves_wide_taps_before_they_grow(channels, halved):
+    """As LW-DETR's projector: channels of the taps after resizing, and what resizes them."""
+    with torch.device("meta"):
+        neck = CSPNeck(channels, 2, 16, strides=[8, 16, 32], out_channels=64, norm="frozen_batch")
+    grown = [[type(layer) for layer in tap] for tap in neck.resize[0].each]
+    assert grown == [[ConvNorm, Expand] if halved else [Expand]] * 2
+    inputs = [block.enter.conv.in_features for block in neck.refine]
+    assert inputs == [2 * channels // (4 if halved else 2), 2 * channels, 2 * channels]
+
+
+def test_position_embeddings_are_resampled_without_antialiasing_if_asked():
+    backbone = Backbone("vit_tiny_patch16_224", embed_dim=32, depth=1, num_heads=2, neck=None, pos_antialias=False)
+    table = torch.randn_like(backbone.trunk.pos_embed)
+    backbone.trunk.pos_embed.data.copy_(table)
+    native = table[:, 1:].unflatten(1, (14, 14)).permute(0, 3, 1, 2)  # (1, 1 + 14*14, C) -> (1, C, 14, 14)
+    wanted = F.interpolate(native, (5, 20), mode="bicubic").flatten(2).transpose(1, 2)
+    torch.testing.assert_close(backbone.trunk._position_table((5, 20))[:, 1:], wanted)

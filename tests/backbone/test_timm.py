@@ -138,6 +138,8 @@ def test_patch_size_resamples_the_kernel_and_keeps_the_positions(tmp_path):
         ("vit_tiny_patch16_224", {"out_strides": [8, 12]}, "choose among 4, 8, 16, 32"),
         ("vit_tiny_patch16_224", {"neck": None, "out_strides": [8]}, "need a neck"),
         ("vit_tiny_patch16_224", {"neck": "pyramid", "out_blocks": [0, 1]}, "reads one tap"),
+        ("vit_tiny_patch16_224", {"neck_args": {"norm": "frozen_batch"}}, "neck='projector' takes none"),
+        ("vit_tiny_patch16_224", {"neck": "csp", "neck_args": {"norm": "batch"}}, "has layer, frozen_batch"),
         ("vit_tiny_patch16_224", {"windows": "2by2"}, "windows is '2by2'"),
         ("vit_tiny_patch16_224", {"windows": 7, "global_blocks": []}, "prefix tokens never meet"),
         ("vit_tiny_patch16_224", {"global_blocks": [0]}, "needs windows"),

@@ -1,13 +1,11 @@
 """RF-DETR against its authors' own package, with random weights."""
 
 import logging
-from dataclasses import replace
 from importlib.metadata import version
 
-import numpy as np
 import pytest
 import torch
-from PIL import Image
+from detr_oracle import alone, distinct_images, distinct_picture, make_targets, ours
 from rfdetr import RFDETRNano, RFDETRSegNano, config
 from rfdetr.models import criterion as their_criterion
 from rfdetr.models.lwdetr import build_criterion_from_config, build_model_from_config
@@ -16,10 +14,8 @@ from rfdetr.utilities.tensors import nested_tensor_from_tensor_list
 import vitdet
 from vitdet import zoo
 from vitdet.backbone.keys import check_complete
-from vitdet.boxes import cxcywh_to_xyxy
 from vitdet.heads.detr.criterion import SetCriterion
 from vitdet.heads.mask import criterion as our_masks
-from vitdet.structures import Target
 from vitdet.zoo.coco import IDS
 from vitdet.zoo.rf_detr import SIZES
 
@@ -58,39 +54,6 @@ def randomise(model):
     return model
 
 
-def ours(size, model, **head):
-    card = zoo.find(f"rf-detr-{size}")
-    card = replace(card, head={**card.head, **head})
-    state = card.convert(model.state_dict())
-    own = card.build()
-    check_complete(state, own)
-    own.load_state_dict(state)
-    return own
-
-
-@torch.no_grad()
-def distinct(backbone, head, images):
-    """Whether the proposals differ in their scores by more than rounding: which of two equal ones comes first is a toss-up, and moves all queries."""
-    features = backbone(images)
-    scores = head.selection(features[0].x, features).logits.amax(-1)  # (B, G, Q)
-    return (scores[..., :-1] - scores[..., 1:]).min() > 3e-6
-
-
-def distinct_images(own, *sides, count=2):
-    drawn = (torch.randn(count, 3, *sides, generator=torch.Generator().manual_seed(seed)) for seed in range(20))
-    return next(images for images in drawn if distinct(own["backbone"], own["head"], images))
-
-
-def distinct_picture(detector):
-    """500×333 pixels of soft colours."""
-    for seed in range(20):
-        pixels = np.random.default_rng(seed).integers(0, 256, (9, 12, 3), dtype=np.uint8)
-        picture = Image.fromarray(pixels).resize((500, 333), Image.Resampling.BICUBIC)
-        if distinct(detector.backbone, detector.head, detector.transform(np.asarray(picture))[None]):
-            return picture
-    raise AssertionError("no such picture among twenty")
-
-
 @pytest.mark.parametrize("size", CONFIGS)
 def test_every_full_size_model_maps_completely(size):
     with torch.device("meta"):
@@ -105,7 +68,8 @@ NATIVE = [(name, (size.side, size.side)) for name, size in SIZES.items()]
 @torch.no_grad()
 def test_outputs_are_those_of_the_authors_code(size, sides, parity):
     model, _ = reference(size)
-    own = ours(size, model.eval()).eval()
+    model.eval()
+    own = ours(f"rf-detr-{size}", model.state_dict()).eval()
     images = distinct_images(own, *sides, count=1 if max(sides) > 400 else 2)
     wanted = model(nested_tensor_from_tensor_list([*images]))
     found = own["head"](own["backbone"](images))
@@ -133,30 +97,12 @@ def test_predictions_are_those_of_the_authors_code(size, cls, tmp_path):
     assert len(found) == len(wanted) == detector.head.num_queries
     scores = torch.from_numpy(wanted.confidence)
     torch.testing.assert_close(found.scores, scores, atol=1e-6, rtol=1e-4)
-    gaps = torch.full_like(scores, torch.inf)
-    gaps[:-1] = scores[:-1] - scores[1:]
-    alone = (gaps > 2e-6) & (gaps.roll(1) > 2e-6)  # order means nothing between equals
-    assert alone.float().mean() > 0.9
-    assert [found.category_ids[i] for i in found.labels[alone]] == wanted.class_id[alone.numpy()].tolist()
-    torch.testing.assert_close(found.boxes_xyxy[alone], torch.from_numpy(wanted.xyxy)[alone], atol=1e-2, rtol=1e-4)
+    clear = alone(scores)
+    assert [found.category_ids[i] for i in found.labels[clear]] == wanted.class_id[clear.numpy()].tolist()
+    torch.testing.assert_close(found.boxes_xyxy[clear], torch.from_numpy(wanted.xyxy)[clear], atol=1e-2, rtol=1e-4)
     if found.masks is not None:
-        differ = (found.masks[alone] != torch.from_numpy(wanted.mask)[alone]).float().mean()
+        differ = (found.masks[clear] != torch.from_numpy(wanted.mask)[clear]).float().mean()
         assert differ < 1e-5, f"{differ:.1e} of the pixels"
-
-
-def make_targets(side):
-    """Ours and theirs; masks are boxes with a corner cut off."""
-    generator = torch.Generator().manual_seed(3)
-    y, x = torch.meshgrid(torch.arange(side) + 0.5, torch.arange(side) + 0.5, indexing="ij")
-    targets, theirs = [], []
-    for count in (5, 3):
-        boxes = torch.rand(count, 4, generator=generator) * 0.3 + 0.2
-        labels = torch.randint(80, (count,), generator=generator)
-        x1, y1, x2, y2 = (side * cxcywh_to_xyxy(boxes)).T[:, :, None, None]
-        masks = (x > x1) & (x < x2) & (y > y1) & (y < y2) & (x + y > x1 + y1 + 20)
-        targets.append(Target(boxes, labels, (side, side), (side, side), masks=masks))
-        theirs.append({"boxes": boxes, "labels": torch.tensor(IDS)[labels], "masks": masks})
-    return targets, theirs
 
 
 def same_points(monkeypatch, criterion, count):
@@ -180,7 +126,7 @@ def test_training_gives_the_authors_losses_and_gradients(size, side, monkeypatch
     criterion, _ = build_criterion_from_config(options, train(dataset_dir=".", output_dir="."))
     if "seg" in size:
         same_points(monkeypatch, criterion, 400)
-    own = ours(size, model, groups=2, num_queries=50).train()
+    own = ours(f"rf-detr-{size}", model.state_dict(), groups=2, num_queries=50).train()
     images = distinct_images(own, side, side)
     targets, theirs = make_targets(side)
     if "seg" not in size:

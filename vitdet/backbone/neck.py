@@ -12,8 +12,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vitdet.backbone.hybrid import HybridNeck
-
 
 class Expand(nn.Module):
     """Doubles a map: a 2×2 stride-2 transposed convolution, written as one matrix product."""
@@ -190,84 +188,3 @@ class Pyramid(Neck):
 
     def make_refine(self, channels: int, step: int) -> nn.Module:
         return nn.Sequential(*(Conv3x3(self.out_channels, self.out_channels) for _ in range(self.depth)))
-
-
-class ConvNorm(nn.Module):
-    """Convolution without bias, LayerNorm over channels, SiLU."""
-
-    def __init__(self, in_channels: int, out_channels: int, kernel: int = 1, stride: int = 1) -> None:
-        super().__init__()
-        if kernel == 1:
-            self.conv: nn.Module = nn.Linear(in_channels, out_channels, bias=False)
-        else:
-            self.conv = nn.Conv2d(in_channels, out_channels, kernel, stride, padding=kernel // 2, bias=False)
-        self.norm = nn.LayerNorm(out_channels, eps=1e-6)
-
-    def forward(self, x: Tensor) -> Tensor:
-        if isinstance(self.conv, nn.Linear):
-            return F.silu(self.norm(self.conv(x)))
-        x = self.conv(x.permute(0, 3, 1, 2))  # (b, h, w, C) -> (b, C, h, w), channels last in memory
-        return F.silu(self.norm(x.permute(0, 2, 3, 1)))
-
-
-class CSP(nn.Module):
-    """YOLOv8's C2f with a norm and an activation after every convolution and no residual, and a last norm: the block of LW-DETR and RF-DETR as released."""
-
-    def __init__(self, in_channels: int, out_channels: int, depth: int) -> None:
-        super().__init__()
-        half = out_channels // 2
-        self.enter = ConvNorm(in_channels, out_channels)
-        self.stages = nn.ModuleList(
-            nn.Sequential(ConvNorm(half, half, 3), ConvNorm(half, half, 3)) for _ in range(depth)
-        )
-        self.leave, self.norm = ConvNorm((2 + depth) * half, out_channels), nn.LayerNorm(out_channels, eps=1e-6)
-
-    def forward(self, x: Tensor) -> Tensor:
-        parts = list(self.enter(x).chunk(2, dim=-1))
-        for stage in self.stages:
-            parts.append(stage(parts[-1]))
-        return self.norm(self.leave(torch.cat(parts, dim=-1)))
-
-
-class PerTap(nn.Module):
-    """A module of its own for each of the taps that lie side by side in the channels."""
-
-    def __init__(self, modules: list[nn.Module]) -> None:
-        super().__init__()
-        self.each = nn.ModuleList(modules)
-
-    def forward(self, x: Tensor) -> Tensor:
-        parts = x.chunk(len(self.each), dim=-1)
-        return torch.cat([module(part) for module, part in zip(self.each, parts)], dim=-1)
-
-
-class CSPNeck(Neck):
-    """The projector of LW-DETR (arXiv:2406.03459) and RF-DETR as released: all taps, resized, through one wide `CSP` for each level."""
-
-    def make_enter(self, channels: int, taps: int) -> nn.Module:
-        self.taps = taps
-        return nn.Identity()
-
-    def make_resize(self, channels: int, step: int) -> nn.Module:
-        if step == 0:
-            return nn.Identity()
-        return PerTap([self._resize_tap(channels, step) for _ in range(self.taps)])
-
-    def _resize_tap(self, channels: int, step: int) -> nn.Module:
-        layers: list[nn.Module] = []
-        for i in range(step):
-            layers += [nn.LayerNorm(channels, eps=1e-6), nn.GELU()] if i else []
-            layers.append(Expand(channels, channels // 2))
-            channels //= 2
-        layers += [ConvNorm(channels, channels, 3, stride=2) for _ in range(-step)]
-        return nn.Sequential(*layers)
-
-    def resized(self, channels: int, step: int) -> int:
-        return self.taps * (channels >> max(step, 0))
-
-    def make_refine(self, channels: int, step: int) -> nn.Module:
-        return CSP(self.resized(channels, step), self.out_channels, self.depth)
-
-
-NECKS = {"projector": Projector, "pyramid": Pyramid, "csp": CSPNeck, "hybrid": HybridNeck}
-SEVERAL_TAPS = ("projector", "csp")  # the others read the last block only

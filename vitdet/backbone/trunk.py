@@ -76,13 +76,14 @@ class ViT(nn.Module):
         global_blocks: Sequence[int] = (),
         drop_path: float = 0.0,
         grad_checkpointing: bool = False,
+        pos_antialias: bool = True,
     ) -> None:
         super().__init__()
         if not isinstance(model.patch_drop, (nn.Identity, type(None))):
             raise ValueError("patch_drop_rate would leave holes in the feature maps; leave it at 0")
         self.embed_dim, self.patch_size = model.embed_dim, model.patch_embed.patch_size[0]
         self.taps, self.windows, self.global_blocks = tuple(taps), windows, frozenset(global_blocks)
-        self.grad_checkpointing = grad_checkpointing
+        self.grad_checkpointing, self.pos_antialias = grad_checkpointing, pos_antialias
         self.patch_embed: nn.Module = PatchStem(model.patch_embed)
         self.native_grid = model.patch_embed.grid_size
         self.prefix_names = [n for n in ("cls_token", "dist_token", "reg_token") if getattr(model, n, None) is not None]
@@ -176,9 +177,10 @@ class ViT(nn.Module):
         ).unbind()  # axial RoPE is the same in all blocks
 
     def _position_table(self, grid: tuple[int, int]) -> Tensor:
-        """Position embedding `(1, L, C)` of prefix and patches, as timm resamples it."""
+        """Position embedding `(1, L, C)` of prefix and patches, resampled by timm."""
         prefix = self.num_prefix if self.embeds_prefix else 0
-        table = resample_abs_pos_embed(self.pos_embed, list(grid), list(self.native_grid), num_prefix_tokens=prefix)
+        options = {"num_prefix_tokens": prefix, "antialias": self.pos_antialias}
+        table = resample_abs_pos_embed(self.pos_embed, list(grid), list(self.native_grid), **options)
         return F.pad(table, (0, 0, self.num_prefix - prefix, 0))  # prefix tokens without a position get zeros
 
     def _rope_table(self, grid: tuple[int, int]) -> Tensor:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from vitdet.backbone.adapter import SpatialAdapter
-from vitdet.backbone.neck import NECKS, SEVERAL_TAPS
+from vitdet.backbone.necks import NECKS, SEVERAL_TAPS, make_neck
 from vitdet.backbone.patches import ConvStem, Group, group_images
 from vitdet.backbone.trunk import ViT
 from vitdet.backbone.weights import create_timm_model
@@ -40,16 +40,17 @@ class Backbone(nn.Module, Configurable):
         windows: a size in tokens (`14`) or a count (`"2x2"`): most blocks then attend inside windows (ViTDet, arXiv:2203.16527).
         global_blocks: the blocks that attend inside the whole image all the same; by default the ends of the four quarters.
         window_prefix: `"image"`, class and register tokens sit out windowed blocks, or `"window"`, each window has its own (see `Windows`).
-        neck: `"projector"` (several taps), `"pyramid"` (the last one), `"csp"` (several taps, wider: that of RF-DETR), `"hybrid"` (a tap for each level, or
-            the last for all, fused both ways: that of the real-time DETRs), or `None`: one level per tap at the patch stride.
+        neck: `"projector"` (several taps), `"pyramid"` (the last one), `"csp"` (several taps, wider: that of LW-DETR and RF-DETR), `"hybrid"` (a tap for each
+            level, or the last for all, fused both ways: that of the real-time DETRs), or `None`: one level per tap at the patch stride.
         out_strides: of the neck's levels, finest first; by default half, one and two patches (pyramid: a quarter, too).
         out_channels: of the neck's levels.
         neck_depth: 3×3 stages that refine each level.
-        neck_args: further arguments of the neck, such as `csp_channels` of the hybrid one.
+        neck_args: what only this neck takes: `norm` of `"csp"`, `csp_channels`, `ffn_dim` and `num_heads` of `"hybrid"`, see there.
         freeze: that many blocks, and what is before them, are not trained and stay in eval mode; -1 or `"all"` is the whole trunk.
         drop_path: stochastic depth of the last block, growing from 0; drops whole images.
         canvas: pad every image with black to a square of this side, as many published models were trained; it wastes tokens.
         grad_checkpointing: trade time for memory.
+        pos_antialias: resample position embeddings to an image's grid as timm does; `False` is plain bicubic, as in ViTDet's and LW-DETR's own code.
 
     Attributes:
         channels: width of the ViT.
@@ -91,6 +92,7 @@ class Backbone(nn.Module, Configurable):
         drop_path: float = 0.0,
         canvas: int | None = None,
         grad_checkpointing: bool = False,
+        pos_antialias: bool = True,
     ) -> None:
         super().__init__()
         _choose("stem", stem, ("patch", "conv", "adapter"))
@@ -98,24 +100,23 @@ class Backbone(nn.Module, Configurable):
         overrides = {"embed_dim": embed_dim, "depth": depth, "num_heads": num_heads}
         model_args = {**(model_args or {}), **{key: value for key, value in overrides.items() if value is not None}}
         model = create_timm_model(name, pretrained=pretrained, checkpoint=checkpoint, **model_args)
-        if patch_size is not None:
-            _resample_patches(model, patch_size, report=bool(pretrained or checkpoint))
+        _resample_patches(model, patch_size, report=bool(pretrained or checkpoint))
         # a backbone that a checkpoint builds again gets its weights from there
         self.init_args = {**self.init_args, "pretrained": False, "checkpoint": None}
         self.mean, self.std = list(model.pretrained_cfg["mean"]), list(model.pretrained_cfg["std"])
 
         count = _body(len(model.blocks), tail, windows)
         taps = _blocks("out_blocks", out_blocks, count, _quarters(count) if neck in SEVERAL_TAPS else [count - 1])
+        whole = _global_blocks(global_blocks, count, taps[-1], windows, window_prefix, model.num_prefix_tokens)
         self.trunk = ViT(
             model,
             taps=taps,
             tail=tail,
             windows=None if windows is None else Windows.parse(windows, window_prefix),
-            global_blocks=_global_blocks(
-                global_blocks, count, taps[-1], windows, window_prefix, model.num_prefix_tokens
-            ),
+            global_blocks=whole,
             drop_path=drop_path,
             grad_checkpointing=grad_checkpointing,
+            pos_antialias=pos_antialias,
         )
         self.patch_size, self.channels = self.trunk.patch_size, self.trunk.embed_dim
         self.canvas = _canvas(canvas, self.patch_size)
@@ -123,8 +124,10 @@ class Backbone(nn.Module, Configurable):
         self.neck: nn.Module | None = None
         self.strides, self.out_channels = [self.patch_size] * len(taps), [self.channels] * len(taps)
         if neck is not None:
-            options = {"out_channels": out_channels, "depth": neck_depth, **(neck_args or {})}
+            options = {"out_channels": out_channels, "depth": neck_depth, "args": neck_args or {}}
             self._add_neck(neck, len(taps), out_strides, stem_taps, options)
+        elif neck_args:
+            raise ValueError(f"neck_args is {neck_args}, but neck is None")
         elif out_strides is not None or self.adapter:
             raise ValueError("out_strides and stem='adapter' need a neck; neck=None gives the patch stride only")
         self._freeze(freeze)
@@ -165,7 +168,7 @@ class Backbone(nn.Module, Configurable):
         if self.adapter and not (stem_taps and set(strides) & set(source.strides)):
             raise ValueError(f"stem='adapter' has maps of strides {source.strides}; the neck's, {strides}, use none")
         lateral = {"stem_strides": source.strides, "stem_channels": source.channels} if stem_taps else {}
-        self.neck = NECKS[neck](self.channels, taps, self.patch_size, strides=strides, **options, **lateral)
+        self.neck = make_neck(neck, self.channels, taps, self.patch_size, strides=strides, **options, **lateral)
         self.strides, self.out_channels = list(strides), [options["out_channels"]] * len(strides)
 
     def layer_ids(self) -> dict[str, int]:
@@ -254,9 +257,9 @@ def _global_blocks(blocks, depth: int, last: int, windows, window_prefix: str, p
     return chosen
 
 
-def _resample_patches(model: nn.Module, patch_size: int, *, report: bool) -> None:
+def _resample_patches(model: nn.Module, patch_size: int | None, *, report: bool) -> None:
     own = model.patch_embed.patch_size[0]
-    if patch_size == own:
+    if patch_size in (None, own):
         return
     if report:
         log.info("weights resampled: patch_embed from patches of %d pixels to %d", own, patch_size)
