@@ -32,6 +32,9 @@ SETUPS = {
     ),
     "hybrid of one tap": (TINY, {"neck": "hybrid", "out_strides": [4, 8, 16, 32, 64]}),
     "csp": (TINY, {"neck": "csp", "neck_args": {"norm": "frozen_batch"}, "pos_antialias": False}),
+    "relative position": (TINY, {"relative_position": 4}),
+    "relative position, windows": (TINY, {"relative_position": 6, "windows": 3, "global_blocks": [0]}),
+    "relative position, four windows": (TINY, {"relative_position": 6, "windows": "2x2", "window_prefix": "window"}),
     "no neck": (TINY, {"neck": None, "out_blocks": [0, -1]}),
 }
 

@@ -14,6 +14,7 @@ from timm.models.vision_transformer import ResPostBlock
 from torch import Tensor, nn
 
 from vitdet.backbone.attention import attend
+from vitdet.backbone.relative import NAMES, Places
 
 SUPPORTED_BLOCKS = (TimmBlock, ResPostBlock, EvaBlock, EvaBlockPostNorm)
 SUPPORTED_ATTENTION = (Attention, EvaAttention, AttentionRope)
@@ -40,6 +41,8 @@ class SelfAttention(nn.Module):
             self.q_bias, self.v_bias = attn.q_bias, attn.v_bias
             self.register_buffer("k_bias", attn.k_bias, persistent=False)
             self.project = _project_without_key_bias
+        for name in NAMES:  # tables of relative positions, where `add_relative_position` was there
+            self.register_parameter(name, getattr(attn, name, None))
 
     def forward(
         self,
@@ -47,15 +50,20 @@ class SelfAttention(nn.Module):
         lengths: Sequence[int],
         rope: Tensor | None = None,
         allowed: Sequence[Tensor] | None = None,
+        places: Places | None = None,
     ) -> Tensor:
         q, k, v = self.project(self, x)  # (N, heads, d) each
         q, k = self.q_norm(q), self.k_norm(k)
+        relative = None if places is None else places.products(q, (self.rel_pos_h, self.rel_pos_w))
         if rope is not None:
             q, k = (apply_rot_embed_cat(part, rope, half=self.half) for part in (q, k))
         if self.kv_heads != self.heads:
             k, v = (part.repeat_interleave(self.heads // self.kv_heads, dim=1) for part in (k, v))
+        q, k = q.type_as(v), k.type_as(v)
+        if places is not None:
+            q, k, v = places.widen(q, k, v, relative)
         dropout = self.dropout if self.training else 0.0
-        y = attend(q.type_as(v), k.type_as(v), v, lengths, dropout=dropout, allowed=allowed)
+        y = attend(q, k, v, lengths, dropout=dropout, allowed=allowed)[..., : self.head_dim]
         y = self.norm(y.flatten(1))  # (N, heads, d) -> (N, C)
         if self.gate is not None:
             y = y * self.gate(x).sigmoid()
@@ -113,9 +121,10 @@ class Block(nn.Module):
         images: Sequence[int],
         rope: Tensor | None = None,
         allowed: Sequence[Tensor] | None = None,
+        places: Places | None = None,
     ) -> Tensor:
         """Tokens `(N, C)` to tokens; `lengths` are those of the attention's sequences, `images` those of the images; `allowed` as in `attend`."""
-        x = x + self.drop_path(self.ls1(self.attn(self.norm1(x), lengths, rope, allowed)), images)
+        x = x + self.drop_path(self.ls1(self.attn(self.norm1(x), lengths, rope, allowed, places)), images)
         return x + self.drop_path(self.ls2(self.mlp(self.norm2(x))), images)
 
 
@@ -129,8 +138,9 @@ class PostNormBlock(Block):
         images: Sequence[int],
         rope: Tensor | None = None,
         allowed: Sequence[Tensor] | None = None,
+        places: Places | None = None,
     ) -> Tensor:
-        x = x + self.drop_path(self.norm1(self.attn(x, lengths, rope, allowed)), images)
+        x = x + self.drop_path(self.norm1(self.attn(x, lengths, rope, allowed, places)), images)
         return x + self.drop_path(self.norm2(self.mlp(x)), images)
 
 

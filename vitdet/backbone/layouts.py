@@ -1,6 +1,7 @@
-"""ViTs as the transformers library writes them, by timm's names."""
+"""ViTs as the transformers library and Detectron2 write them, by timm's names."""
 
 import logging
+from math import isqrt
 
 import torch
 from torch import Tensor
@@ -47,6 +48,13 @@ DINOV3: list[Rule] = [
     (D + r"mlp\.down_proj\.(.+)", r"blocks.\1.mlp.fc2.\2"),
     (r"(?:layer)?norm\.(.+)", r"norm.\1"),
 ]
+V = r"encoder\.layer\.(\d+)\."
+VITDET: list[Rule] = [
+    (r"embeddings\.position_embeddings", "pos_embed"),
+    (r"embeddings\.projection\.(.+)", r"patch_embed.proj.\1"),
+    (V + r"attention\.(.+)", r"blocks.\1.attn.\2"),
+    (V + r"((?:norm[12]|mlp\.fc[12])\..+)", r"blocks.\1.\2"),
+]
 
 
 def dinov2(state: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -71,7 +79,7 @@ def dinov3(state: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def to_timm(state: dict[str, Tensor], wanted: set[str]) -> dict[str, Tensor]:
-    """`state` by timm's names if it has the layout of transformers, else as it is.
+    """`state` by timm's names if it has the layout of transformers or Detectron2, else as it is.
 
     Args:
         wanted: the names of the timm model. Biases of queries and values that it does not have are left out where they are zero.
@@ -79,15 +87,35 @@ def to_timm(state: dict[str, Tensor], wanted: set[str]) -> dict[str, Tensor]:
     Raises:
         KeysError: a name is another model's.
     """
-    for prefix in ("dinov2.", "dinov3_vit.", "backbone."):
+    if any(key.startswith("backbone.net.blocks.") for key in state):  # a detector of Detectron2
+        state = _only(state, "backbone.net.")
+    elif any(key.startswith("net.blocks.") for key in state):
+        state = _only(state, "net.")
+    for prefix in ("dinov2.", "dinov3_vit.", "vitdet.", "backbone."):
         if any(key.startswith(f"{prefix}embeddings.") for key in state):
-            if rest := [key for key in state if not key.startswith(prefix)]:
-                log.info("weights not used: %s …, %d in all", rest[0], len(rest))
-            state = {key.removeprefix(prefix): v for key, v in state.items() if key.startswith(prefix)}
+            state = _only(state, prefix)
     if "embeddings.patch_embeddings.projection.weight" in state:
-        return dinov2(state)
-    if "embeddings.patch_embeddings.weight" not in state:
+        state = dinov2(state)
+    elif "embeddings.projection.weight" in state:
+        state = rename(state, VITDET)
+    elif "embeddings.patch_embeddings.weight" in state:
+        state = dinov3(state)
+        zero = [key for key, v in state.items() if key.endswith("_bias") and key not in wanted and not torch.any(v)]
+        state = {key: value for key, value in state.items() if key not in zero}
+    return state if "cls_token" in wanted else _patches_only(state)
+
+
+def _only(state: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    """What begins with `prefix`, without it; the rest is said."""
+    if rest := [key for key in state if not key.startswith(prefix)]:
+        log.info("weights not used: %s …, %d in all", rest[0], len(rest))
+    return {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
+
+
+def _patches_only(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Without the class token and its position, for a model that has none."""
+    table = state.get("pos_embed")
+    if table is None or table.ndim != 3 or isqrt(table.shape[1]) ** 2 == table.shape[1]:
         return state
-    renamed = dinov3(state)
-    zero = [key for key, v in renamed.items() if key.endswith("_bias") and key not in wanted and not torch.any(v)]
-    return {key: value for key, value in renamed.items() if key not in zero}
+    log.info("weights not used: the class token and its position")
+    return {key: value for key, value in state.items() if key != "cls_token"} | {"pos_embed": table[:, 1:]}

@@ -19,6 +19,7 @@ from torch.utils.checkpoint import checkpoint
 
 from vitdet.backbone.block import pack_block
 from vitdet.backbone.patches import PatchStem
+from vitdet.backbone.relative import Places, find_places
 from vitdet.backbone.windows import Windows, window_layout
 
 SUPPORTED = "the plain ViTs of timm: VisionTransformer (augreg, DeiT-3, MAE, CLIP, SigLIP, DINO, DINOv2, FlexiViT) and Eva (EVA-02, DINOv3, RoPE ViT)"
@@ -100,6 +101,7 @@ class ViT(nn.Module):
         blocks = [pack_block(block, drop_path=rate) for block, rate in zip(model.blocks, rates)]
         self.tail = tail
         self.blocks = nn.ModuleList(blocks[: max(self.taps) + 1 + tail])
+        self.relative = blocks[0].attn.rel_pos_h is not None
         # models that average their tokens keep the final norm behind the pool, under another name
         self.norm = model.fc_norm if isinstance(model.norm, nn.Identity) else model.norm
         self._tables: dict = {}
@@ -113,9 +115,11 @@ class ViT(nn.Module):
         x = self.norm_pre(self.pos_drop(x))
         lengths, windows = self._lengths(counts, grids, x.device)
         rope = self._rope(counts, grids)
+        whole, inside = self._places(counts, grids, x.device)
         outputs, body = [], len(self.blocks) - self.tail
         for i, block in enumerate(self.blocks[:body]):
-            arguments = (x, lengths if i in self.global_blocks else windows, lengths, rope[i])
+            own = (lengths, whole) if i in self.global_blocks else (windows, inside)
+            arguments = (x, own[0], lengths, rope[i], None, own[1])
             if self.grad_checkpointing and self.training and torch.is_grad_enabled():
                 x = checkpoint(block, *arguments, use_reentrant=False)
             else:
@@ -164,6 +168,14 @@ class ViT(nn.Module):
             return lengths, lengths
         windows = [self._layout(grid, device).lengths * count for count, grid in zip(counts, grids)]
         return lengths, list(chain(*windows))
+
+    def _places(self, counts, grids, device) -> tuple[Places | None, Places | None]:
+        """Places of the tokens in images and in windows, for relative positions."""
+        if not self.relative:
+            return None, None
+        batch = (counts, grids, self.windows, self.num_prefix, device)
+        whole = find_places(*batch, inside=False)
+        return whole, whole if self.windows is None else find_places(*batch, inside=True)
 
     def _rope(self, counts: list[int], grids: list[tuple[int, int]]) -> Sequence[Tensor | None]:
         """Sine and cosine `(N, heads or 1, 2*d)` for each block."""

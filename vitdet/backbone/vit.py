@@ -13,8 +13,10 @@ from torch import Tensor, nn
 from vitdet.backbone.adapter import SpatialAdapter
 from vitdet.backbone.necks import NECKS, SEVERAL_TAPS, make_neck
 from vitdet.backbone.patches import ConvStem, Group, group_images
+from vitdet.backbone.relative import NAMES, add_relative_position
+from vitdet.backbone.roles import body, choose_blocks, choose_global_blocks, quarters
 from vitdet.backbone.trunk import ViT
-from vitdet.backbone.weights import create_timm_model
+from vitdet.backbone.weights import create_timm_model, load_checkpoint
 from vitdet.backbone.windows import Windows
 from vitdet.config import Configurable
 from vitdet.structures import Features, Level
@@ -40,6 +42,8 @@ class Backbone(nn.Module, Configurable):
         windows: a size in tokens (`14`) or a count (`"2x2"`): most blocks then attend inside windows (ViTDet, arXiv:2203.16527).
         global_blocks: the blocks that attend inside the whole image all the same; by default the ends of the four quarters.
         window_prefix: `"image"`, class and register tokens sit out windowed blocks, or `"window"`, each window has its own (see `Windows`).
+        relative_position: a side in tokens: attention learns from the distances of tokens, too, down and across (ViTDet), by tables that cover windows, and
+            this side in global blocks (64 in ViTDet); there they are resampled to every image's grid.
         neck: `"projector"` (several taps), `"pyramid"` (the last one), `"csp"` (several taps, wider: that of LW-DETR and RF-DETR), `"hybrid"` (a tap for each
             level, or the last for all, fused both ways: that of the real-time DETRs), or `None`: one level per tap at the patch stride.
         out_strides: of the neck's levels, finest first; by default half, one and two patches (pyramid: a quarter, too).
@@ -83,6 +87,7 @@ class Backbone(nn.Module, Configurable):
         windows: int | str | None = None,
         global_blocks: list[int] | None = None,
         window_prefix: str = "image",
+        relative_position: int | None = None,
         neck: str | None = "projector",
         out_strides: list[float] | None = None,
         out_channels: int = 256,
@@ -99,20 +104,27 @@ class Backbone(nn.Module, Configurable):
         _choose("neck", neck, (*NECKS, None))
         overrides = {"embed_dim": embed_dim, "depth": depth, "num_heads": num_heads}
         model_args = {**(model_args or {}), **{key: value for key, value in overrides.items() if value is not None}}
-        model = create_timm_model(name, pretrained=pretrained, checkpoint=checkpoint, **model_args)
+        if pretrained and checkpoint:
+            raise ValueError(f"got pretrained=True and checkpoint={checkpoint!r}; give one of them")
+        model = create_timm_model(name, pretrained=pretrained, **model_args)
+        count = body(len(model.blocks), tail, windows, relative_position)
+        taps = choose_blocks("out_blocks", out_blocks, count, quarters(count) if neck in SEVERAL_TAPS else [count - 1])
+        whole = choose_global_blocks(global_blocks, count, taps[-1], windows, window_prefix, model.num_prefix_tokens)
+        cut = None if windows is None else Windows.parse(windows, window_prefix)
+        if relative_position is not None:
+            add_relative_position(model, relative_position, cut, whole)
+        if checkpoint:
+            load_checkpoint(model, name, checkpoint)
         _resample_patches(model, patch_size, report=bool(pretrained or checkpoint))
         # a backbone that a checkpoint builds again gets its weights from there
         self.init_args = {**self.init_args, "pretrained": False, "checkpoint": None}
         self.mean, self.std = list(model.pretrained_cfg["mean"]), list(model.pretrained_cfg["std"])
 
-        count = _body(len(model.blocks), tail, windows)
-        taps = _blocks("out_blocks", out_blocks, count, _quarters(count) if neck in SEVERAL_TAPS else [count - 1])
-        whole = _global_blocks(global_blocks, count, taps[-1], windows, window_prefix, model.num_prefix_tokens)
         self.trunk = ViT(
             model,
             taps=taps,
             tail=tail,
-            windows=None if windows is None else Windows.parse(windows, window_prefix),
+            windows=cut,
             global_blocks=whole,
             drop_path=drop_path,
             grad_checkpointing=grad_checkpointing,
@@ -121,15 +133,8 @@ class Backbone(nn.Module, Configurable):
         self.patch_size, self.channels = self.trunk.patch_size, self.trunk.embed_dim
         self.canvas = _canvas(canvas, self.patch_size)
         self._add_stem(stem, stem_width, trained=bool(pretrained or checkpoint))
-        self.neck: nn.Module | None = None
-        self.strides, self.out_channels = [self.patch_size] * len(taps), [self.channels] * len(taps)
-        if neck is not None:
-            options = {"out_channels": out_channels, "depth": neck_depth, "args": neck_args or {}}
-            self._add_neck(neck, len(taps), out_strides, stem_taps, options)
-        elif neck_args:
-            raise ValueError(f"neck_args is {neck_args}, but neck is None")
-        elif out_strides is not None or self.adapter:
-            raise ValueError("out_strides and stem='adapter' need a neck; neck=None gives the patch stride only")
+        options = {"out_channels": out_channels, "depth": neck_depth, "args": neck_args or {}}
+        self._add_neck(neck, len(taps), out_strides, stem_taps, options)
         self._freeze(freeze)
 
     def forward(self, images: Sequence[Tensor] | Tensor) -> Features:
@@ -160,7 +165,15 @@ class Backbone(nn.Module, Configurable):
             self.trunk.patch_embed = ConvStem(self.channels, self.patch_size, width=width, in_channels=in_channels)
         self.adapter = SpatialAdapter(width) if stem == "adapter" else None
 
-    def _add_neck(self, neck: str, taps: int, strides, stem_taps: bool, options: dict[str, Any]) -> None:
+    def _add_neck(self, neck: str | None, taps: int, strides, stem_taps: bool, options: dict[str, Any]) -> None:
+        self.neck: nn.Module | None = None
+        self.strides, self.out_channels = [self.patch_size] * taps, [self.channels] * taps
+        if neck is None:
+            if options["args"] or strides is not None or self.adapter:
+                raise ValueError(
+                    "out_strides, neck_args and stem='adapter' need a neck; neck=None gives the patch stride only"
+                )
+            return
         if strides is None:
             finest = -2 if neck == "pyramid" else -1
             strides = [_plain(self.patch_size * 2.0**step) for step in range(finest, 2)]
@@ -187,7 +200,11 @@ class Backbone(nn.Module, Configurable):
     def no_weight_decay(self) -> set[str]:
         """Names of the parameters that are embeddings, not weights; norms and biases are one-dimensional, which says it for them."""
         embeddings = {"pos_embed", *self.trunk.prefix_names, "rope.freqs"}
-        return {name for name, _ in self.named_parameters() if name.removeprefix("trunk.") in embeddings}
+        return {
+            name
+            for name, _ in self.named_parameters()
+            if name.removeprefix("trunk.") in embeddings or name.endswith(NAMES)
+        }
 
     def train(self, mode: bool = True) -> "Backbone":
         super().train(mode)
@@ -230,33 +247,6 @@ def pack_level(maps: list[Tensor], groups: list[Group], stride: float) -> Level:
     )
 
 
-def _quarters(depth: int) -> list[int]:
-    return sorted({(i * depth + 3) // 4 - 1 for i in range(1, 5)})  # 12 -> 2, 5, 8, 11
-
-
-def _blocks(option: str, blocks: Sequence[int] | None, depth: int, default: list[int]) -> list[int]:
-    if blocks is None:
-        return default
-    chosen = sorted({block % depth for block in blocks if -depth <= block < depth})
-    if len(chosen) != len(blocks):
-        raise ValueError(f"{option} is {list(blocks)}; the model's blocks are 0 to {depth - 1}, each at most once")
-    return chosen
-
-
-def _global_blocks(blocks, depth: int, last: int, windows, window_prefix: str, prefix: int) -> list[int]:
-    if windows is None:
-        if blocks is not None:
-            raise ValueError("global_blocks needs windows; without windows all blocks are global")
-        return list(range(depth))
-    chosen = [block for block in _blocks("global_blocks", blocks, depth, _quarters(depth)) if block <= last]
-    if not chosen and prefix and window_prefix == "image":
-        raise ValueError(
-            f"no block up to the last tap, {last}, is global, so prefix tokens never meet patches; "
-            "add one to global_blocks, or set window_prefix: window"
-        )
-    return chosen
-
-
 def _resample_patches(model: nn.Module, patch_size: int | None, *, report: bool) -> None:
     own = model.patch_embed.patch_size[0]
     if patch_size in (None, own):
@@ -265,13 +255,6 @@ def _resample_patches(model: nn.Module, patch_size: int | None, *, report: bool)
         log.info("weights resampled: patch_embed from patches of %d pixels to %d", own, patch_size)
     h, w = model.patch_embed.grid_size  # the position embedding keeps its grid
     model.set_input_size(img_size=(h * patch_size, w * patch_size), patch_size=patch_size)
-
-
-def _body(blocks: int, tail: int, windows: int | str | None) -> int:
-    """How many blocks the backbone runs itself."""
-    if not 0 <= tail < blocks or (tail and windows is not None):
-        raise ValueError(f"tail is {tail}; wanted fewer than the model's {blocks} blocks, and no windows")
-    return blocks - tail
 
 
 def _canvas(side: int | None, patch_size: int) -> int | None:

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from vitdet.backbone.keys import KeysError
 from vitdet.backbone.layouts import to_timm
+from vitdet.backbone.relative import NAMES, resample_table
 from vitdet.backbone.trunk import SUPPORTED, check_plain
 
 log = logging.getLogger("vitdet")
@@ -25,17 +26,13 @@ log = logging.getLogger("vitdet")
 _MODULES = ("vision_transformer", "deit", "eva")
 
 
-def create_timm_model(
-    name: str, *, pretrained: bool = False, checkpoint: str | None = None, **model_args: Any
-) -> nn.Module:
-    """A plain ViT of timm, with weights if asked for; its head stays behind.
+def create_timm_model(name: str, *, pretrained: bool = False, **model_args: Any) -> nn.Module:
+    """A plain ViT of timm, with timm's weights if asked for; its head stays behind.
 
     Raises:
-        ValueError: the name is unknown or no plain ViT, or both `pretrained` and `checkpoint` are given.
+        ValueError: the name is unknown or no plain ViT.
         RuntimeError: the weights cannot be fetched, or do not fit.
     """
-    if pretrained and checkpoint:
-        raise ValueError(f"got pretrained=True and checkpoint={checkpoint!r}; give one of them")
     architecture = name.split(".")[0]
     if ":" not in name and not timm.is_model(architecture):
         known = [model for module in _MODULES for model in timm.list_models(module=module)]
@@ -54,8 +51,6 @@ def create_timm_model(
     check_plain(model, name)
     if pretrained:
         log.info("weights: %s from %s", name, model.pretrained_cfg.get("hf_hub_id") or model.pretrained_cfg.get("url"))
-    if checkpoint:
-        load_checkpoint(model, name, checkpoint)
     return model
 
 
@@ -73,7 +68,7 @@ def load_checkpoint(model: nn.Module, name: str, path: str) -> None:
     """Loads a `.safetensors` or `.pth` file into a timm model; says what was resampled, missing and unexpected.
 
     Position embeddings are resampled to the model's grid, the patch kernel to its patch size, and original layouts (DINOv2, CLIP, MAE …) are converted, all
-    by timm's own filter of the family; those of transformers (DINOv2, DINOv3) by `layouts`.
+    by timm's own filter of the family; those of transformers (DINOv2, DINOv3, ViTDet) and of Detectron2 (ViTDet) by `layouts`.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -85,6 +80,8 @@ def load_checkpoint(model: nn.Module, name: str, path: str) -> None:
         raise RuntimeError(f"{path} does not fit {name}: {error}") from error
     state = _filter(model, name)(dict(found), model)
     wanted = model.state_dict()
+    for key in [key for key in wanted if key.endswith(NAMES) and key in state]:
+        state[key] = resample_table(state[key], (len(wanted[key]) + 1) // 2)
     wrong = [key for key in wanted if key in state and state[key].shape != wanted[key].shape]
     missing = [key for key in wanted if key not in state]
     unexpected = sorted(set(state) - set(wanted))

@@ -47,6 +47,10 @@ class Windows:
         rows, columns = (ceil(h / self.size), ceil(w / self.size)) if self.size else (self.rows, self.columns)
         return _even(h, min(rows, h)), _even(w, min(columns, w))
 
+    def largest(self, grid: tuple[int, int]) -> tuple[int, int]:
+        """Height and width in tokens that no window of the grid exceeds: of windows of a size, that size, whatever the grid."""
+        return (self.size, self.size) if self.size else tuple(max(parts) for parts in self.sides(grid))
+
 
 @dataclass(frozen=True)
 class Layout:
