@@ -4,6 +4,7 @@ import re
 from pathlib import Path
 
 import pytest
+import timm
 
 README = (Path(__file__).parent.parent / "README.md").read_text()
 BLOCKS = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
@@ -34,6 +35,15 @@ def test_a_trained_checkpoint_is_all_that_prediction_needs(tmp_path, monkeypatch
     (tmp_path / "photo.jpg").write_bytes(next((tmp_path / "datasets/shapes/val").glob("*.jpg")).read_bytes())
     exec(predicting.replace("runs/detr_vit/version_0", "runs/default/version_0"), {})
     assert (tmp_path / "found.jpg").exists()
+
+
+def test_weights_and_their_licences_are_timms():
+    table = README[README.index("| weights | name | licence |") :].split("\n\n")[0].splitlines()[2:]
+    assert len(table) == 6
+    for row in table:
+        *_, names, licence, _ = row.split("|")
+        for name in re.findall(r"`(.+?)`", names):
+            assert timm.get_pretrained_cfg(name, allow_unregistered=False).license == licence.strip()
 
 
 def test_set_up_is_two_commands():

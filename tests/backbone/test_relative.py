@@ -1,6 +1,8 @@
 """Relative positions inside packed attention, and ViTDet's weights, against transformers."""
 
 import logging
+import re
+from pathlib import Path
 
 import pytest
 import torch
@@ -9,6 +11,7 @@ from safetensors.torch import save_file
 from transformers import VitDetConfig, VitDetModel
 
 from vitdet import Backbone
+from vitdet.backbone.layouts import to_timm
 from vitdet.backbone.relative import find_places, resample_table
 
 PLAIN = {"class_token": False, "global_pool": "", "final_norm": False, "img_size": 32, "patch_size": 8}
@@ -72,6 +75,19 @@ def test_outputs_and_gradients_are_those_of_transformers(layout, tmp_path, caplo
         for name in ("rel_pos_h", "rel_pos_w"):
             theirs, own = getattr(layer.attention, name).grad, getattr(backbone.trunk.blocks[i].attn, name).grad
             assert (own - theirs).norm() < 1e-4 * theirs.norm()
+
+
+def test_a_full_size_vitdet_maps_completely():
+    readme = (Path(__file__).parents[2] / "README.md").read_text()
+    call = re.search(r"`Backbone\((.*?), checkpoint=…\)`", readme, re.DOTALL)[1]
+    with torch.device("meta"):
+        blocks = [i for i in range(12) if i not in (2, 5, 8, 11)]
+        options = {"window_size": 14, "window_block_indices": blocks, "use_relative_position_embeddings": True}
+        state = to_timm(VitDetModel(VitDetConfig(image_size=1024, **options)).state_dict(), set())
+        trunk = eval(f"Backbone({call}, neck=None)", {"Backbone": Backbone}).trunk
+    assert {key: value.shape for key, value in state.items()} == {
+        key: value.shape for key, value in trunk.state_dict().items()
+    }
 
 
 def test_images_of_any_sizes_together_are_as_alone(tmp_path):
