@@ -9,11 +9,13 @@ from vitdet.zoo.cards import Card
 def print_cards() -> None:
     """Name, size, score and licence of every model, where the scores are from, and what else must be had for some."""
     width = max(map(len, CARDS))
-    print(f"{'name':{width}}  M param.   GFLOPs  {'pixels':14}  {'score':12}  licence")
+    print(f"{'name':{width}}  M param.   GFLOPs  {'pixels':15}  {'score':12}  licence")
     for card in CARDS.values():
         numbers = f"{card.parameters:8.1f}  {card.gflops:7.0f}"
-        print(f"{card.name:{width}}  {numbers}  {_pixels(card):14}  {card.score:12}  {card.licence}")
-    print("\nGFLOPs are of one image of that size; a multiply-add is two. Scores are the authors':")
+        print(f"{card.name:{width}}  {numbers}  {_pixels(card):15}  {card.score:12}  {card.licence}")
+    print(
+        "\nGFLOPs are of one image of that size, or of one tile for semantic maps; a multiply-add is two. Scores are the authors':"
+    )
     for source in dict.fromkeys(card.source for card in CARDS.values()):
         names = [card.name for card in CARDS.values() if card.source == source]
         print(f"  {_family(names)}: {source}")
