@@ -1,5 +1,6 @@
 """Lightning's Trainer with what vitdet trains with by default, the same from YAML and from Python."""
 
+import atexit
 import sys
 from collections.abc import Iterable
 from datetime import timedelta
@@ -7,12 +8,20 @@ from pathlib import Path
 from typing import Any
 
 import lightning as L
+import torch.distributed as dist
 from lightning.pytorch.callbacks import Timer
 from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
 
 from vitdet.training.callbacks import FinalValidation, Pictures, ProgressBar, Summary
 from vitdet.training.checkpoint import BestCheckpoint, LastCheckpoint, StepSeed
 from vitdet.training.ema import EMA
+
+
+@atexit.register
+def _leave_gloo() -> None:
+    """Threads of gloo that outlive the interpreter abort the process, now and then, after all is done."""
+    if dist.is_available() and dist.is_initialized() and dist.get_backend() == "gloo":
+        dist.destroy_process_group()
 
 
 class Trainer(L.Trainer):
