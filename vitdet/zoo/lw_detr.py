@@ -104,6 +104,7 @@ def _expand(weight: Tensor) -> Tensor:
 
 
 def _resize(weight: Tensor) -> Tensor:
+    """A 3×3 convolution stays one."""
     return lw_family.flat(weight) if weight.shape[2:] == (1, 1) else weight
 
 

@@ -11,7 +11,7 @@ from vitdet.zoo.coco import IDS
 
 
 def head(**differs: Any) -> dict[str, Any]:
-    """Arguments of `DETRHead`; those that differ, and what is given on top."""
+    """Arguments of `DETRHead`: those of the smaller models, and what differs."""
     return {
         "dim": 256,
         "num_queries": 300,
