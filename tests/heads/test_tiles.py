@@ -21,15 +21,15 @@ def test_tiles_cover_the_images_and_give_them_back(sizes, side):
         own = [tile for tile, place in zip(tiles, places) if place.image == i]
         assert len(own) == -(-height // side) * -(-width // side)
         assert all(tile.shape[1:] == (min(side, height), min(side, width)) for tile in own)
-    back = put_together(tiles, places, sizes)
-    assert all(torch.allclose(a, b, atol=1e-6) for a, b in zip(back, images))
+    back = list(put_together(tiles, places, sizes))
+    assert all(torch.allclose(a, b, atol=1e-6) for a, b in zip(back, images, strict=True))
 
 
 def test_tiles_overlap_by_hand():
     _, places = cut([torch.zeros(3, 10, 25)], 10)
     assert [place.left for place in places] == [0, 7, 15]  # 5 pixels too many, on two overlaps of 2.5
     scores = [torch.full((1, 10, 10), float(i)) for i in range(3)]
-    row = put_together(scores, places, [(10, 25)])[0][0, 0]
+    row = next(put_together(scores, places, [(10, 25)]))[0, 0]
     assert row.tolist() == [0] * 7 + [0.5] * 3 + [1] * 5 + [1.5] * 2 + [2] * 8
 
 

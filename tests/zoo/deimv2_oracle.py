@@ -33,19 +33,23 @@ def vit_config(name):
 
 def reference(name, **options):
     size = SIZES[name]
-    config = Deimv2Config(
-        backbone_config=vit_config(name),
-        num_labels=80,
-        **{
-            "encoder_hidden_dim": size.dim,
-            "encoder_in_channels": [size.dim] * 3,
-            "encoder_ffn_dim": size.attention_ffn,
-        },
-        **{"depth_mult": DEPTH[name], "hidden_expansion": EXPANSION[name], "encoder_has_trailing_conv": False},
-        **{"spatial_tuning_adapter_inplanes": size.detail, "d_model": size.dim, "decoder_in_channels": [size.dim] * 3},
-        **{"decoder_ffn_dim": 2 * size.ffn, "decoder_layers": size.layers, "decoder_n_points": [3, 6, 3]},
-        **{"decoder_activation_function": "silu", "focal_loss_gamma": 1.5, **options},
-    )
+    given = {
+        "encoder_hidden_dim": size.dim,
+        "encoder_in_channels": [size.dim] * 3,
+        "encoder_ffn_dim": size.attention_ffn,
+        "depth_mult": DEPTH[name],
+        "hidden_expansion": EXPANSION[name],
+        "encoder_has_trailing_conv": False,
+        "spatial_tuning_adapter_inplanes": size.detail,
+        "d_model": size.dim,
+        "decoder_in_channels": [size.dim] * 3,
+        "decoder_ffn_dim": 2 * size.ffn,
+        "decoder_layers": size.layers,
+        "decoder_n_points": [3, 6, 3],
+        "decoder_activation_function": "silu",
+        "focal_loss_gamma": 1.5,
+    }
+    config = Deimv2Config(backbone_config=vit_config(name), num_labels=80, **{**given, **options})
     return as_the_authors(Deimv2ForObjectDetection(config), tiny="embed_dim" in size.vit)
 
 

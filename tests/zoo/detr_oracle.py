@@ -77,3 +77,32 @@ def make_targets(side):
         targets.append(Target(boxes, labels, (side, side), (side, side), masks=masks))
         theirs.append({"boxes": boxes, "labels": torch.tensor(IDS)[labels], "masks": masks})
     return targets, theirs
+
+
+TERMS = {"class": "ce", "box": "bbox", "giou": "giou", "mask": "mask_ce", "dice": "mask_dice"}
+
+
+def same_losses(found, wanted, names, layers):
+    """Terms by our names and by LW-DETR's and RF-DETR's, of the last layer, of the others together, and of the proposals."""
+    for name in names:
+        term = f"loss_{TERMS[name]}"
+        aux = sum(wanted[f"{term}_{i}"] for i in range(layers - 1))
+        pairs = {name: wanted[term], f"aux_{name}": aux, f"enc_{name}": wanted[f"{term}_enc"]}
+        for key, theirs in pairs.items():
+            torch.testing.assert_close(found[key], theirs, rtol=1e-3, atol=1e-5)
+
+
+def same_gradients(gradients, expected):
+    """By our names, of all parameters that have one."""
+    assert set(gradients) == set(expected)
+    largest = max(grad.norm() for grad in expected.values())
+    wrong = {
+        name: error
+        for name, grad in gradients.items()
+        if (error := (grad - expected[name]).norm().item()) > 1e-3 * expected[name].norm() + 1e-6 * largest
+    }
+    assert not wrong, wrong
+
+
+def gradients_of(model):
+    return {name: p.grad for name, p in model.named_parameters() if p.grad is not None}

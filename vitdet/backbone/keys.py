@@ -46,15 +46,6 @@ def rename(state: dict[str, Tensor], rules: Sequence[Rule]) -> dict[str, Tensor]
     return renamed | {name: torch.cat([own[i] for i in sorted(own)]) for name, own in parts.items()}
 
 
-def split_values(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """`state` with the decoder's attention, `….self_attention.qkv.…`, as `qk` and `v`, which see different things."""
-    split = {key: value for key, value in state.items() if ".self_attention.qkv." not in key}
-    for key in state.keys() - split.keys():
-        length = len(state[key]) // 3
-        split[key.replace(".qkv.", ".qk.")], split[key.replace(".qkv.", ".v.")] = state[key].split([2 * length, length])
-    return split
-
-
 def check_complete(state: dict[str, Tensor], model: torch.nn.Module) -> None:
     """Raises:
     KeysError: a parameter of the model is missing in `state`, there is one too many, or one of another shape.

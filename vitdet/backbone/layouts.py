@@ -48,13 +48,15 @@ DINOV3: list[Rule] = [
     (D + r"mlp\.down_proj\.(.+)", r"blocks.\1.mlp.fc2.\2"),
     (r"(?:layer)?norm\.(.+)", r"norm.\1"),
 ]
-V = r"encoder\.layer\.(\d+)\."
 VITDET: list[Rule] = [
     (r"embeddings\.position_embeddings", "pos_embed"),
     (r"embeddings\.projection\.(.+)", r"patch_embed.proj.\1"),
-    (V + r"attention\.(.+)", r"blocks.\1.attn.\2"),
-    (V + r"((?:norm[12]|mlp\.fc[12])\..+)", r"blocks.\1.\2"),
+    (L + r"attention\.(.+)", r"blocks.\1.attn.\2"),
+    (L + r"((?:norm[12]|mlp\.fc[12])\..+)", r"blocks.\1.\2"),
 ]
+# what stands before the ViT's names, and how these begin: in a detector of Detectron2, in its backbone, in models of transformers
+PREFIXES = {"backbone.net.": "blocks.", "net.": "blocks."}
+PREFIXES |= dict.fromkeys(("dinov2.", "dinov3_vit.", "vitdet.", "backbone."), "embeddings.")
 
 
 def dinov2(state: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -87,12 +89,8 @@ def to_timm(state: dict[str, Tensor], wanted: set[str]) -> dict[str, Tensor]:
     Raises:
         KeysError: a name is another model's.
     """
-    if any(key.startswith("backbone.net.blocks.") for key in state):  # a detector of Detectron2
-        state = _only(state, "backbone.net.")
-    elif any(key.startswith("net.blocks.") for key in state):
-        state = _only(state, "net.")
-    for prefix in ("dinov2.", "dinov3_vit.", "vitdet.", "backbone."):
-        if any(key.startswith(f"{prefix}embeddings.") for key in state):
+    for prefix, first in PREFIXES.items():
+        if any(key.startswith(prefix + first) for key in state):
             state = _only(state, prefix)
     if "embeddings.patch_embeddings.projection.weight" in state:
         state = dinov2(state)

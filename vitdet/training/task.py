@@ -34,7 +34,7 @@ class Task(L.LightningModule):
         optimizer: "adamw", or "muon", which learns from scratch in fewer steps (matrices only; the rest is left to AdamW).
         lr: Peak learning rate.
         backbone_lr: The backbone's learning rate as a multiple of `lr`.
-        trunk_lr: That of the backbone's blocks and embeddings, as a multiple of its neck's.
+        trunk_lr: That of the backbone's blocks and embeddings, but not of its last norm, as a multiple of its neck's.
         layer_decay: Each block of the backbone learns at this multiple of the block above it.
         weight_decay: Decoupled weight decay; norms, biases and position embeddings are not decayed.
         betas: AdamW's moment decays.

@@ -10,10 +10,11 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from vitdet.backbone.keys import KeysError, Rule, rename, split_values
+from vitdet.backbone.keys import KeysError, Rule, rename
 from vitdet.heads.deim.edges import SCALE, UP
 from vitdet.zoo.cards import Card
 from vitdet.zoo.coco import CLASSES, IDS
+from vitdet.zoo.tensors import split_values
 
 HOST = "https://huggingface.co/Intellindust"
 SOURCE = "DEIMv2's README: COCO val2017"

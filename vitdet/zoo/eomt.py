@@ -16,6 +16,7 @@ from vitdet.backbone.layouts import DINOV2
 from vitdet.data.label_sets import LABEL_SETS
 from vitdet.zoo import ade20k_panoptic, coco, coco_panoptic
 from vitdet.zoo.cards import Card
+from vitdet.zoo.tensors import expand, expand_bias
 
 SOURCE = "EoMT's model zoo, DINOv2"
 
@@ -104,15 +105,6 @@ def card(name: str, size: Size, **differs: Any) -> Card:
     return Card(name=name, **known, **figures, **options)
 
 
-def _expand(weight: Tensor) -> Tensor:
-    """A 2×2 transposed convolution of stride 2 as one matrix: `(in, out, 2, 2)` to `(2*2*out, in)`."""
-    return weight.permute(2, 3, 1, 0).flatten(0, 2)
-
-
-def _bias(bias: Tensor) -> Tensor:
-    return bias.repeat(4)
-
-
 def _batch(weight: Tensor) -> Tensor:
     """`(N, C)` to `(1, N, C)`."""
     return weight.unsqueeze(0) if weight.ndim == 2 else weight
@@ -128,8 +120,8 @@ AUTHORS_HEAD: list[Rule] = [
     (r"network\.q\.weight", "head.queries.weight"),
     (r"network\.class_head\.(\w+)", r"head.classify.\1"),
     (r"network\.mask_head\.(\d)\.(\w+)", r"head.embed.\1.\2"),
-    (r"network\.upscale\.(\d)\.conv1\.weight", r"head.upscale.\1.expand.proj.weight", _expand),
-    (r"network\.upscale\.(\d)\.conv1\.bias", r"head.upscale.\1.expand.proj.bias", _bias),
+    (r"network\.upscale\.(\d)\.conv1\.weight", r"head.upscale.\1.expand.proj.weight", expand),
+    (r"network\.upscale\.(\d)\.conv1\.bias", r"head.upscale.\1.expand.proj.bias", expand_bias),
     (r"network\.upscale\.(\d)\.conv2\.weight", r"head.upscale.\1.depthwise.weight"),
     (r"network\.upscale\.(\d)\.norm\.(\w+)", r"head.upscale.\1.norm.\2"),
     (r"network\.encoder\.pixel_(mean|std)|network\.attn_mask_probs|criterion\.empty_weight|metrics\..*", None),
@@ -140,8 +132,8 @@ TRANSFORMERS_HEAD: list[Rule] = [
     (r"mask_head\.fc1\.(\w+)", r"head.embed.0.\1"),
     (r"mask_head\.fc2\.(\w+)", r"head.embed.2.\1"),
     (r"mask_head\.fc3\.(\w+)", r"head.embed.4.\1"),
-    (r"upscale_block\.block\.(\d)\.conv1\.weight", r"head.upscale.\1.expand.proj.weight", _expand),
-    (r"upscale_block\.block\.(\d)\.conv1\.bias", r"head.upscale.\1.expand.proj.bias", _bias),
+    (r"upscale_block\.block\.(\d)\.conv1\.weight", r"head.upscale.\1.expand.proj.weight", expand),
+    (r"upscale_block\.block\.(\d)\.conv1\.bias", r"head.upscale.\1.expand.proj.bias", expand_bias),
     (r"upscale_block\.block\.(\d)\.conv2\.weight", r"head.upscale.\1.depthwise.weight"),
     (r"upscale_block\.block\.(\d)\.layernorm2d\.(\w+)", r"head.upscale.\1.norm.\2"),
     (r"attn_mask_probs|criterion\.empty_weight", None),

@@ -15,6 +15,7 @@ from vitdet.backbone.keys import Rule, rename
 from vitdet.zoo import lw_family
 from vitdet.zoo.cards import Card
 from vitdet.zoo.coco import CLASSES, IDS
+from vitdet.zoo.tensors import expand, expand_bias, flat
 
 HOST = "https://huggingface.co/xbsu/LW-DETR/resolve/main/pretrain_weights"
 SOURCE = "LW-DETR's README: COCO val2017, as in the paper; when trained again 42.9, 48.1, 52.6, 56.1 and 58.3"
@@ -98,14 +99,9 @@ def _no_key_bias(bias: Tensor) -> Tensor:
     return torch.cat([bias, torch.zeros_like(bias)])
 
 
-def _expand(weight: Tensor) -> Tensor:
-    """A 2×2 stride-2 transposed convolution as a linear layer: `(c, C, 2, 2)` to `(2*2*C, c)`."""
-    return weight.permute(2, 3, 1, 0).flatten(0, 2)
-
-
 def _resize(weight: Tensor) -> Tensor:
     """A 3×3 convolution stays one."""
-    return lw_family.flat(weight) if weight.shape[2:] == (1, 1) else weight
+    return flat(weight) if weight.shape[2:] == (1, 1) else weight
 
 
 E = r"backbone\.0\.encoder\."
@@ -122,8 +118,8 @@ OURS: list[Rule] = [
     (B + r"((?:norm[12]|attn\.qkv|attn\.proj|mlp\.fc[12])\..+)", r"backbone.trunk.blocks.\1.\2"),
     (S + r"conv\.weight", RESIZE + "conv.weight", _resize),
     (S + r"bn\.(.+)", RESIZE + r"norm.\4"),
-    (S + r"weight", RESIZE + "proj.weight", _expand),
-    (S + r"bias", RESIZE + "proj.bias", lambda bias: bias.repeat(4)),
+    (S + r"weight", RESIZE + "proj.weight", expand),
+    (S + r"bias", RESIZE + "proj.bias", expand_bias),
 ]
 
 T = r"model\.backbone\.backbone\."

@@ -6,8 +6,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from vitdet.backbone.keys import KeysError, Rule, rename, split_values
+from vitdet.backbone.keys import KeysError, Rule, rename
 from vitdet.zoo.coco import IDS
+from vitdet.zoo.tensors import flat, split_values
 
 
 def head(**differs: Any) -> dict[str, Any]:
@@ -56,11 +57,6 @@ def _swap(weight: Tensor) -> Tensor:
     """They embed y, x, width and height in this order, we x, y, width and height."""
     y, x, rest = weight.split([weight.shape[1] // 4, weight.shape[1] // 4, weight.shape[1] // 2], 1)
     return torch.cat([x, y, rest], 1)
-
-
-def flat(weight: Tensor) -> Tensor:
-    """A 1×1 convolution is a linear layer."""
-    return weight.flatten(1)
 
 
 P = r"backbone\.0\.projector\.stages\.(\d+)\."

@@ -14,6 +14,7 @@ from vitdet.backbone.layouts import dinov2
 from vitdet.zoo import lw_family
 from vitdet.zoo.cards import Card
 from vitdet.zoo.coco import CLASSES, IDS
+from vitdet.zoo.tensors import flat
 
 HOST = "https://storage.googleapis.com/rfdetr"
 SOURCE = "RF-DETR's README, 1.11: COCO val2017"
@@ -107,7 +108,7 @@ MASKS: list[Rule] = [
     (r"segmentation_head\.blocks\.(\d+)\.dwconv\.(.+)", r"head.masks.blocks.\1.depthwise.\2"),
     (r"segmentation_head\.blocks\.(\d+)\.norm\.(.+)", r"head.masks.blocks.\1.norm.\2"),
     (r"segmentation_head\.blocks\.(\d+)\.pwconv1\.(.+)", r"head.masks.blocks.\1.linear.\2"),
-    (r"segmentation_head\.spatial_features_proj\.weight", "head.masks.pixels.weight", lw_family.flat),
+    (r"segmentation_head\.spatial_features_proj\.weight", "head.masks.pixels.weight", flat),
     (r"segmentation_head\.spatial_features_proj\.bias", "head.masks.pixels.bias"),
     (r"segmentation_head\.query_features_block\.norm_in\.(.+)", r"head.masks.norm.\1"),
     (r"segmentation_head\.query_features_block\.layers\.(\d)\.(.+)", r"head.masks.mlp.\1.\2"),

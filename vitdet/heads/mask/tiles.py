@@ -3,8 +3,8 @@
 # H×W an image as the model sees it, h×w a tile, K classes
 """
 
-from collections.abc import Iterable, Sequence
-from itertools import product
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import groupby, product
 from math import ceil
 from typing import NamedTuple
 
@@ -38,17 +38,18 @@ def _starts(length: int, side: int) -> list[int]:
     return [i * (length - side) // max(count - 1, 1) for i in range(count)]
 
 
-def put_together(scores: Iterable[Tensor], places: Sequence[Place], sizes: Sequence[tuple[int, int]]) -> list[Tensor]:
-    """The mean of the tiles' scores `(K, h, w)` at every pixel of each image: `(K, H, W)` for the `(H, W)` in `sizes`."""
-    sums: list[Tensor] = [None] * len(sizes)
-    counts: list[Tensor] = [None] * len(sizes)
-    for one, (i, top, left) in zip(scores, places):
-        if sums[i] is None:
-            sums[i], counts[i] = one.new_zeros(len(one), *sizes[i]), one.new_zeros(sizes[i])
-        shown = (slice(top, top + one.shape[1]), slice(left, left + one.shape[2]))
-        sums[i][(slice(None), *shown)] += one
-        counts[i][shown] += 1
-    return [total.div_(count) for total, count in zip(sums, counts)]
+def put_together(
+    scores: Iterable[Tensor], places: Sequence[Place], sizes: Sequence[tuple[int, int]]
+) -> Iterator[Tensor]:
+    """Of each image the mean of its tiles' scores `(K, h, w)` at every pixel: `(K, H, W)` for the `(H, W)` in `sizes`; one image at a time is held."""
+    for i, tiles in groupby(zip(scores, places), lambda tile: tile[1].image):
+        total = count = None
+        for one, (_, top, left) in tiles:
+            if total is None:
+                total, count = one.new_zeros(len(one), *sizes[i]), one.new_zeros(sizes[i])
+            total[:, top : top + one.shape[1], left : left + one.shape[2]] += one
+            count[top : top + one.shape[1], left : left + one.shape[2]] += 1
+        yield total.div_(count)
 
 
 def best_class(scores: Tensor, size: tuple[int, int]) -> Tensor:
