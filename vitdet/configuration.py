@@ -17,6 +17,7 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveCon
 import vitdet
 from vitdet import zoo
 from vitdet.data import ImageData
+from vitdet.errors import UserError
 from vitdet.training import Task, Trainer
 from vitdet.training.trainer import runs
 from vitdet.unknown import explain
@@ -24,7 +25,7 @@ from vitdet.unknown import explain
 DEFAULT_CLASSES = {("data",): "CocoData", ("model", "backbone"): "Backbone", ("model", "head"): "DETRHead"}
 
 
-class ConfigError(ValueError):
+class ConfigError(UserError):
     """A config file or an override is wrong; the message says what to do."""
 
 

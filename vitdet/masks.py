@@ -6,6 +6,8 @@ import cv2
 import numpy as np
 from pycocotools import mask as rle
 
+from vitdet.errors import UserError
+
 VOID = 255  # in a class map: no class, neither trained on nor scored
 
 
@@ -18,14 +20,14 @@ def to_rle(segmentation: Any, height: int, width: int) -> dict[str, Any]:
     if isinstance(segmentation, dict):
         size, counts = segmentation.get("size"), segmentation.get("counts")
         if size != [height, width] and size != (height, width):
-            raise ValueError(f"run lengths are of size {size}, the image is {height}×{width} (H×W)")
+            raise UserError(f"run lengths are of size {size}, the image is {height}×{width} (H×W)")
         if not isinstance(counts, (str, bytes, list)):
-            raise ValueError(f"run lengths have counts {counts!r}; wanted a string or a list of integers")
+            raise UserError(f"run lengths have counts {counts!r}; wanted a string or a list of integers")
         return rle.frPyObjects(segmentation, height, width) if isinstance(counts, list) else segmentation
     lists = isinstance(segmentation, list) and all(isinstance(polygon, list) for polygon in segmentation)
     polygons = [polygon for polygon in segmentation if len(polygon) >= 6] if lists else None
     if not polygons:
-        raise ValueError(
+        raise UserError(
             f"segmentation {str(segmentation)[:60]!r} is neither polygons of three points or more nor run lengths"
         )
     return rle.merge(rle.frPyObjects(polygons, height, width))

@@ -16,7 +16,10 @@ import torch
 from torch import Tensor
 
 from vitdet.draw import as_image, draw
+from vitdet.errors import UserError
 from vitdet.masks import bounds, encode, id_png
+
+THRESHOLD = 0.3  # the score from which a detection is shown, counted and returned, unless something else is said
 
 
 @dataclass
@@ -191,7 +194,7 @@ class Prediction:
             ValueError: the prediction has no panoptic map.
         """
         if self.panoptic is None:
-            raise ValueError("this prediction has no panoptic map; the model must have been trained on panoptic data")
+            raise UserError("this prediction has no panoptic map; the model must have been trained on panoptic data")
         ids = self.panoptic.cpu().numpy()
         present, areas = np.unique(ids, return_counts=True)
         labels = self.labels.tolist()
@@ -219,11 +222,11 @@ class Prediction:
             ValueError: there is no image, or it is not of the size that the prediction is about.
         """
         if image is None and self.path is None:
-            raise ValueError("this prediction was not made from a file: give the image to draw on, as plot(image)")
+            raise UserError("this prediction was not made from a file: give the image to draw on, as plot(image)")
         canvas = as_image(self.path if image is None else image)
         if canvas.size != tuple(self.size[::-1]):
             height, width = self.size
-            raise ValueError(
+            raise UserError(
                 f"image is {canvas.width}×{canvas.height}, the prediction is about one of {width}×{height}; give the original image"
             )
         if self.semantic is not None:

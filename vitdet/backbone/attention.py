@@ -12,6 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from vitdet.errors import UserError
+
 try:  # a prototype of torch: where it is missing, the grouped path does the same
     from torch.nn.attention.varlen import varlen_attn
 except ImportError:
@@ -52,7 +54,7 @@ def attend(
     """
     lengths = tuple(lengths)
     if sum(lengths) != len(q):
-        raise ValueError(
+        raise UserError(
             f"lengths add up to {sum(lengths)}, but there are {len(q)} tokens; pass one length per sequence"
         )
     if allowed is None and dropout == 0.0 and len(set(lengths)) > 1 and _varlen_fits(q, v):

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from vitdet.backbone.attention import attend
 from vitdet.backbone.relative import NAMES, Places
+from vitdet.errors import UserError
 
 SUPPORTED_BLOCKS = (TimmBlock, ResPostBlock, EvaBlock, EvaBlockPostNorm)
 SUPPORTED_ATTENTION = (Attention, EvaAttention, AttentionRope)
@@ -153,7 +154,7 @@ def pack_block(block: nn.Module, *, drop_path: float) -> Block:
     if type(block) not in SUPPORTED_BLOCKS or type(block.attn) not in SUPPORTED_ATTENTION:
         wanted = ", ".join(cls.__name__ for cls in SUPPORTED_BLOCKS)
         got = f"{type(block).__name__} with {type(getattr(block, 'attn', None)).__name__}"
-        raise ValueError(f"its blocks are {got}; a plain ViT has {wanted} with softmax attention")
+        raise UserError(f"its blocks are {got}; a plain ViT has {wanted} with softmax attention")
     cls = PostNormBlock if isinstance(block, (ResPostBlock, EvaBlockPostNorm)) else Block
     return cls(block, drop_path=drop_path)
 

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from vitdet.backbone.neck import Expand, Neck
 from vitdet.backbone.norm import FrozenBatchNorm
+from vitdet.errors import UserError
 
 WIDE = 512  # channels above which a tap is halved before it grows, as in LW-DETR
 
@@ -92,7 +93,7 @@ class CSPNeck(Neck):
 
     def __init__(self, channels: int, taps: int, patch_size: int, *, norm: str = "layer", **options: Any) -> None:
         if norm not in NORMS:
-            raise ValueError(f"norm is {norm!r}; neck='csp' has {', '.join(NORMS)}")
+            raise UserError(f"norm is {norm!r}; neck='csp' has {', '.join(NORMS)}")
         self.conv_norm = NORMS[norm]  # the parts are made in the base's constructor
         super().__init__(channels, taps, patch_size, **options)
 

@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vitdet.backbone.norm import FrozenBatchNorm
+from vitdet.errors import UserError
 
 
 class ConvBN(nn.Module):
@@ -141,9 +142,9 @@ class HybridNeck(nn.Module):
         self.steps = [log2(patch_size / stride) for stride in strides]
         if any(step != self.steps[0] - i or step != int(step) for i, step in enumerate(self.steps)):
             wanted = [f"{patch_size * 2.0**i:g}" for i in range(-1, 2)]
-            raise ValueError(f"out_strides is {list(strides)}; neck='hybrid' doubles them, as in {', '.join(wanted)}")
+            raise UserError(f"out_strides is {list(strides)}; neck='hybrid' doubles them, as in {', '.join(wanted)}")
         if taps not in (1, len(strides)):
-            raise ValueError(f"got {taps} out_blocks for {len(strides)} levels; neck='hybrid' wants as many, or one")
+            raise UserError(f"got {taps} out_blocks for {len(strides)} levels; neck='hybrid' wants as many, or one")
         self.beside = [stem_strides.index(s) if s in stem_strides else None for s in strides]  # of the stem's maps
         widths = [channels + (0 if i is None else stem_channels[i]) for i in self.beside]
         c, fusions = out_channels, range(len(strides) - 1)

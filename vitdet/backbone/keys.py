@@ -6,6 +6,8 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
+from vitdet.errors import UserError
+
 Rule = tuple[str, str | None] | tuple[str, str | None, Callable[[Tensor], Tensor]]
 """A pattern that the whole name must match, what it becomes (None: not used), and what is done to the tensor.
 
@@ -13,7 +15,7 @@ A new name that ends in `#0`, `#1` … is a part: the parts are put one below th
 """
 
 
-class KeysError(ValueError):
+class KeysError(UserError):
     """Weights that are not those of the model; the message names some of them."""
 
 

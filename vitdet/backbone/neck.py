@@ -12,6 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from vitdet.errors import UserError
+
 
 class Expand(nn.Module):
     """Doubles a map: a 2×2 stride-2 transposed convolution, written as one matrix product."""
@@ -109,7 +111,7 @@ class Neck(nn.Module):
         steps = [log2(patch_size / stride) for stride in strides]
         if list(strides) != sorted(set(strides)) or any(step != int(step) for step in steps):
             wanted = ", ".join(f"{patch_size * 2.0**i:g}" for i in range(-2, 2))
-            raise ValueError(
+            raise UserError(
                 f"out_strides is {list(strides)}; with patch size {patch_size} choose among {wanted}, ascending"
             )
         self.out_channels, self.depth = out_channels, depth
@@ -172,7 +174,7 @@ class Pyramid(Neck):
 
     def make_enter(self, channels: int, taps: int) -> nn.Module:
         if taps != 1:
-            raise ValueError(f"neck='pyramid' reads one tap, got {taps} out_blocks; use neck='projector' for several")
+            raise UserError(f"neck='pyramid' reads one tap, got {taps} out_blocks; use neck='projector' for several")
         return nn.Identity()
 
     def make_resize(self, channels: int, step: int) -> nn.Module:

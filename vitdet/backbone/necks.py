@@ -7,6 +7,7 @@ from torch import nn
 from vitdet.backbone.csp import CSPNeck
 from vitdet.backbone.hybrid import HybridNeck
 from vitdet.backbone.neck import Projector, Pyramid
+from vitdet.errors import UserError
 
 NECKS = {"projector": Projector, "pyramid": Pyramid, "csp": CSPNeck, "hybrid": HybridNeck}
 SEVERAL_TAPS = ("projector", "csp")  # the others read the last block only, if nothing else is said
@@ -21,5 +22,5 @@ def make_neck(name: str, *sizes: Any, args: dict[str, Any], **options: Any) -> n
     """
     known = ARGS.get(name, set())
     if unknown := set(args) - known:
-        raise ValueError(f"neck_args has {sorted(unknown)}; neck={name!r} takes {', '.join(sorted(known)) or 'none'}")
+        raise UserError(f"neck_args has {sorted(unknown)}; neck={name!r} takes {', '.join(sorted(known)) or 'none'}")
     return NECKS[name](*sizes, **options, **args)

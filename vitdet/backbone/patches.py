@@ -12,6 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from vitdet.errors import UserError
+
 
 @dataclass
 class Group:
@@ -50,7 +52,7 @@ def group_images(
 def _on_canvas(image: Tensor, side: int, colour: Tensor) -> Tensor:
     height, width = image.shape[-2:]
     if max(height, width) > side:
-        raise ValueError(
+        raise UserError(
             f"an image is {width}×{height}, the backbone's canvas {side}×{side}; resize it (data.size) or set canvas: null"
         )
     square = colour.to(image).view(-1, 1, 1).repeat(1, side, side)
@@ -65,13 +67,13 @@ def _pad(image: Tensor, patch_size: int) -> Tensor:
 
 def _check(images: Sequence[Tensor] | Tensor) -> None:
     if len(images) == 0:
-        raise ValueError("got no images; a batch has at least one")
+        raise UserError("got no images; a batch has at least one")
     if isinstance(images, Tensor) and images.ndim != 4:
-        raise ValueError(f"got a tensor {tuple(images.shape)}; wanted (B, 3, H, W), or a list of (3, H, W)")
+        raise UserError(f"got a tensor {tuple(images.shape)}; wanted (B, 3, H, W), or a list of (3, H, W)")
     for image in images:
         if image.ndim != 3 or not image.is_floating_point() or 0 in image.shape:
             got = f"{tuple(image.shape)} {str(image.dtype).removeprefix('torch.')}"
-            raise ValueError(f"got an image {got}; wanted (3, H, W) float, normalised with the backbone's mean and std")
+            raise UserError(f"got an image {got}; wanted (3, H, W) float, normalised with the backbone's mean and std")
 
 
 class PatchStem(nn.Module):
@@ -105,7 +107,7 @@ class ConvStem(nn.Module):
         super().__init__()
         steps = int(log2(patch_size))
         if 2**steps != patch_size or steps < 2:
-            raise ValueError(
+            raise UserError(
                 f"stem='conv' halves the image step by step: patch size {patch_size} is no power of two ≥ 4"
             )
         widths = [min(width * 2**i, embed_dim, 8 * width) for i in range(steps)]

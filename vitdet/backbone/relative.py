@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from vitdet.backbone.attention import remembered
 from vitdet.backbone.windows import Windows, window_layout
+from vitdet.errors import UserError
 
 NAMES = ("rel_pos_h", "rel_pos_w")
 
@@ -29,7 +30,7 @@ def add_relative_position(model: nn.Module, side: int, windows: Windows | None, 
         ValueError: `side` is not positive.
     """
     if side < 1:
-        raise ValueError(
+        raise UserError(
             f"relative_position is {side}; give the side in tokens that global blocks' tables cover, or null"
         )
     for i, block in enumerate(model.blocks):

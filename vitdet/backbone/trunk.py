@@ -21,6 +21,7 @@ from vitdet.backbone.block import pack_block
 from vitdet.backbone.patches import PatchStem
 from vitdet.backbone.relative import Places, find_places
 from vitdet.backbone.windows import Windows, window_layout
+from vitdet.errors import UserError
 
 SUPPORTED = "the plain ViTs of timm: VisionTransformer (augreg, DeiT-3, MAE, CLIP, SigLIP, DINO, DINOv2, FlexiViT) and Eva (EVA-02, DINOv3, RoPE ViT)"
 
@@ -33,9 +34,9 @@ def check_plain(model: nn.Module, name: str) -> None:
     embed = getattr(model, "patch_embed", None)
     if not plain or type(embed) is not PatchEmbed:
         got = type(model).__name__ + (f" with {type(embed).__name__}" if plain else "")
-        raise ValueError(f"{name} is a {got}; supported are {SUPPORTED}")
+        raise UserError(f"{name} is a {got}; supported are {SUPPORTED}")
     if embed.patch_size[0] != embed.patch_size[1]:
-        raise ValueError(f"{name} has patches of {embed.patch_size}; supported are square ones")
+        raise UserError(f"{name} has patches of {embed.patch_size}; supported are square ones")
 
 
 @dataclass
@@ -81,7 +82,7 @@ class ViT(nn.Module):
     ) -> None:
         super().__init__()
         if not isinstance(model.patch_drop, (nn.Identity, type(None))):
-            raise ValueError("patch_drop_rate would leave holes in the feature maps; leave it at 0")
+            raise UserError("patch_drop_rate would leave holes in the feature maps; leave it at 0")
         self.embed_dim, self.patch_size = model.embed_dim, model.patch_embed.patch_size[0]
         self.taps, self.windows, self.global_blocks = tuple(taps), windows, frozenset(global_blocks)
         self.grad_checkpointing, self.pos_antialias = grad_checkpointing, pos_antialias

@@ -19,6 +19,7 @@ from vitdet.backbone.trunk import ViT
 from vitdet.backbone.weights import create_timm_model, load_checkpoint
 from vitdet.backbone.windows import Windows
 from vitdet.config import Configurable
+from vitdet.errors import UserError
 from vitdet.structures import Features, Level
 
 log = logging.getLogger("vitdet")
@@ -105,7 +106,7 @@ class Backbone(nn.Module, Configurable):
         overrides = {"embed_dim": embed_dim, "depth": depth, "num_heads": num_heads}
         model_args = {**(model_args or {}), **{key: value for key, value in overrides.items() if value is not None}}
         if pretrained and checkpoint:
-            raise ValueError(f"got pretrained=True and checkpoint={checkpoint!r}; give one of them")
+            raise UserError(f"got pretrained=True and checkpoint={checkpoint!r}; give one of them")
         model = create_timm_model(name, pretrained=pretrained, **model_args)
         count = body(len(model.blocks), tail, windows, relative_position)
         taps = choose_blocks("out_blocks", out_blocks, count, quarters(count) if neck in SEVERAL_TAPS else [count - 1])
@@ -170,7 +171,7 @@ class Backbone(nn.Module, Configurable):
         self.strides, self.out_channels = [self.patch_size] * taps, [self.channels] * taps
         if neck is None:
             if options["args"] or strides is not None or self.adapter:
-                raise ValueError(
+                raise UserError(
                     "out_strides, neck_args and stem='adapter' need a neck; neck=None gives the patch stride only"
                 )
             return
@@ -179,7 +180,7 @@ class Backbone(nn.Module, Configurable):
             strides = [_plain(self.patch_size * 2.0**step) for step in range(finest, 2)]
         source = self.adapter or self.trunk.patch_embed
         if self.adapter and not (stem_taps and set(strides) & set(source.strides)):
-            raise ValueError(f"stem='adapter' has maps of strides {source.strides}; the neck's, {strides}, use none")
+            raise UserError(f"stem='adapter' has maps of strides {source.strides}; the neck's, {strides}, use none")
         lateral = {"stem_strides": source.strides, "stem_channels": source.channels} if stem_taps else {}
         self.neck = make_neck(neck, self.channels, taps, self.patch_size, strides=strides, **options, **lateral)
         self.strides, self.out_channels = list(strides), [options["out_channels"]] * len(strides)
@@ -219,7 +220,7 @@ class Backbone(nn.Module, Configurable):
             trunk.requires_grad_(False)
             self._frozen = [trunk]
         elif not isinstance(freeze, int) or not 0 <= freeze <= len(trunk.blocks):
-            raise ValueError(f"freeze is {freeze!r}; give a number of blocks from 0 to {len(trunk.blocks)}, or 'all'")
+            raise UserError(f"freeze is {freeze!r}; give a number of blocks from 0 to {len(trunk.blocks)}, or 'all'")
         elif freeze:
             self._frozen = [trunk.patch_embed, trunk.pos_drop, trunk.norm_pre, *trunk.blocks[:freeze]]
             self._frozen += [trunk.rope] if trunk.rope is not None else []
@@ -259,13 +260,13 @@ def _resample_patches(model: nn.Module, patch_size: int | None, *, report: bool)
 
 def _canvas(side: int | None, patch_size: int) -> int | None:
     if side is not None and side % patch_size:
-        raise ValueError(f"canvas is {side}; wanted a multiple of the patch size, {patch_size}")
+        raise UserError(f"canvas is {side}; wanted a multiple of the patch size, {patch_size}")
     return side
 
 
 def _choose(option: str, value: Any, choices: tuple) -> None:
     if value not in choices:
-        raise ValueError(f"{option} is {value!r}; choose among {', '.join(map(str, choices))}")
+        raise UserError(f"{option} is {value!r}; choose among {', '.join(map(str, choices))}")
 
 
 def _plain(stride: float) -> float | int:

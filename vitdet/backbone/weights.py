@@ -20,10 +20,15 @@ from vitdet.backbone.keys import KeysError
 from vitdet.backbone.layouts import to_timm
 from vitdet.backbone.relative import NAMES, resample_table
 from vitdet.backbone.trunk import SUPPORTED, check_plain
+from vitdet.errors import UserError
 
 log = logging.getLogger("vitdet")
 
 _MODULES = ("vision_transformer", "deit", "eva")
+
+
+class WeightsError(UserError, RuntimeError):
+    """Weights that can't be had, read, or fitted to the model."""
 
 
 def create_timm_model(name: str, *, pretrained: bool = False, **model_args: Any) -> nn.Module:
@@ -37,17 +42,17 @@ def create_timm_model(name: str, *, pretrained: bool = False, **model_args: Any)
     if ":" not in name and not timm.is_model(architecture):
         known = [model for module in _MODULES for model in timm.list_models(module=module)]
         near = get_close_matches(architecture, known, n=3) or ["vit_small_patch16_224"]
-        raise ValueError(f"timm has no model {name!r}; near it: {', '.join(near)}")
+        raise UserError(f"timm has no model {name!r}; near it: {', '.join(near)}")
     if ":" not in name and timm.models.model_entrypoint(architecture).__module__.rpartition(".")[2] not in _MODULES:
-        raise ValueError(f"{name} is no plain ViT; supported are {SUPPORTED}")
+        raise UserError(f"{name} is no plain ViT; supported are {SUPPORTED}")
     try:
         model = timm.create_model(name, num_classes=0, dynamic_img_size=True, pretrained=pretrained, **model_args)
     except TypeError as error:
-        raise ValueError(f"timm's {name} does not take these model_args: {error}") from error
+        raise UserError(f"timm's {name} does not take these model_args: {error}") from error
     except Exception as error:
         if not pretrained:
             raise
-        raise RuntimeError(_unavailable(name, model_args, error)) from error
+        raise WeightsError(_unavailable(name, model_args, error)) from error
     check_plain(model, name)
     if pretrained:
         log.info("weights: %s from %s", name, model.pretrained_cfg.get("hf_hub_id") or model.pretrained_cfg.get("url"))
@@ -77,7 +82,7 @@ def load_checkpoint(model: nn.Module, name: str, path: str) -> None:
     try:
         found = to_timm(read_weights(path), set(model.state_dict()))
     except KeysError as error:
-        raise RuntimeError(f"{path} does not fit {name}: {error}") from error
+        raise WeightsError(f"{path} does not fit {name}: {error}") from error
     state = _filter(model, name)(dict(found), model)
     wanted = model.state_dict()
     for key in [key for key in wanted if key.endswith(NAMES) and key in state]:
@@ -90,7 +95,7 @@ def load_checkpoint(model: nn.Module, name: str, path: str) -> None:
     )  # a model of fewer blocks may take the file's first ones
     strangers = [key for key in (*missing, *unexpected) if key.startswith(inside)]
     if wrong or strangers:
-        raise RuntimeError(_does_not_fit(name, path, found, state, wanted, wrong, strangers))
+        raise WeightsError(_does_not_fit(name, path, found, state, wanted, wrong, strangers))
     resampled = [key for key in wanted if key in state and key in found and found[key].shape != state[key].shape]
     model.load_state_dict({key: state[key] for key in wanted if key in state}, strict=False)
     log.info("weights: %s from %s", name, path)
@@ -119,7 +124,7 @@ def read_weights(path: str | Path) -> dict[str, Tensor]:
             state = state[wrapper]
     state = {key: value for key, value in state.items() if isinstance(value, Tensor)} if isinstance(state, dict) else {}
     if not state:
-        raise RuntimeError(f"{path} holds no tensors by name; save `model.state_dict()`")
+        raise WeightsError(f"{path} holds no tensors by name; save `model.state_dict()`")
     for prefix in ("module.", "backbone.", "_orig_mod."):
         if all(key.startswith(prefix) for key in state):
             state = {key.removeprefix(prefix): value for key, value in state.items()}
@@ -141,7 +146,7 @@ def read_file(path: str | Path) -> Any:
         reason = type(error).__name__
         if not isinstance(error, pickle.UnpicklingError):  # whose text tells how to run the code in the file
             reason += f": {error}".splitlines()[0][:200]
-        raise RuntimeError(
+        raise WeightsError(
             f"{path} can't be read as weights: it is cut off, or holds something else than tensors and plain values ({reason}); "
             "save only the state dict, or convert it to .safetensors"
         ) from error

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from vitdet.backbone.attention import remembered
+from vitdet.errors import UserError
 
 
 @dataclass(frozen=True)
@@ -35,10 +36,10 @@ class Windows:
             ValueError: neither of the two, or an unknown `prefix`.
         """
         if prefix not in ("image", "window"):
-            raise ValueError(f"window_prefix is {prefix!r}; choose 'image' or 'window'")
+            raise UserError(f"window_prefix is {prefix!r}; choose 'image' or 'window'")
         rows, x, columns = str(windows).partition("x")
         if not (rows.isdigit() and int(rows)) or (x and not (columns.isdigit() and int(columns))):
-            raise ValueError(f"windows is {windows!r}; give a size in tokens such as 14, or a count such as '2x2'")
+            raise UserError(f"windows is {windows!r}; give a size in tokens such as 14, or a count such as '2x2'")
         return cls(rows=int(rows), columns=int(columns), prefix=prefix) if x else cls(size=int(rows), prefix=prefix)
 
     def sides(self, grid: tuple[int, int]) -> tuple[list[int], list[int]]:

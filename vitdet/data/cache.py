@@ -16,6 +16,8 @@ from typing import Any
 
 import numpy as np
 
+from vitdet.errors import UserError
+
 log = logging.getLogger("vitdet")
 
 MAGIC = b"vitdet01"
@@ -99,11 +101,11 @@ def _load(place: Path, key: str) -> Content:
         start = file.read(16)
         length = int.from_bytes(start[8:], "little")
         if start[:8] != MAGIC or length > place.stat().st_size:
-            raise ValueError(f"{place} is not a vitdet cache")
+            raise UserError(f"{place} is not a vitdet cache")
         header = json.loads(file.read(length))
     base = 16 + length
     if header["key"] != key or place.stat().st_size != base + header["bytes"]:
-        raise ValueError(f"{place} is out of date")
+        raise UserError(f"{place} is out of date")
     data = np.memmap(place, dtype=np.uint8, mode="r")
     arrays = {}
     for name, (dtype, shape, offset) in header["arrays"].items():

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from vitdet.data.cache import Strings
+from vitdet.errors import UserError
 
 Visitor = Callable[[int, int, dict], None]
 
@@ -44,9 +45,9 @@ def parse(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
         image_arrays = _images(images.items)
         category_ids, names, things = _categories(categories.items)
     except json.JSONDecodeError as error:
-        raise ValueError(f"{path} is not valid JSON: {error.msg} at byte {error.pos}") from error
+        raise UserError(f"{path} is not valid JSON: {error.msg} at byte {error.pos}") from error
     except _Wrong as error:
-        raise ValueError(f"{path} is not a COCO file: {error}") from error
+        raise UserError(f"{path} is not a COCO file: {error}") from error
     if "annotations" not in found:
         notes['no "annotations": every image counts as empty'] = 0
     arrays = annotations.arrays(image_arrays, category_ids)

@@ -6,10 +6,12 @@ from pathlib import Path, PurePath
 import numpy as np
 from PIL import Image, ImageOps
 
+from vitdet.errors import UserError
+
 MAX_PIXELS = 89_478_485  # where PIL begins to warn of decompression bombs; its own setting stays as it is
 
 
-class ImageError(ValueError):
+class ImageError(UserError):
     """A file that is no image, is damaged, or is too large to be decoded; the message names it."""
 
 
@@ -43,7 +45,7 @@ def _to_rgb(image: Image.Image) -> Image.Image:
     if image.mode.startswith("I") or image.mode == "F":  # 16 and 32 bits a pixel, which PIL would clip, not scale
         values = np.asarray(image).astype(np.float64)
         if image.mode == "F" or values.min(initial=0) < 0 or values.max(initial=0) > 65535:
-            raise ValueError(
+            raise UserError(
                 f"pixels of mode {image.mode} from {values.min():g} to {values.max():g}; wanted 8 or 16 bits"
             )
         image = Image.fromarray((values / 257).round().astype(np.uint8))
@@ -58,7 +60,7 @@ def resolve(root: str | Path, file_name: str) -> Path:
     """
     name = PurePath(file_name)
     if name.is_absolute() or ".." in name.parts or "\0" in file_name:
-        raise ValueError(
+        raise UserError(
             f"file_name {file_name!r} leaves the image folder {root}; names must be relative and without '..'"
         )
     return Path(root) / name

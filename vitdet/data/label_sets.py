@@ -3,6 +3,8 @@
 import difflib
 from collections.abc import Sequence
 
+from vitdet.errors import UserError
+
 # ADE20K, scene parsing: the 150 classes of objectInfo150.txt (sceneparsing.csail.mit.edu), each by its first name
 _ADE20K = """
     wall, building, sky, floor, tree, ceiling, road, bed, windowpane, grass, cabinet, sidewalk, person, earth, door, table, mountain, plant, curtain,
@@ -47,7 +49,7 @@ def label_set(classes: Sequence[str] | str, values: Sequence[int] | None) -> tup
     if classes not in LABEL_SETS:
         near = difflib.get_close_matches(classes.lower(), LABEL_SETS, 1)
         hint = f"did you mean {near[0]}?" if near else f"known are {', '.join(LABEL_SETS)}"
-        raise ValueError(f"data.classes is {classes!r}; give a list of names, or a set of classes: {hint}")
+        raise UserError(f"data.classes is {classes!r}; give a list of names, or a set of classes: {hint}")
     if values is not None:
-        raise ValueError(f"data.classes names the set {classes}, which has its values; leave out data.values")
+        raise UserError(f"data.classes names the set {classes}, which has its values; leave out data.values")
     return LABEL_SETS[classes]

@@ -15,6 +15,7 @@ from vitdet.data.sampler import BatchSampler, EvalBatchSampler, Loader
 from vitdet.data.semantic import SemanticIndex
 from vitdet.data.sources import CocoSource, ImageSource
 from vitdet.data.transforms import Augment, EvalTransform, Resample, Size
+from vitdet.errors import UserError
 
 SplitName = Literal["train", "val", "test"]
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -75,7 +76,7 @@ class ImageData(L.LightningDataModule):
         super().__init__()
         self.splits = {name: split for name, split in splits.items() if split}
         if not self.splits:
-            raise ValueError(f"no data is given; set {self._keys('train')}, and likewise val or test")
+            raise UserError(f"no data is given; set {self._keys('train')}, and likewise val or test")
         self.size, self._size = size, Size.parse(size)
         self.batch_size, self.max_tokens = batch_size, max_tokens
         self.eval_batch_size = eval_batch_size or batch_size
@@ -123,7 +124,7 @@ class ImageData(L.LightningDataModule):
                     for i in sorted({*known, *other})
                     if known.get(i) != other.get(i)
                 ]
-                raise ValueError(
+                raise UserError(
                     f"the categories of {name} differ from those of {next(iter(self.splits))}, by id: {'; '.join(wrong[:5])}"
                 )
 
@@ -158,7 +159,7 @@ class ImageData(L.LightningDataModule):
         """
         split = self._given(split)
         if split not in self._indices:
-            raise ValueError(f"there is no {split} data; set {self._keys(split)}")
+            raise UserError(f"there is no {split} data; set {self._keys(split)}")
         return self._indices[split]
 
     def _given(self, split: SplitName) -> SplitName:

@@ -10,6 +10,7 @@ from PIL import Image
 from vitdet.data.images import ImageError
 from vitdet.data.masks import IdMasks, Masks
 from vitdet.data.sources import ImageSource
+from vitdet.errors import UserError
 from vitdet.masks import VOID, bounds
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
@@ -65,12 +66,12 @@ class SemanticIndex:
         self.names = list(classes)
         self.category_ids = list(range(len(classes)) if values is None else values)
         if len(set(self.category_ids)) != len(self.names):
-            raise ValueError(
+            raise UserError(
                 f"got {len(self.names)} classes but {len(set(self.category_ids))} pixel values; they must pair"
             )
         outside = [value for value in self.category_ids if not 0 <= value < 256]
         if outside:
-            raise ValueError(f"data.values has {outside[0]}; a label map holds 0..255")
+            raise UserError(f"data.values has {outside[0]}; a label map holds 0..255")
         self.things = [False] * len(self.names)
         self._label_of = np.full(256, VOID, np.uint8)
         self._label_of[self.category_ids] = np.arange(len(self.names))

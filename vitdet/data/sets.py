@@ -15,6 +15,7 @@ from vitdet.data.semantic import SemanticIndex, SemanticSource
 from vitdet.data.shapes import make_shapes
 from vitdet.data.shapes_scene import STUFF, THINGS
 from vitdet.data.sources import CocoSource
+from vitdet.errors import UserError
 
 SPLITS = ("train", "val")  # of the built-in data set
 
@@ -65,14 +66,14 @@ class CocoData(ImageData):
     ) -> None:
         super().__init__(_splits(Split, train=train, val=val, test=test), **options)
         if "train" in self.splits and not self._indices["train"].trainable.any():
-            raise ValueError(
+            raise UserError(
                 f"{self.splits['train'].annotations} has no box to train on; is it the right data.train.annotations?"
             )
 
     def _open(self, split: SplitName) -> CocoIndex:
         index = CocoIndex.open(self.splits[split].annotations)
         if index.panoptic:
-            raise ValueError(
+            raise UserError(
                 f"data.{split}.annotations: {index.path} is a COCO panoptic file; give the file of instances, "
                 "or data.class_path: PanopticData"
             )
@@ -110,7 +111,7 @@ class PanopticData(ImageData):
     def _open(self, split: SplitName) -> CocoIndex:
         index = CocoIndex.open(self.splits[split].annotations)
         if len(index.categories) and not index.panoptic:
-            raise ValueError(
+            raise UserError(
                 f"data.{split}.annotations: {index.path} is no COCO panoptic file, its annotations have no "
                 '"segments_info"; give the panoptic file, or data.class_path: CocoData'
             )
@@ -165,7 +166,7 @@ class SemanticData(ImageData):
     def use_head(self, head: Any) -> None:
         super().use_head(head)
         if not self.masks:
-            raise ValueError(f"semantic labels have no boxes, which is all that {type(head).__name__} learns from")
+            raise UserError(f"semantic labels have no boxes, which is all that {type(head).__name__} learns from")
 
     def _open(self, split: SplitName) -> SemanticIndex:
         return SemanticIndex(self.splits[split].images, self.splits[split].labels, **self._classes, **self._suffixes)

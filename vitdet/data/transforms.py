@@ -19,6 +19,7 @@ from torch import Tensor
 
 from vitdet.config import Configurable
 from vitdet.data.masks import Masks
+from vitdet.errors import UserError
 from vitdet.masks import bounds
 
 os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # it would ask the network for its newest version
@@ -64,9 +65,9 @@ class Size(Configurable):
         rules = {"long_side": long_side, "short_side": short_side, "square": square}
         given = [name for name, value in rules.items() if value is not None]
         if len(given) > 1:
-            raise ValueError(f"size has {' and '.join(given)}; give one")
+            raise UserError(f"size has {' and '.join(given)}; give one")
         if max_long_side is not None and short_side is None:
-            raise ValueError("max_long_side goes with short_side; use long_side alone")
+            raise UserError("max_long_side goes with short_side; use long_side alone")
         self.long_side, self.short_side, self.max_long_side, self.square = long_side, short_side, max_long_side, square
 
     @classmethod
@@ -112,7 +113,7 @@ class EvalTransform:
         resample: Resample = "area",
     ) -> None:
         if resample not in get_args(Resample):
-            raise ValueError(f"resample is {resample!r}; choose from {', '.join(get_args(Resample))}")
+            raise UserError(f"resample is {resample!r}; choose from {', '.join(get_args(Resample))}")
         self.config = {"size": size, "mean": list(mean), "std": list(std), "resample": resample}
         self.size = Size.parse(size)
         self.mean, self.std, self.resample = list(mean), list(std), resample
@@ -245,10 +246,10 @@ def _transform(item: str | dict[str, Any]) -> A.BasicTransform:
     cls = getattr(A, name, None)
     if not (isinstance(cls, type) and issubclass(cls, A.BasicTransform)):
         near = difflib.get_close_matches(name, [n for n in dir(A) if n[0].isupper()], 3)
-        raise ValueError(f"albumentations has no transform {name!r}; did you mean {', '.join(near) or 'another'}?")
+        raise UserError(f"albumentations has no transform {name!r}; did you mean {', '.join(near) or 'another'}?")
     try:
         with warnings.catch_warnings():  # albumentations only warns of an argument that it does not know
             warnings.simplefilter("error", UserWarning)
             return cls(**(arguments or {}))
     except (TypeError, ValueError, UserWarning) as error:
-        raise ValueError(f"albumentations' {name} does not take {arguments}: {error}") from error
+        raise UserError(f"albumentations' {name} does not take {arguments}: {error}") from error

@@ -19,6 +19,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from vitdet.deploy.predict import pick_device
+from vitdet.errors import UserError
 from vitdet.structures import Target
 
 Batch = tuple[Sequence[Tensor], list[Target]]
@@ -194,7 +195,7 @@ def _forever(batches: Iterable[Batch]) -> Iterator[Batch]:
         for batch in batches:
             yield batch
         if batch is None:
-            raise ValueError("there is no batch to train on")
+            raise UserError("there is no batch to train on")
 
 
 def _first_images(loader: Iterable[Batch], count: int) -> list[Batch]:

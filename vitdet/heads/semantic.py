@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from vitdet.errors import UserError
 from vitdet.heads.mask.base import SegmentationHead
 from vitdet.heads.mask.inference import semantic
 from vitdet.heads.mask.pixels import extents, full_size
@@ -103,7 +104,7 @@ def label_map(target: Target) -> Tensor:
         ValueError: the target has no masks.
     """
     if target.masks is None:
-        raise ValueError("a semantic head learns from masks, but the targets have none; give data with masks")
+        raise UserError("a semantic head learns from masks, but the targets have none; give data with masks")
     out = torch.full(target.masks.shape[-2:], VOID, device=target.masks.device)
     for mask, label in zip(target.masks, target.labels):
         out[mask] = label

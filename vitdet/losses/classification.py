@@ -6,6 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from vitdet.errors import UserError
+
 ClassLoss = Literal["focal", "ia_bce", "mal"]
 
 
@@ -50,7 +52,7 @@ def classification_loss(
         w_positive = ious**gamma
         w_negative = 1 - w_positive
     else:
-        raise ValueError(f"class_loss is {kind!r}; choose from focal, ia_bce, mal")
+        raise UserError(f"class_loss is {kind!r}; choose from focal, ia_bce, mal")
     positive = positive.index_put(at, w_positive)
     negative = negative.index_put(at, w_negative)
     return -(positive * F.logsigmoid(logits) + negative * F.logsigmoid(-logits)).sum(-1)

@@ -4,6 +4,7 @@ import difflib
 from collections.abc import Callable
 from typing import Any
 
+from vitdet.errors import UserError
 from vitdet.metrics.coco import CocoMetric
 from vitdet.metrics.panoptic import PanopticMetric
 from vitdet.metrics.results import evaluate, print_scores
@@ -30,5 +31,5 @@ def create_metric(name: str, data: Any, *, split: str = "val") -> Any:
     if name not in METRICS:
         near = difflib.get_close_matches(name, METRICS, n=1)
         hint = f"; did you mean {near[0]!r}?" if near else ""
-        raise ValueError(f"no metric {name!r}{hint} (there are {sorted(METRICS)})")
+        raise UserError(f"no metric {name!r}{hint} (there are {sorted(METRICS)})")
     return METRICS[name](data, split)

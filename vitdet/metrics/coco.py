@@ -14,6 +14,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from vitdet.errors import UserError
 from vitdet.masks import encode
 from vitdet.metrics.average_precision import EVALUATOR, coco_scores, max_dets_levels
 from vitdet.metrics.ground_truth import GroundTruth
@@ -44,9 +45,9 @@ class CocoMetric:
         seen_only: bool = False,
     ) -> None:
         if max_dets < 1:
-            raise ValueError(f"max_dets is {max_dets}; COCO counts at least 1 detection an image")
+            raise UserError(f"max_dets is {max_dets}; COCO counts at least 1 detection an image")
         if iou_type not in ("bbox", "segm"):
-            raise ValueError(f"iou_type is {iou_type!r}; choose from bbox, segm")
+            raise UserError(f"iou_type is {iou_type!r}; choose from bbox, segm")
         self.iou_type = iou_type
         self.truth = GroundTruth.read(annotations, masks=iou_type == "segm")
         self.max_dets, self.seen_only = max_dets, seen_only
@@ -73,18 +74,16 @@ class CocoMetric:
                 score or box that is not finite.
         """
         if targets is not None and len(targets) != len(predictions):
-            raise ValueError(
+            raise UserError(
                 f"got {len(predictions)} predictions for {len(targets)} targets; wanted one of each per image"
             )
         ids = [int(one.image_id) for one in (predictions if targets is None else targets)]
         for image_id, prediction in zip(ids, predictions):
             position = self._position_of.get(image_id)
             if position is None:
-                raise ValueError(
-                    f"image id {image_id} is not in the annotation file; evaluate on the data it describes"
-                )
+                raise UserError(f"image id {image_id} is not in the annotation file; evaluate on the data it describes")
             if position in self._seen:
-                raise ValueError(f"image id {image_id} was given twice; call reset() before another evaluation")
+                raise UserError(f"image id {image_id} was given twice; call reset() before another evaluation")
             prediction = prediction.cpu()
             self._rows.frombytes(self._rows_of(position, image_id, prediction).tobytes())
             if self.iou_type == "segm":
@@ -101,7 +100,7 @@ class CocoMetric:
         wrong = ~np.isfinite(rows).all(1)
         if wrong.any():
             first = int(wrong.argmax())
-            raise ValueError(
+            raise UserError(
                 f"image id {image_id}: {wrong.sum()} of {len(rows)} detections are not finite, the first has score {scores[first]} and box "
                 f"{boxes[first].tolist()}; the model has diverged, or was run in a type too narrow for it"
             )
@@ -111,9 +110,7 @@ class CocoMetric:
         expected = (len(prediction), *self.truth.sizes[position].tolist())
         got = None if prediction.masks is None else tuple(prediction.masks.shape)
         if got != expected:
-            raise ValueError(
-                f"image id {image_id}: masks are {got}, wanted {expected}: (T, H, W) of the original image"
-            )
+            raise UserError(f"image id {image_id}: masks are {got}, wanted {expected}: (T, H, W) of the original image")
         for code in encode(prediction.masks.numpy()):
             self._masks += code
             self._mask_ends.append(len(self._masks))
@@ -126,11 +123,11 @@ class CocoMetric:
         classes = self._maps[category_ids]
         outside = labels[(labels < 0) | (labels >= len(classes))]
         if len(outside):
-            raise ValueError(f"image id {image_id}: label {outside[0]} is no class; wanted 0..{len(classes) - 1}")
+            raise UserError(f"image id {image_id}: label {outside[0]} is no class; wanted 0..{len(classes) - 1}")
         found = classes[labels]
         if (found < 0).any():
             unknown = category_ids[labels[found < 0][0]]
-            raise ValueError(
+            raise UserError(
                 f"image id {image_id}: category id {unknown} is not in the annotation file, which has {_few(self.truth.category_ids)}"
             )
         return found

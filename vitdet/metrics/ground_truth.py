@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from vitdet.errors import UserError
 from vitdet.masks import to_rle
 
 
@@ -47,7 +48,7 @@ class GroundTruth:
         given = isinstance(source, Mapping)
         where, content = ("annotations", source) if given else (str(source), read_json(source, "annotation file"))
         if not isinstance(content, Mapping):
-            raise ValueError(
+            raise UserError(
                 f'{where}: wanted an object with "images" and "categories", got a {type(content).__name__}; is this a results file?'
             )
         image_ids = sorted(_ids(content, "images", where))
@@ -96,7 +97,7 @@ def read_json(path: str | Path, what: str) -> Any:
     try:
         return json.loads(path.read_bytes())
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path} is not valid JSON: {error}") from error
+        raise UserError(f"{path} is not valid JSON: {error}") from error
 
 
 def is_finite(value: Any) -> bool:
@@ -112,16 +113,16 @@ def is_box(value: Any) -> bool:
 def _ids(content: Mapping[str, Any], key: str, where: str) -> list[int]:
     items = content.get(key)
     if not isinstance(items, list):
-        raise ValueError(
+        raise UserError(
             f'{where} is not a COCO file: it has no list "{key}" (found {", ".join(map(str, content)) or "nothing"})'
         )
     ids = [item.get("id") if isinstance(item, Mapping) else None for item in items]
     wrong = [item for item, number in zip(items, ids) if not isinstance(number, int) or isinstance(number, bool)]
     if wrong:
-        raise ValueError(f'{where}: each of "{key}" needs an integer "id", got {str(wrong[0])[:80]}')
+        raise UserError(f'{where}: each of "{key}" needs an integer "id", got {str(wrong[0])[:80]}')
     twice = [number for number, count in Counter(ids).items() if count > 1]
     if twice:
-        raise ValueError(f'{where}: id {twice[0]} occurs more than once in "{key}" ({len(twice)} such ids)')
+        raise UserError(f'{where}: id {twice[0]} occurs more than once in "{key}" ({len(twice)} such ids)')
     return ids
 
 

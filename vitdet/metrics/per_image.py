@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 from torch import Tensor
 
+from vitdet.errors import UserError
 from vitdet.metrics.ranks import gather
 from vitdet.structures import Prediction, Target
 
@@ -41,7 +42,7 @@ class PerImageMetric:
         ids = [int(one.image_id) for one in (predictions if targets is None else targets)]
         for image_id, prediction in zip(ids, predictions):
             if image_id in self._parts:
-                raise ValueError(f"image id {image_id} was given twice; call reset() before another evaluation")
+                raise UserError(f"image id {image_id} was given twice; call reset() before another evaluation")
             self._parts[image_id] = self._count(image_id, prediction.cpu())
 
     def _sum(self, start: np.ndarray) -> np.ndarray:
@@ -67,5 +68,5 @@ def check_map(found: Tensor | None, shape: tuple[int, ...], image_id: int) -> np
     """
     if found is None or tuple(found.shape) != shape:
         got = "no map" if found is None else f"a map of {tuple(found.shape)}"
-        raise ValueError(f"image id {image_id}: got {got}, wanted one of {shape} (H, W)")
+        raise UserError(f"image id {image_id}: got {got}, wanted one of {shape} (H, W)")
     return found.numpy()

@@ -12,6 +12,7 @@ from pycocotools import mask as rle
 from rich.console import Console
 from rich.table import Table
 
+from vitdet.errors import UserError
 from vitdet.masks import to_rle
 from vitdet.metrics.average_precision import ABSENT, coco_scores
 from vitdet.metrics.coco import protocol
@@ -74,7 +75,7 @@ def _masks(items: Any, truth: GroundTruth, source: str) -> list[bytes]:
         try:
             one = to_rle(item.get("segmentation"), *size_of[image_id])
         except ValueError as error:
-            raise ValueError(f"{source}: detection {n}: {error}") from error
+            raise UserError(f"{source}: detection {n}: {error}") from error
         item.setdefault("bbox", rle.toBbox(one).tolist())
         masks.append(one["counts"].encode() if isinstance(one["counts"], str) else one["counts"])
     return masks
@@ -84,7 +85,7 @@ def _rows(items: Any, truth: GroundTruth, source: str) -> np.ndarray:
     """Detections `(D, 7)`: image, left, top, width, height, score, class."""
     if not isinstance(items, list):
         keys = f" with the keys {list(items)[:5]}; is this an annotation file?" if isinstance(items, dict) else ""
-        raise ValueError(f"{source}: wanted a list of detections, got a {type(items).__name__}{keys}")
+        raise UserError(f"{source}: wanted a list of detections, got a {type(items).__name__}{keys}")
     position_of = {number: i for i, number in enumerate(truth.image_ids.tolist())}
     label_of = {number: k for k, number in enumerate(truth.category_ids)}
     rows = []
@@ -97,7 +98,7 @@ def _rows(items: Any, truth: GroundTruth, source: str) -> np.ndarray:
                 f"category_id {item['category_id']} is not in the annotation file, which has {truth.category_ids[:10]}"
             )
         if fault:
-            raise ValueError(f"{source}: detection {n}: {fault}")
+            raise UserError(f"{source}: detection {n}: {fault}")
         rows.append((position_of[item["image_id"]], *item["bbox"], item["score"], label_of[item["category_id"]]))
     return np.array(rows, dtype=np.float64).reshape(-1, 7)
 

@@ -13,6 +13,8 @@ import torch
 from lightning.pytorch.callbacks import Checkpoint, ModelCheckpoint
 from lightning.pytorch.utilities import rank_zero_info
 
+from vitdet.errors import UserError
+
 
 class BestCheckpoint(ModelCheckpoint):
     """Keeps `best.ckpt` in `folder`: the weights with the best `monitor` so far; by default the first score of the head's metric."""
@@ -45,7 +47,7 @@ class BestCheckpoint(ModelCheckpoint):
             return
         self.monitor = self.monitor or pl_module.main_score
         if logged and self.monitor not in logged:
-            raise ValueError(f"monitor is {self.monitor!r}, which nothing logs; choose among {', '.join(logged)}")
+            raise UserError(f"monitor is {self.monitor!r}, which nothing logs; choose among {', '.join(logged)}")
         if logged:  # else the head is not scored, and there is no best
             super().on_validation_end(trainer, pl_module)
 

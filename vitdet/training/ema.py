@@ -6,6 +6,8 @@ import lightning as L
 import torch
 from torch import Tensor
 
+from vitdet.errors import UserError
+
 
 class EMA(L.Callback):
     """Keeps `average = decay * average + (1 - decay) * weights`, updated after each optimiser step.
@@ -16,7 +18,7 @@ class EMA(L.Callback):
 
     def __init__(self, decay: float = 0.999) -> None:
         if not 0 <= decay < 1:
-            raise ValueError(f"decay is {decay}; wanted 0 <= decay < 1, for example 0.999")
+            raise UserError(f"decay is {decay}; wanted 0 <= decay < 1, for example 0.999")
         self.decay = decay
         self.updates = 0
         self._average: dict[str, Tensor] = {}

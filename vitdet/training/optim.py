@@ -7,6 +7,8 @@ import lightning as L
 from lightning.pytorch.callbacks import Timer
 from torch import nn
 
+from vitdet.errors import UserError
+
 Schedule = Literal["cosine", "linear", "constant", "wsd"]
 WSD_DECAY = 0.2  # the last fifth of training, as in Hägele et al. 2024 (arXiv:2405.18392)
 
@@ -72,7 +74,7 @@ def lr_factor(progress: float, *, schedule: Schedule, warmup: float, final: floa
         return final + (1 - final) * (1 - t)
     if schedule == "wsd":
         return 1.0 - (1 - final) * max(0.0, (progress - (1 - WSD_DECAY)) / WSD_DECAY)
-    raise ValueError(f"schedule is {schedule!r}; wanted cosine, linear, constant or wsd")
+    raise UserError(f"schedule is {schedule!r}; wanted cosine, linear, constant or wsd")
 
 
 def progress(trainer: L.Trainer) -> float:

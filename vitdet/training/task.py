@@ -12,8 +12,8 @@ from vitdet import metrics, zoo
 from vitdet.backbone import Backbone
 from vitdet.config import config_of
 from vitdet.data import ImageData
+from vitdet.errors import UserError
 from vitdet.heads.base import Head
-from vitdet.heads.detr import DETRHead
 from vitdet.structures import Prediction, Target
 from vitdet.training.muon import Muon
 from vitdet.training.optim import Schedule, lr_factor, parameter_groups, progress
@@ -50,7 +50,7 @@ class Task(L.LightningModule):
     def __init__(
         self,
         backbone: Backbone,
-        head: Callable[[Sequence[int], Sequence[float], int], Head] = DETRHead,
+        head: Callable[[Sequence[int], Sequence[float], int], Head],
         *,
         classes: Sequence[str],
         category_ids: Sequence[int] | None = None,
@@ -73,21 +73,21 @@ class Task(L.LightningModule):
         self._ids_given = category_ids is not None
         self.category_ids = list(range(len(self.classes)) if category_ids is None else category_ids)
         if len(self.category_ids) != len(self.classes):
-            raise ValueError(
+            raise UserError(
                 f"got {len(self.classes)} classes but {len(self.category_ids)} category ids; they must pair"
             )
         self.backbone = backbone
         built = isinstance(head, Head)
         self.head = head if built else head(backbone.out_channels, backbone.strides, len(self.classes))
         if checkpoint_file is not None and checkpoint is None:
-            raise ValueError("checkpoint_file goes with checkpoint, the name of a published model")
+            raise UserError("checkpoint_file goes with checkpoint, the name of a published model")
         self.checkpoint = checkpoint
         self.new_classes = self.classes  # those that no weights are known for
         if checkpoint is not None:
             card, file = zoo.of(checkpoint, checkpoint_file)
             self.new_classes = zoo.start(self.backbone, self.head, self.classes, card=card, path=file)
         if optimizer not in ("muon", "adamw"):
-            raise ValueError(f"optimizer is {optimizer!r}; choose from muon, adamw")
+            raise UserError(f"optimizer is {optimizer!r}; choose from muon, adamw")
         self.optimizer, self.lr, self.layer_decay = optimizer, lr, layer_decay
         self.backbone_lr, self.trunk_lr = backbone_lr, trunk_lr
         self.weight_decay, self.betas = weight_decay, betas
@@ -258,11 +258,11 @@ class Task(L.LightningModule):
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         saved = checkpoint.get("vitdet")
         if saved is None:
-            raise ValueError("this checkpoint was not written by vitdet: it has no key 'vitdet'")
+            raise UserError("this checkpoint was not written by vitdet: it has no key 'vitdet'")
         if saved["format"] != FORMAT:
-            raise ValueError(f"the checkpoint has format {saved['format']}, this vitdet reads {FORMAT}")
+            raise UserError(f"the checkpoint has format {saved['format']}, this vitdet reads {FORMAT}")
         if saved["classes"] != self.classes:
-            raise ValueError(
+            raise UserError(
                 f"the checkpoint knows {len(saved['classes'])} classes {saved['classes'][:5]}, the data has "
                 f"{len(self.classes)} {self.classes[:5]}; give the data that it was trained on"
             )

@@ -14,11 +14,13 @@ from filelock import FileLock, Timeout
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TaskID, TextColumn, TransferSpeedColumn
 
+from vitdet.errors import UserError
+
 CHUNK = 1 << 20
 TIMEOUT = 30.0  # seconds without a byte
 
 
-class DownloadError(RuntimeError):
+class DownloadError(UserError, RuntimeError):
     """A file could not be fetched, or is not the one that it should be; the message says what to do."""
 
 

@@ -6,11 +6,12 @@ from typing import Any
 from torch import Tensor
 
 from vitdet.backbone.weights import read_file, read_weights
+from vitdet.errors import UserError
 
 FORMAT = 2  # of vitdet's own checkpoints; 2: parts of DETRHead and EoMTHead changed
 
 
-class CheckpointError(ValueError):
+class CheckpointError(UserError):
     """A model or a file that can't be used; the message names it, and says what to do."""
 
 

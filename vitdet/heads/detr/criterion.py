@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from vitdet.boxes import cxcywh_to_xyxy
+from vitdet.errors import UserError
 from vitdet.heads.detr.denoising import Noised
 from vitdet.heads.detr.masks import QueryMasks
 from vitdet.heads.detr.selection import Proposals
@@ -48,7 +49,7 @@ def with_weights(defaults: dict[str, float], given: dict[str, float] | None) -> 
     """
     unknown = set(given or ()) - set(defaults)
     if unknown:
-        raise ValueError(f"loss_weights has {sorted(unknown)}; the terms are {sorted(defaults)}")
+        raise UserError(f"loss_weights has {sorted(unknown)}; the terms are {sorted(defaults)}")
     return defaults | (given or {})
 
 

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from vitdet.backbone.attention import attend
+from vitdet.errors import UserError
 from vitdet.heads.detr.deformable import DeformableAttention, Memory
 from vitdet.heads.detr.denoising import Noised
 from vitdet.heads.layers import BoxMLP, FeedForward, class_bias, shift_boxes, sine_embedding
@@ -98,7 +99,7 @@ class DeformableDecoder(nn.Module):
     ) -> None:
         super().__init__()
         if refine not in ("iterative", "fixed"):
-            raise ValueError(f"refine is {refine!r}; choose from iterative, fixed")
+            raise UserError(f"refine is {refine!r}; choose from iterative, fixed")
         self.dim, self.refine = dim, refine
         self.position = nn.Sequential(nn.Linear(2 * dim, dim), nn.ReLU(), nn.Linear(dim, dim))
         self.layers = nn.ModuleList(DecoderLayer(dim, **layer) for _ in range(num_layers))

@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from vitdet.errors import UserError
 from vitdet.structures import Features
 
 
@@ -139,7 +140,7 @@ class DeformableAttention(nn.Module):
         super().__init__()
         points = [num_points] * num_levels if isinstance(num_points, int) else list(num_points)
         if len(points) != num_levels:
-            raise ValueError(f"num_points is {points}, but there are {num_levels} levels; give one number for each")
+            raise UserError(f"num_points is {points}, but there are {num_levels} levels; give one number for each")
         self.num_heads = num_heads
         self.offsets = nn.Linear(dim, num_heads * sum(points) * 2)
         self.weights = nn.Linear(dim, num_heads * sum(points))

@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from vitdet.errors import UserError
 from vitdet.heads.mask.pixels import MaskEmbedding, PixelBranch, on_maps
 from vitdet.structures import Features, Level
 
@@ -106,4 +107,4 @@ def make_masks(branch: str, in_channels: int, stride: float, dim: int, *, num_la
         return PlainMasks(in_channels, stride, dim)
     if branch == "refined":
         return RefinedMasks(in_channels, stride, dim, num_layers=num_layers)
-    raise ValueError(f"mask_branch is {branch!r}; choose from plain, refined")
+    raise UserError(f"mask_branch is {branch!r}; choose from plain, refined")

@@ -7,6 +7,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from vitdet.errors import UserError
 from vitdet.heads.base import Head
 from vitdet.heads.mask.criterion import MaskCriterion, MaskOutputs
 from vitdet.heads.mask.inference import Masks, class_scores, instances, panoptic, semantic
@@ -51,7 +52,7 @@ class SegmentationHead(Head):
 
     def _check_tile(self) -> None:
         if self.tile is not None and self.task != "semantic":
-            raise ValueError(
+            raise UserError(
                 f"head.tile is {self.tile}, but the task is {self.task}: only semantic maps are put together from tiles; "
                 "set it to null"
             )

@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from vitdet.errors import UserError
 from vitdet.heads.mask.pixels import extents
 from vitdet.losses import Objects, assign, mean_over_ranks
 from vitdet.losses.masks import important_points, mask_costs, mask_losses, mask_points, random_points, sample_points
@@ -51,7 +52,7 @@ def sample_masks(
     maps, covered = [level.maps() for level in pixels], extents(pixels[0], sizes)
     for b, (extent, target) in enumerate(zip(covered, targets)):
         if target.masks is None:
-            raise ValueError("a mask head learns from masks, but the targets have none; give data with masks")
+            raise UserError("a mask head learns from masks, but the targets have none; give data with masks")
         points = mask_points(count, target.boxes_cxcywh)
         sampled = torch.stack([sample_points(one[b].float(), points, extent) for one in maps])  # (1 or L, C, P)
         queries = embeddings[:, b].float()
@@ -110,7 +111,7 @@ class MaskCriterion:
         self.weights |= {"dense": 1.0} if dense else {}
         unknown = set(weights or ()) - set(self.weights)
         if unknown:
-            raise ValueError(f"loss_weights has {sorted(unknown)}; the terms are {sorted(self.weights)}")
+            raise UserError(f"loss_weights has {sorted(unknown)}; the terms are {sorted(self.weights)}")
         self.weights.update(weights or {})
 
     def __call__(self, outputs: MaskOutputs, targets: list[Target]) -> dict[str, Tensor]:

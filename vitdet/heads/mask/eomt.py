@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from vitdet.backbone.neck import Expand
+from vitdet.errors import UserError
 from vitdet.heads.mask.base import MaskTask, QueryMaskHead
 from vitdet.heads.mask.criterion import MaskCriterion, MaskOutputs
 from vitdet.heads.mask.pixels import MaskEmbedding, extents, on_maps, token_points
@@ -83,9 +84,7 @@ class EoMTHead(QueryMaskHead):
     def forward(self, features: Features, targets: list[Target] | None = None) -> MaskOutputs:
         rest = features.unfinished
         if rest is None:
-            raise ValueError(
-                "EoMTHead runs the backbone's last blocks: set model.backbone.tail (3 or 4) and neck: null"
-            )
+            raise UserError("EoMTHead runs the backbone's last blocks: set model.backbone.tail (3 or 4) and neck: null")
         Q = self.queries.num_embeddings
         x = self._with_queries(rest.x, rest.lengths)
         lengths = [Q + length for length in rest.lengths]
