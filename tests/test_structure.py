@@ -18,14 +18,14 @@ RANKS = [
     {"data", "metrics", "zoo"},
     {"training"},
     {"deploy"},
-    {"unknown", "configuration", "cli"},
+    {"keys", "layers", "unknown", "configuration", "funnel", "cli", "__main__"},
 ]
 RANK = {part: rank for rank, parts in enumerate(RANKS) for part in parts}
 LIBRARIES = {  # a library: the paths under vitdet/ that may import it
     "timm": ("backbone/", "zoo/"),
-    "lightning": ("data/module.py", "training/", "cli.py", "configuration.py", "unknown.py"),
+    "lightning": ("data/module.py", "training/", "cli.py", "configuration.py"),
     "pytorch_lightning": (),
-    "jsonargparse": ("cli.py", "configuration.py"),
+    "jsonargparse": ("configuration.py", "keys.py"),
     "albumentations": ("data/",),
     "pycocotools": ("metrics/",),
     "pycocotools.mask": ("masks.py", "metrics/", "data/"),

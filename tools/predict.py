@@ -4,4 +4,5 @@ import sys
 
 from vitdet.cli import main
 
-main(["predict", *sys.argv[1:]])
+if __name__ == "__main__":  # workers that are spawned import this file
+    main(["predict", *sys.argv[1:]])

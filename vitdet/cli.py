@@ -1,46 +1,72 @@
 """The command line: `vitdet <verb> …`. The scripts in `tools/` are its verbs.
 
-A config file may begin with `base: other.yaml` (or a list), relative to itself: that is read first, and the file says what differs.
+Nothing heavy is imported before it is needed: `vitdet --help` answers at once.
 """
 
 import argparse
 import contextlib
 import logging
+import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
+
+from vitdet import funnel
+from vitdet.errors import UserError
 
 VERBS = {
     "train": "CONFIG [--key value …]: train, and score on the validation data",
-    "test": "CONFIG --ckpt_path CHECKPOINT [--key value …]: score a checkpoint, or the published model that CONFIG starts from",
+    "test": "CHECKPOINT, or CONFIG --ckpt_path CHECKPOINT, [--key value …]: score a model, also the published one that CONFIG starts from",
     "predict": "CHECKPOINT|NAME IMAGE…: find objects in image files, folders or globs",
     "evaluate": "PREDICTIONS.json ANNOTATIONS.json: score a COCO results file",
-    "benchmark": "CONFIG [--key value …]: size, speed and memory of a model",
+    "benchmark": "CONFIG|CHECKPOINT [--key value …]: size, speed and memory of a model",
     "zoo": "list the published models that load by name",
 }
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Run one verb; a user's mistake ends in one line on standard error and exit status 2."""
-    argv = sys.argv[1:] if argv is None else argv
-    if not argv or argv[0] not in VERBS:
-        lines = "\n".join(f"  {verb:10} {text}" for verb, text in VERBS.items())
-        text = f"usage: vitdet VERB …\n\n{lines}\n\n`vitdet train CONFIG --help` lists the keys of a config."
-        if argv and argv[0] not in ("-h", "--help"):
-            _fail(f"no verb {argv[0]!r}\n{text}")
-        print(text)
+    """Run one verb; a user's mistake ends in one line on standard error and exit status 2 (`VITDET_DEBUG=1` shows where it was found)."""
+    argv = sys.argv[1:] if argv is None else list(argv)
+    try:
+        _main(argv)
+    except (Exception, KeyboardInterrupt) as error:
+        funnel.end(error)
+
+
+def _main(argv: list[str]) -> None:
+    if argv[:1] == ["--version"]:
+        print(versions())
+        return
+    if not argv or argv[0] in ("-h", "--help"):
+        print(_usage())
         return
     verb, rest = argv[0], argv[1:]
-    from vitdet.configuration import ConfigError
-    from vitdet.data.images import ImageError
-    from vitdet.zoo import CheckpointError, DownloadError
+    if verb not in VERBS:
+        raise UserError(f"there is no verb {verb!r}; choose from {', '.join(VERBS)}")
+    if os.getcwd() not in sys.path:
+        sys.path.append(os.getcwd())  # last, so that it hides nothing: a head of the user's own is found there
+    _RUN[verb](rest)
 
-    try:
-        with _reports():
-            _RUN[verb](rest)
-    except (ConfigError, CheckpointError, DownloadError, ImageError, FileNotFoundError, FileExistsError) as error:
-        _fail(str(error))
+
+def _usage() -> str:
+    lines = "\n".join(f"  {verb:10} {text}" for verb, text in VERBS.items())
+    more = "`vitdet train CONFIG --help` lists the keys of a config, `vitdet --version` says what is installed."
+    return f"usage: vitdet VERB …\n\n{lines}\n\n{more}"
+
+
+def versions() -> str:
+    """vitdet's version, and those of what it stands on."""
+    import platform
+    from importlib.metadata import PackageNotFoundError, version
+
+    from vitdet import __version__
+
+    parts = [f"vitdet {__version__}", f"Python {platform.python_version()}"]
+    for name in ("torch", "lightning", "timm"):
+        with contextlib.suppress(PackageNotFoundError):
+            parts.append(f"{name} {version(name)}")
+    return ", ".join(parts)
 
 
 @contextlib.contextmanager
@@ -58,73 +84,93 @@ def _reports() -> Iterator[None]:
         log.setLevel(logging.NOTSET)
 
 
-def _fail(message: str) -> NoReturn:
-    print(f"vitdet: {message}", file=sys.stderr)
-    raise SystemExit(2)
+def _config(verb: str, argv: list[str]) -> Any:
+    """The task, data and trainer of `CONFIG --key value …`; nothing where only help was asked for."""
+    if argv and argv[0] in ("-h", "--help"):
+        print(f"usage: vitdet {verb} {VERBS[verb]}\n\n`vitdet {verb} CONFIG --help` lists the keys of a config.")
+        return None
+    from vitdet.configuration import print_keys, read_command
+
+    if any(word in ("-h", "--help") for word in argv[1:]):
+        print_keys(verb, argv)
+        return None
+    return read_command(verb, argv)
 
 
 def _train(argv: list[str]) -> None:
-    from vitdet.configuration import read_command
-
-    cli = read_command("train", argv)
-    cli.trainer.fit(cli.model, cli.datamodule, ckpt_path=cli.ckpt_path, weights_only=True)
+    with _reports() if argv else contextlib.nullcontext():
+        cli = _config("train", argv)
+        if cli is not None:
+            cli.trainer.fit(cli.model, cli.datamodule, ckpt_path=cli.ckpt_path, weights_only=True)
 
 
 def _test(argv: list[str]) -> None:
-    from vitdet.configuration import read_command
-
-    cli = read_command("test", argv)
-    if cli.ckpt_path is None and cli.model.new_classes:
-        _fail("test needs a checkpoint: --ckpt_path runs/…/best.ckpt, or --ckpt_path last")
-    if cli.ckpt_path is None:
-        print(f"scoring {cli.model.checkpoint} as it is; --ckpt_path scores what was trained from it")
-    cli.trainer.test(cli.model, cli.datamodule, ckpt_path=cli.ckpt_path, weights_only=True, verbose=False)
+    with _reports():
+        cli = _config("test", argv)
+        if cli is None:
+            return
+        if cli.ckpt_path is None and cli.model.new_classes:
+            raise UserError("test needs a checkpoint: --ckpt_path runs/…/best.ckpt, or --ckpt_path last")
+        if cli.ckpt_path is None:
+            print(f"scoring {cli.model.checkpoint} as it is; --ckpt_path scores what was trained from it")
+        cli.trainer.test(cli.model, cli.datamodule, ckpt_path=cli.ckpt_path, weights_only=True, verbose=False)
 
 
 def _predict(argv: list[str]) -> None:
-    parser = argparse.ArgumentParser("vitdet predict", description=VERBS["predict"])
+    parser = _parser("predict")
     parser.add_argument("checkpoint", help="a checkpoint of a run, or the name of a published model")
     parser.add_argument("images", nargs="+", metavar="image", help="image files, folders of images, or globs")
     parser.add_argument(
         "--output", default="predictions", help="folder for drawings and predictions.json (%(default)s)"
     )
-    parser.add_argument("--threshold", type=float, default=0.3, help="draw what scores at least this (%(default)s)")
-    parser.add_argument("--batch_size", type=int, default=8)
+    parser.add_argument("--threshold", type=float, help="draw and count what scores at least this (0.3)")
+    parser.add_argument("--annotations", help="a COCO file whose images these are: the results then have its image ids")
+    parser.add_argument("--batch_size", type=int, default=8, help="images at a time (%(default)s)")
     parser.add_argument("--device", help="cpu, cuda, cuda:1, …; the best there is, if not given")
-    options = parser.parse_args(argv)
+    options = {key: value for key, value in vars(parser.parse_args(argv)).items() if value is not None}
     from vitdet.deploy import predict_files
 
-    predict_files(**vars(options))
+    with _reports():
+        predict_files(**options)
 
 
 def _evaluate(argv: list[str]) -> None:
-    parser = argparse.ArgumentParser("vitdet evaluate", description=VERBS["evaluate"])
+    parser = _parser("evaluate")
     parser.add_argument("predictions", help="a COCO results file")
     parser.add_argument("annotations", help="the COCO annotation file")
     parser.add_argument("--iou_type", choices=["bbox", "segm"], help="boxes or masks; masks where the file has some")
     options = parser.parse_args(argv)
     from vitdet.metrics import evaluate, print_scores
 
-    try:
-        scores, protocol = evaluate(options.predictions, options.annotations, iou_type=options.iou_type)
-    except ValueError as error:
-        _fail(str(error))
-    print_scores(scores, protocol)
+    with _reports():
+        print_scores(*evaluate(options.predictions, options.annotations, iou_type=options.iou_type))
 
 
 def _benchmark(argv: list[str]) -> None:
-    from vitdet.configuration import read_command
-    from vitdet.deploy.benchmark import benchmark
+    with _reports():
+        cli = _config("benchmark", argv)
+        if cli is not None:
+            from vitdet.deploy.benchmark import benchmark
 
-    cli = read_command("benchmark", argv)
-    benchmark(cli.model, cli.datamodule)
+            benchmark(cli.model, cli.datamodule)
 
 
 def _zoo(argv: list[str]) -> None:
-    argparse.ArgumentParser("vitdet zoo", description=VERBS["zoo"]).parse_args(argv)
+    _parser("zoo").parse_args(argv)
     from vitdet.zoo.listing import print_cards
 
     print_cards()
+
+
+class _Parser(argparse.ArgumentParser):
+    """argparse, with errors of one line."""
+
+    def error(self, message: str) -> None:
+        raise UserError(f"{message}; `{self.prog} --help` says what there is")
+
+
+def _parser(verb: str) -> argparse.ArgumentParser:
+    return _Parser(f"vitdet {verb}", description=VERBS[verb], allow_abbrev=False)
 
 
 def load_config(path: str | Path, overrides: list[str] | None = None) -> tuple[Any, Any]:
@@ -147,3 +193,6 @@ _RUN = {
     "benchmark": _benchmark,
     "zoo": _zoo,
 }
+
+if __name__ == "__main__":
+    main()

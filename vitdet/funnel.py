@@ -1,0 +1,65 @@
+"""Every error of the command line to its end: one sentence and status 2 for a user's mistake, a traceback and how to report it for vitdet's own faults."""
+
+import errno
+import os
+import sys
+import traceback
+from typing import NoReturn
+
+from vitdet.errors import UserError
+
+REPORT = "this is a fault of vitdet's own; please report it with the lines above, the command, and what `vitdet --version` prints"
+HINTS = {
+    errno.ENOSPC: "the disk is full: free some space, or write elsewhere",
+    errno.EDQUOT: "your quota is used up: free some space, or write elsewhere",
+    errno.EROFS: "it can't be written there: choose another folder",
+    errno.EACCES: "you may not: choose another place, or change its permissions",
+    errno.EPERM: "you may not: choose another place, or change its permissions",
+    errno.ENOTDIR: "part of the path is a file: choose another place",
+    errno.EISDIR: "it is a folder; wanted a file",
+    errno.ENOENT: "it does not exist; check the path",
+    errno.ENAMETOOLONG: "the name is too long",
+}
+
+
+def end(error: BaseException) -> NoReturn:
+    """Say what went wrong, and exit."""
+    debug = os.environ.get("VITDET_DEBUG", "") not in ("", "0")
+    if isinstance(error, KeyboardInterrupt):
+        raise SystemExit(130) from error
+    if isinstance(error, BrokenPipeError):  # whoever read the output has gone
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise SystemExit(1) from error
+    said = sentence(error)
+    if debug or said is None:
+        traceback.print_exception(error)
+    if said is None:
+        print(f"vitdet: {REPORT}", file=sys.stderr)
+        raise SystemExit(1) from error
+    print(f"vitdet: {said}", file=sys.stderr)
+    raise SystemExit(2) from error
+
+
+def sentence(error: BaseException) -> str | None:
+    """What a user is told of their own mistake; nothing where it is none."""
+    if isinstance(error, UserError):
+        return _one_line(str(error))
+    if isinstance(error, OSError):
+        return _of_system(error)
+    kind = f"{type(error).__module__}.{type(error).__qualname__}"  # by name: lightning and torch may not even be loaded
+    if kind.endswith("MisconfigurationException"):
+        return _one_line(str(error)).replace("`", "")
+    if kind.endswith("OutOfMemoryError"):
+        return "the memory of the device is full; give fewer images (data.batch_size), fewer tokens (data.max_tokens), or a smaller data.size"
+    return None
+
+
+def _of_system(error: OSError) -> str:
+    if error.errno is None or error.filename is None:
+        hint = HINTS.get(error.errno or 0)
+        return _one_line(str(error)) + (f"; {hint}" if hint else "")
+    return f"{error.filename}: {error.strerror}; {HINTS.get(error.errno, 'check the path and the disk')}"
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split())
