@@ -64,9 +64,10 @@ def test_the_tools_can_be_imported_by_workers_that_are_spawned():
 @pytest.mark.parametrize("name", HEADS)
 def test_a_head_has_its_own_defaults(name, tmp_path):
     """What YAML resolves is what the signature says, whichever head the file named before."""
-    (tmp_path / "a.yaml").write_text(
-        TINY.replace("ROOT", str(tmp_path / "shapes")).replace("optimizer: muon", "lr: 1e-3")
-    )
+    text = TINY.replace("ROOT", str(tmp_path / "shapes"))
+    other = "DEIMHead" if name == "PlainDETRHead" else "PlainDETRHead"
+    small = "dim: 32, num_queries: 20, num_layers: 1, num_heads: 4, ffn_dim: 32"
+    (tmp_path / "a.yaml").write_text(text.replace(small, f"class_path: {other}, dim: 8, num_queries: 3"))
     tail = ["--model.backbone.tail", "1", "--model.backbone.depth", "3", "--model.backbone.neck", "null"]
     words = ["--model.head", name, *(tail if name == "EoMTHead" else [])]
     if name == "SemanticHead":
