@@ -158,6 +158,24 @@ def test_nothing_readable_is_no_success(checkpoint, tmp_path, capsys):
     assert not list((tmp_path / "out").iterdir())
 
 
+@pytest.mark.parametrize("suffix", [".dds", ".gif", ".tga", ".ico", ".webp", ".psd"])
+def test_damaged_files_of_any_kind_are_left_out(checkpoint, tmp_path, suffix):
+    kind = Image.registered_extensions()[suffix]
+    whole = tmp_path / f"whole{suffix}"
+    if kind in Image.SAVE:
+        Image.new("RGB", (32, 32)).save(whole, kind)
+    else:
+        whole.write_bytes(b"8BPS" + bytes(22))
+    content = bytearray(whole.read_bytes())
+    rng = np.random.default_rng(0)
+    for i in range(20):
+        for place in rng.integers(len(content[:200]), size=6):
+            content[place] = rng.integers(256)
+        (tmp_path / f"{i}{suffix}").write_bytes(content)
+    done = predict_files(checkpoint, [f"{tmp_path}/[0-9]*"], output=tmp_path / "out")
+    assert done.read + done.unreadable == 20 and done.unreadable
+
+
 def test_drawings_keep_apart(tmp_path):
     names = ["a.gif", "a.gif.png", "x/a.png", "y/a.png"]
     pictures = picture_paths([tmp_path / name for name in names], tmp_path / "out")
