@@ -91,4 +91,4 @@ def check_divides(name: str, value: int, **parts: int) -> None:
     """
     for part, count in parts.items():
         if value % count:
-            raise UserError(f"{name} is {value}; wanted a multiple of {part}, which is {count}")
+            raise UserError(f"{name} is {value}; wanted a multiple of {count} ({part})")

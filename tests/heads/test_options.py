@@ -59,7 +59,7 @@ def test_every_option_is_checked(cls, name, value):
     """A new option fails here until it is annotated as a choice, or has a rule in `RANGES`."""
     needed = dict(zip(("in_channels", "strides", "num_classes"), SIZES))
     with pytest.raises(
-        UserError, match=rf"^(head\.)?{name} is |dim is 256; wanted a multiple of {name}|loss_weights has"
+        UserError, match=rf"^(head\.)?{name} is |dim is 256; wanted a multiple of 5 \({name}\)|loss_weights has"
     ):
         cls(**{**needed, name: value})
 
