@@ -16,10 +16,18 @@ import torch
 from torch import Tensor
 
 from vitdet.draw import as_image, draw
-from vitdet.errors import UserError
+from vitdet.errors import UserError, check
 from vitdet.masks import bounds, encode, id_png
 
 THRESHOLD = 0.3  # the score from which a detection is shown, counted and returned, unless something else is said
+
+
+def check_threshold(value: float) -> None:
+    """Raises:
+    UserError: `value` is no score.
+    """
+    number = isinstance(value, (int, float)) or getattr(value, "ndim", None) == 0  # of numpy or torch
+    check("threshold", value, number and 0 <= value <= 1, "a score from 0 to 1")
 
 
 @dataclass
@@ -159,7 +167,12 @@ class Prediction:
         return replace(self, **{k: v.detach().cpu() for k, v in moved.items() if isinstance(v, Tensor)})
 
     def above(self, threshold: float) -> "Prediction":
-        """Only the detections that score at least `threshold`; pixels of the others belong to no segment."""
+        """Only the detections that score at least `threshold`; pixels of the others belong to no segment.
+
+        Raises:
+            UserError: the threshold is not in [0, 1].
+        """
+        check_threshold(threshold)
         keep = self.scores >= threshold
         kept = {name: getattr(self, name)[keep] for name in ("boxes_xyxy", "scores", "labels")}
         if self.masks is not None:
@@ -213,14 +226,15 @@ class Prediction:
         return self.names[label] if len(self.names) else str(label)
 
     def plot(self, image: Any = None, *, threshold: float = 0.0) -> Any:
-        """A PIL image with what scores at least `threshold` drawn on it.
+        """A PIL image with what scores at least `threshold` drawn on it: by default all that the prediction holds, which `Detector.predict` chose.
 
         Args:
             image: the original image as a PIL image, RGB array `(H, W, 3)` uint8 or path; may be left out if the prediction came from a file.
 
         Raises:
-            ValueError: there is no image, or it is not of the size that the prediction is about.
+            UserError: there is no image, it is not of the size that the prediction is about, or the threshold is not in [0, 1].
         """
+        check_threshold(threshold)
         if image is None and self.path is None:
             raise UserError("this prediction was not made from a file: give the image to draw on, as plot(image)")
         canvas = as_image(self.path if image is None else image)

@@ -123,7 +123,7 @@ def test_products_by_hand():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"relative_position": 0}, "relative_position is 0; give the side in tokens"),
+        ({"relative_position": 0}, "relative_position is 0; wanted a whole number from 1"),
         (
             {"windows": None, "global_blocks": None, "out_blocks": None, "tail": 1},
             "neither windows nor relative_position",

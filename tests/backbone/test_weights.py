@@ -2,6 +2,7 @@
 
 import logging
 import os
+import socket
 import subprocess
 import sys
 
@@ -13,7 +14,7 @@ from timm.layers import resample_abs_pos_embed
 from timm.models import save_for_hf
 
 from vitdet.backbone import Backbone
-from vitdet.backbone.weights import read_weights
+from vitdet.backbone.weights import WeightsError, read_weights
 
 SMALL = {"embed_dim": 32, "depth": 2, "num_heads": 2}
 TINY = "vit_tiny_patch16_224"
@@ -95,6 +96,31 @@ def test_dinov3_layout_of_the_authors(tmp_path):
         assert torch.equal(trunk[key], original[key.replace("reg_token", "storage_tokens")]), key
 
 
+@pytest.mark.parametrize("name", ["vit_small_patch16_dinov3", "vit_small_patch16_dinov3_qkvb"])
+@pytest.mark.parametrize("part", ["none", "query", "key", "masked key", "value"])
+def test_dinov3_biases_are_never_dropped(tmp_path, name, part):
+    """timm's own conversion drops biases that its model does not have, and those of keys."""
+    state = weights(name)
+    original = {key: value for key, value in state.items() if not key.endswith("_bias")}
+    original["storage_tokens"] = original.pop("reg_token")
+    for i in range(2):
+        bias = torch.zeros(3, 32)
+        bias[{"query": 0, "key": 1, "masked key": 1, "value": 2}.get(part, 0)] = 0.0 if part == "none" else 0.5
+        original[f"blocks.{i}.attn.qkv.bias"] = bias.flatten()
+        if part == "masked key":  # as the authors' code leaves them
+            original[f"blocks.{i}.attn.qkv.bias_mask"] = torch.tensor([1.0, 0.0, 1.0]).repeat_interleave(32)
+        for ours, theirs in (("gamma_1", "ls1.gamma"), ("gamma_2", "ls2.gamma")):
+            original[f"blocks.{i}.{theirs}"] = original.pop(f"blocks.{i}.{ours}")
+    if part == "key" or (part in ("query", "value") and "qkvb" not in name):
+        with pytest.raises(WeightsError, match=r"does not fit .*: \d biases of queries, keys or values are not zero"):
+            load(tmp_path / "weights.pth", original, name)
+        return
+    trunk = load(tmp_path / "weights.pth", original, name).trunk
+    if "qkvb" in name:
+        assert trunk.blocks[1].attn.q_bias.unique().tolist() == [0.5 if part == "query" else 0.0]
+        assert trunk.blocks[1].attn.v_bias.unique().tolist() == [0.5 if part == "value" else 0.0]
+
+
 def test_a_conv_stem_says_that_it_is_untrained(tmp_path, caplog):
     load(tmp_path / "weights.pth", weights(), stem="conv", stem_width=8)
     assert "weights not used: patch_embed" in caplog.text
@@ -155,10 +181,42 @@ def test_pretrained_is_timms_own_loading(tmp_path):
     assert backbone.init_args["pretrained"] is False  # to build it again needs no download
 
 
-def test_pretrained_without_network_names_both_ways_out(tmp_path):
-    code = f"from vitdet.backbone import Backbone; Backbone({TINY!r}, pretrained=True)"
-    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path)}
-    run = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False)
-    assert run.returncode == 1
-    last = run.stderr.strip().splitlines()[-1]
-    assert "run once where there is a network" in last and "checkpoint: path" in last
+CODE = """
+import socket, sys, time
+from vitdet.backbone import Backbone
+from vitdet.backbone.weights import WeightsError
+for network in ("refused", "silent"):
+    server = socket.create_server(("127.0.0.1", int(sys.argv[1]))) if network == "silent" else None
+    for name in ("vit_tiny_patch16_224", "hf-hub:timm/vit_tiny_patch16_224.augreg_in21k"):
+        start = time.monotonic()
+        try:
+            Backbone(name, pretrained=True)
+        except WeightsError as error:
+            print(f"{time.monotonic() - start:.1f}|{error}")
+"""
+WAYS_OUT = (
+    "run once where there is a network and copy its Hugging Face cache",
+    "set model.backbone.pretrained: false and model.backbone.checkpoint: FILE",
+)
+
+
+def test_pretrained_without_network_names_both_ways_out_at_once(tmp_path):
+    """A port that refuses, and one that takes the call and never answers."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = str(server.getsockname()[1])
+    environment = {**os.environ, "HF_HOME": str(tmp_path), "HF_ENDPOINT": f"http://127.0.0.1:{port}"}
+    environment |= {"HF_HUB_OFFLINE": "0", "HF_HUB_ETAG_TIMEOUT": "1"}
+    command = [sys.executable, "-c", CODE, port]
+    run = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert run.returncode == 0, run.stderr
+    lines = run.stdout.strip().splitlines()
+    assert len(lines) == 4 and "thrown while requesting" not in run.stderr
+    for line in lines:
+        seconds, message = line.split("|")
+        assert float(seconds) < 3 and all(way in message for way in WAYS_OUT)
+
+
+def test_pretrained_offline():
+    with pytest.raises(WeightsError) as caught:
+        Backbone("hf-hub:nobody/has-this")  # conftest sets HF_HUB_OFFLINE
+    assert all(way in str(caught.value) for way in WAYS_OUT)

@@ -1,7 +1,9 @@
 """A tiny model in a checkpoint as training writes it."""
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from vitdet.backbone import Backbone
 from vitdet.config import config_of
@@ -50,4 +52,17 @@ def contents(model):
 def checkpoint(contents, tmp_path):
     path = tmp_path / "best.ckpt"
     torch.save(contents, path)
+    return path
+
+
+@pytest.fixture
+def array():
+    return np.random.default_rng(0).integers(0, 256, (48, 96, 3), dtype=np.uint8)
+
+
+@pytest.fixture
+def file(array, tmp_path):
+    path = tmp_path / "images" / "a.png"
+    path.parent.mkdir()
+    Image.fromarray(array).save(path)
     return path

@@ -6,6 +6,7 @@ import json
 import pytest
 from rich.console import Console
 
+from vitdet.errors import UserError
 from vitdet.metrics import evaluate, print_scores
 
 TRUTH = {
@@ -31,7 +32,10 @@ def score(tmp_path):
 def test_good_files(score):
     scores, protocol = score([FOUND])
     assert [scores["AP"], scores["AP/cat"]] == pytest.approx([1, 1]) and "all 1 images" in protocol
-    assert score([])[0]["AP"] == 0
+    scores, protocol = score([])
+    assert scores["AP"] == 0 and "the results file is empty" in protocol
+    scores, protocol = score([FOUND], {**TRUTH, "annotations": []})
+    assert scores["AP"] == -1 and "there is nothing to find" in protocol
     assert score([{**FOUND, "segmentation": [], "id": 9}])[0]["AP"] == pytest.approx(1)  # more than is needed
 
 
@@ -59,7 +63,9 @@ def test_masks_are_scored_where_there_are_some(score):
     ("results", "message"),
     [
         (TRUTH, r"results\.json: wanted a list of detections, got a dict with the keys \['images'.*annotation file\?"),
+        ({"annotations": [{"image_id": 5, "segments_info": []}]}, r"got a dict .*is this a panoptic result\?"),
         ("[{", r"results\.json is not valid JSON"),
+        ("[" * 100000, r"results\.json is nested too deeply"),
         ([1], r"detection 0: wanted an object"),
         (
             [FOUND, {"image_id": 5, "bbox": [0, 0, 1, 1]}],
@@ -90,6 +96,15 @@ def test_bad_results(score, results, message):
         ({"images": []}, r"no list \"categories\" \(found images\)"),
         ({**TRUTH, "images": [{"id": "a"}]}, r"each of \"images\" needs an integer \"id\""),
         ({**TRUTH, "images": [{"id": 5}, {"id": 5}]}, r"id 5 occurs more than once in \"images\""),
+        ({**TRUTH, "annotations": {"0": 1}}, r"\"annotations\" is a dict; wanted a list"),
+        (
+            {**TRUTH, "annotations": [1, {"image_id": [5]}]},
+            r"nothing to score against \(1 annotations left out: no obj",
+        ),
+        (
+            {**TRUTH, "annotations": [{"image_id": 5, "file_name": "a.png", "segments_info": [{"category_id": 3}]}]},
+            r"truth\.json has nothing to score against \(1 annotations left out: unknown category",
+        ),
         ({**TRUTH, "categories": [{"name": "cat"}]}, r"each of \"categories\" needs an integer \"id\""),
     ],
 )
@@ -100,8 +115,11 @@ def test_bad_annotations(score, truth, message):
 
 def test_missing_files(tmp_path):
     (tmp_path / "truth.json").write_text(json.dumps(TRUTH))
+    (tmp_path / "results.json").write_text(json.dumps([FOUND]))
+    with pytest.raises(UserError, match=r"results file .* is a folder"):
+        evaluate(tmp_path, tmp_path / "truth.json")
     with pytest.raises(FileNotFoundError, match=r"annotation file .*none\.json does not exist"):
-        evaluate(tmp_path / "truth.json", tmp_path / "none.json")
+        evaluate(tmp_path / "results.json", tmp_path / "none.json")
     with pytest.raises(FileNotFoundError, match=r"results file .*none\.json does not exist"):
         evaluate(tmp_path / "none.json", tmp_path / "truth.json")
 
@@ -114,3 +132,79 @@ def test_scores_are_printed_with_their_protocol(score):
     for name, value in (("AP50", "1.0000"), ("APl", "none"), ("AP/cat", "1.0000")):
         assert any(name in line.split("│")[1].split() and value in line for line in lines if line.count("│") == 3)
     assert lines[-1] == protocol
+
+
+def folder(*images):
+    """An annotation file of images, each `(id, file_name)`, with a cat in the left top corner of each."""
+    (annotation,) = TRUTH["annotations"]
+    return {
+        **TRUTH,
+        "images": [{"id": number, "file_name": name} for number, name in images],
+        "annotations": [{**annotation, "id": i, "image_id": number} for i, (number, _) in enumerate(images)],
+    }
+
+
+def rows(*files):
+    """A detection in the left top corner of each `(image_id, file_name)`."""
+    return [{**FOUND, "image_id": number, "file_name": name} for number, name in files]
+
+
+@pytest.mark.parametrize(
+    ("images", "files"),
+    [
+        ([(8, "a.png"), (1, "b.png")], [(1, "data/a.png"), (2, "data/b.png")]),  # as `predict data` numbers them
+        ([(8, "a.png"), (1, "b.png")], [(1, "/home/me/data/a.png"), (8, "C:\\me\\b.png")]),
+        ([(1, "x/a.png"), (2, "y/a.png")], [(1, "d/y/a.png"), (2, "d/x/a.png")]),
+        ([(1, "d/x/a.png"), (2, "d/y/a.png")], [(1, "./y/a.png"), (2, "../x/a.png")]),  # seen from below d
+        ([(1, "a.png"), (2, "x/a.png")], [(1, "d/x/a.png"), (2, "d/a.png")]),  # the longer one counts
+        ([(1, "val\\a.png"), (2, "val/b.png")], [(1, "d/val/b.png"), (2, "d/val/a.png")]),
+        ([(1, "val/a.png"), (2, "val/b.png")], [(1, "images/b.png"), (2, "images/a.png")]),  # folders were renamed
+        ([(1, "ein Bär.png"), (2, "b.png")], [(1, "d/b.png"), (2, "d/ein Ba\u0308r.png")]),
+    ],
+)
+def test_rows_are_matched_by_their_files(score, images, files):
+    found, protocol = score(rows(*files), folder(*images))
+    assert found["AP"] == pytest.approx(1) and "matched by file_name" in protocol
+
+
+def test_nothing_is_said_where_ids_agree(score):
+    assert "file_name" not in score(rows((8, "d/a.png"), (1, "d/b.png")), folder((8, "a.png"), (1, "b.png")))[1]
+    assert 'have no "file_name"' in score(rows((5, "d/a.png")))[1]  # the annotation file names none
+
+
+@pytest.mark.parametrize(
+    ("images", "files", "message"),
+    [
+        ([(1, "a.png")], [(1, "d/c.png")], r"in d/c\.png, which is no image of .*truth\.json; .*--annotations"),
+        ([(1, "x/a.png"), (2, "y/a.png")], [(1, "a.png")], r"a\.png could be 2 images .*x/a\.png, y/a\.png"),
+        ([(1, "x/a.png"), (2, "y/a.png")], [(1, "z/a.png")], r"z/a\.png, which is no image"),
+        ([(1, "a.png"), (2, "a.png")], [(1, "d/a.png")], r"could be 2 images"),
+        ([(1, "a.png")], [(1, "x/a.png"), (2, "y/a.png")], r"x/a\.png and y/a\.png are both image a\.png"),
+        ([(1, "val/a.png")], [(1, "d/val/a.png"), (2, "d/train/a.png")], r"d/train/a\.png, which is no image"),
+        ([(1, "a.png"), (2, "b.png")], [(1, "a.png"), (2, "a.png")], r"a\.png is image 1 and, in detection 1, image 2"),
+        ([(1, "a.png"), (2, "b.png")], [(1, "a.png"), (1, "b.png")], r"image 1 is a\.png and, in detection 1, b\.png"),
+        ([(1, "a.png"), (2, "b.png")], [(2, "a.png"), (3, None)], r"file_name must be a string, got None"),
+        ([(1, "a.png")], [("1", "a.png")], r"image_id must be an integer, got '1'"),
+    ],
+)
+def test_rows_that_contradict_are_refused(score, images, files, message):
+    with pytest.raises(UserError, match=message):
+        score(rows(*files), folder(*images))
+
+
+def test_ids_of_two_kinds_are_refused(score):
+    mixed = [*rows((2, "d/a.png")), {**FOUND, "image_id": 2}]
+    with pytest.raises(UserError, match=r"detection 1 has no file_name, and the image ids of those that have one"):
+        score(mixed, folder((1, "a.png"), (2, "b.png")))
+    agree = [*rows((1, "d/a.png")), {**FOUND, "image_id": 2}]
+    assert score(agree, folder((1, "a.png"), (2, "b.png")))[0]["AP"] == pytest.approx(1)
+
+
+def test_a_mask_of_another_images_size_is_refused(score):
+    truth = folder((1, "a.png"), (2, "b.png"))
+    for image, annotation, side in zip(truth["images"], truth["annotations"], (20, 30)):
+        image |= {"height": side, "width": side}
+        annotation["segmentation"] = [[0, 0, 9, 0, 9, 9, 0, 9]]
+    (row,) = rows((2, "d/a.png"))
+    with pytest.raises(UserError, match=r"detection 0: run lengths are of size \[30, 30\], the image is 20×20"):
+        score([{**row, "segmentation": {"size": [30, 30], "counts": "PTR"}}], truth)

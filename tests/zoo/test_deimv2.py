@@ -66,7 +66,7 @@ def test_predictions_are_those_of_transformers(tmp_path):
     detector = vitdet.load("deimv2-s", checkpoint=tmp_path / "s.safetensors", device="cpu")
     picture = distinct_picture(detector)
     picture.save(tmp_path / "image.png")
-    found = detector.predict(tmp_path / "image.png")
+    found = detector.predict(tmp_path / "image.png", threshold=0)
     pixels = detector.transform(np.asarray(picture))[None]
     steps = [v2.Resize([640, 640]), v2.ToImage(), v2.ToDtype(torch.float32, scale=True)]
     theirs = v2.Compose([*steps, v2.Normalize([0.485, 0.456, 0.406], [0.229, 0.224, 0.225])])(picture)

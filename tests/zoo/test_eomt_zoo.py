@@ -138,7 +138,7 @@ def test_panoptic_segments_are_those_of_transformers():
     rules = {"threshold": 0.2, "overlap_mask_area_threshold": 0.3, "stuff_classes": list(range(80, 133))}
     wanted = processor.post_process_panoptic_segmentation(model(inputs["pixel_values"]), [(240, 320)], **rules)[0]
     own["head"].threshold, own["head"].overlap = 0.2, 0.3
-    found = detector(own, {"long_side": 160}).predict(image)
+    found = detector(own, {"long_side": 160}).predict(image, threshold=0)
     assert len(found) == len(wanted["segments_info"]) > 1
     assert found.labels.tolist() == [segment["label_id"] for segment in wanted["segments_info"]]
     scores = torch.tensor([segment["score"] for segment in wanted["segments_info"]])
@@ -159,7 +159,7 @@ def test_semantic_maps_are_put_together_from_tiles_as_in_transformers(width, hei
     outputs.patch_offsets = inputs["patch_offsets"]
     wanted = processor.post_process_semantic_segmentation(outputs, [(height, width)])[0]
     assert len(inputs["pixel_values"]) == tiles
-    found = detector(own, {"short_side": 160}).predict(image)
+    found = detector(own, {"short_side": 160}).predict(image, threshold=0)
     assert len(wanted.unique()) > 3
     assert (found.semantic == wanted).float().mean() > 0.999
 
@@ -193,7 +193,7 @@ def test_instances_are_found_as_the_authors_say():
     masks = logits[best // 133] > 0
     sure = (logits[best // 133].sigmoid() * masks).sum((1, 2)) / (masks.sum((1, 2)) + 1e-6)
     order = (scores[best] * sure).argsort(descending=True)
-    found = detector(own, {"long_side": 160}).predict(image)
+    found = detector(own, {"long_side": 160}).predict(image, threshold=0)
     torch.testing.assert_close(found.scores, (scores[best] * sure)[order], atol=1e-5, rtol=1e-4)
     assert (found.labels == best[order] % 133).float().mean() > 0.97  # of equal scores, which comes first is a toss-up
     assert (found.masks == masks[order]).float().mean() > 0.999

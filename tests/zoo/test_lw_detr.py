@@ -188,7 +188,7 @@ def test_predictions_are_those_of_transformers(tmp_path):
     detector = vitdet.load("lw-detr-tiny", checkpoint=tmp_path / "model.safetensors", device="cpu")
     image = distinct_picture(detector)
     image.save(tmp_path / "image.png")
-    found = detector.predict(tmp_path / "image.png")
+    found = detector.predict(tmp_path / "image.png", threshold=0)
     processor = DeformableDetrImageProcessor(size={"height": 640, "width": 640})
     with torch.no_grad():
         outputs = model(**processor(images=image, return_tensors="pt"))

@@ -102,7 +102,7 @@ def test_predictions_are_those_of_the_authors_code(size, cls, tmp_path):
     detector = vitdet.load(f"rf-detr-{size}", checkpoint=tmp_path / "weights.pth", device="cpu")
     image = distinct_picture(detector)
     image.save(tmp_path / "image.png")
-    found = detector.predict(tmp_path / "image.png")
+    found = detector.predict(tmp_path / "image.png", threshold=0)
     wanted = theirs.predict(image, threshold=0.0)
     assert len(found) == len(wanted) == detector.head.num_queries
     scores = torch.from_numpy(wanted.confidence)

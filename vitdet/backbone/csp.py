@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from vitdet.backbone.neck import Expand, Neck
 from vitdet.backbone.norm import FrozenBatchNorm
 from vitdet.errors import UserError
+from vitdet.ranges import check_divides
 
 WIDE = 512  # channels above which a tap is halved before it grows, as in LW-DETR
 
@@ -92,8 +93,9 @@ class CSPNeck(Neck):
     """
 
     def __init__(self, channels: int, taps: int, patch_size: int, *, norm: str = "layer", **options: Any) -> None:
-        if norm not in NORMS:
+        if norm not in list(NORMS):
             raise UserError(f"norm is {norm!r}; neck='csp' has {', '.join(NORMS)}")
+        check_divides("out_channels", options.get("out_channels", 0), halves=2)
         self.conv_norm = NORMS[norm]  # the parts are made in the base's constructor
         super().__init__(channels, taps, patch_size, **options)
 

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from vitdet.backbone.norm import FrozenBatchNorm
 from vitdet.errors import UserError
+from vitdet.ranges import check_divides, ranged, whole
 
 
 class ConvBN(nn.Module):
@@ -123,6 +124,7 @@ class HybridNeck(nn.Module):
         ValueError: a stride cannot be reached, or the taps do not fit.
     """
 
+    @ranged({"csp_channels": whole(1), "ffn_dim": whole(1), "num_heads": whole(1)})
     def __init__(
         self,
         channels: int,
@@ -139,6 +141,9 @@ class HybridNeck(nn.Module):
         stem_channels: Sequence[int] = (),
     ) -> None:
         super().__init__()
+        check_divides(
+            "out_channels", out_channels, num_heads=num_heads, quarters=4
+        )  # sines and cosines of two coordinates
         self.steps = [log2(patch_size / stride) for stride in strides]
         if any(step != self.steps[0] - i or step != int(step) for i, step in enumerate(self.steps)):
             wanted = [f"{patch_size * 2.0**i:g}" for i in range(-1, 2)]

@@ -6,7 +6,7 @@ from math import isqrt
 import torch
 from torch import Tensor
 
-from vitdet.backbone.keys import Rule, rename
+from vitdet.backbone.keys import KeysError, Rule, rename
 
 log = logging.getLogger("vitdet")
 
@@ -87,7 +87,7 @@ def to_timm(state: dict[str, Tensor], wanted: set[str]) -> dict[str, Tensor]:
         wanted: the names of the timm model. Biases of queries and values that it does not have are left out where they are zero.
 
     Raises:
-        KeysError: a name is another model's.
+        KeysError: a name is another model's, or there are biases that it does not have.
     """
     for prefix, first in PREFIXES.items():
         if any(key.startswith(prefix + first) for key in state):
@@ -98,9 +98,33 @@ def to_timm(state: dict[str, Tensor], wanted: set[str]) -> dict[str, Tensor]:
         state = rename(state, VITDET)
     elif "embeddings.patch_embeddings.weight" in state:
         state = dinov3(state)
-        zero = [key for key, v in state.items() if key.endswith("_bias") and key not in wanted and not torch.any(v)]
-        state = {key: value for key, value in state.items() if key not in zero}
+        extra = {key: value for key, value in state.items() if key.endswith("_bias") and key not in wanted}
+        _check_zero(extra)
+        state = {key: value for key, value in state.items() if key not in extra}
+    elif "storage_tokens" in state:
+        state = _without_zero_biases(state, wanted)
     return state if "cls_token" in wanted else _patches_only(state)
+
+
+def _without_zero_biases(state: dict[str, Tensor], wanted: set[str]) -> dict[str, Tensor]:
+    """DINOv3 as its authors write it, without the biases that the model does not have: timm would drop them whatever they are, and those of keys, too."""
+    extra = {}
+    for key in [key for key in state if key.endswith("attn.qkv.bias")]:
+        mask = state.get(f"{key}_mask", torch.ones(1))
+        query, own, value = torch.where(mask == 0, 0, state[key]).chunk(3)
+        _check_zero({key.replace("qkv.bias", "k_bias"): own})
+        if key.replace("qkv.bias", "q_bias") not in wanted:
+            extra |= {key: torch.cat([query, value])}
+    _check_zero(extra)
+    return {key: value for key, value in state.items() if key not in extra}
+
+
+def _check_zero(biases: dict[str, Tensor]) -> None:
+    if some := [key for key, value in biases.items() if torch.any(value)]:
+        raise KeysError(
+            f"{len(some)} biases of queries, keys or values are not zero, such as {some[0]}, and the model has none there; "
+            "timm's names with _qkvb have those of queries and values"
+        )
 
 
 def _only(state: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:

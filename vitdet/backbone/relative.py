@@ -16,7 +16,6 @@ from torch import Tensor, nn
 
 from vitdet.backbone.attention import remembered
 from vitdet.backbone.windows import Windows, window_layout
-from vitdet.errors import UserError
 
 NAMES = ("rel_pos_h", "rel_pos_w")
 
@@ -25,14 +24,7 @@ def add_relative_position(model: nn.Module, side: int, windows: Windows | None, 
     """Gives every attention of a timm model its two tables, zero, as Detectron2 starts them.
 
     Those of global blocks cover `side` × `side` tokens, the others the windows of such a grid.
-
-    Raises:
-        ValueError: `side` is not positive.
     """
-    if side < 1:
-        raise UserError(
-            f"relative_position is {side}; give the side in tokens that global blocks' tables cover, or null"
-        )
     for i, block in enumerate(model.blocks):
         sides = (side, side) if windows is None or i in global_blocks else windows.largest((side, side))
         for name, own in zip(NAMES, sides):

@@ -37,6 +37,8 @@ def check_plain(model: nn.Module, name: str) -> None:
         raise UserError(f"{name} is a {got}; supported are {SUPPORTED}")
     if embed.patch_size[0] != embed.patch_size[1]:
         raise UserError(f"{name} has patches of {embed.patch_size}; supported are square ones")
+    if 0 in embed.grid_size:
+        raise UserError(f"{name} has an img_size of {embed.img_size}, less than a patch of {embed.patch_size}")
 
 
 @dataclass

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from vitdet.backbone.adapter import SpatialAdapter
 from vitdet.backbone.necks import NECKS, SEVERAL_TAPS, make_neck
+from vitdet.backbone.options import INTEGER, RANGES
 from vitdet.backbone.patches import ConvStem, Group, group_images
 from vitdet.backbone.relative import NAMES, add_relative_position
 from vitdet.backbone.roles import body, choose_blocks, choose_global_blocks, quarters
@@ -20,6 +21,7 @@ from vitdet.backbone.weights import create_timm_model, load_checkpoint
 from vitdet.backbone.windows import Windows
 from vitdet.config import Configurable
 from vitdet.errors import UserError
+from vitdet.ranges import ranged
 from vitdet.structures import Features, Level
 
 log = logging.getLogger("vitdet")
@@ -69,6 +71,7 @@ class Backbone(nn.Module, Configurable):
         RuntimeError: the weights cannot be fetched, or do not fit.
     """
 
+    @ranged(RANGES)
     def __init__(
         self,
         name: str,
@@ -219,7 +222,7 @@ class Backbone(nn.Module, Configurable):
         if freeze in (-1, "all"):
             trunk.requires_grad_(False)
             self._frozen = [trunk]
-        elif not isinstance(freeze, int) or not 0 <= freeze <= len(trunk.blocks):
+        elif not INTEGER[0](freeze) or not 0 <= freeze <= len(trunk.blocks):
             raise UserError(f"freeze is {freeze!r}; give a number of blocks from 0 to {len(trunk.blocks)}, or 'all'")
         elif freeze:
             self._frozen = [trunk.patch_embed, trunk.pos_drop, trunk.norm_pre, *trunk.blocks[:freeze]]

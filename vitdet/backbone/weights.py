@@ -16,6 +16,7 @@ from safetensors.torch import load_file
 from timm.models import eva, vision_transformer
 from torch import Tensor, nn
 
+from vitdet.backbone.hub import why_not
 from vitdet.backbone.keys import KeysError
 from vitdet.backbone.layouts import to_timm
 from vitdet.backbone.relative import NAMES, resample_table
@@ -35,8 +36,8 @@ def create_timm_model(name: str, *, pretrained: bool = False, **model_args: Any)
     """A plain ViT of timm, with timm's weights if asked for; its head stays behind.
 
     Raises:
-        ValueError: the name is unknown or no plain ViT.
-        RuntimeError: the weights cannot be fetched, or do not fit.
+        UserError: the name is unknown or no plain ViT, or the arguments are not its.
+        WeightsError: the weights cannot be fetched, or do not fit.
     """
     architecture = name.split(".")[0]
     if ":" not in name and not timm.is_model(architecture):
@@ -45,27 +46,42 @@ def create_timm_model(name: str, *, pretrained: bool = False, **model_args: Any)
         raise UserError(f"timm has no model {name!r}; near it: {', '.join(near)}")
     if ":" not in name and timm.models.model_entrypoint(architecture).__module__.rpartition(".")[2] not in _MODULES:
         raise UserError(f"{name} is no plain ViT; supported are {SUPPORTED}")
+    if (pretrained or name.startswith("hf-hub:")) and (reason := why_not(name)) is not None:
+        raise WeightsError(_unavailable(name, model_args, reason)) from reason
     try:
         model = timm.create_model(name, num_classes=0, dynamic_img_size=True, pretrained=pretrained, **model_args)
     except TypeError as error:
         raise UserError(f"timm's {name} does not take these model_args: {error}") from error
     except Exception as error:
-        if not pretrained:
-            raise
+        if not pretrained and ":" not in name:
+            raise UserError(f"timm can't build {name} with {model_args or 'its own sizes'}: {error}") from error
         raise WeightsError(_unavailable(name, model_args, error)) from error
     check_plain(model, name)
+    _check_rope(model, name)
     if pretrained:
         log.info("weights: %s from %s", name, model.pretrained_cfg.get("hf_hub_id") or model.pretrained_cfg.get("url"))
     return model
+
+
+def _check_rope(model: nn.Module, name: str) -> None:
+    if getattr(model, "rope", None) is None:
+        return
+    head_dim = model.embed_dim // model.blocks[0].attn.num_heads
+    if head_dim % 4:
+        raise UserError(
+            f"{name} has heads of {head_dim} channels, and rotates them in fours; choose embed_dim and num_heads so that 4 divides their ratio"
+        )
 
 
 def _unavailable(name: str, model_args: dict, error: Exception) -> str:
     if "size mismatch" in str(error) or "loading state_dict" in str(error):
         changed = ", ".join(model_args) or "nothing"
         return f"the pretrained weights of {name} do not fit the model as configured (changed: {changed}): {error}"
+    reason = next(iter(str(error).splitlines()), "")
     return (
-        f"the pretrained weights of {name} could not be fetched ({type(error).__name__}: {error}). Either run once where there is a network, so that they "
-        "are in the Hugging Face cache ($HF_HOME), or pass `checkpoint: path` to a .safetensors or .pth file with them"
+        f"the pretrained weights of {name} could not be fetched ({type(error).__name__}: {reason}): run once where there is a network and copy its Hugging "
+        "Face cache ($HF_HOME, ~/.cache/huggingface), or set model.backbone.pretrained: false and model.backbone.checkpoint: FILE, a .safetensors or .pth file "
+        "with them"
     )
 
 

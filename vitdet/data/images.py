@@ -27,7 +27,7 @@ def load_image(path: str | Path, *, exif: bool = True, max_pixels: int = MAX_PIX
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # the limit below is the one that holds
             image = Image.open(path)
-    except (OSError, Image.DecompressionBombError, SyntaxError, ValueError) as error:
+    except Exception as error:  # PIL's decoders raise whatever they trip over: OSError, SyntaxError, RuntimeError …
         raise ImageError(f"{path} can't be read as an image: {error}") from error
     with image:
         width, height = image.size  # from the header: nothing is decoded yet
@@ -37,7 +37,7 @@ def load_image(path: str | Path, *, exif: bool = True, max_pixels: int = MAX_PIX
             if exif:
                 ImageOps.exif_transpose(image, in_place=True)
             return np.asarray(image if image.mode == "RGB" else _to_rgb(image))
-        except (OSError, SyntaxError, ValueError, EOFError) as error:
+        except Exception as error:
             raise ImageError(f"{path} can't be decoded: {error}") from error
 
 

@@ -1,13 +1,12 @@
 """`vitdet predict`: image files to drawings, and to files that others can read."""
 
-import glob
+import contextlib
 import json
-import os
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -15,67 +14,147 @@ from PIL import Image
 from rich.console import Console
 
 from vitdet.data.images import ImageError, load_image
-from vitdet.deploy.predict import load
+from vitdet.deploy.inputs import describe, find_images, picture_paths
+from vitdet.deploy.known import KnownImages
+from vitdet.deploy.predict import check_batch_size, load, pick_device
+from vitdet.errors import UserError
 from vitdet.metrics.panoptic import write_panoptic
-from vitdet.structures import Prediction
+from vitdet.structures import THRESHOLD, Prediction, check_threshold
 
 LABELS = "predicted_labels"  # the folder of label maps
-SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"}
+
+
+class Predicted(NamedTuple):
+    """How many files `predict_files` read, and how many it could not."""
+
+    read: int
+    unreadable: int
 
 
 def predict_files(
     checkpoint: str | Path,
-    images: Sequence[str | Path],
+    images: Sequence[str | Path] | str | Path,
     *,
     output: str | Path = "predictions",
-    threshold: float = 0.3,
+    threshold: float = THRESHOLD,
     device: str | torch.device | None = None,
     batch_size: int = 8,
-) -> int:
-    """Draw what is found in image files, and write all of it down; the number of files that could not be read.
+    annotations: str | Path | None = None,
+) -> Predicted:
+    """Draw what is found in image files, and write all of it down.
 
-    `output/predictions.json` is a COCO results file, boxes and masks, whose rows have a `file_name`, too; image ids are 1, 2, … in the order of the
-    files. A panoptic model writes COCO's panoptic format instead, the PNGs into `output/predictions`; a semantic one label maps into `output/predicted_labels`,
-    whose pixel values are the data set's own.
+    `output/predictions.json` is a COCO results file, boxes and masks, whose rows have a `file_name`, too; image ids are those of `annotations`, or else 1, 2, …
+    in the order of the files, by which `evaluate` does not go. A panoptic model writes COCO's panoptic format instead, the PNGs into `output/predictions`; a
+    semantic one label maps into `output/predicted_labels`, whose pixel values are the data set's own. What is there of the same name is replaced.
 
     Args:
         images: image files, folders (with what is below them) or globs.
         threshold: of what is drawn and counted; the results file has everything.
+        annotations: a COCO annotation file whose image ids the results are to have. Images that it does not have are left out.
+
+    Returns:
+        How many files could be read, and how many not. If there is none that could, nothing is written.
 
     Raises:
         FileNotFoundError: there is no checkpoint, or one of `images` matches nothing.
         CheckpointError: the checkpoint can't be used.
+        UserError: an argument is out of range, there is no such device, the output can't be written, or `annotations` are of other images.
     """
+    check_threshold(threshold)
+    check_batch_size(batch_size)
+    device, output = pick_device(device), Path(output)
     console = Console(soft_wrap=True, highlight=False, markup=False)
-    output = Path(output)
-    paths = find_images(images, leave_out=output)
+    paths, ignored = find_images(images, leave_out=output)
+    if ignored:
+        console.print(f"left out: {describe(ignored)}")
+    known = None if annotations is None else KnownImages(annotations, paths)
+    if known is not None:
+        paths = known.paths
+        for line in known.lines:
+            console.print(_printable(line))
+    _make_folder(output, console)
     detector = load(checkpoint, device=device)
-    pictures = _picture_paths(paths, output)
+    if known is not None:
+        known.check_classes(detector.category_ids, detector.classes, console)
+    pictures = picture_paths(paths, output)
     results = Results(output, getattr(detector.head, "task", "instances"))
-    unreadable, found, start = 0, 0, time.perf_counter()
-    for first in range(0, len(paths), batch_size):
-        readable = []
-        for i in range(first, min(first + batch_size, len(paths))):
-            try:
-                readable.append((i, load_image(paths[i])))
-            except ImageError as error:
-                unreadable += 1
-                console.print(f"left out: {error}")
-        predictions = detector.predict([image for _, image in readable], batch_size=batch_size)
-        for (i, image), prediction in zip(readable, predictions):
-            prediction.image_id, prediction.path = i + 1, str(paths[i])
-            results.add(prediction, pictures[i].relative_to(output).as_posix())
-            prediction.save(pictures[i], image=image, threshold=threshold)
-            found += len(prediction.above(threshold))
-            console.print(f"{paths[i]}: {_describe(prediction.above(threshold))}")
-    left_out = f", {unreadable} could not be read" if unreadable else ""
-    objects = "" if results.kind == "semantic" else f", {found} objects of score {threshold:g} or more"
-    seconds = time.perf_counter() - start
+    counts: Counter[str] = Counter()
+    start = time.perf_counter()
+    for batch in _batches(paths, batch_size, counts, console):
+        if known is not None:
+            for i, image in batch:
+                known.check_size(i, image.shape[:2])
+        predictions = detector.predict([image for _, image in batch], threshold=0.0, batch_size=batch_size)
+        for (i, image), prediction in zip(batch, predictions):
+            prediction.image_id, prediction.path = i + 1 if known is None else known.ids[i], str(paths[i])
+            with _writing(output):
+                results.add(prediction, pictures[i].relative_to(output).as_posix())
+                prediction.save(pictures[i], image=image, threshold=threshold)
+            shown = prediction.above(threshold)
+            counts["objects"] += len(shown)
+            console.print(f"{_printable(paths[i])}: {_describe(shown)}")
+    return _finish(results, counts, threshold, time.perf_counter() - start, console)
+
+
+def _finish(results: "Results", counts: Counter[str], threshold: float, seconds: float, console: Console) -> Predicted:
+    done = Predicted(counts["read"], counts["unreadable"])
+    if not done.read:
+        console.print(f"none of {done.unreadable} files could be read as an image, so nothing was predicted or written")
+        return done
+    with _writing(results.output):
+        written = results.write()
+    left_out = f", {done.unreadable} could not be read" if done.unreadable else ""
+    objects = "" if results.kind == "semantic" else f", {counts['objects']} objects of score {threshold:g} or more"
     console.print(
-        f"{len(paths) - unreadable} images in {seconds:.1f} s{objects}{left_out}; "
-        f"drawings and {results.write()} are in {output}"
+        f"{done.read} images in {seconds:.1f} s{objects}{left_out}; drawings and {written} are in {results.output}"
     )
-    return unreadable
+    return done
+
+
+def _batches(
+    paths: Sequence[Path], size: int, counts: Counter[str], console: Console
+) -> Iterator[list[tuple[int, np.ndarray]]]:
+    """Of `size` files at a time those that can be read, each with its position in `paths`."""
+    for first in range(0, len(paths), size):
+        batch = []
+        for i in range(first, min(first + size, len(paths))):
+            try:
+                batch.append((i, load_image(paths[i])))
+            except ImageError as error:
+                counts["unreadable"] += 1
+                console.print(f"left out: {_printable(error)}")
+        counts["read"] += len(batch)
+        yield batch
+
+
+def _make_folder(output: Path, console: Console) -> None:
+    if output.exists() and not output.is_dir():
+        raise UserError(f"output {output} is a file; give a folder")
+    with _writing(output):
+        output.mkdir(parents=True, exist_ok=True)
+        probe = output / ".vitdet-writes-here"
+        probe.touch()
+        probe.unlink()
+    if any((output / name).exists() for name in ("predictions.json", LABELS)):
+        console.print(f"{output} holds earlier results: those of the same name are replaced, others stay")
+
+
+@contextlib.contextmanager
+def _writing(output: Path) -> Iterator[None]:
+    """Raises:
+    UserError: what is done inside can't write.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise UserError(
+            f"{error.filename or output} can't be written: {error.strerror or error}; free some space, or give another output folder"
+        ) from error
+
+
+def _printable(text: Any) -> str:
+    """Names that are not valid in the file system's encoding can't be printed as they are."""
+    return str(text).encode("utf-8", "replace").decode("utf-8")
 
 
 class Results:
@@ -116,47 +195,8 @@ class Results:
             write_panoptic(path, self.panoptic, files=self.files)
             return f"predictions.json (COCO panoptic, {len(self.panoptic)} images)"
         self.output.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(self.rows))
+        path.write_text(json.dumps(self.rows), encoding="utf-8")
         return f"predictions.json ({len(self.rows)} rows, any score)"
-
-
-def find_images(patterns: Sequence[str | Path], *, leave_out: Path | None = None) -> list[Path]:
-    """The files that paths, folders and globs name, each once, in order; folders are searched to the bottom, but for `leave_out`.
-
-    Raises:
-        FileNotFoundError: one of them names nothing.
-    """
-    paths: dict[Path, None] = {}
-    for pattern in map(Path, patterns):
-        if pattern.is_dir():
-            below = (path for path in pattern.rglob("*") if path.suffix.lower() in SUFFIXES)
-            matches = sorted(path for path in below if leave_out is None or not _is_below(path, leave_out))
-        elif pattern.exists():
-            matches = [pattern]
-        else:
-            matches = [Path(path) for path in sorted(glob.glob(str(pattern), recursive=True)) if Path(path).is_file()]
-        if not matches:
-            raise FileNotFoundError(f"no image at {pattern}; give image files, folders of images, or globs")
-        paths.update(dict.fromkeys(matches))
-    return list(paths)
-
-
-def _is_below(path: Path, folder: Path) -> bool:
-    return folder.resolve() in path.resolve().parents
-
-
-def _picture_paths(paths: Sequence[Path], output: Path) -> list[Path]:
-    """Where the drawings go: as the files lie to each other, so that equal names in different folders do not collide."""
-    root = os.path.commonpath([path.resolve().parent for path in paths])
-    pictures = [output / path.resolve().relative_to(root) for path in paths]
-    # formats that can't hold a picture in colour, or not for every viewer, become PNG
-    pictures = [
-        p if p.suffix.lower() in SUFFIXES - {".tif", ".tiff"} else p.with_name(p.name + ".png") for p in pictures
-    ]
-    for path, picture in zip(paths, pictures):
-        if picture.resolve() == path.resolve():
-            raise FileExistsError(f"the drawing of {path} would overwrite it; give another output folder")
-    return pictures
 
 
 def _describe(prediction: Prediction) -> str:

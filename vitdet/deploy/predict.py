@@ -12,7 +12,8 @@ from vitdet import zoo
 from vitdet.config import build
 from vitdet.data.images import load_image
 from vitdet.data.transforms import EvalTransform
-from vitdet.structures import Prediction
+from vitdet.errors import UserError, check
+from vitdet.structures import THRESHOLD, Prediction, check_threshold
 from vitdet.zoo import CheckpointError
 from vitdet.zoo.cards import Card
 from vitdet.zoo.files import read_checkpoint
@@ -44,18 +45,21 @@ class Detector:
         self.classes, self.category_ids, self.transform = list(classes), list(category_ids), transform
 
     def predict(
-        self, images: ImageLike | Sequence[ImageLike], *, threshold: float = 0.0, batch_size: int = 8
+        self, images: ImageLike | Sequence[ImageLike], *, threshold: float = THRESHOLD, batch_size: int = 8
     ) -> Prediction | list[Prediction]:
         """What is found in an image, or in each of a list of images.
 
         Args:
             images: paths, PIL images, or RGB arrays `(H, W, 3)` uint8, of any sizes. They are read batch by batch.
-            threshold: leave out what scores less.
+            threshold: leave out what scores less; 0 keeps everything.
 
         Raises:
             ImageError: a file can't be read.
             TypeError: something is no image.
+            UserError: the threshold is not in [0, 1], or the batch size not positive.
         """
+        check_threshold(threshold)
+        check_batch_size(batch_size)
         if not isinstance(images, (list, tuple)):
             return self._batch([images], threshold)[0]
         batches = (images[i : i + batch_size] for i in range(0, len(images), batch_size))
@@ -87,7 +91,9 @@ def load(
         FileNotFoundError: there is no such file.
         CheckpointError: it is damaged, holds another model, or needs a part that is not installed.
         DownloadError: the weights can't be fetched.
+        UserError: there is no such device.
     """
+    device = pick_device(device)
     card, _ = zoo.of(str(model), checkpoint)
     if card is not None:
         return _published(card, checkpoint, device)
@@ -95,7 +101,7 @@ def load(
     saved = contents["vitdet"]
     try:
         backbone, head = build(saved["model"]["backbone"]), build(saved["model"]["head"])
-    except (ImportError, AttributeError, TypeError) as error:
+    except (ImportError, AttributeError, TypeError, UserError) as error:
         raise CheckpointError(
             f"{model}: its model can't be built: {error}; install or import what it was trained with"
         ) from error
@@ -135,6 +141,26 @@ def as_array(image: ImageLike) -> np.ndarray:
     raise TypeError(f"got {what}; wanted a path, a PIL image, an RGB array (H, W, 3) uint8, or a list of these")
 
 
+def check_batch_size(value: int) -> None:
+    """Raises:
+    UserError: it is no positive whole number.
+    """
+    check("batch_size", value, isinstance(value, int) and value >= 1, "a whole number from 1")
+
+
 def pick_device(device: str | torch.device | None = None) -> torch.device:
-    """`device`, or CUDA where there is one, else the CPU."""
-    return torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    """`device`, or CUDA where there is one, else the CPU.
+
+    Raises:
+        UserError: there is no such device here.
+    """
+    if device is None:
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        chosen = torch.device(device)
+        torch.zeros(1, device=chosen).cpu()
+    except (RuntimeError, AssertionError, NotImplementedError, ImportError, TypeError) as error:
+        here = ["cpu", *(f"cuda:{i}" for i in range(torch.cuda.device_count()) if torch.cuda.is_available())]
+        here += ["mps"] if torch.backends.mps.is_available() else []
+        raise UserError(f"there is no device {str(device)!r} here; choose from {', '.join(here)}") from error
+    return chosen

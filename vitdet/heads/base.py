@@ -6,9 +6,13 @@ from typing import Any
 from torch import Tensor, nn
 
 from vitdet.config import Configurable
+from vitdet.errors import UserError
 from vitdet.structures import Features, Prediction, Target
 
 CLASS_PARTS = {"classify", "dense_classify", "classify_tokens", "things"}  # what heads call the parts that know classes
+DATA = {"instances": "CocoData", "semantic": "SemanticData", "panoptic": "PanopticData"}  # for messages, as are these:
+HEADS = {"instances": "DETRHead or MaskDecoderHead", "semantic": "SemanticHead or MaskDecoderHead"}
+HEADS["panoptic"] = "MaskDecoderHead or EoMTHead"
 QUERY_PARTS = {"queries", "query_embed", "query_boxes", "content"}
 
 
@@ -27,6 +31,10 @@ class Head(nn.Module, Configurable):
     """How much of the training is done, in [0, 1]; a `Task` keeps it up to date."""
     needs_masks: bool = False
     """Whether the loss reads `Target.masks`."""
+    runs_tail: bool = False
+    """Whether the head runs the ViT's last blocks, which the backbone then leaves to it."""
+    kinds: Sequence[str] = ()
+    """The kinds of labels that it can learn from, see `use_data`; any, if none is named."""
     loss_weights: dict[str, float]
     """The weight of every term that `loss` returns; a term it does not name is an error, a term with weight 0 is only logged."""
 
@@ -48,8 +56,36 @@ class Head(nn.Module, Configurable):
         """From normalised images `(3, H, W)` to one `Prediction` each, `sizes` as in `predict`; here in one go."""
         return self.predict(self(backbone(images)), sizes)
 
+    def use_backbone(self, backbone: nn.Module) -> None:
+        """What makes the features; a `Task` calls it when it is made.
+
+        Raises:
+            UserError: the head can't work with them.
+        """
+        tail, name = getattr(getattr(backbone, "trunk", None), "tail", 0), type(self).__name__
+        if self.runs_tail and (not tail or backbone.neck is not None):
+            raise UserError(f"{name} runs the backbone's last blocks: set model.backbone.tail (3 or 4) and neck: null")
+        if tail and not self.runs_tail:
+            raise UserError(
+                f"model.backbone.tail is {tail}, so the ViT's last blocks are left to the head, and {name} does not run them: set it to 0"
+            )
+        made, wanted = list(backbone.out_channels), list(getattr(self, "in_channels", backbone.out_channels))
+        if made != wanted:
+            raise UserError(
+                f"{name} was made for features of {wanted} channels, the backbone gives {made}; make it from backbone.out_channels and .strides"
+            )
+
     def use_data(self, kind: str, things: Sequence[bool]) -> None:
-        """What kind of labels the data has (`instances`, `semantic` or `panoptic`), and which classes are things; a `Task` calls it before it trains."""
+        """What kind of labels the data has (`instances`, `semantic` or `panoptic`), and which classes are things; a `Task` calls it before it trains.
+
+        Raises:
+            UserError: the head can't learn from them.
+        """
+        if self.kinds and kind not in self.kinds:
+            raise UserError(
+                f"{type(self).__name__} learns from data of {' or '.join(self.kinds)}, and this is {kind}: "
+                f"choose {DATA[self.kinds[0]]}, or for this data model.head {HEADS[kind]}"
+            )
 
     def metric(self, data: Any) -> Any:
         """How the head is scored on a data module: a name that `vitdet.metrics.create_metric` knows, an object with `update`,

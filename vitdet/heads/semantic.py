@@ -14,8 +14,10 @@ from vitdet.errors import UserError
 from vitdet.heads.mask.base import SegmentationHead
 from vitdet.heads.mask.inference import semantic
 from vitdet.heads.mask.pixels import extents, full_size
+from vitdet.heads.options import RANGES
 from vitdet.losses import mean_over_ranks
 from vitdet.masks import VOID
+from vitdet.ranges import ranged, whole
 from vitdet.structures import Features, Level, Prediction, Target
 
 
@@ -38,6 +40,7 @@ class SemanticHead(SegmentationHead):
         tile: see `SegmentationHead`.
     """
 
+    @ranged(RANGES | {"dim": whole(0)})
     def __init__(
         self,
         in_channels: Sequence[int],

@@ -33,6 +33,7 @@ class GroundTruth:
     iscrowd: np.ndarray  # (A,) bool
     sizes: np.ndarray  # (I, 2) height and width, 0 where the file gives none
     rles: list[dict[str, Any]]  # (A,) COCO's run lengths of the masks, where they were asked for
+    file_names: list[str]  # (I,) empty where the file gives none
     names: list[str]
     category_ids: list[int]
     notes: Counter[str]  # what was left out or filled in, and how often
@@ -57,9 +58,10 @@ class GroundTruth:
         positions = {number: i for i, number in enumerate(image_ids)}
         labels = {number: k for k, number in enumerate(category_ids)}
         notes: Counter[str] = Counter()
-        size_of = {item["id"]: (item.get("height") or 0, item.get("width") or 0) for item in content["images"]}
+        size_of = {item["id"]: (_side(item.get("height")), _side(item.get("width"))) for item in content["images"]}
+        file_of = {item["id"]: item.get("file_name") for item in content["images"]}
         rows, rles = [], []
-        for item in content.get("annotations", []):
+        for item in _annotations(content, where):
             row = _row(item, positions, labels, notes)
             if row is not None and masks:
                 rles.append(_run_lengths(item, size_of[item["image_id"]], notes))
@@ -75,6 +77,7 @@ class GroundTruth:
             iscrowd=table[:, 7] != 0,
             sizes=np.array([size_of[number] for number in image_ids], dtype=np.int64).reshape(-1, 2),
             rles=[one for one in rles if one],
+            file_names=[name if isinstance(name, str) else "" for name in map(file_of.get, image_ids)],
             names=[name_of[number] for number in category_ids],
             category_ids=category_ids,
             notes=notes,
@@ -92,12 +95,16 @@ class GroundTruth:
 def read_json(path: str | Path, what: str) -> Any:
     """The content of a JSON file; errors name the file and say `what` it should have been."""
     path = Path(path)
+    if path.is_dir():
+        raise UserError(f"{what} {path} is a folder; wanted a JSON file")
     if not path.is_file():
         raise FileNotFoundError(f"{what} {path} does not exist")
     try:
         return json.loads(path.read_bytes())
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise UserError(f"{path} is not valid JSON: {error}") from error
+        raise UserError(f"{what} {path} is not valid JSON: {error}") from error
+    except RecursionError as error:
+        raise UserError(f"{what} {path} is nested too deeply to be one") from error
 
 
 def is_finite(value: Any) -> bool:
@@ -126,6 +133,18 @@ def _ids(content: Mapping[str, Any], key: str, where: str) -> list[int]:
     return ids
 
 
+def _annotations(content: Mapping[str, Any], where: str) -> list[Any]:
+    items = content.get("annotations", [])
+    if not isinstance(items, list):
+        raise UserError(f'{where}: "annotations" is a {type(items).__name__}; wanted a list')
+    return items
+
+
+def _side(value: Any) -> int:
+    """A height or width in pixels; 0 where the file gives none."""
+    return int(value) if is_finite(value) and 0 < value < 2**31 else 0
+
+
 def _run_lengths(item: Mapping[str, Any], size: tuple[int, int], notes: Counter[str]) -> dict[str, Any] | None:
     try:
         return to_rle(item.get("segmentation"), *size)
@@ -138,7 +157,12 @@ def _row(
     item: Mapping[str, Any], positions: dict[int, int], labels: dict[int, int], notes: Counter[str]
 ) -> tuple[float, ...] | None:
     """Image, class, left, top, width, height, area, crowd; `None`, and a note, where the annotation can't be scored."""
-    image, label, box = positions.get(item.get("image_id")), labels.get(item.get("category_id")), item.get("bbox")
+    if not isinstance(item, Mapping):
+        notes["annotations left out: no object"] += 1
+        return None
+    image_id, category_id, box = (item.get(key) for key in ("image_id", "category_id", "bbox"))
+    image = positions.get(image_id) if isinstance(image_id, int) else None
+    label = labels.get(category_id) if isinstance(category_id, int) else None
     if image is None or label is None:
         notes[f"annotations left out: unknown {'image' if image is None else 'category'} id"] += 1
         return None

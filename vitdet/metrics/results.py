@@ -16,6 +16,7 @@ from vitdet.errors import UserError
 from vitdet.masks import to_rle
 from vitdet.metrics.average_precision import ABSENT, coco_scores
 from vitdet.metrics.coco import protocol
+from vitdet.metrics.file_names import FileNames
 from vitdet.metrics.ground_truth import GroundTruth, is_box, is_finite, read_json
 
 KEYS = ("image_id", "category_id", "bbox", "score")
@@ -28,7 +29,8 @@ def evaluate(
     """The COCO numbers of a results file over all images of the annotation file, and the protocol line.
 
     A results file is a JSON list of `{"image_id", "category_id", "bbox": [left, top, width, height], "score"}`, in pixels and in the data set's
-    own ids; for masks each has a `segmentation`, too, and need not have a `bbox`.
+    own ids; for masks each has a `segmentation`, too, and need not have a `bbox`. Where rows have a `file_name`, as those of `vitdet predict`, that says which
+    image they are of (see `FileNames`), not the `image_id`; the protocol line says so if the two differ.
 
     Args:
         iou_type: score boxes (`bbox`) or masks (`segm`); by default masks if both files have some. With masks, annotations without one are left out, of the
@@ -36,19 +38,21 @@ def evaluate(
 
     Raises:
         FileNotFoundError: one of the files does not exist.
-        ValueError: the results are not such a list, or name an image or a category that the annotation file does not have.
+        UserError: the results are not such a list, name an image or a category that the annotation file does not have, or contradict themselves.
     """
     items = read_json(predictions, "results file")
-    some = isinstance(items, list) and any(isinstance(item, dict) and item.get("segmentation") for item in items)
+    _check_kind(items, str(predictions))
+    some = any(isinstance(item, dict) and item.get("segmentation") for item in items)
     truth = GroundTruth.read(annotations, masks=iou_type == "segm" or (iou_type is None and some))
     if iou_type is None:
         iou_type = "segm" if truth.rles else "bbox"
         truth = truth if truth.rles else GroundTruth.read(annotations)
+    notes = _check_truth(truth, str(annotations)) | _use_file_names(items, truth, str(predictions), str(annotations))
     masks = _masks(items, truth, str(predictions)) if iou_type == "segm" else None
     rows = _rows(items, truth, str(predictions))
     kind = "box" if masks is None else "mask"
     found = coco_scores(truth, rows, max_dets=max_dets, masks=masks)
-    return found, protocol(truth, max_dets=max_dets, images=len(truth), kind=kind)
+    return found, protocol(truth, max_dets=max_dets, images=len(truth), kind=kind, notes=notes)
 
 
 def print_scores(scores: Mapping[str, float], protocol: str, console: Console | None = None) -> None:
@@ -64,11 +68,91 @@ def print_scores(scores: Mapping[str, float], protocol: str, console: Console | 
     console.print(protocol)
 
 
+def _check_kind(items: Any, source: str) -> None:
+    if isinstance(items, list):
+        return
+    hint = ""
+    if isinstance(items, dict):
+        rows = items.get("annotations")
+        panoptic = isinstance(rows, list) and rows and isinstance(rows[0], dict) and "segments_info" in rows[0]
+        what = "is this a panoptic result? `vitdet test` scores those" if panoptic else "is this an annotation file?"
+        hint = f" with the keys {list(items)[:5]}; {what}"
+    raise UserError(f"{source}: wanted a list of detections, got a {type(items).__name__}{hint}")
+
+
+def _check_truth(truth: GroundTruth, source: str) -> dict[str, int]:
+    if len(truth.image):
+        return {}
+    if truth.notes:
+        reasons = "; ".join(f"{count} {reason}" for reason, count in truth.notes.items())
+        raise UserError(f"{source} has nothing to score against ({reasons}); wanted boxes or masks in COCO's format")
+    return {"annotations: there is nothing to find, so no score": 0}
+
+
+def _use_file_names(items: list[Any], truth: GroundTruth, source: str, annotations: str) -> dict[str, int]:
+    """Gives rows that have a `file_name` the id of the image of that name; returns what is to be said of it.
+
+    Raises:
+        UserError: rows contradict each other, or name what is no image of the annotation file.
+    """
+    if not items:
+        return {"detections: the results file is empty, so nothing is found": 0}
+    own = _ids_by_file(items, source)
+    if not own:
+        return {}
+    if not any(truth.file_names):
+        return {f'files matched by image_id: the images of {annotations} have no "file_name"': len(own)}
+    known = FileNames(truth.file_names, annotations)
+    id_of = {}
+    for name, position in zip(own, known.find(list(own))):
+        if position is None:
+            raise UserError(
+                f"{source} has detections in {name}, which is no image of {annotations}; give the annotations of these images, "
+                f"or predict with --annotations {annotations}, which leaves out what that does not have"
+            )
+        id_of[name] = int(truth.image_ids[position])
+    differ = sum(own[name] != number for name, number in id_of.items())
+    for n, item in enumerate(items):
+        if not isinstance(item, dict):
+            continue  # `_rows` says what is wrong with it
+        if "file_name" in item:
+            item["image_id"] = id_of[item["file_name"]]
+        elif differ:
+            raise UserError(
+                f"{source}: detection {n} has no file_name, and the image ids of those that have one are not those of {annotations}; "
+                "give all of them a file_name, or the ids of the annotation file"
+            )
+    return {"images matched by file_name: the results file calls them by other ids": differ} if differ else {}
+
+
+def _ids_by_file(items: list[Any], source: str) -> dict[str, Any]:
+    """The `image_id` that the results file itself gives each file it names."""
+    id_of: dict[str, Any] = {}
+    file_of: dict[Any, str] = {}
+    for n, item in enumerate(items):
+        if not isinstance(item, dict) or "file_name" not in item:
+            continue
+        name, number = item["file_name"], item.get("image_id")
+        if not isinstance(name, str):
+            raise UserError(f"{source}: detection {n}: file_name must be a string, got {name!r}")
+        if not isinstance(number, int):
+            raise UserError(f"{source}: detection {n}: image_id must be an integer, got {number!r}")
+        if id_of.setdefault(name, number) != number:
+            raise UserError(
+                f"{source}: {name} is image {id_of[name]} and, in detection {n}, image {number}; it has one id"
+            )
+        if file_of.setdefault(number, name) != name:
+            raise UserError(
+                f"{source}: image {number} is {file_of[number]} and, in detection {n}, {name}; an id has one file"
+            )
+    return id_of
+
+
 def _masks(items: Any, truth: GroundTruth, source: str) -> list[bytes]:
     """Compressed run lengths of each detection; one without a box is given that of its mask."""
     size_of = dict(zip(truth.image_ids.tolist(), truth.sizes.tolist()))
     masks = []
-    for n, item in enumerate(items if isinstance(items, list) else []):
+    for n, item in enumerate(items):
         image_id = item.get("image_id") if isinstance(item, dict) else None
         if not isinstance(image_id, int) or image_id not in size_of:
             continue  # `_rows` says what is wrong with it
@@ -83,9 +167,6 @@ def _masks(items: Any, truth: GroundTruth, source: str) -> list[bytes]:
 
 def _rows(items: Any, truth: GroundTruth, source: str) -> np.ndarray:
     """Detections `(D, 7)`: image, left, top, width, height, score, class."""
-    if not isinstance(items, list):
-        keys = f" with the keys {list(items)[:5]}; is this an annotation file?" if isinstance(items, dict) else ""
-        raise UserError(f"{source}: wanted a list of detections, got a {type(items).__name__}{keys}")
     position_of = {number: i for i, number in enumerate(truth.image_ids.tolist())}
     label_of = {number: k for k, number in enumerate(truth.category_ids)}
     rows = []

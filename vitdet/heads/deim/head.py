@@ -18,7 +18,9 @@ from vitdet.heads.detr.deformable import Memory
 from vitdet.heads.detr.denoising import Denoising
 from vitdet.heads.detr.selection import Proposer, QuerySelection
 from vitdet.heads.layers import BoxMLP
+from vitdet.heads.options import COUNT, POINTS, RANGES
 from vitdet.losses import ClassLoss
+from vitdet.ranges import check_divides, ranged
 from vitdet.structures import Features, Prediction, Target
 
 LABEL_NOISE = (
@@ -56,6 +58,9 @@ class DEIMHead(Head):
         max_detections: how many boxes `predict` returns for an image; `num_queries` if not given.
     """
 
+    kinds = ("instances",)
+
+    @ranged(RANGES | {"dim": COUNT, "num_points": POINTS})
     def __init__(
         self,
         in_channels: Sequence[int],
@@ -74,6 +79,7 @@ class DEIMHead(Head):
         max_detections: int | None = None,
     ) -> None:
         super().__init__()
+        check_divides("dim", dim, num_heads=num_heads)
         self.in_channels, self.strides, self.num_classes = list(in_channels), list(strides), num_classes
         self.num_queries, self.max_detections = num_queries, max_detections or num_queries
         self.input_proj = nn.ModuleList(nn.Identity() if c == dim else nn.Linear(c, dim) for c in in_channels)

@@ -17,7 +17,9 @@ from vitdet.heads.detr.denoising import Denoising
 from vitdet.heads.detr.masks import QueryMasks, make_masks
 from vitdet.heads.detr.selection import Proposals, QuerySelection
 from vitdet.heads.layers import shift_boxes
+from vitdet.heads.options import POINTS, RANGES
 from vitdet.losses import ClassLoss
+from vitdet.ranges import check_divides, ranged
 from vitdet.structures import Features, Prediction, Target
 
 
@@ -53,6 +55,9 @@ class DETRHead(Head):
         mask_points: points at which the loss looks at each mask.
     """
 
+    kinds = ("instances",)
+
+    @ranged(RANGES | {"num_points": POINTS})
     def __init__(
         self,
         in_channels: Sequence[int],
@@ -86,6 +91,7 @@ class DETRHead(Head):
         mask_points: int = 1024,
     ) -> None:
         super().__init__()
+        check_divides("dim", dim, num_heads=num_heads, cross_heads=cross_heads or num_heads)
         self.in_channels, self.strides, self.num_classes = list(in_channels), list(strides), num_classes
         self.num_queries, self.groups, self.content = num_queries, groups, content
         self.max_detections = max_detections or num_queries

@@ -12,7 +12,9 @@ from torch import Tensor, nn
 from vitdet.heads.base import Head
 from vitdet.heads.detr.criterion import DETROutputs, SetCriterion, best_detections
 from vitdet.heads.layers import BoxMLP, FeedForward, class_bias, sine_embedding
+from vitdet.heads.options import RANGES
 from vitdet.losses import ClassLoss
+from vitdet.ranges import check_divides, ranged
 from vitdet.structures import Features, Prediction, Target
 
 
@@ -39,6 +41,9 @@ class PlainDETRHead(Head):
     It is the readable reference, and needs long training; `DETRHead` is the one to use.
     """
 
+    kinds = ("instances",)
+
+    @ranged(RANGES)
     def __init__(
         self,
         in_channels: Sequence[int],
@@ -55,6 +60,7 @@ class PlainDETRHead(Head):
         loss_weights: dict[str, float] | None = None,
     ) -> None:
         super().__init__()
+        check_divides("dim", dim, num_heads=num_heads)
         self.in_channels, self.strides, self.num_classes = list(in_channels), list(strides), num_classes
         self.num_queries, self.dim = num_queries, dim
         self.input_proj = nn.Linear(self.in_channels[-1], dim)

@@ -13,6 +13,8 @@ from vitdet.heads.mask.criterion import MaskCriterion, MaskOutputs
 from vitdet.heads.mask.inference import Masks, class_scores, instances, panoptic, semantic
 from vitdet.heads.mask.pixels import extents, full_size
 from vitdet.heads.mask.tiles import cut, put_together
+from vitdet.heads.options import RANGES
+from vitdet.ranges import ranged
 from vitdet.structures import Prediction, Target
 
 MaskTask = Literal["instances", "semantic", "panoptic"]
@@ -33,17 +35,20 @@ class SegmentationHead(Head):
 
     needs_masks = True
 
+    @ranged(RANGES)
     def __init__(self, num_classes: int, *, task: MaskTask | None = None, tile: int | None = None) -> None:
         super().__init__()
         self.num_classes, self.tile = num_classes, tile
         self.task: MaskTask = task or "panoptic"
         self._chosen = task is not None
         if self._chosen:
+            self.kinds = (self.task,)
             self._check_tile()
         self.register_buffer("things", torch.ones(num_classes, dtype=torch.bool))
 
     def use_data(self, kind: MaskTask, things: Sequence[bool]) -> None:
         """What kind of labels the data has; a `Task` calls it before it trains."""
+        super().use_data(kind, things)
         self.things.copy_(torch.tensor(things))
         if not self._chosen:
             self.task = kind
@@ -87,6 +92,7 @@ class QueryMaskHead(SegmentationHead):
 
     criterion: MaskCriterion
 
+    @ranged(RANGES)
     def __init__(
         self,
         num_classes: int,

@@ -13,7 +13,9 @@ from vitdet.heads.layers import FeedForward, sine_embedding
 from vitdet.heads.mask.base import MaskTask, QueryMaskHead
 from vitdet.heads.mask.criterion import MaskCriterion, MaskOutputs
 from vitdet.heads.mask.pixels import MaskEmbedding, PixelBranch, attend_to, extents, sequence_batches, token_points
+from vitdet.heads.options import RANGES
 from vitdet.losses.masks import sample_points
+from vitdet.ranges import check_divides, ranged
 from vitdet.structures import Features, Level, Target
 
 
@@ -66,6 +68,7 @@ class MaskDecoderHead(QueryMaskHead):
         max_detections, threshold, overlap, two_step, tile: see `QueryMaskHead`.
     """
 
+    @ranged(RANGES)
     def __init__(
         self,
         in_channels: Sequence[int],
@@ -89,6 +92,7 @@ class MaskDecoderHead(QueryMaskHead):
     ) -> None:
         rules = {"max_detections": max_detections, "threshold": threshold, "overlap": overlap, "two_step": two_step}
         super().__init__(num_classes, task=task, tile=tile, **rules)
+        check_divides("dim", dim, num_heads=num_heads)
         self.in_channels, self.strides, self.dim = list(in_channels), list(strides), dim
         self.input_proj = nn.ModuleList(nn.Identity() if c == dim else nn.Linear(c, dim) for c in in_channels)
         self.pixels = PixelBranch(self.in_channels[0], self.strides[0], dim)

@@ -15,7 +15,9 @@ from vitdet.errors import UserError
 from vitdet.heads.mask.base import MaskTask, QueryMaskHead
 from vitdet.heads.mask.criterion import MaskCriterion, MaskOutputs
 from vitdet.heads.mask.pixels import MaskEmbedding, extents, on_maps, token_points
+from vitdet.heads.options import RANGES
 from vitdet.losses.masks import sample_points
+from vitdet.ranges import ranged
 from vitdet.structures import Features, Level, Target
 
 
@@ -52,6 +54,9 @@ class EoMTHead(QueryMaskHead):
         max_detections, threshold, overlap, two_step, tile: see `QueryMaskHead`.
     """
 
+    runs_tail = True
+
+    @ranged(RANGES)
     def __init__(
         self,
         in_channels: Sequence[int],
@@ -74,6 +79,8 @@ class EoMTHead(QueryMaskHead):
         super().__init__(num_classes, task=task, tile=tile, **rules)
         self.in_channels, self.strides, self.annealing = list(in_channels), list(strides), tuple(annealing)
         dim, steps = self.in_channels[-1], round(log2(self.strides[-1] / mask_stride))
+        if steps < 0:
+            raise UserError(f"mask_stride is {mask_stride}; wanted at most the backbone's stride, {self.strides[-1]}")
         self.pixel_stride = self.strides[-1] / 2**steps
         self.queries = nn.Embedding(num_queries, dim)
         self.upscale = nn.Sequential(*(Upscale(dim) for _ in range(steps)))

@@ -1,0 +1,140 @@
+"""Options of heads that are out of range, and heads that do not fit what is before or behind them, are refused where they are given."""
+
+import inspect
+import math
+
+import pytest
+import torch
+
+import vitdet
+from vitdet import heads
+from vitdet.backbone import Backbone
+from vitdet.config import build, config_of
+from vitdet.errors import UserError
+from vitdet.heads import DEIMHead, DETRHead, EoMTHead, Head, MaskDecoderHead, PlainDETRHead, SemanticHead
+from vitdet.heads.options import RANGES
+
+HEADS = [value for name, value in vars(heads).items() if name in heads.__all__ and value is not Head]
+SIZES = ([32, 32], [8, 16], 3)
+EMPTY_OK = {"denoising", "anchor_margin", "distinct", "dropout", "threshold", "overlap", "loss_weights"}  # 0 is right
+EXTRA = {
+    "dim": [30, 7.5],
+    "dropout": [1.0],
+    "anchor_fraction": [1.5],
+    "anchor_margin": [0.5],
+    "distinct": [1.5],
+    "threshold": [1.01, 50],
+    "overlap": [1.01],
+    "loss_weights": [{"class": -1.0}, {"class": math.nan}, {"clas": 1.0}, [1.0]],
+    "annealing": [[0.5], [0.5, 0.2], [0.5, 1.2], [0.1, 0.2, 0.3], 0.5],
+    "num_points": [[4, 0], [], [4, 4, 4]],
+    "num_heads": [5],
+    "cross_heads": [5],
+    "mask_stride": [64],
+    "class_loss": ["vfl"],
+    "content": ["token"],
+    "refine": ["no"],
+    "mask_branch": ["refine"],
+    "task": ["boxes", "panoptics"],
+    "masks": ["yes"],
+    "in_channels": [[], [0, 32], "32"],
+    "strides": [[], [0, 16], 16],
+}
+
+
+def options(cls):
+    """The options of a head, and what is wrong for each."""
+    for name, parameter in list(inspect.signature(cls).parameters.items()):
+        wrong = [-1, math.nan, "x", *EXTRA.get(name, [])]
+        wrong += [] if name in EMPTY_OK or (cls is SemanticHead and name == "dim") else [0]
+        wrong += [] if type(None) in getattr(parameter.annotation, "__args__", ()) else [None]
+        if cls in (SemanticHead, DEIMHead) and name == "dim":
+            wrong.remove(30)
+        for value in wrong:
+            yield pytest.param(cls, name, value, id=f"{cls.__name__}-{name}-{value}")
+
+
+@pytest.mark.parametrize(("cls", "name", "value"), [case for cls in HEADS for case in options(cls)])
+def test_every_option_is_checked(cls, name, value):
+    """A new option fails here until it is annotated as a choice, or has a rule in `RANGES`."""
+    needed = dict(zip(("in_channels", "strides", "num_classes"), SIZES))
+    with pytest.raises(
+        UserError, match=rf"^(head\.)?{name} is |dim is 256; wanted a multiple of 5 \({name}\)|loss_weights has"
+    ):
+        cls(**{**needed, name: value})
+
+
+def test_the_table_has_no_option_that_no_head_has():
+    assert set(RANGES) == {n for cls in HEADS for n in inspect.signature(cls).parameters if n in RANGES}
+
+
+@pytest.mark.parametrize("cls", HEADS)
+def test_what_is_at_the_edge_is_right(cls):
+    least = {"num_queries": 1, "num_layers": 1, "num_heads": 1, "num_points": 1, "ffn_dim": 1, "denoising": 0}
+    least |= {"max_detections": 1, "mask_points": 1, "threshold": 1.0, "overlap": 0, "annealing": [0, 0], "dim": 4}
+    own = {name: value for name, value in least.items() if name in inspect.signature(cls).parameters}
+    head = cls(*SIZES, **own)
+    assert build(config_of(head)).init_args == head.init_args
+
+
+@pytest.mark.parametrize(
+    ("cls", "num_layers"), [(DEIMHead, 1), (DETRHead, 1), (PlainDETRHead, 1), (MaskDecoderHead, 1)]
+)
+def test_one_of_each_trains(cls, num_layers, make_features, make_targets):
+    head = cls(*SIZES, dim=8, num_heads=1, num_queries=1, num_layers=num_layers, ffn_dim=1)
+    features, targets = make_features([(64, 96), (40, 50)]), make_targets([(64, 96), (40, 50)], [3, 0])
+    total = head.total(head.loss(head(features, targets), targets))
+    total.backward()
+    assert torch.isfinite(total)
+
+
+TINY = {"embed_dim": 32, "depth": 4, "num_heads": 2, "out_channels": 32}
+
+
+def test_heads_and_backbones_that_do_not_fit():
+    plain, tail = (Backbone("vit_tiny_patch16_224", **TINY, **more) for more in ({}, {"tail": 2, "neck": None}))
+    both = Backbone("vit_tiny_patch16_224", **TINY, tail=2)
+
+    def meet(cls, backbone, **options):
+        cls(backbone.out_channels, backbone.strides, 3, **options).use_backbone(backbone)
+
+    meet(EoMTHead, tail), meet(DETRHead, plain), meet(MaskDecoderHead, plain)
+    for backbone in (plain, both):
+        with pytest.raises(UserError, match=r"EoMTHead runs .*: set model\.backbone\.tail \(3 or 4\) and neck: null"):
+            meet(EoMTHead, backbone)
+    for cls in (DETRHead, DEIMHead, PlainDETRHead, MaskDecoderHead, SemanticHead):
+        with pytest.raises(UserError, match=rf"model\.backbone\.tail is 2, .* {cls.__name__} does not .*: set it to 0"):
+            meet(cls, tail)
+    with pytest.raises(UserError, match=r"made for features of \[8, 8\] channels, the backbone gives \[32, 32, 32\]"):
+        DETRHead([8, 8], [8, 16], 3).use_backbone(plain)
+
+
+@pytest.mark.parametrize(
+    ("head", "kind"),
+    [
+        (lambda: DETRHead(*SIZES), "semantic"),
+        (lambda: DETRHead(*SIZES, masks=True), "semantic"),
+        (lambda: DETRHead(*SIZES), "panoptic"),
+        (lambda: DEIMHead(*SIZES), "panoptic"),
+        (lambda: PlainDETRHead(*SIZES), "semantic"),
+        (lambda: SemanticHead(*SIZES), "instances"),
+        (lambda: SemanticHead(*SIZES), "panoptic"),
+        (lambda: MaskDecoderHead(*SIZES, task="semantic"), "instances"),
+        (lambda: EoMTHead(*SIZES, task="panoptic"), "instances"),
+    ],
+)
+def test_heads_and_data_that_do_not_fit(head, kind):
+    with pytest.raises(
+        UserError, match=rf"learns from data of \w+, and this is {kind}: choose \w+Data, or .* model\.head"
+    ):
+        head().use_data(kind, [True] * 3)
+
+
+@pytest.mark.parametrize("kind", ["instances", "semantic", "panoptic"])
+def test_heads_of_ones_own_take_any_data(kind):
+    Head().use_data(kind, [True])
+    for cls in (MaskDecoderHead, EoMTHead):
+        head = cls(*SIZES)
+        head.use_data(kind, [True] * 3)
+        build(config_of(head)).use_data(kind, [True] * 3)  # as from a checkpoint
+    assert vitdet.Head is Head

@@ -1,0 +1,75 @@
+"""Which image of an annotation file a file is: paths differ from machine to machine, their endings do not."""
+
+import posixpath
+import unicodedata
+from collections import defaultdict
+from collections.abc import Sequence
+
+from vitdet.errors import UserError
+
+Parts = tuple[str, ...]
+
+
+class FileNames:
+    """The images of an annotation file, by the names that it gives them.
+
+    Args:
+        names: the `file_name` of each image.
+        source: the annotation file, for messages.
+    """
+
+    def __init__(self, names: Sequence[str], source: str) -> None:
+        self.names, self.source = list(names), source
+        self._parts = [split(name) for name in names]
+        self._same_base: dict[str, list[int]] = defaultdict(list)
+        for position, parts in enumerate(self._parts):
+            if parts:
+                self._same_base[parts[-1]].append(position)
+
+    def find(self, paths: Sequence[str]) -> list[int | None]:
+        """The position of the image that each of some paths is; `None` where it is none of them.
+
+        A path is the image whose name it ends with, or which ends with it: `data/val/a.jpg` is `val/a.jpg` or `a.jpg`, whichever is longer. Where folders
+        were renamed, `data/a.jpg` is `val/a.jpg` if that is the only `a.jpg`, and no other path is that image.
+
+        Raises:
+            UserError: a path could be two images, or two paths are one.
+        """
+        found = [self._by_ending(path) for path in paths]
+        taken = set(found)
+        found = [self._by_base(path, taken) if i is None else i for path, i in zip(paths, found)]
+        first: dict[int, str] = {}
+        for path, position in zip(paths, found):
+            if position is not None and first.setdefault(position, path) != path:
+                raise UserError(
+                    f"{first[position]} and {path} are both image {self.names[position]} of {self.source}; "
+                    "leave out the one that it does not mean"
+                )
+        return found
+
+    def _by_ending(self, path: str) -> int | None:
+        own, best, length = split(path), [], 0
+        for position in self._same_base.get(own[-1], ()) if own else ():
+            parts = self._parts[position]
+            shared = min(len(parts), len(own))
+            if parts[-shared:] == own[-shared:] and shared >= length:
+                best = [*best, position] if shared == length else [position]
+                length = shared
+        if len(best) > 1:
+            names = ", ".join(self.names[position] for position in best[:2])
+            raise UserError(
+                f"{path} could be {len(best)} images of {self.source}, such as {names}; "
+                "images of the same name need their folders in both"
+            )
+        return best[0] if best else None
+
+    def _by_base(self, path: str, taken: set[int | None]) -> int | None:
+        own = split(path)
+        same = self._same_base.get(own[-1], []) if own else []
+        return same[0] if len(same) == 1 and same[0] not in taken else None
+
+
+def split(path: str) -> Parts:
+    """The parts of a path of any system, in one of the ways to write accents."""
+    path = posixpath.normpath(unicodedata.normalize("NFC", path).replace("\\", "/"))
+    return tuple(part for part in path.split("/") if part not in ("", ".", ".."))

@@ -1,0 +1,94 @@
+"""What the arguments of constructors may be: rules by name, and a decorator that holds a constructor to them."""
+
+import functools
+import inspect
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Literal, get_args, get_origin
+
+from vitdet.errors import UserError, check
+
+Rule = tuple[Callable[[Any], bool], str]
+"""Whether a value is right, and what was wanted."""
+
+
+def whole(low: int) -> Rule:
+    """A whole number from `low`."""
+    return (lambda v: isinstance(v, int) and not isinstance(v, bool) and v >= low), f"a whole number from {low}"
+
+
+def number(low: float, high: float = math.inf, *, without: Sequence[float] = ()) -> Rule:
+    """A finite number from `low` to `high`, but for the ends that are named in `without`."""
+    to = "" if high == math.inf else f" to {high:g}"
+    but = f", without {' and '.join(f'{end:g}' for end in without)}" if without else ""
+
+    def ok(v: Any) -> bool:
+        is_number = isinstance(v, (int, float)) and not isinstance(v, bool) and math.isfinite(v)
+        return is_number and low <= v <= high and v not in without
+
+    return ok, f"a number from {low:g}{to}{but}"
+
+
+def listed(rule: Rule, *, least: int = 1) -> Rule:
+    """A list of at least so many, each of which is right."""
+    ok, wanted = rule
+    some = "each " if least else "each, if any, "
+
+    def all_ok(v: Any) -> bool:
+        return isinstance(v, Sequence) and not isinstance(v, str) and len(v) >= least and all(map(ok, v))
+
+    return all_ok, f"a list, {some}{wanted}"
+
+
+def either(*rules: Rule) -> Rule:
+    """What one of the rules allows."""
+    return (lambda v: any(ok(v) for ok, _ in rules)), ", or ".join(wanted for _, wanted in rules)
+
+
+def ranged(rules: Mapping[str, Rule]) -> Callable[[Callable], Callable]:
+    """A decorator of constructors, which then refuse arguments that break the rules.
+
+    Arguments that are annotated as `bool` or `Literal` need no rule; `None` is right where it is in the annotation.
+
+    Raises:
+        UserError: on the call: an argument is wrong; it is named, with its value and what was wanted.
+    """
+
+    def decorate(init: Callable) -> Callable:
+        signature = inspect.signature(init)
+        own = {name: _rule(rules.get(name), p.annotation) for name, p in signature.parameters.items()}
+
+        @functools.wraps(init)
+        def checked(*args, **kwargs) -> None:
+            for name, value in signature.bind(*args, **kwargs).arguments.items():
+                if own[name] is not None:
+                    ok, wanted = own[name]
+                    check(name, value, ok(value), wanted)
+            init(*args, **kwargs)
+
+        return checked
+
+    return decorate
+
+
+def _rule(rule: Rule | None, annotation: Any) -> Rule | None:
+    kinds = get_args(annotation) if get_origin(annotation) is not Literal else (annotation,)
+    kind = next((one for one in kinds or (annotation,) if one is not type(None)), None)
+    if rule is None and kind is bool:
+        rule = (lambda v: isinstance(v, bool)), "true or false"
+    if rule is None and get_origin(kind) is Literal:
+        choices = get_args(kind)
+        rule = (lambda v: v in choices), " or ".join([", ".join(map(str, choices[:-1])), str(choices[-1])])
+    if rule is None or type(None) not in get_args(annotation):
+        return rule
+    ok, wanted = rule
+    return (lambda v: v is None or ok(v)), f"{wanted}, or null"
+
+
+def check_divides(name: str, value: int, **parts: int) -> None:
+    """Raises:
+    UserError: a part, of which only its name and number matter, does not divide `value`.
+    """
+    for part, count in parts.items():
+        if value % count:
+            raise UserError(f"{name} is {value}; wanted a multiple of {count} ({part})")
