@@ -41,7 +41,7 @@ class Task(Learning):
         schedule: How the learning rate falls after the warm-up: cosine, linear, constant or wsd.
         warmup: The fraction of the training in which the learning rate rises.
         final_lr: The last learning rate as a fraction of `lr`.
-        compile: Whether to `torch.compile` the backbone and the head.
+        compile: Whether to `torch.compile` the backbone and the head; on a GPU only.
         checkpoint: What to start from: a published model by name (`vitdet zoo` lists them), or a checkpoint of another run. A config file then needs no
             backbone and head: they are those of the checkpoint, with what is said on top.
         checkpoint_file: With a name: the file with its weights, where there is no network.
@@ -101,15 +101,25 @@ class Task(Learning):
         self.eval_transform: dict[str, Any] = {}
         self._metrics: dict[str, Any] = {}
         self.main_score: str | None = None  # of the last validation
-        if compile:
-            self.backbone.compile()
-            self.head.compile()
+        self._compiles = compile
 
     def setup(self, stage: str) -> None:
         if self.trainer.precision == "64-true":
             raise UserError("precision is 64-true; losses and sampling are in 32 bits, so wanted 32-true or bf16-mixed")
+        if self._compiles:
+            self._compile()
         if isinstance(self.trainer.datamodule, ImageData):
             self.use_data(self.trainer.datamodule)
+
+    def _compile(self) -> None:
+        if self.trainer.strategy.root_device.type == "cpu":
+            raise UserError(
+                "compile is true, but on a CPU every other size of images, batch or number of objects takes minutes to compile; "
+                "set model.compile: false, or train on a GPU"
+            )
+        self.backbone.compile()
+        self.head.compile()
+        self._compiles = False
 
     def use_data(self, data: ImageData) -> None:
         """Tells the data what backbone and head need, and the head what labels there are; a trainer calls it before it trains."""
