@@ -4,6 +4,7 @@ A `Configurable` remembers its constructor's arguments, whether it was made from
 `config_of(part)` gives them as plain values (safe for `torch.load(weights_only=True)`); `build(config)` is the way back.
 """
 
+import dataclasses
 import functools
 import importlib
 import inspect
@@ -41,7 +42,7 @@ def _remember(init):
 
 
 def config_of(value: Any) -> Any:
-    """`value` as plain Python: a Configurable becomes `{"class_path": ..., "init_args": {...}}`.
+    """`value` as plain Python: a Configurable becomes `{"class_path": ..., "init_args": {...}}`, a dataclass such as `Split` a dict.
 
     Raises:
         TypeError: the value is neither plain nor Configurable, so it could not be built again.
@@ -53,6 +54,8 @@ def config_of(value: Any) -> Any:
         return {str(key): config_of(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
         return [config_of(item) for item in value]
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {field.name: config_of(getattr(value, field.name)) for field in dataclasses.fields(value)}
     if isinstance(value, Path):
         return str(value)
     if value is None or isinstance(value, (bool, int, float, str)):

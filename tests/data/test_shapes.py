@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from pycocotools.coco import COCO
 
+from vitdet.data import ShapesData, ShapesPanopticData
 from vitdet.data.shapes import make_shapes
 from vitdet.data.shapes_scene import STUFF, THINGS
 
@@ -58,14 +59,24 @@ def test_a_seed_gives_the_same_files_and_another_gives_others(root, tmp_path):
     assert content(root)["annotations/instances_val.json"] != content(other)["annotations/instances_val.json"]
 
 
-def test_it_is_drawn_once_and_again_for_other_settings(tmp_path):
+def test_it_is_drawn_once_and_with_other_settings_beside_it(tmp_path):
     root = make_shapes(tmp_path / "a", train=2, val=1)
     stamp = (root / "train" / "000000.jpg").stat().st_mtime_ns
-    make_shapes(root, train=2, val=1)
+    for _ in range(2):
+        assert make_shapes(root, train=3, val=1) == tmp_path / "a-3-1"
+        assert make_shapes(root, train=3, val=1, seed=5) == tmp_path / "a-3-1-2"
+        assert make_shapes(root, train=2, val=1) == root
     assert (root / "train" / "000000.jpg").stat().st_mtime_ns == stamp
-    make_shapes(root, train=3, val=1)
-    assert len(list((root / "train").glob("*.jpg"))) == 3
-    assert [p.name for p in tmp_path.iterdir()] == ["a"]
+    assert len(list((tmp_path / "a-3-1" / "train").glob("*.jpg"))) == 3
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["a", "a-3-1", "a-3-1-2"]
+
+
+def test_the_default_place_is_kept_for_the_default_size(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    data = ShapesData(train_images=2, val_images=1)
+    assert data.splits["train"].images == "datasets/shapes-2-1/train"
+    assert ShapesPanopticData(train_images=2, val_images=1).splits["val"].images == "datasets/shapes-2-1/val"
+    assert [p.name for p in (tmp_path / "datasets").iterdir()] == ["shapes-2-1"]
 
 
 def test_an_interrupted_drawing_leaves_what_was_there(tmp_path, monkeypatch):
@@ -91,9 +102,10 @@ def test_an_interrupted_drawing_leaves_what_was_there(tmp_path, monkeypatch):
 
 def test_several_may_draw_at_once(tmp_path):
     with ThreadPoolExecutor(3) as pool:
-        roots = list(pool.map(lambda _: make_shapes(tmp_path / "a", train=2, val=1), range(3)))
-    assert len(set(roots)) == 1 and len(list((tmp_path / "a" / "train").glob("*.jpg"))) == 2
-    assert [p.name for p in tmp_path.iterdir()] == ["a"]
+        roots = list(pool.map(lambda count: make_shapes(tmp_path / "a", train=count, val=1), [2, 2, 3, 3]))
+    assert roots[0] == roots[1] != roots[2] == roots[3]
+    assert {len(list((root / "train").glob("*.jpg"))) for root in roots} == {2, 3}
+    assert len(list(tmp_path.iterdir())) == 2
 
 
 def test_a_place_that_cannot_be_renamed_is_an_error_that_says_why(tmp_path, monkeypatch):

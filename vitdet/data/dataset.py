@@ -6,18 +6,31 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset
+from torch.utils.data import Dataset, get_worker_info
 
 from vitdet.data.images import ImageError
 from vitdet.data.sampler import Draw
 from vitdet.data.sources import ImageSource
 from vitdet.data.transforms import Augment, EvalTransform, Sample, Size, crop, fit_boxes, to_tensor
+from vitdet.errors import UserError
 from vitdet.structures import Target
 
 OnBadImage = Literal["error", "skip"]
 
 
-class TrainDataset(Dataset):
+class Samples(Dataset):
+    """A data set that hands the error of a worker on as its batch, for the `Loader` to raise."""
+
+    def __getitems__(self, draws: list[Draw]) -> list[tuple[Tensor, Target]] | UserError:
+        try:
+            return [self[draw] for draw in draws]
+        except UserError as error:
+            if get_worker_info() is None:
+                raise
+            return error
+
+
+class TrainDataset(Samples):
     """Augmented samples, each a function of the seed and its `Draw` alone.
 
     Args:
@@ -100,7 +113,7 @@ class TrainDataset(Dataset):
         return Sample(canvas, boxes, np.concatenate(labels), np.concatenate(masks) if masks else None)
 
 
-class EvalDataset(Dataset):
+class EvalDataset(Samples):
     """Samples as prediction sees them. With `on_bad_image="skip"` a bad image is replaced by a grey one, so that it counts as one where nothing is found."""
 
     def __init__(self, source: ImageSource, transform: EvalTransform, *, on_bad_image: OnBadImage) -> None:
@@ -135,7 +148,9 @@ def make_target(index: Any, i: int, sample: Sample, size: tuple[int, int] | None
     )
 
 
-def collate(samples: list[tuple[Tensor, Target]]) -> tuple[list[Tensor], list[Target]]:
-    """A batch: a list of images of any sizes, and their targets."""
+def collate(samples: list[tuple[Tensor, Target]] | UserError) -> tuple[list[Tensor], list[Target]] | UserError:
+    """A batch: a list of images of any sizes, and their targets; or the error that came of it, see `Samples`."""
+    if isinstance(samples, UserError):
+        return samples
     images, targets = zip(*samples)
     return list(images), list(targets)

@@ -9,7 +9,10 @@ import lightning as L
 from lightning.pytorch.callbacks import Timer
 from lightning.pytorch.utilities import rank_zero_info
 
+from vitdet.config import Configurable
+from vitdet.data.checks import check_data
 from vitdet.data.dataset import EvalDataset, OnBadImage, TrainDataset, collate
+from vitdet.data.description import describe
 from vitdet.data.index import CocoIndex
 from vitdet.data.sampler import BatchSampler, EvalBatchSampler, Loader
 from vitdet.data.semantic import SemanticIndex
@@ -21,7 +24,7 @@ SplitName = Literal["train", "val", "test"]
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
-class ImageData(L.LightningDataModule):
+class ImageData(L.LightningDataModule, Configurable):
     """What all data sets have in common. One of them says how its index is opened (`_open`) and its images are read (`make_source`).
 
     Args:
@@ -76,10 +79,26 @@ class ImageData(L.LightningDataModule):
         super().__init__()
         self.splits = {name: split for name, split in splits.items() if split}
         if not self.splits:
-            raise UserError(f"no data is given; set {self._keys('train')}, and likewise val or test")
-        self.size, self._size = size, Size.parse(size)
+            raise UserError(f"no data is given; set {self.keys('train')}, and likewise val or test")
+        check_data(
+            batch_size=batch_size,
+            max_tokens=max_tokens,
+            eval_batch_size=eval_batch_size,
+            scale_jitter=scale_jitter,
+            crop=crop,
+            batch_scale=batch_scale,
+            mosaic=mosaic,
+            mosaic_until=mosaic_until,
+            on_bad_image=on_bad_image,
+            num_workers=num_workers,
+            seed=seed,
+            mean=mean,
+            std=std,
+            patch_size=patch_size,
+        )
+        self.size, self.image_size = size, Size.parse(size)
         self.batch_size, self.max_tokens = batch_size, max_tokens
-        self.eval_batch_size = eval_batch_size or batch_size
+        self.eval_batch_size = batch_size if eval_batch_size is None else eval_batch_size
         transforms = (
             ["HorizontalFlip", {"RandomBrightnessContrast": {"p": 0.5}}]
             if train_transforms is None
@@ -87,11 +106,12 @@ class ImageData(L.LightningDataModule):
         )
         self.augment = Augment(transforms, min_visible=self.source_class.min_visible)
         self.scale_jitter, self.batch_scale, self.progressive = tuple(scale_jitter), tuple(batch_scale), progressive
-        self.crop = tuple(crop) if crop else None
+        self.crop = None if crop is None else tuple(crop)
         self.mosaic, self.mosaic_until = mosaic, mosaic_until
         self.on_bad_image, self.exif, self.cache, self.resample = on_bad_image, exif, cache, resample
         self.num_workers, self.seed = num_workers, seed
         self.mean, self.std, self.patch_size = tuple(mean), tuple(std), patch_size
+        self.eval_transform()  # a misspelt `resample` fails here
         self.masks, self.canvas = False, None
         self._indices = {name: self._open(name) for name in self.splits}
         self._check()
@@ -107,7 +127,7 @@ class ImageData(L.LightningDataModule):
         """What reads the images of a split, with their objects."""
         raise NotImplementedError
 
-    def _keys(self, split: str) -> str:
+    def keys(self, split: str) -> str:
         """The keys that describe a split, for messages."""
         return f"data.{split}.images and data.{split}.annotations"
 
@@ -159,7 +179,7 @@ class ImageData(L.LightningDataModule):
         """
         split = self._given(split)
         if split not in self._indices:
-            raise UserError(f"there is no {split} data; set {self._keys(split)}")
+            raise UserError(f"there is no {split} data; set {self.keys(split)}")
         return self._indices[split]
 
     def _given(self, split: SplitName) -> SplitName:
@@ -180,22 +200,8 @@ class ImageData(L.LightningDataModule):
         return EvalTransform(size=self.size, mean=self.mean, std=self.std, resample=self.resample)
 
     def describe(self) -> str:
-        """What a run prints at its start: how much data, what is left out, and what is done to an image."""
-        lines = []
-        for name, index in self._indices.items():
-            lines.append(f"{name}: {index}")
-            lines += [f"  {note}" for note in index.notes]
-        scale = (
-            ""
-            if self.batch_scale == (1.0, 1.0)
-            else f", batches at {self.batch_scale[0]:g} to {self.batch_scale[1]:g} of it"
-        )
-        scale += ", growing" if scale and self.progressive else ""
-        mosaic = f", mosaic {self.mosaic:g} until {self.mosaic_until:g} of the training" if self.mosaic else ""
-        jitter = f"scale {self.scale_jitter[0]:g} to {self.scale_jitter[1]:g}"
-        jitter += f", crops of {self.crop[0]}×{self.crop[1]} (H×W)" if self.crop else ""
-        lines.append(f"images: {self._size}{scale}; training: {jitter}{mosaic}, {self.augment}")
-        return "\n".join(lines)
+        """What a run prints at its start: how much data, what is left out, what is odd, and what is done to an image."""
+        return describe(self)
 
     def setup(self, stage: str) -> None:
         rank_zero_info(self.describe())
@@ -204,7 +210,7 @@ class ImageData(L.LightningDataModule):
         index, p = self.index(split), self.patch_size
         if self.canvas is not None:
             return [(self.canvas // p) ** 2] * len(index.heights)
-        sizes = (self._size(h, w, scale) for h, w in zip(index.heights.tolist(), index.widths.tolist()))
+        sizes = (self.image_size(h, w, scale) for h, w in zip(index.heights.tolist(), index.widths.tolist()))
         if split == "train" and self.crop:
             sizes = ((min(h, self.crop[0]), min(w, self.crop[1])) for h, w in sizes)
         return [-(-h // p) * -(-w // p) for h, w in sizes]
@@ -216,7 +222,7 @@ class ImageData(L.LightningDataModule):
     def train_dataloader(self) -> Loader:
         dataset = TrainDataset(
             self.make_source("train"),
-            size=self._size,
+            size=self.image_size,
             augment=self.augment,
             scale_jitter=self.scale_jitter,
             window=self.crop,
@@ -238,10 +244,13 @@ class ImageData(L.LightningDataModule):
         )
         if self.trainer is not None:
             sampler.total_batches, sampler.elapsed = self._total_batches(len(sampler)), self._elapsed
+            sampler.same_order = bool(self.trainer.overfit_batches)
         return self._loader(dataset, sampler)
 
-    def val_dataloader(self) -> Loader:
-        return self._eval_loader("val")
+    def val_dataloader(self) -> Loader | list[Loader]:
+        """None in a training without `data.val`, which is then not validated."""
+        training = self.trainer is not None and self.trainer.state.fn == "fit"
+        return [] if training and "val" not in self.splits else self._eval_loader("val")
 
     def test_dataloader(self) -> Loader:
         return self._eval_loader(self._given("test"))

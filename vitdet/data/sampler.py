@@ -9,6 +9,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from torch.utils.data import DataLoader, Sampler
 
+from vitdet.data.checks import check_scales, check_whole, is_whole
+from vitdet.errors import UserError, check
+
 
 class Draw(NamedTuple):
     """One sample to make: image number `index` in `epoch`, after `progress` in [0, 1] of the training, at `scale` times the usual size."""
@@ -29,6 +32,9 @@ class BatchSampler(Sampler[list[Draw]]):
         scales: each batch is made at one scale from this range: a random one, or, with `progressive`, from the lowest to the highest over the first
             80 % of the training. Batches at a small scale cost less.
         seed: of the order and of the scales.
+
+    Attributes:
+        same_order: every epoch has the batches of the first, as Lightning's `overfit_batches` wants; augmentation still differs.
     """
 
     def __init__(
@@ -43,10 +49,15 @@ class BatchSampler(Sampler[list[Draw]]):
         rank: int = 0,
         world_size: int = 1,
     ) -> None:
+        check_whole("batch_size", batch_size)
+        check("max_tokens", max_tokens, max_tokens is None or is_whole(max_tokens), "a whole number from 1, or nothing")
+        check_scales("scales", scales)
+        check_whole("seed", seed, 0)
         self.tokens, self.batch_size, self.max_tokens = np.asarray(tokens), batch_size, max_tokens
         self.scales, self.progressive, self.seed = scales, progressive, seed
         self.rank, self.world_size = rank, world_size
         self.epoch = self.position = 0
+        self.same_order = False
         self.sampler = self  # where Lightning looks for `set_epoch`
         self.total_batches: int | None = None
         self.elapsed: Callable[[], float] = lambda: 0.0
@@ -87,9 +98,10 @@ class BatchSampler(Sampler[list[Draw]]):
 
     def _plan(self) -> list[np.ndarray]:
         """All batches of the epoch, those of all ranks in turn."""
-        if self._planned is None or self._planned[0] != self.epoch:
-            batches, count = self._batches(self.epoch), len(self) * self.world_size
-            self._planned = (self.epoch, [batches[i % len(batches)] for i in range(count)])
+        epoch = 0 if self.same_order else self.epoch
+        if self._planned is None or self._planned[0] != epoch:
+            batches, count = self._batches(epoch), len(self) * self.world_size
+            self._planned = (epoch, [batches[i % len(batches)] for i in range(count)])
         return self._planned[1]
 
     def _batches(self, epoch: int) -> list[np.ndarray]:
@@ -117,10 +129,16 @@ class BatchSampler(Sampler[list[Draw]]):
 
 
 class EvalBatchSampler(Sampler[list[Draw]]):
-    """Every image exactly once over all ranks, at any size of the data: ranks may have unequal counts. Images of like size share a batch."""
+    """Every image exactly once over all ranks: ranks may have unequal counts. Images of like size share a batch.
+
+    Where there are fewer images than ranks, some come twice: a rank without any would skip the validation, and the others wait for it. The metrics
+    count them once.
+    """
 
     def __init__(self, tokens: Sequence[int], *, batch_size: int, rank: int = 0, world_size: int = 1) -> None:
-        order = np.argsort(-np.asarray(tokens), kind="stable")[rank::world_size]
+        check_whole("batch_size", batch_size)
+        order = np.argsort(-np.asarray(tokens), kind="stable")
+        order = (np.resize(order, world_size) if 0 < len(order) < world_size else order)[rank::world_size]
         self.batches = [[Draw(int(i)) for i in order[j : j + batch_size]] for j in range(0, len(order), batch_size)]
 
     def set_epoch(self, epoch: int) -> None:
@@ -134,13 +152,18 @@ class EvalBatchSampler(Sampler[list[Draw]]):
 
 
 class Loader(DataLoader):
-    """A DataLoader that knows how many batches it has handed out, so that a run goes on in the middle of an epoch."""
+    """A DataLoader that knows how many batches it has handed out, so that a run goes on in the middle of an epoch.
+
+    What the user can put right, such as a damaged image, it raises as it was raised in a worker; torch would put the worker's traceback into the message.
+    """
 
     _given = 0
 
     def __iter__(self) -> Iterator[Any]:
         self._given = getattr(self.batch_sampler, "position", 0)
         for batch in super().__iter__():
+            if isinstance(batch, UserError):
+                raise batch
             self._given += 1
             yield batch
         self._given = 0

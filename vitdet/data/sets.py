@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from vitdet.data.checks import check_whole
 from vitdet.data.index import CocoIndex
 from vitdet.data.label_sets import label_set
 from vitdet.data.module import ImageData, SplitName
@@ -18,6 +19,11 @@ from vitdet.data.sources import CocoSource
 from vitdet.errors import UserError
 
 SPLITS = ("train", "val")  # of the built-in data set
+ROOT, TRAIN, VAL = (
+    "datasets/shapes",
+    600,
+    150,
+)  # where the drawing of its usual size is kept, and how many images it has
 
 
 @dataclass
@@ -160,7 +166,7 @@ class SemanticData(ImageData):
         self._suffixes = {"image_suffix": image_suffix, "label_suffix": label_suffix}
         super().__init__(_splits(SemanticSplit, train=train, val=val, test=test), **options)
 
-    def _keys(self, split: str) -> str:
+    def keys(self, split: str) -> str:
         return f"data.{split}.images and data.{split}.labels"
 
     def use_head(self, head: Any) -> None:
@@ -180,18 +186,29 @@ class SemanticData(ImageData):
         return self.index(split).labels
 
 
+def draw_shapes(root: str, train_images: int, val_images: int) -> Path:
+    """The built-in data set of that size, at `root` or beside it; the default place is kept for the default size.
+
+    Raises:
+        UserError: a number is out of range.
+    """
+    check_whole("train_images", train_images)
+    check_whole("val_images", val_images)
+    if (root, train_images, val_images) != (ROOT, TRAIN, VAL) and root == ROOT:
+        root = f"{ROOT}-{train_images}-{val_images}"
+    return make_shapes(root, train=train_images, val=val_images)
+
+
 class ShapesData(CocoData):
     """The built-in data set, its boxes and instance masks: drawn at first use, in seconds, and kept.
 
     Args:
-        root: where it is kept.
+        root: where it is kept. What is there is never replaced: a drawing of another size goes beside it, `root-TRAIN-VAL`.
         train_images, val_images: how many scenes to draw.
     """
 
-    def __init__(
-        self, *, root: str = "datasets/shapes", train_images: int = 600, val_images: int = 150, **options: Any
-    ) -> None:
-        folder = make_shapes(root, train=train_images, val=val_images)
+    def __init__(self, *, root: str = ROOT, train_images: int = TRAIN, val_images: int = VAL, **options: Any) -> None:
+        folder = draw_shapes(root, train_images, val_images)
         for split in SPLITS:
             options[split] = Split(f"{folder}/{split}", f"{folder}/annotations/instances_{split}.json")
         super().__init__(**options)
@@ -200,10 +217,8 @@ class ShapesData(CocoData):
 class ShapesPanopticData(PanopticData):
     """The built-in data set, its things and stuff; see `ShapesData`."""
 
-    def __init__(
-        self, *, root: str = "datasets/shapes", train_images: int = 600, val_images: int = 150, **options: Any
-    ) -> None:
-        folder = make_shapes(root, train=train_images, val=val_images)
+    def __init__(self, *, root: str = ROOT, train_images: int = TRAIN, val_images: int = VAL, **options: Any) -> None:
+        folder = draw_shapes(root, train_images, val_images)
         for split in SPLITS:
             annotations = f"{folder}/annotations/panoptic_{split}.json"
             options[split] = PanopticSplit(f"{folder}/{split}", annotations, f"{folder}/panoptic_{split}")
@@ -213,10 +228,8 @@ class ShapesPanopticData(PanopticData):
 class ShapesSemanticData(SemanticData):
     """The built-in data set, a class for every pixel; see `ShapesData`."""
 
-    def __init__(
-        self, *, root: str = "datasets/shapes", train_images: int = 600, val_images: int = 150, **options: Any
-    ) -> None:
-        folder = make_shapes(root, train=train_images, val=val_images)
+    def __init__(self, *, root: str = ROOT, train_images: int = TRAIN, val_images: int = VAL, **options: Any) -> None:
+        folder = draw_shapes(root, train_images, val_images)
         for split in SPLITS:
             options[split] = SemanticSplit(f"{folder}/{split}", f"{folder}/semantic_{split}")
         super().__init__(classes=[*THINGS, *STUFF], **options)

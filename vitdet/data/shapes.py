@@ -3,9 +3,11 @@
 H×W an image in pixels, T objects. Six classes of things, three of stuff; boxes, instance masks, panoptic and semantic labels.
 """
 
-import contextlib
+import itertools
 import json
+import logging
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,8 @@ import numpy as np
 from pycocotools import mask as rle
 
 from vitdet.data.shapes_scene import STUFF, THINGS, Scene, draw_scene
+
+log = logging.getLogger("vitdet")
 
 VERSION = 1  # of the drawings; raise it whenever they change
 
@@ -24,15 +28,16 @@ semantic_{split}/: a PNG an image, pixel values 0..8, the position of the catego
 
 
 def make_shapes(root: str | Path, *, train: int = 600, val: int = 150, test: int = 0, seed: int = 0) -> Path:
-    """Draw the data set under `root`, unless it is there already, drawn with the same settings; one with other settings is replaced.
+    """Draw the data set under `root`, unless it is there already, drawn with the same settings.
 
-    It is drawn beside `root` and then renamed, so an interrupted drawing leaves `root` as it was, and two processes may call this at once.
+    A drawing is never replaced: another run may be reading it. One with other settings goes beside it, `root-TRAIN-VAL`. It is drawn under another name
+    and then renamed, so an interrupted drawing leaves nothing, and any number of processes may call this at once.
 
     Args:
         train, val, test: how many images each split has.
 
     Returns:
-        `root`.
+        Where it is.
 
     Raises:
         FileExistsError: `root` holds something else.
@@ -40,47 +45,67 @@ def make_shapes(root: str | Path, *, train: int = 600, val: int = 150, test: int
     """
     root = Path(root)
     settings = {"version": VERSION, "train": train, "val": val, "test": test, "seed": seed}
-    drawn = _settings(root)
-    if drawn == settings:
-        return root
-    if not drawn and root.exists() and any(root.iterdir()):
-        raise FileExistsError(f"{root} holds files that are not the built-in data set; set data.root to another folder")
-    root.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{root.name}-", dir=root.parent) as temporary:
+    for place in _places(root, train, val):
+        if _settings(place) == settings:
+            return place
+        if _is_free(place) and _draw(place, settings):
+            return place
+        log.info("%s holds a drawing with other settings; that of %d and %d images goes beside it", place, train, val)
+    raise AssertionError("there are endlessly many places")
+
+
+def _places(root: Path, train: int, val: int) -> Iterator[Path]:
+    beside = root.with_name(f"{root.name}-{train}-{val}")
+    yield root
+    yield beside
+    yield from (beside.with_name(f"{beside.name}-{number}") for number in itertools.count(2))
+
+
+def _is_free(place: Path) -> bool:
+    """Whether nothing is there.
+
+    Raises:
+        FileExistsError: there is something that is not a drawing.
+    """
+    if not place.exists() or not any(place.iterdir()):
+        return True
+    if _settings(place) is None:
+        raise FileExistsError(
+            f"{place} holds files that are not the built-in data set; set data.root to another folder"
+        )
+    return False
+
+
+def _draw(place: Path, settings: dict[str, int]) -> bool:
+    """Draws it, and says whether it is there: another process may have been first, with other settings."""
+    place.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f".{place.name}-", dir=place.parent) as temporary:
         folder = Path(temporary) / "new"
-        for number, (split, count) in enumerate({"train": train, "val": val, "test": test}.items()):
-            if count:
-                _draw_split(folder, split, count, (seed, number))
-        (folder / "README.txt").write_text(README)
-        (folder / "settings.json").write_text(json.dumps(settings))
+        for number, split in enumerate(("train", "val", "test")):
+            if settings[split]:
+                _draw_split(folder, split, settings[split], (settings["seed"], number))
+        (folder / "README.txt").write_text(README, encoding="utf-8")
+        (folder / "settings.json").write_text(json.dumps(settings), encoding="utf-8")
         try:
-            _put(folder, root, Path(temporary) / "old", settings)
+            if place.exists():  # and is empty; not everywhere is a folder renamed onto one
+                place.rmdir()
+            folder.rename(place)
         except OSError as error:
-            if _settings(root) != settings:  # else another process was first, and its drawing is the same
+            if _settings(place) is None:
                 raise OSError(
-                    f"can't put the built-in data set at {root} ({error}); if another process draws it there with "
-                    "other settings, set data.root to another folder"
+                    f"can't put the built-in data set at {place} ({error}); set data.root to another folder"
                 ) from error
-    return root
+    return _settings(place) == settings
 
 
 def _settings(root: Path) -> dict[str, int] | None:
     """What `root` was drawn with; nothing if it isn't a drawing of ours."""
     try:
-        found = json.loads((root / "settings.json").read_text())
+        found = json.loads((root / "settings.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
     ours = isinstance(found, dict) and {"version", "train", "val", "test", "seed"} <= found.keys()
     return found if ours else None
-
-
-def _put(folder: Path, root: Path, old: Path, settings: dict[str, int]) -> None:
-    """`folder` becomes `root`; what was there goes to `old`."""
-    if _settings(root) == settings:
-        return  # another process was first; its files may be open by now
-    with contextlib.suppress(FileNotFoundError):
-        root.rename(old)
-    folder.rename(root)
 
 
 def _draw_split(root: Path, split: str, count: int, seed: tuple[int, int]) -> None:
@@ -113,7 +138,7 @@ def _write(root: Path, name: str, images: list, categories: list, annotations: l
         "categories": categories,
         "annotations": annotations,
     }
-    (root / "annotations" / f"{name}.json").write_text(json.dumps(content))
+    (root / "annotations" / f"{name}.json").write_text(json.dumps(content), encoding="utf-8")
 
 
 def _instance(scene: Scene, t: int, image_id: int, number: int) -> dict[str, Any]:

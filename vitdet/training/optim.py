@@ -1,13 +1,15 @@
 """Parameter groups and learning rates. Schedules are fractions of training, never step counts."""
 
 import math
-from typing import Literal
+from collections.abc import Sequence
+from typing import Literal, get_args
 
 import lightning as L
 from lightning.pytorch.callbacks import Timer
 from torch import nn
 
-from vitdet.errors import UserError
+from vitdet.data.checks import check_fraction, is_number
+from vitdet.errors import UserError, check
 
 Schedule = Literal["cosine", "linear", "constant", "wsd"]
 WSD_DECAY = 0.2  # the last fifth of training, as in Hägele et al. 2024 (arXiv:2405.18392)
@@ -27,7 +29,7 @@ def parameter_groups(
     """Optimiser groups: one per learning rate and weight decay.
 
     Norms, biases and whatever the backbone's `no_weight_decay()` names (position embeddings, prefix tokens) are not decayed. The backbone
-    learns at `lr * backbone_lr`, what is below its last layer, the neck's, at `trunk_lr` of that, and each block below the last at `layer_decay` times the
+    learns at `lr * backbone_lr`, its ViT, the last norm included, at `trunk_lr` of that, and each block below the last at `layer_decay` times the
     rate of the block above it, as in BEiT, Bao et al. 2021 (arXiv:2106.08254). Frozen parameters are left out. With `matrices`, the groups say which of them
     are matrices for Muon.
     """
@@ -42,7 +44,10 @@ def parameter_groups(
             scale, decayed = 1.0, parameter.ndim > 1
             if part == "backbone":
                 below = last - layers[name]
-                scale = backbone_lr * layer_decay**below * (trunk_lr if below else 1.0)
+                in_trunk = below or name.startswith(
+                    "trunk."
+                )  # the trunk's last norm counts as a layer of the neck's depth
+                scale = backbone_lr * layer_decay**below * (trunk_lr if in_trunk else 1.0)
                 decayed = decayed and name not in exempt
             groups.setdefault((scale, decayed, id(parameter) in inner), []).append(parameter)
     return [
@@ -56,6 +61,43 @@ def inner_matrices(backbone: nn.Module, head: nn.Module) -> set[int]:
     layers = [m for part in (backbone, head) for m in part.modules() if isinstance(m, (nn.Linear, nn.Conv2d))]
     outputs = {head.num_classes, head.num_classes + 1}  # one more where "nothing" is a class
     return {id(m.weight) for m in layers if min(m.weight.flatten(1).shape) >= 16 and len(m.weight) not in outputs}
+
+
+def is_scaled(trainer: L.Trainer) -> bool:
+    """Whether gradients are multiplied for float16: they must be divided again before they are clipped, and a fused step does so only after."""
+    return getattr(trainer.precision_plugin, "scaler", None) is not None
+
+
+def check_settings(
+    *,
+    optimizer: str,
+    lr: float,
+    backbone_lr: float,
+    trunk_lr: float,
+    layer_decay: float,
+    weight_decay: float,
+    betas: Sequence[float],
+    schedule: str,
+    warmup: float,
+    final_lr: float,
+) -> None:
+    """The arguments of a `Task` that say how it learns.
+
+    Raises:
+        UserError: one is out of range.
+    """
+    check("optimizer", optimizer, optimizer in ("muon", "adamw"), "muon or adamw")
+    check("lr", lr, is_number(lr) and lr > 0, "a number above 0, for example 2e-4")
+    for name, value in (("backbone_lr", backbone_lr), ("trunk_lr", trunk_lr)):
+        wanted = "a multiple above 0; for a backbone that does not learn set model.backbone.freeze: all"
+        check(name, value, is_number(value) and value > 0, wanted)
+    check("layer_decay", layer_decay, is_number(layer_decay) and 0 < layer_decay <= 1, "a number above 0, up to 1")
+    check("weight_decay", weight_decay, is_number(weight_decay) and weight_decay >= 0, "a number from 0")
+    two = isinstance(betas, Sequence) and len(betas) == 2 and all(is_number(b) and 0 <= b < 1 for b in betas)
+    check("betas", betas, two, "two numbers from 0 to below 1, for example [0.9, 0.999]")
+    check("schedule", schedule, schedule in get_args(Schedule), f"one of {', '.join(get_args(Schedule))}")
+    check("warmup", warmup, is_number(warmup) and 0 <= warmup < 1, "a fraction of the training, from 0 to below 1")
+    check_fraction("final_lr", final_lr)
 
 
 def lr_factor(progress: float, *, schedule: Schedule, warmup: float, final: float) -> float:
@@ -86,8 +128,10 @@ def progress(trainer: L.Trainer) -> float:
     if trainer.max_steps > 0:
         done = trainer.global_step / trainer.max_steps
     if trainer.max_epochs and trainer.max_epochs > 0:
+        epochs = loop.epoch_progress.current
         within = loop.epoch_loop.batch_progress.current.processed / trainer.num_training_batches
-        done = max(done, (loop.epoch_progress.current.processed + within) / trainer.max_epochs)
+        # of a run that goes on after a whole epoch, that epoch's batches are still counted, too
+        done = max(done, (epochs.processed + (within if epochs.ready > epochs.processed else 0)) / trainer.max_epochs)
     for timer in (callback for callback in trainer.callbacks if isinstance(callback, Timer)):
         elapsed = timer.time_elapsed("train")
         spent = elapsed / max(1e-9, elapsed + timer.time_remaining("train"))

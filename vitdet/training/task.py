@@ -1,29 +1,29 @@
 """What is trained: a backbone, a head, and how their weights are updated."""
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any, Literal
 
-import lightning as L
 import torch
 from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 
 from vitdet import metrics, zoo
 from vitdet.backbone import Backbone
-from vitdet.config import config_of
+from vitdet.config import Configurable, config_of
 from vitdet.data import ImageData
 from vitdet.errors import UserError
 from vitdet.heads.base import Head
 from vitdet.structures import Prediction, Target
-from vitdet.training.muon import Muon
-from vitdet.training.optim import Schedule, lr_factor, parameter_groups, progress
+from vitdet.training.learning import Learning
+from vitdet.training.optim import Schedule, progress
+from vitdet.training.resume import check_fits, rebuild
 from vitdet.zoo.files import FORMAT
 
 Batch = tuple[Sequence[Tensor], list[Target]]
-OPTIMIZERS = {"adamw": torch.optim.AdamW, "muon": Muon}
 
 
-class Task(L.LightningModule):
+class Task(Learning):
     """A backbone and a head, with what it takes to train them. One module serves every head.
 
     Args:
@@ -34,14 +34,14 @@ class Task(L.LightningModule):
         optimizer: "adamw", or "muon", which learns from scratch in fewer steps (matrices only; the rest is left to AdamW).
         lr: Peak learning rate.
         backbone_lr: The backbone's learning rate as a multiple of `lr`.
-        trunk_lr: That of the backbone's blocks and embeddings, but not of its last norm, as a multiple of its neck's.
+        trunk_lr: That of the backbone's ViT, its embeddings and its last norm included, as a multiple of its neck's.
         layer_decay: Each block of the backbone learns at this multiple of the block above it.
         weight_decay: Decoupled weight decay; norms, biases and position embeddings are not decayed.
         betas: AdamW's moment decays.
         schedule: How the learning rate falls after the warm-up: cosine, linear, constant or wsd.
         warmup: The fraction of the training in which the learning rate rises.
         final_lr: The last learning rate as a fraction of `lr`.
-        compile: Whether to `torch.compile` the backbone and the head.
+        compile: Whether to `torch.compile` the backbone and the head; on a GPU only.
         checkpoint: What to start from: a published model by name (`vitdet zoo` lists them), or a checkpoint of another run. A config file then needs no
             backbone and head: they are those of the checkpoint, with what is said on top.
         checkpoint_file: With a name: the file with its weights, where there is no network.
@@ -69,6 +69,18 @@ class Task(L.LightningModule):
         checkpoint_file: str | None = None,
     ) -> None:
         super().__init__()
+        self.use_settings(
+            optimizer=optimizer,
+            lr=lr,
+            backbone_lr=backbone_lr,
+            trunk_lr=trunk_lr,
+            layer_decay=layer_decay,
+            weight_decay=weight_decay,
+            betas=betas,
+            schedule=schedule,
+            warmup=warmup,
+            final_lr=final_lr,
+        )
         self.classes = list(classes)
         self._ids_given = category_ids is not None
         self.category_ids = list(range(len(self.classes)) if category_ids is None else category_ids)
@@ -86,26 +98,28 @@ class Task(L.LightningModule):
         if checkpoint is not None:
             card, file = zoo.of(checkpoint, checkpoint_file)
             self.new_classes = zoo.start(self.backbone, self.head, self.classes, card=card, path=file)
-        if optimizer not in ("muon", "adamw"):
-            raise UserError(f"optimizer is {optimizer!r}; choose from muon, adamw")
-        self.optimizer, self.lr, self.layer_decay = optimizer, lr, layer_decay
-        self.backbone_lr, self.trunk_lr = backbone_lr, trunk_lr
-        self.weight_decay, self.betas = weight_decay, betas
-        self.schedule, self.warmup, self.final_lr = schedule, warmup, final_lr
         self.eval_transform: dict[str, Any] = {}
-        self._progress = 0.0
         self._metrics: dict[str, Any] = {}
         self.main_score: str | None = None  # of the last validation
-        lr_factor(
-            0.5, schedule=schedule, warmup=warmup, final=final_lr
-        )  # a misspelt schedule fails here, not after loading the data
-        if compile:
-            self.backbone.compile()
-            self.head.compile()
+        self._compiles = compile
 
     def setup(self, stage: str) -> None:
+        if self.trainer.precision == "64-true":
+            raise UserError("precision is 64-true; losses and sampling are in 32 bits, so wanted 32-true or bf16-mixed")
+        if self._compiles:
+            self._compile()
         if isinstance(self.trainer.datamodule, ImageData):
             self.use_data(self.trainer.datamodule)
+
+    def _compile(self) -> None:
+        if self.trainer.strategy.root_device.type == "cpu":
+            raise UserError(
+                "compile is true, but on a CPU every other size of images, batch or number of objects takes minutes to compile; "
+                "set model.compile: false, or train on a GPU"
+            )
+        self.backbone.compile()
+        self.head.compile()
+        self._compiles = False
 
     def use_data(self, data: ImageData) -> None:
         """Tells the data what backbone and head need, and the head what labels there are; a trainer calls it before it trains."""
@@ -138,41 +152,9 @@ class Task(L.LightningModule):
                 raise FloatingPointError(
                     f"the loss is {total.item()} at step {self.global_step} ({listed}); try a lower lr"
                 )
-            self.log_dict({**terms, "lr": self._lr()}, batch_size=1)
+            self.log_dict({**terms, "lr": self.learning_rate()}, batch_size=1)
             self.log("train/loss", total.detach(), prog_bar=True, batch_size=1)
         return total
-
-    def _lr(self) -> float:
-        return self.lr * lr_factor(self._progress, **self._schedule())
-
-    def _schedule(self) -> dict[str, Any]:
-        return {"schedule": self.schedule, "warmup": self.warmup, "final": self.final_lr}
-
-    def make_optimizer(self, *, fused: bool = True) -> torch.optim.Optimizer:
-        """The optimiser, which needs no trainer."""
-        groups = parameter_groups(
-            self.backbone,
-            self.head,
-            lr=self.lr,
-            weight_decay=self.weight_decay,
-            layer_decay=self.layer_decay,
-            backbone_lr=self.backbone_lr,
-            trunk_lr=self.trunk_lr,
-            matrices=self.optimizer == "muon",
-        )
-        return OPTIMIZERS[self.optimizer](groups, lr=self.lr, betas=tuple(self.betas), fused=fused)
-
-    def configure_optimizers(self) -> dict[str, Any]:
-        # the gradient scaler of 16-mixed can't clip gradients for a fused optimiser
-        optimizer = self.make_optimizer(fused=self.trainer.precision != "16-mixed")
-        scheduler = torch.optim.lr_scheduler.LambdaLR(
-            optimizer, lambda _: lr_factor(self._progress, **self._schedule())
-        )
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
-
-    def lr_scheduler_step(self, scheduler: Any, metric: Any) -> None:
-        self._progress = progress(self.trainer)
-        scheduler.step()
 
     # ---- evaluation
 
@@ -184,16 +166,21 @@ class Task(L.LightningModule):
         return predictions
 
     def _eval_start(self, split: str) -> None:
-        metric = self.head.metric(self.trainer.datamodule)
-        if isinstance(metric, str):
-            metric = metrics.create_metric(metric, self.trainer.datamodule, split=split)
+        metric = self._metric(split)
         if metric is None:
-            rank_zero_warn(f"{type(self.head).__name__} names no metric for this data: nothing is scored on {split}")
+            rank_zero_warn(f"{type(self.head).__name__} has no metric for this data: nothing is scored on {split}")
         elif hasattr(metric, "seen_only"):
             limit = self.trainer.limit_test_batches if split == "test" else self.trainer.limit_val_batches
             # the number 1.0 is all batches, the whole number 1 a single one
             metric.seen_only = isinstance(limit, int) or limit < 1 or self.trainer.sanity_checking
         self._metrics[split] = metric
+
+    def _metric(self, split: str) -> Any:
+        data = self.trainer.datamodule
+        metric = self.head.metric(data)
+        if isinstance(metric, str):
+            metric = metrics.create_metric(metric, data, split=split) if isinstance(data, ImageData) else None
+        return metric
 
     def _eval_step(self, batch: Batch, split: str) -> list[Prediction]:
         images, targets = batch
@@ -248,6 +235,8 @@ class Task(L.LightningModule):
         checkpoint["vitdet"] = {
             "format": FORMAT,
             "model": {"backbone": config_of(self.backbone), "head": config_of(self.head)},
+            "data": self._data_config(),
+            "training": self.settings,
             "classes": self.classes,
             "category_ids": self.category_ids,
             "eval_transform": self.eval_transform,
@@ -255,14 +244,38 @@ class Task(L.LightningModule):
             "std": [float(v) for v in self.backbone.std],
         }
 
+    def _data_config(self) -> dict[str, Any] | None:
+        """How the data module is built again, where it can be."""
+        data = self.trainer.datamodule
+        try:
+            return config_of(data) if isinstance(data, Configurable) else None
+        except TypeError:  # a class of the user's own that takes more than plain values
+            return None
+
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        saved = checkpoint.get("vitdet")
-        if saved is None:
+        if "vitdet" not in checkpoint:
             raise UserError("this checkpoint was not written by vitdet: it has no key 'vitdet'")
-        if saved["format"] != FORMAT:
-            raise UserError(f"the checkpoint has format {saved['format']}, this vitdet reads {FORMAT}")
-        if saved["classes"] != self.classes:
-            raise UserError(
-                f"the checkpoint knows {len(saved['classes'])} classes {saved['classes'][:5]}, the data has "
-                f"{len(self.classes)} {self.classes[:5]}; give the data that it was trained on"
-            )
+        training = self.trainer.state.fn == "fit"
+        check_fits(self, checkpoint, self.trainer.ckpt_path, training=training)
+        if training:
+            self.resumes(checkpoint["vitdet"])
+
+    @classmethod
+    def load_from_checkpoint(
+        cls, checkpoint_path: str | Path, map_location: str | torch.device | None = None, **options: Any
+    ) -> "Task":
+        """The task of a checkpoint, built from what the file says, with its averaged weights if it has some, as `vitdet predict` takes them.
+
+        Args:
+            map_location: the device to put it on, by default the CPU.
+            options: other arguments of the constructor, over those of the checkpoint.
+
+        Raises:
+            FileNotFoundError: there is no such file.
+            CheckpointError: it is damaged, was not written by vitdet, or needs a part that is not installed.
+        """
+        backbone, head, saved = rebuild(checkpoint_path)
+        known = {"classes": saved["classes"], "category_ids": saved["category_ids"], **saved.get("training", {})}
+        task = cls(backbone, head, **{**known, **options})
+        task.eval_transform = saved["eval_transform"]
+        return task.to(map_location or "cpu")

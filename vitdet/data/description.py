@@ -1,0 +1,59 @@
+"""What a run says of its data at the start."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+
+def describe(data: Any) -> str:
+    """How much data an `ImageData` has, what is left out of it, what is odd about it, and what is done to an image."""
+    return "\n".join([*_splits(data), *_oddities(data), _images(data)])
+
+
+def _splits(data: Any) -> Iterator[str]:
+    for name in data.splits:
+        index = data.index(name)
+        yield f"{name}: {index}"
+        yield from (f"  {note}" for note in index.notes)
+
+
+def _oddities(data: Any) -> Iterator[str]:
+    """What makes scores mean less than they seem to."""
+    if "train" in data.splits and "val" not in data.splits:
+        yield f"val: none, so nothing is validated, and no checkpoint is the best; for scores set {data.keys('val')}"
+    for name in ("val", "test"):
+        if name not in data.splits:
+            continue
+        if not getattr(data.index(name), "trainable", _ALL).any():
+            yield f"{name}: no image has an object to find, so its scores say nothing"
+        if "train" in data.splits and (shared := _shared(data, name)):
+            what = f"{shared} of its {len(data.index(name))} images are training images, too"
+            yield f"{name}: {what}, so its scores say little about new images"
+
+
+class _ALL:
+    """Labels that are not kept object by object."""
+
+    any = staticmethod(lambda: True)
+
+
+def _shared(data: Any, name: str) -> int:
+    """How many images of a split are in the training split, too: files, wherever a path to them begins."""
+    seen = set(_files(data, name))
+    return len(seen.intersection(_files(data, "train")))
+
+
+def _files(data: Any, split: str) -> Iterator[str]:
+    root = Path(data.splits[split].images).resolve()
+    return (os.path.normpath(f"{root}/{name}") for name in data.index(split).file_names)
+
+
+def _images(data: Any) -> str:
+    low, high = data.batch_scale
+    scale = "" if low == high == 1.0 else f", batches at {low:g} to {high:g} of it"
+    scale += ", growing" if scale and data.progressive else ""
+    mosaic = f", mosaic {data.mosaic:g} until {data.mosaic_until:g} of the training" if data.mosaic else ""
+    jitter = f"scale {data.scale_jitter[0]:g} to {data.scale_jitter[1]:g}"
+    jitter += f", crops of {data.crop[0]}×{data.crop[1]} (H×W)" if data.crop else ""
+    return f"images: {data.image_size}{scale}; training: {jitter}{mosaic}, {data.augment}"

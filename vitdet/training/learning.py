@@ -1,0 +1,98 @@
+"""How the weights of a task are updated: optimiser, schedule, clipping, and going on from a checkpoint."""
+
+from typing import Any
+
+import lightning as L
+import torch
+from lightning.pytorch.plugins.precision import MixedPrecision, Precision
+from lightning.pytorch.utilities import GradClipAlgorithmType
+
+from vitdet.training.muon import Muon
+from vitdet.training.optim import check_settings, is_scaled, lr_factor, parameter_groups, progress
+from vitdet.training.resume import apply_settings
+
+OPTIMIZERS = {"adamw": torch.optim.AdamW, "muon": Muon}
+
+
+class Learning(L.LightningModule):
+    """What a `Task` does between the gradient and the weights.
+
+    Attributes:
+        settings: the arguments of the task that say how it learns; a checkpoint keeps them.
+        done: how much of the training, in [0, 1], at the last step of the schedule.
+    """
+
+    backbone: torch.nn.Module
+    head: torch.nn.Module
+
+    def use_settings(self, **settings: Any) -> None:
+        """Sets the arguments that say how it learns.
+
+        Raises:
+            UserError: one is out of range.
+        """
+        check_settings(**settings)
+        self.settings = {**settings, "betas": list(settings["betas"])}
+        self.done = 0.0
+        self._resumed: dict[str, Any] | None = None
+
+    def resumes(self, saved: dict[str, Any]) -> None:
+        """Takes note of the entry "vitdet" of the checkpoint that the training goes on from."""
+        self._resumed = saved
+
+    def learning_rate(self) -> float:
+        """The largest of all groups."""
+        return max(group["lr"] for optimizer in self.trainer.optimizers for group in optimizer.param_groups)
+
+    @property
+    def schedule_options(self) -> dict[str, Any]:
+        """What `lr_factor` takes."""
+        return {
+            "schedule": self.settings["schedule"],
+            "warmup": self.settings["warmup"],
+            "final": self.settings["final_lr"],
+        }
+
+    def make_optimizer(self, *, fused: bool = True) -> torch.optim.Optimizer:
+        """The optimiser, which needs no trainer."""
+        names = ("lr", "weight_decay", "layer_decay", "backbone_lr", "trunk_lr")
+        options = {name: self.settings[name] for name in names}
+        groups = parameter_groups(self.backbone, self.head, matrices=self.settings["optimizer"] == "muon", **options)
+        return OPTIMIZERS[self.settings["optimizer"]](groups, betas=tuple(self.settings["betas"]), fused=fused)
+
+    @property
+    def standard_optimizer(self) -> bool:
+        """Whether the optimiser is that of `make_optimizer`, and not one of a derived class."""
+        own = type(self)
+        return (own.configure_optimizers, own.make_optimizer) == (
+            Learning.configure_optimizers,
+            Learning.make_optimizer,
+        )
+
+    def configure_optimizers(self) -> dict[str, Any]:
+        optimizer = self.make_optimizer(fused=not is_scaled(self.trainer))
+        self.done = 0.0
+        scheduler = torch.optim.lr_scheduler.LambdaLR(
+            optimizer, lambda _: lr_factor(self.done, **self.schedule_options)
+        )
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+    def on_train_start(self) -> None:
+        if self._resumed is not None and self.standard_optimizer:
+            apply_settings(self, self._resumed)
+        self._resumed = None
+
+    def lr_scheduler_step(self, scheduler: Any, metric: Any) -> None:
+        self.done = progress(self.trainer)
+        scheduler.step()
+
+    def configure_gradient_clipping(
+        self, optimizer: Any, gradient_clip_val: float | None = None, gradient_clip_algorithm: str | None = None
+    ) -> None:
+        plugin = self.trainer.precision_plugin
+        if not isinstance(plugin, MixedPrecision) or is_scaled(self.trainer):
+            super().configure_gradient_clipping(optimizer, gradient_clip_val, gradient_clip_algorithm)
+        elif gradient_clip_val:
+            # for bfloat16 Lightning would refuse fused optimisers, which only a gradient scaler has to (Lightning#21435)
+            algorithm = GradClipAlgorithmType(gradient_clip_algorithm or "norm")
+            Precision.clip_gradients(plugin, optimizer, gradient_clip_val, algorithm)

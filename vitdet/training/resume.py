@@ -1,0 +1,228 @@
+"""Whether a checkpoint fits the task that goes on with it, and what differs where it does not."""
+
+import inspect
+import math
+import zipfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch.utilities import rank_zero_info
+from torch import nn
+from torch.utils.serialization import config as serialization
+
+from vitdet.config import build, config_of, part
+from vitdet.training.optim import lr_factor, progress
+from vitdet.zoo.files import CheckpointError, read_checkpoint
+
+FREE = {
+    "drop_path",
+    "freeze",
+    "grad_checkpointing",
+}  # arguments of a backbone that change no result, only how it learns
+DERIVED = {"in_channels", "strides", "num_classes", "task"}  # these follow from the backbone and the data
+KERNELS = {"params", "lr", "fused", "foreach", "capturable", "differentiable"}  # of a group: they go with its state
+Difference = tuple[str, Any, Any]  # the key, what the run has, and what the checkpoint has
+
+
+def check_resume(task: Any, path: str | Path, *, training: bool) -> None:
+    """Whether a checkpoint can be loaded into a task, to go on training or to score it.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        CheckpointError: it is damaged, was not written by vitdet, or by a task of another model, classes or optimiser; the message says what differs.
+    """
+    check_fits(task, read(path), path, training=training)
+
+
+def read(path: str | Path) -> dict[str, Any]:
+    """A checkpoint of vitdet, whose tensors stay on disk until they are used.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        CheckpointError: it is damaged, or was not written by vitdet.
+    """
+    wanted = "wanted a best.ckpt or last.ckpt of a run"
+    if Path(path).is_dir():
+        raise CheckpointError(f"{path} is a folder; {wanted}, such as {Path(path) / 'last.ckpt'}")
+    try:
+        with serialization.patch({"load.mmap": Path(path).is_file() and zipfile.is_zipfile(path)}):
+            contents = read_checkpoint(path)
+    except CheckpointError as error:
+        if error.__cause__ is None:
+            raise
+        reason = type(error.__cause__.__cause__).__name__
+        raise CheckpointError(f"{path} is damaged, or no checkpoint of vitdet ({reason}); {wanted}") from error
+    except (KeyError, TypeError) as error:
+        raise CheckpointError(f"{path} is no whole checkpoint of vitdet ({error}); {wanted}") from error
+    missing = {"model", "classes", "category_ids"} - contents["vitdet"].keys()
+    if missing:
+        raise CheckpointError(f"{path} is no whole checkpoint of vitdet, it has no {min(missing)}; {wanted}")
+    return contents
+
+
+def check_fits(task: Any, contents: dict[str, Any], path: Any, *, training: bool) -> None:
+    """`check_resume` of a checkpoint that has been read.
+
+    Raises:
+        CheckpointError: something differs.
+    """
+    saved = contents["vitdet"]
+    if differs := _classes(task.classes, saved["classes"]):
+        raise CheckpointError(f"{path} {differs}; {_advice(path, training, 'the data that it was trained on')}")
+    model = list(_model(task, saved["model"]))
+    own, found = task.state_dict(), contents["state_dict"]
+    strangers = [key for key in {**own, **found} if key not in own or key not in found]
+    strangers += [key for key, value in own.items() if key in found and found[key].shape != value.shape]
+    bound = [one for one in model if _is_bound(one[0], strangers)]
+    if strangers and not bound:
+        _refuse(path, training, f"{len(strangers)} tensors, the first is {strangers[0]}")
+    if bound:
+        _refuse(path, training, _say(bound))
+    if training:
+        _check_optimizer(task, contents, path, [one for one in model if one not in bound])
+    elif others := [one for one in model if one[0].rpartition(".")[2] not in FREE]:
+        rank_zero_info(f"{path} was trained with other options, and is now used with: {_say(others)}")
+
+
+def _refuse(path: Any, training: bool, what: str) -> None:
+    raise CheckpointError(
+        f"{path} does not fit this run: {what}; {_advice(path, training, 'what it was trained with')}"
+    )
+
+
+def _advice(path: Any, training: bool, first: str) -> str:
+    start = f", or start from its weights instead of going on: model.checkpoint: {path}, without --ckpt_path"
+    return f"give {first}{start if training else ''}"
+
+
+def _say(differences: Sequence[Difference]) -> str:
+    shown = ", ".join(
+        f"{key} {_plain(own)}, the checkpoint has {_plain(before)}" for key, own, before in differences[:4]
+    )
+    return shown + (f", and {len(differences) - 4} more" if len(differences) > 4 else "")
+
+
+def _plain(value: Any) -> str:
+    return "null" if value is None else str(value)
+
+
+def _classes(own: Sequence[str], before: Sequence[str]) -> str | None:
+    """What is said of classes that differ."""
+    if list(own) == list(before):
+        return None
+    new, gone = [c for c in own if c not in before], [c for c in before if c not in own]
+    names = [f"{word} {', '.join(map(repr, some[:5]))}" for word, some in (("new:", new), ("missing:", gone)) if some]
+    what = "; ".join(names) or "the same names in another order"
+    return f"knows {len(before)} classes, the data has {len(own)} ({what})"
+
+
+def _model(task: Any, before: dict[str, Any]) -> Iterator[Difference]:
+    for name in ("backbone", "head"):
+        own, other = config_of(getattr(task, name)), before[name]
+        if own["class_path"] != other["class_path"]:
+            yield f"model.{name}", *(one["class_path"].rpartition(".")[2] for one in (own, other))
+        else:
+            known = {**_defaults(own["class_path"]), **other["init_args"]}
+            yield from _arguments(f"model.{name}", own["init_args"], known)
+
+
+def _defaults(class_path: str) -> dict[str, Any]:
+    """What arguments have that a checkpoint of an older vitdet does not name."""
+    parameters = inspect.signature(part(class_path)).parameters.values()
+    return {p.name: config_of(p.default) for p in parameters if p.default is not p.empty}
+
+
+def _arguments(place: str, own: dict[str, Any], before: dict[str, Any]) -> Iterator[Difference]:
+    for key in own:
+        if key in DERIVED or own[key] == before.get(key):
+            continue
+        if isinstance(own[key], dict) and isinstance(before.get(key), dict):
+            yield from _arguments(f"{place}.{key}".removesuffix(".init_args"), own[key], before[key])
+        else:
+            yield f"{place}.{key}", own[key], before.get(key)
+
+
+def _is_bound(key: str, strangers: list[str]) -> bool:
+    """Whether an argument must stay as it was: all where tensors differ, else those of which the results depend."""
+    name = key.rpartition(".")[2]
+    if name in FREE:
+        return False
+    return bool(strangers) or not key.startswith("model.head.") or name == "num_heads"
+
+
+def _check_optimizer(task: Any, contents: dict[str, Any], path: Any, model: list[Difference]) -> None:
+    states = contents.get("optimizer_states")
+    if not states or not contents.get("lr_schedulers"):
+        raise CheckpointError(f"{path} has no optimiser, only weights; {_start(path)}")
+    if not task.standard_optimizer:
+        return
+    kind = "muon" if "momentum" in states[0]["param_groups"][0] else "adamw"
+    if kind != task.settings["optimizer"]:
+        _refuse(path, True, _say([("model.optimizer", task.settings["optimizer"], kind)]))
+    own, before = task.make_optimizer(fused=False).param_groups, states[0]["param_groups"]
+    if [len(group["params"]) for group in own] != [len(group["params"]) for group in before]:
+        changed = [*model, *(one for one in _settings(task, contents["vitdet"]) if one[0] in REGROUP)]
+        counts = [sum(len(group["params"]) for group in groups) for groups in (own, before)]
+        plain = [
+            ("trained tensors", *counts) if counts[0] != counts[1] else ("parameter groups", len(own), len(before))
+        ]
+        _refuse(path, True, _say(changed or plain))
+    if others := [one for one in model if one[0].rpartition(".")[2] != "freeze"]:
+        rank_zero_info(f"{path} was trained with other options; from here on holds: {_say(others)}")
+
+
+REGROUP = {"model.backbone_lr", "model.trunk_lr", "model.layer_decay"}  # they change which weights share a rate
+
+
+def _start(path: Any) -> str:
+    return f"start from it, model.checkpoint: {path}, without --ckpt_path"
+
+
+def _settings(task: Any, saved: dict[str, Any]) -> Iterator[Difference]:
+    before = saved.get("training") or {}
+    yield from (
+        (f"model.{key}", value, before[key]) for key, value in task.settings.items() if before.get(key, value) != value
+    )
+
+
+def apply_settings(task: Any, saved: dict[str, Any]) -> None:
+    """Lets a task's own learning rate, schedule, weight decay and moment decays hold where Lightning has just restored those of a checkpoint, and says which.
+
+    Args:
+        saved: the entry "vitdet" of the checkpoint.
+    """
+    task.done = progress(task.trainer)
+    factor = lr_factor(task.done, **task.schedule_options)
+    (optimizer,), fresh = task.trainer.optimizers, task.make_optimizer(fused=False)
+    changed = [(key.removeprefix("model."), own, before) for key, own, before in _settings(task, saved)]
+    rates = []
+    for group, new in zip(optimizer.param_groups, fresh.param_groups, strict=True):
+        group.update({key: value for key, value in new.items() if key not in KERNELS}, initial_lr=new["lr"])
+        if not math.isclose(group["lr"], new["lr"] * factor, rel_tol=1e-9):  # else bit for bit what it was
+            group["lr"] = new["lr"] * factor
+        rates.append(new["lr"])
+    for scheduler in task.trainer.lr_scheduler_configs:
+        scheduler.scheduler.base_lrs = list(rates)
+    if changed:
+        rank_zero_info(f"from here on holds: {_say(changed)}")
+
+
+def rebuild(path: str | Path) -> tuple[nn.Module, nn.Module, dict[str, Any]]:
+    """Backbone and head of a checkpoint, with its averaged weights if it has some, and its entry "vitdet".
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        CheckpointError: it is damaged, was not written by vitdet, or needs a part that is not installed.
+    """
+    contents = read(path)
+    saved = contents["vitdet"]
+    try:
+        parts = nn.ModuleDict({name: build(saved["model"][name]) for name in ("backbone", "head")})
+        parts.load_state_dict(contents.get("ema_state_dict") or contents["state_dict"])
+    except (ImportError, AttributeError, TypeError, RuntimeError) as error:
+        reason = str(error).splitlines()[0]
+        raise CheckpointError(
+            f"{path}: its model can't be built: {reason}; install or import what it was trained with"
+        ) from error
+    return parts["backbone"], parts["head"], saved
