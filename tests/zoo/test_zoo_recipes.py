@@ -66,7 +66,6 @@ def test_trains_a_step_from_the_published_file(name, tmp_path, monkeypatch, caps
     trainer = {
         "max_steps": 1,
         "accelerator": "cpu",
-        "precision": "32-true",
         "pictures": 0,
         "root": str(tmp_path / "runs"),
     }

@@ -1,0 +1,205 @@
+"""Every row of every table on the pages; those of tasks ("to … say …") are in test_tasks.py."""
+
+import inspect
+import re
+from pathlib import Path
+
+import pages
+import pytest
+import timm
+import tiny
+import torch
+import yaml
+
+import vitdet
+from vitdet.cli import load_config
+from vitdet.data.label_sets import label_set
+from vitdet.zoo import CARDS
+from vitdet.zoo.ade20k_panoptic import CLASSES as ADE20K_PANOPTIC
+
+ROOT = tiny.ROOT
+SPLITS = {
+    "CocoData": {"images": "{split}", "annotations": "annotations/instances_{split}.json"},
+    "SemanticData": {"images": "{split}", "labels": "semantic_{split}"},
+    "PanopticData": {
+        "images": "{split}",
+        "annotations": "annotations/panoptic_{split}.json",
+        "segments": "panoptic_{split}",
+    },
+}
+SHOWN = {"box AP": "COCO box AP", "mask AP": "COCO mask AP", "mean IoU": "mIoU", "PQ": "PQ_stuff"}
+
+
+def segmentation(row, site):
+    """Each head trains on the data of its row, and is scored so."""
+    _, data, heads, score, config = row.cells
+    (data, *_), (config,) = pages.spans(data), pages.spans(config)
+    shapes = site.folder / "datasets" / "shapes"
+    splits = {
+        split: {key: str(shapes / form.format(split=split)) for key, form in SPLITS[data].items()}
+        for split in ("train", "val")
+    }
+    needs = next(w.text for w in pages.of_kind("word") if w.text.startswith("backbone: {tail"))
+    for head, extra in re.findall(r"`(\w+)`(?: with `(.*?)`)?", heads):
+        own = {
+            "base": config,
+            "data": {"class_path": data, **splits}
+            | ({"classes": ["disc", "square"]} if data == "SemanticData" else {}),
+            "model": {"head": {"class_path": head, **(yaml.safe_load(extra) if extra else {})}},
+        }
+        if head == "EoMTHead":
+            own["model"] |= yaml.safe_load(needs)
+        Path("row.yaml").write_text(yaml.safe_dump(own))
+        out = site.main("train", "row.yaml", *site.small("row.yaml", train=True), "--trainer.max_steps", "1")
+        assert SHOWN[score] in out, f"{row}: {head} on {data}"
+
+
+def licences(row, site):
+    *_, names, licence = row.cells
+    for name in pages.spans(names):
+        assert timm.get_pretrained_cfg(name, allow_unregistered=False).license == licence
+
+
+def published(row, site):
+    """The models of a row are in the zoo, with this licence and number of classes."""
+    names, what, licence = row.cells
+    found = [CARDS[name] for form in pages.spans(names) for name in CARDS if fits(form, name)]
+    assert found and all(len([n for n in CARDS if fits(form, n)]) >= 1 for form in pages.spans(names))
+    for card in found:
+        assert card.licence.split()[0].strip(",;") == re.split(r"[;,]", licence)[0].strip(), card.name
+        if counts := re.findall(r"(\d+)(?: panoptic)? classes|, (\d+) and", what):
+            assert str(len(card.classes)) in {n for pair in counts for n in pair} | set(re.findall(r"\d+", what))
+
+
+def fits(form, name):
+    pattern = re.sub(r"\\\{(.*?)\\\}", lambda m: f"({m[1].replace(',', '|')})", re.escape(form)).replace("…", ".*")
+    return re.fullmatch(pattern, name)
+
+
+def data_sets(row, site):
+    """Numbers of classes, and of the built-in data that of images."""
+    name, images, classes, *_ = row.cells
+    classes = [int(n) for n in re.findall(r"\d+", classes)]
+    if name == "built-in":
+        defaults = inspect.signature(vitdet.ShapesData).parameters
+        assert images == f"{defaults['train_images'].default} / {defaults['val_images'].default}"
+        assert [vitdet.ShapesData(root="datasets/shapes", **drawn()).num_classes] == classes
+    elif name.startswith("COCO"):
+        assert classes == [len(CARDS["rf-detr-nano"].category_ids)]
+    elif name.startswith("ADE20K"):
+        assert classes == [len(label_set("ade20k", None)[0]), 100] and len(ADE20K_PANOPTIC) == 150
+    else:
+        assert classes == [len(label_set("cityscapes", None)[0]), 8]
+
+
+def drawn():
+    return {f"{split}_images": count for split, count in tiny.IMAGES.items()}
+
+
+def folders(row, site):
+    """The files are there; who may import what is test_structure.py's."""
+    for name in pages.spans(row.cells[0]):
+        assert (ROOT / "vitdet" / name).exists(), name
+
+
+PARTS = {  # a column of "size and speed": the config, and what is said on top
+    "boxes": ("configs/detr_vit.yaml",),
+    "instances": ("configs/instance_vit.yaml",),
+    "semantic": ("configs/semantic_vit.yaml",),
+    "panoptic": ("configs/panoptic_vit.yaml",),
+    "default": ("configs/detr_vit.yaml",),
+    "ViT-S, 384 px": ("configs/finetune.yaml", "--data", "ShapesData", "--model.backbone.pretrained", "false"),
+}
+
+
+def speed(row, site):
+    """Measured; but numbers of parameters are counted again."""
+    if row.cells[0] == "parameters":
+        for column, cell in zip(row.table, row.cells):
+            if column in PARTS:
+                config, *words = PARTS[column]
+                sizes = [word for key, value in drawn().items() for word in (f"--data.{key}", str(value))]
+                with torch.device("meta"):
+                    task, _ = load_config(config, [*words, *sizes])
+                count = sum(p.numel() for part in (task.backbone, task.head) for p in part.parameters())
+                assert cell == f"{count / 1e6:.2f} M", column
+
+
+def measured(row, site):
+    """Hours of work, or other people's programs; the configs that it names are there."""
+    for name in pages.spans(row.cells[0]):
+        if name.endswith(".yaml"):
+            assert (ROOT / name).is_file() or (ROOT / "configs" / name).is_file()
+
+
+def parity(row, site):
+    """Printed by `pytest tests/zoo -k outputs --parity`; its models are in the zoo, or small ones of a test."""
+    (name,) = pages.spans(row.cells[0])
+    assert name.split(",")[0] in CARDS or name.startswith("EoMT")
+    errors = [float(number) for number in re.findall(r"\d+e[-+]\d+", row.cells[-1])]
+    assert errors and max(errors) <= 1e-4
+
+
+DOWNLOADS = {  # the row begins with this; the test that shows it
+    "the connection is cut": "test_a_cut_connection_is_reported_and_resumed",
+    "the file changed meanwhile": "test_what_was_begun_is_begun_anew_if_the_rest_would_not_fit",
+    "what is there is longer": "test_a_part_that_is_longer_than_the_file_is_thrown_away",
+    "wrong checksum": "test_a_wrong_checksum_leaves_nothing_behind",
+    "404, refused": "test_a_missing_file_and_no_network_say_what_to_do",
+    "a proxy": "test_the_proxy_of_the_environment_is_used",
+    "the folder can't be written": "test_a_folder_that_cannot_be_written_is_no_network_error",
+    "two processes": "test_two_processes_fetch_one_file_once",
+    "a truncated file": "test_files_that_are_no_weights_are_refused",
+    "gated weights": "test_what_is_missing_is_said",
+}
+COMPARED = {"RF-DETR": "test_rf_detr", "LW-DETR": "test_lw_detr", "DEIMv2": "test_deimv2", "ViTDet": "test_relative"}
+COMPARED |= {"EoMT, DINOv2": "test_eomt_zoo", "EoMT, DINOv3": "test_eomt_dinov3"}
+
+
+def downloads(row, site):
+    (test,) = [test for start, test in DOWNLOADS.items() if row.cells[0].startswith(start)]
+    assert any(f"def {test}(" in path.read_text() for path in (ROOT / "tests" / "zoo").glob("test_*.py")), test
+
+
+def compared(row, site):
+    (test,) = [test for start, test in COMPARED.items() if row.cells[0].startswith(start)]
+    assert list((ROOT / "tests").rglob(f"{test}.py"))
+
+
+TABLES = {
+    ("task", "data", "head", "score", "on the built-in data"): segmentation,
+    ("weights", "name", "licence"): licences,
+    ("models", "for", "licence of the weights"): published,
+    ("data", "images: train / val", "classes", "download", "licence"): data_sets,
+    ("folder", "what is in it", "may import"): folders,
+    ("", "boxes", "instances", "semantic", "panoptic", "EoMT, `tail: 2`"): speed,
+    ("", "default", "ViT-S, 384 px", "ViT-S, 640 px"): speed,
+    ("config", "steps of 4", "score"): measured,
+    ("model", "steps of 4", "mean IoU"): measured,
+    ("model", "val box AP", "AP50"): measured,
+    ("change, one after the other", "AP"): measured,
+    ("", "vitdet", "rfdetr", "ratio"): measured,
+    ("model", "keys, theirs → ours", "beside", "at", "largest relative error"): parity,
+    ("what happens", "what you get"): downloads,
+    ("", "compared"): compared,
+}
+ROWS = [piece for piece in pages.of_kind("row") if piece.table != ("to", "say")]
+
+
+@pytest.mark.parametrize("row", ROWS, ids=lambda row: f"{row}: {row.cells[0]}")
+def test_row(row, site):
+    assert row.table in TABLES, f"{row}: say in TABLES of test_tables.py how a table of {row.table} is checked"
+    TABLES[row.table](row, site)
+
+
+def test_all_published_models_are_listed():
+    forms = [form for row in ROWS if TABLES.get(row.table) is published for form in pages.spans(row.cells[0])]
+    assert not [name for name in CARDS if not any(fits(form, name) for form in forms)]
+
+
+def test_set_up_is_two_commands():
+    commands = [b.text for b in pages.of_kind("indented") if b.page == "README.md" and b.text.startswith("pip")]
+    assert commands == [
+        "pip install -e . && python tools/train.py configs/detr_vit.yaml",
+        "pip install -e '.[test]' && pytest",
+    ]

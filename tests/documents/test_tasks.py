@@ -1,0 +1,162 @@
+"""Every row of the README's table of tasks: "to … say …"."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pages
+import pytest
+import torch
+from commands import BEST, CONFIG
+
+import vitdet
+
+TABLE = [piece for piece in pages.of_kind("row") if piece.table == ("to", "say")]
+
+
+def keys(site, says):
+    out = site.say(says[0])
+    for text in ("num_queries", "out_strides", "batch_size", "max_steps", "val_images"):  # of all its parts
+        assert text in out
+
+
+def bound(site, says):
+    train(site, says[0])
+    assert site.resolved()["trainer"]["max_time"] == says[0].split()[1]
+
+
+def go_on(site, says):
+    run = site.newest()
+    step = torch.load(run / "last.ckpt", weights_only=True)["global_step"]
+    train(site, says[0], "--trainer.max_steps", str(step + 1))
+    assert site.newest() == run and torch.load(run / "last.ckpt", weights_only=True)["global_step"] == step + 1
+
+
+def score_known(site, says):
+    runs = sorted(Path("runs").rglob("version_*"))
+    out = site.say(says[0])
+    assert "all 2 images" in out and "predictions.json" in out and "dirpath" not in out
+    assert sorted(Path("runs").rglob("version_*")) == runs
+
+
+def score_other(site, says):
+    assert "all 2 images" in site.say(says[0])
+
+
+def find(site, says):
+    site.say(says[0])
+    names = {path.name for path in Path("predictions").rglob("*") if path.is_file()}
+    assert {"photo.jpg", "000000.jpg", "000001.jpg", "predictions.json"} <= names
+
+
+def find_and_score(site, says):
+    shutil.rmtree("predictions", ignore_errors=True)
+    assert AP(site.say(says[0] + " ") + site.say(says[1])) == AP(site.say(f"vitdet test {CONFIG} --ckpt_path {BEST}"))
+
+
+def score_file(site, says):
+    truth = json.loads(Path("annotations.json").read_text())
+    rows = [
+        {**{key: a[key] for key in ("image_id", "category_id", "bbox")}, "score": 1.0} for a in truth["annotations"]
+    ]
+    Path("predictions.json").write_text(json.dumps(rows))
+    assert AP(site.say(says[0])) == "1.0000"
+
+
+def measure(site, says):
+    for say in says:
+        out = site.say(say)
+        assert "parameters" in out and "memory" in out
+
+
+def max_tokens(site, says):
+    train(site, says[0])
+    data = site.resolved()["data"]["init_args"]
+    assert data["max_tokens"] == int(says[0].split()[1]) and says[1].removeprefix("--data.") in data
+
+
+def early(site, says):
+    train(site, says[0])
+    (stopping,) = site.resolved()["trainer"]["callbacks"]
+    assert stopping["class_path"].endswith("EarlyStopping")
+    assert (stopping["init_args"]["monitor"], stopping["init_args"]["mode"]) == ("val/AP", "max")
+
+
+def other_score(site, says):
+    assert "best val/AP50" in train(site, says[0])
+
+
+def wandb(site, says):
+    """Without the package and an account: it is Lightning's logger that is asked for, and the error says what to install."""
+    pytest.importorskip("lightning.pytorch.loggers")
+    try:
+        import wandb as _  # noqa: F401
+    except ImportError:
+        with pytest.raises(AssertionError, match="wandb"):
+            train(site, says[0])
+        site.say(says[1])
+    else:
+        train(site, says[0], "--trainer.logger.offline", "true")
+
+
+def compiled(site, says):
+    assert "best val/AP" in train(site, says[0])
+
+
+def bf16(site, says):
+    assert "best val/AP" in train(site, says[0])
+
+
+def version(site, says):
+    assert vitdet.__version__ in site.say(says[0])
+
+
+def debug(site, says):
+    variable, *command = says[0].split()
+    wrong = " ".join([*command, "--model.lrr", "1"])
+    for told, text in ((False, wrong), (True, f"{variable} {wrong}")):
+        with pytest.raises(BaseException) as error:
+            site.say(text)
+        traceback = "Traceback" in str(error.value) or not isinstance(error.value, AssertionError)
+        assert traceback == told
+
+
+CHECKS = {
+    "see every key that a config takes": keys,
+    "bound the time, in days, hours, minutes and seconds": bound,
+    "stop, and go on": go_on,
+    "score a checkpoint on the data that it was trained with": score_known,
+    "score it on other data": score_other,
+    "find objects in images": find,
+    "find and score them": find_and_score,
+    "score anybody's results file": score_file,
+    "see size, speed and memory": measure,
+    "bound the memory of a batch": max_tokens,
+    "stop early": early,
+    "choose `best.ckpt` by another score": other_score,
+    "log to W&B": wandb,
+    "compile": compiled,
+    "train in bf16": bf16,
+    "see which version this is": version,
+    "see where an error comes from": debug,
+}
+
+
+def train(site, options, *more):
+    """The README's first command with these options."""
+    return site.say(" ".join(["vitdet", "train", CONFIG, options, *more]))
+
+
+def AP(out):
+    return next(line.split("│")[2].strip() for line in out.splitlines() if line.startswith("│ AP "))
+
+
+@pytest.mark.parametrize("row", TABLE, ids=lambda row: row.cells[0])
+def test_what_it_says_does_it(row, site):
+    task, say = row.cells
+    assert task in CHECKS, f"{row}: say in CHECKS how {task!r} is run"
+    CHECKS[task](site, pages.spans(say))
+
+
+def test_every_check_is_of_a_row():
+    assert {row.cells[0] for row in TABLE} == set(CHECKS)

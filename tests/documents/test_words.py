@@ -1,0 +1,162 @@
+"""Every word in `backquotes` on the pages: commands and options are run, YAML and calls must fit the signatures, files and names must be there."""
+
+import ast
+import inspect
+import re
+from pathlib import Path
+
+import pages
+import pytest
+import timm
+import tiny
+import torch
+import yaml
+from commands import CONFIG, PROGRAMS
+
+import vitdet
+from vitdet.cli import VERBS
+from vitdet.data import ImageData
+from vitdet.zoo import CARDS
+
+ROOT = tiny.ROOT
+WORDS = sorted({piece.text for piece in pages.of_kind("word")})
+IN_TASKS = {w for row in pages.of_kind("row") if row.table == ("to", "say") for w in pages.spans(row.text)}
+NOT_RUN = {  # why, in the function
+    "python tools/compare_rfdetr.py": lambda site: compare(),
+}
+ABSTRACT = {"vitdet <verb>", "vitdet.<…>"}
+OPTION_CONFIGS = {"--model.backbone": "configs/finetune.yaml", "--model.head.masks": "configs/custom.yaml"}
+SHORTER = {
+    "--data.train_images 2000 --data.val_images 300": "--data.train_images 20 --data.val_images 3 --data.root other"
+}
+ABOUT_OTHERS = {  # names of others' programs, formats and files, and forms of ours
+    "Range", "If-Range", "torchrun", "rfdetr", "torch.export.export", "scaled_dot_product_attention", "[left, top, width, height]",
+    "tools/dataset_converters/cityscapes.py", "datasets/prepare_ade20k_ins_seg.py", "ade20k_instance_{train,val}.json",
+    "instancesonly_filtered_gtFine_{train,val}.json", "gtFine_trainvaltest.zip", "leftImg8bit_trainvaltest.zip",
+    "annotations/panoptic_annotations_trainval2017", "leftImg8bit/{train,val}", "*.vitdet-cache", "~/.cache/vitdet", "runs/<config>/version_N",
+    "VITDET_DEBUG=1", "(in_channels, strides, num_classes, *, options)", "# (B, C, h, w) -> (B, h*w, C)",
+}  # fmt: skip
+SHAPES = re.compile(r"\(\w+(, \w+)+\)|\d+")
+MODELS = re.compile(r"(rf-detr|lw-detr|deimv2|eomt|EoMT)\b.*")
+SOURCE = "\n".join(
+    path.read_text(encoding="utf-8")
+    for folder in ("vitdet", "tests", "configs", "tools")
+    for path in sorted((ROOT / folder).rglob("*"))
+    if path.suffix in (".py", ".yaml") and path != Path(__file__)
+)
+PARTS = [getattr(vitdet, name) for name in vitdet.__all__ if inspect.isclass(getattr(vitdet, name))] + [ImageData]
+
+
+def compare():
+    """Minutes of full-size models: its options are read."""
+    text = (ROOT / "tools" / "compare_rfdetr.py").read_text()
+    assert "parser.parse_args()" in text and "compare(" in text
+
+
+def is_command(word):
+    return word.split()[0] in {"vitdet", "python", *PROGRAMS} and " " in word
+
+
+def options_of(parts):
+    return {name for part in parts for name in inspect.signature(part).parameters}
+
+
+@pytest.mark.parametrize("word", [w for w in WORDS if is_command(w) and w not in IN_TASKS | ABSTRACT])
+def test_command(word, site):
+    if word in NOT_RUN:
+        NOT_RUN[word](site)
+    elif word.split()[0] == "vitdet" and len(word.split()) == 2 and word != "vitdet zoo":  # the name of a verb
+        assert word.split()[1] in VERBS
+    elif word == "python tools/train.py configs/…":  # of the built-in data: test_configs.py runs them all
+        assert all(
+            (ROOT / f"configs/{kind}_vit.yaml").is_file() for kind in ("detr", "instance", "semantic", "panoptic")
+        )
+    else:
+        site.say(word)
+
+
+@pytest.mark.parametrize("word", [w for w in WORDS if w.startswith("--") and w not in IN_TASKS])
+def test_option(word, site):
+    """It trains with it, and the saved config says so."""
+    config = next((path for start, path in OPTION_CONFIGS.items() if word.startswith(start)), CONFIG)
+    given = SHORTER.get(word, word)
+    data = " --data.train.images DIR --data.train.annotations JSON" if config != CONFIG else ""
+    if config == "configs/finetune.yaml":
+        tiny.weights("vit_small_patch14_dinov2", Path())
+    site.say(f"vitdet train {config}{data} {given}")
+    saved = site.resolved(Path(config).stem)
+    words = given.split()
+    for option, value in zip(words[::2], words[1::2]):
+        found = saved
+        for key in option.removeprefix("--").split("."):
+            found = found.get("init_args", found)[key]
+        assert found == yaml.safe_load(value)
+
+
+def is_yaml(word):
+    return bool(re.match(r"[\w.]+: ", word))
+
+
+@pytest.mark.parametrize("word", [w for w in WORDS if is_yaml(w)])
+def test_yaml(word):
+    """Its keys are arguments of the parts that they are said of."""
+    parts = {"backbone": [vitdet.Backbone], "head": [p for p in PARTS if p.__name__.endswith("Head")]}
+    for key, value in yaml.safe_load("{" + word + "}").items():
+        name = key.rpartition(".")[2]
+        if isinstance(value, dict):
+            known = options_of(parts.get(key, [vitdet.Task]))
+            assert set(value) <= known
+        else:
+            assert name in {"base"} | options_of([*PARTS, vitdet.Trainer])
+
+
+def is_call(word):
+    return bool(re.match(r"(for .* in )?[\w.]+\(.*\)$", word)) or bool(re.fullmatch(r'\w+=(True|"\w+")', word))
+
+
+@pytest.mark.parametrize("word", [w for w in WORDS if is_call(w)])
+def test_call(word, site):
+    """What it calls takes these arguments."""
+    backbone = vitdet.Backbone("vit_tiny_patch16_224", embed_dim=32, depth=1, num_heads=2)
+    level = backbone([torch.zeros(3, 32, 32)])[0]
+    if not re.match(r"[\w.]+\(", word):
+        given = {"checkpoint", "pretrained"} & {word.partition("=")[0]}
+        assert (word.startswith("for ") and list(backbone([torch.zeros(3, 32, 32)]))) or given <= options_of(
+            [vitdet.Backbone]
+        )
+        return
+    call = ast.parse(word.replace("…", "None"), mode="eval").body
+    from vitdet import errors
+    from vitdet.backbone.attention import attend
+
+    names = {**vars(vitdet), "vitdet": vitdet, "level": level, "backbone": backbone, "errors": errors, "attend": attend}
+    function = eval(ast.unparse(call.func), names)
+    inspect.signature(function).bind_partial(*call.args, **{keyword.arg: None for keyword in call.keywords})
+
+
+def is_known(word):
+    return word in ABOUT_OTHERS | ABSTRACT | IN_TASKS or SHAPES.fullmatch(word) or MODELS.fullmatch(word)
+
+
+@pytest.mark.parametrize("word", [w for w in WORDS if MODELS.fullmatch(w) and " " not in w])
+def test_model(word):
+    """It is a published model, or a form of several names."""
+    pattern = re.sub(r"\\\{(.*?)\\\}", lambda m: f"({m[1].replace(',', '|')})", re.escape(word)).replace("…", ".*")
+    assert any(re.fullmatch(pattern, name) for name in CARDS) or word == "rfdetr"
+
+
+@pytest.mark.parametrize(
+    "word", [w for w in WORDS if not (is_command(w) or w.startswith("--") or is_yaml(w) or is_call(w))]
+)
+def test_file_or_name(word):
+    """A path from the root, or below `vitdet/` or `configs/`; a dotted name, of which every part occurs in the code; or one of the lists above."""
+    if is_known(word):
+        return
+    if "/" in word or word.endswith((".py", ".md")):
+        places = (ROOT, ROOT / "vitdet", ROOT / "vitdet" / "data")
+        assert word == "datasets/shapes" or any(list(place.glob(word.rstrip("/"))) for place in places), word
+    else:
+        assert re.fullmatch(r"[\w.]+", word), f"say in test_words.py how `{word}` is checked"
+        assert timm.is_model(word) or all(re.search(rf"\b{re.escape(part)}\b", SOURCE) for part in word.split(".")), (
+            word
+        )
