@@ -2,11 +2,8 @@
 
 import difflib
 import inspect
-import logging
-import os
 import re
 import tempfile
-import warnings
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +16,8 @@ from vitdet import zoo
 from vitdet.data import ImageData
 from vitdet.errors import UserError
 from vitdet.training import Task, Trainer
-from vitdet.training.trainer import runs
+from vitdet.training.folder import runs
+from vitdet.training.quiet import quiet
 from vitdet.unknown import explain
 
 DEFAULT_CLASSES = {("data",): "CocoData", ("model", "backbone"): "Backbone", ("model", "head"): "DETRHead"}
@@ -243,25 +241,3 @@ def merge(base: dict[str, Any], own: dict[str, Any]) -> dict[str, Any]:
         both = isinstance(value, dict) and isinstance(base.get(key), dict) and key != "size"
         merged[key] = merge(base[key], value) if both else value
     return merged
-
-
-def quiet() -> None:
-    """Leaves out what Lightning says in every run and nobody needs."""
-    os.environ.setdefault("JSONARGPARSE_DEPRECATION_WARNINGS", "off")  # they are about Lightning's calls, not ours
-    for text in (
-        ".*LightningCLI's args parameter",
-        ".*LeafSpec",
-        ".*Experiment logs directory",
-        ".*Checkpoint directory",
-        ".*is smaller than the logging interval",
-        ".*does not have many workers",
-        r".*module\(s\) in eval mode at the start of training",  # frozen blocks are meant to be
-    ):
-        warnings.filterwarnings("ignore", message=text)
-    noise = ("💡", "TPU available", "HPU available", "`weights_only` was not set", "GPU available")
-    for name in (
-        "lightning.pytorch.utilities.rank_zero",
-        "lightning.fabric.utilities.rank_zero",
-        "lightning.pytorch.trainer.connectors.checkpoint_connector",
-    ):
-        logging.getLogger(name).addFilter(lambda record: not record.getMessage().startswith(noise))
