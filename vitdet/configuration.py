@@ -1,9 +1,6 @@
 """Config files to objects: Lightning's CLI, with `base:`, short class names, and errors of one line."""
 
 import json
-import logging
-import os
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,7 +15,8 @@ from vitdet.data import ImageData
 from vitdet.keys import at, print_help
 from vitdet.layers import CLASSES, ConfigError, apply_overrides, merge, read_layers, spell_out
 from vitdet.training import Task, Trainer
-from vitdet.training.trainer import run_folder, runs
+from vitdet.training.folder import find, runs
+from vitdet.training.quiet import quiet
 from vitdet.unknown import Said, check_config, explain
 from vitdet.zoo.files import read_checkpoint
 
@@ -164,20 +162,15 @@ def _resume(config: dict[str, Any], rest: list[str], verb: str) -> str | None:
     if given in (None, "null"):
         return None
     if given in ("last", "best"):
-        folders = runs(root, name) if version in (None, "null") else [run_folder(root, name, int(version))]
-        found = [run / f"{given}.ckpt" for run in folders if (run / f"{given}.ckpt").is_file()]
-        if not found:
-            where = Path(root) / name if version in (None, "null") else folders[0]
-            raise ConfigError(
-                f"there is no {given}.ckpt under {where}; train without --ckpt_path first, or name the file"
-            )
-        return str(found[-1])
+        place = Path(root) / name
+        folders = runs(root, name) if version in (None, "null") else [place / f"version_{version}"]
+        return str(find(given, folders, folders[0] if version not in (None, "null") else place))
     if not Path(given).is_file():
         raise ConfigError(f"there is no checkpoint {given}; give a file, or `last` for that of the newest run")
     if (
-        verb == "train" and any(said.values()) and said["version"] is None
-    ):  # a run of its own, though it starts where another was
-        trainer["version"] = int(run_folder(root, name).name.removeprefix("version_"))
+        verb == "train" and said["version"] is None and any(said.values())
+    ):  # a run of its own, that starts where another was
+        trainer["version"] = len(runs(root, name)) and int(runs(root, name)[-1].name.removeprefix("version_")) + 1
     return given
 
 
@@ -220,25 +213,3 @@ def complete(config: dict[str, Any], start: str | None) -> dict[str, Any]:
     for keys, default in DEFAULT_CLASSES.items():
         spell_out(config, keys, default)
     return config
-
-
-def quiet() -> None:
-    """Leaves out what Lightning says in every run and nobody needs."""
-    os.environ.setdefault("JSONARGPARSE_DEPRECATION_WARNINGS", "off")  # they are about Lightning's calls, not ours
-    for text in (
-        ".*LightningCLI's args parameter",
-        ".*LeafSpec",
-        ".*Experiment logs directory",
-        ".*Checkpoint directory",
-        ".*is smaller than the logging interval",
-        ".*does not have many workers",
-        r".*module\(s\) in eval mode at the start of training",  # frozen blocks are meant to be
-    ):
-        warnings.filterwarnings("ignore", message=text)
-    noise = ("💡", "TPU available", "HPU available", "`weights_only` was not set", "GPU available")
-    for name in (
-        "lightning.pytorch.utilities.rank_zero",
-        "lightning.fabric.utilities.rank_zero",
-        "lightning.pytorch.trainer.connectors.checkpoint_connector",
-    ):
-        logging.getLogger(name).addFilter(lambda record: not record.getMessage().startswith(noise))

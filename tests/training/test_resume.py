@@ -41,7 +41,14 @@ def _equal(a, b):
 
 @pytest.mark.parametrize("step", [1, 2, 3, 4], ids=lambda s: f"after {s + 1} of 6 steps")
 @pytest.mark.parametrize(
-    "options", [{}, {"accumulate_grad_batches": 2, "max_epochs": 4}], ids=["plain", "accumulating"]
+    "options",
+    [
+        {},
+        {"accumulate_grad_batches": 2, "max_epochs": 4},
+        {"val_check_interval": 2, "check_val_every_n_epoch": None, "max_steps": 6, "max_epochs": -1},
+        {"check_val_every_n_epoch": 2, "max_steps": 6, "max_epochs": -1},
+    ],
+    ids=["plain", "accumulating", "validating within an epoch", "validating rarely"],
 )
 def test_resuming_is_exact(tiny, step, options):
     """Three batches an epoch, so the stops fall in the middle and at the end of an epoch."""

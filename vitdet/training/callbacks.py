@@ -1,57 +1,51 @@
-"""What a run shows: a progress bar, pictures of its predictions, and a summary."""
+"""What a run does beside training: the last validation, pictures of its predictions, and a summary."""
 
 import time
-from pathlib import Path
 from typing import Any
 
 import lightning as L
 import numpy as np
 import torch
-from lightning.pytorch.callbacks import ModelCheckpoint, RichProgressBar
 from lightning.pytorch.loggers import TensorBoardLogger
 from PIL import Image
-from rich.console import Console
 from torch import Tensor
 
 from vitdet.metrics import print_scores
-
-
-class ProgressBar(RichProgressBar):
-    """The loss and the validation score, without the run's version number."""
-
-    def __init__(self) -> None:
-        super().__init__(refresh_rate=5)
-
-    def get_metrics(self, trainer: L.Trainer, pl_module: L.LightningModule) -> dict[str, Any]:
-        metrics = super().get_metrics(trainer, pl_module)
-        metrics.pop("v_num", None)
-        return metrics
+from vitdet.structures import THRESHOLD
+from vitdet.training.best import BestCheckpoint, worth
+from vitdet.training.checkpoint import LastCheckpoint
+from vitdet.training.progress import duration, say
 
 
 class FinalValidation(L.Callback):
     """Lets the last step of a training be followed by a validation, however it ends: by epochs, by steps, or by time."""
 
-    def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        self._every = trainer.check_val_every_n_epoch
+    _every: Any = None
 
-    def on_fit_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        trainer.check_val_every_n_epoch = self._every
+    def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self._every = (trainer.check_val_every_n_epoch,)
 
     def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, *_: Any) -> None:
         steps_done = 0 < trainer.max_steps <= trainer.global_step
         last_epoch = (
             trainer.current_epoch + 1 == trainer.max_epochs and trainer.fit_loop.epoch_loop.batch_progress.is_last_batch
         )
-        if trainer.should_stop or steps_done or last_epoch:
+        if trainer.fit_loop._can_stop_early and (trainer.should_stop or steps_done or last_epoch):
             trainer.check_val_every_n_epoch = 1
             trainer.should_stop = True
 
+    def _restore(self, trainer: L.Trainer, *_: Any) -> None:
+        if self._every is not None:
+            (trainer.check_val_every_n_epoch,) = self._every
+
+    on_fit_end = on_exception = _restore
+
 
 class Pictures(L.Callback):
-    """Draws the predictions on the first `count` validation images, into `folder/pictures` and TensorBoard."""
+    """Draws the predictions on the first `count` validation images, into `pictures` of the run folder and TensorBoard."""
 
-    def __init__(self, folder: str | Path, count: int = 4, *, threshold: float = 0.3) -> None:
-        self.folder, self.count, self.threshold = Path(folder) / "pictures", count, threshold
+    def __init__(self, count: int = 4, *, threshold: float = THRESHOLD) -> None:
+        self.count, self.threshold = count, threshold
         self._drawn = 0
 
     def on_validation_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
@@ -77,8 +71,9 @@ class Pictures(L.Callback):
             ((image.float().cpu() * std + mean).clamp(0, 1) * 255).round().byte().permute(1, 2, 0)
         )  # (3, H, W) -> (H, W, 3)
         picture = prediction.plot(Image.fromarray(pixels.numpy()).resize((size[1], size[0])))
-        self.folder.mkdir(parents=True, exist_ok=True)
-        picture.save(self.folder / f"{prediction.image_id}_step{trainer.global_step:06d}.jpg", quality=90)
+        folder = trainer.run_folder / "pictures"
+        folder.mkdir(parents=True, exist_ok=True)
+        picture.save(folder / f"{prediction.image_id}_step{trainer.global_step:06d}.jpg", quality=90)
         for logger in trainer.loggers:
             if isinstance(logger, TensorBoardLogger):
                 tag = f"val/{prediction.image_id}"
@@ -86,54 +81,91 @@ class Pictures(L.Callback):
 
 
 class Summary(L.Callback):
-    """A line after each validation, a table at the end, and what to run next."""
+    """Where the run goes, a line after each validation, a table at the end, and what to run next."""
 
     def __init__(self) -> None:
-        self.console = Console(soft_wrap=True, highlight=False)
         self._started = time.monotonic()
+        self._trained = self._scored = False
 
     def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        self._started = time.monotonic()
+        self._started, self._trained, self._scored = time.monotonic(), False, False
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self._trained = True
+        if trainer.is_global_zero and not validates(trainer):
+            say("no validation data, or limit_val_batches is 0: nothing is validated, so there is no best.ckpt")
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         if trainer.sanity_checking or not trainer.is_global_zero or trainer.state.fn != "fit":
             return
-        shown = {k: float(v) for k, v in trainer.callback_metrics.items() if k.startswith(("train/loss", "val/"))}
-        scores = "  ".join(f"{key} {value:.4g}" for key, value in list(shown.items())[:4])
+        self._scored = True
+        logged = {k: float(v) for k, v in trainer.callback_metrics.items() if k.startswith(("train/loss", "val/"))}
+        shown = list(logged.items())[:4]
+        scores = "  ".join(f"{key} {value:.4g}" if worth(value, key) else f"{key} none" for key, value in shown)
         minutes = (time.monotonic() - self._started) / 60
-        self.console.print(f"epoch {trainer.current_epoch}  step {trainer.global_step}  {scores}  {minutes:.1f} min")
+        say(f"epoch {trainer.current_epoch}  step {trainer.global_step}  {scores}  {minutes:.1f} min")
 
     def on_fit_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         if not trainer.is_global_zero:
             return
-        best = next(
-            (
-                c
-                for c in trainer.checkpoint_callbacks
-                if isinstance(c, ModelCheckpoint) and c.best_model_score is not None
-            ),
-            None,
-        )
-        minutes = (time.monotonic() - self._started) / 60
-        self._report(trainer, pl_module, "val", f"last validation, after {minutes:.1f} minutes")
-        if best is not None:
-            self.console.print(f"best {best.monitor} {float(best.best_model_score):.4f}: {best.best_model_path}")
-            self.console.print(f"Next: vitdet predict {best.best_model_path} IMAGE")
+        if not self._trained:
+            bounds = {
+                "max_steps": trainer.max_steps,
+                "max_epochs": trainer.max_epochs,
+                "limit_train_batches": trainer.limit_train_batches,
+            }
+            listed = ", ".join(f"{key} {value}" for key, value in bounds.items() if value not in (None, -1, 1.0))
+            say(
+                f"nothing to train: the run is at step {trainer.global_step}, epoch {trainer.current_epoch}, and has {listed}"
+            )
+        elif self._scored:
+            spent = duration(time.monotonic() - self._started)
+            self._report(trainer, pl_module, "val", f"last validation, after {spent}")
+        self._next(trainer)
+
+    def _next(self, trainer: L.Trainer) -> None:
+        """Which file to use, and how."""
+        best = next((one for one in trainer.checkpoint_callbacks if isinstance(one, BestCheckpoint)), None)
+        last = next((one for one in trainer.checkpoint_callbacks if isinstance(one, LastCheckpoint)), None)
+        if best is not None and best.best_model_score is not None:
+            say(f"best {best.monitor} {float(best.best_model_score):.4f}: {best.best_model_path}")
+            say(f"Next: vitdet predict {best.best_model_path} IMAGE")
+        elif last is not None and last.path.is_file():
+            say(f"Next: vitdet predict {last.path} IMAGE")
+        elif self._trained and not trainer.checkpoint_callbacks:
+            say("no checkpoint was written: enable_checkpointing is false, or fast_dev_run is set")
 
     def on_test_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         metric = pl_module.metric("test")
-        path = trainer.run_folder / "predictions.json"
-        if hasattr(metric, "save"):
-            metric.save(path)  # gathers, so every rank takes part
         if trainer.is_global_zero:
             self._report(trainer, pl_module, "test", "test")
-            if hasattr(metric, "save"):
-                self.console.print(f"predictions, in the data set's own ids: {path}")
+        if hasattr(metric, "save"):
+            self._save(trainer, metric)  # gathers, so every rank takes part
+
+    def _save(self, trainer: L.Trainer, metric: Any) -> None:
+        folder = trainer.tested_folder
+        if folder is None:
+            text = "predictions.json is not written: there is no checkpoint to put it beside"
+        else:
+            path = folder / "predictions.json"
+            try:
+                metric.save(path)
+                text = f"predictions, in the data set's own ids: {path}"
+            except OSError as error:
+                text = f"predictions.json is not written: {error}"
+        if trainer.is_global_zero:
+            say(text)
 
     def _report(self, trainer: L.Trainer, task: L.LightningModule, split: str, title: str) -> None:
         prefix = f"{split}/"
         scores = {k.removeprefix(prefix): float(v) for k, v in trainer.callback_metrics.items() if k.startswith(prefix)}
         metric = task.metric(split)
         if scores:
-            self.console.print(title)
-            print_scores(scores, metric.protocol() if hasattr(metric, "protocol") else "", self.console)
+            say(title)
+            print_scores(scores, metric.protocol() if hasattr(metric, "protocol") else "")
+
+
+def validates(trainer: L.Trainer) -> bool:
+    """Whether there is anything to validate on, as far as is known when training starts."""
+    known = trainer.val_dataloaders is not None
+    return trainer.enable_validation and not (known and sum(trainer.num_val_batches) == 0)

@@ -10,62 +10,35 @@ from typing import Any
 import lightning as L
 import numpy as np
 import torch
-from lightning.pytorch.callbacks import Checkpoint, ModelCheckpoint
+from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.utilities import rank_zero_info
 
 from vitdet.errors import UserError
 
 
-class BestCheckpoint(ModelCheckpoint):
-    """Keeps `best.ckpt` in `folder`: the weights with the best `monitor` so far; by default the first score of the head's metric."""
-
-    state_key = "BestCheckpoint"  # Lightning's holds `monitor`, which may not be known yet when a run goes on
-
-    def __init__(self, folder: str | Path, *, monitor: str | None = None, mode: str = "max") -> None:
-        super().__init__(
-            folder,
-            "best",
-            monitor=monitor,
-            mode=mode,
-            enable_version_counter=False,
-            save_last=False,
-            save_on_train_epoch_end=False,  # but only after a validation
-        )
-
-    def state_dict(self) -> dict[str, Any]:
-        return {**super().state_dict(), "mode": self.mode}
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """The best score of a run that goes on, unless it is now chosen by another one."""
-        self.monitor = self.monitor or state_dict["monitor"]
-        if (self.monitor, self.mode) == (state_dict["monitor"], state_dict["mode"]):
-            super().load_state_dict(state_dict)
-
-    def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        logged = sorted(key for key in trainer.callback_metrics if key.startswith("val/"))
-        if trainer.sanity_checking:
-            return
-        self.monitor = self.monitor or pl_module.main_score
-        if logged and self.monitor not in logged:
-            raise UserError(f"monitor is {self.monitor!r}, which nothing logs; choose among {', '.join(logged)}")
-        if logged:  # else the head is not scored, and there is no best
-            super().on_validation_end(trainer, pl_module)
+class DivergedError(UserError, FloatingPointError):
+    """The loss or the weights are not finite; the message says at which step, and which weights are left."""
 
 
 class LastCheckpoint(Checkpoint):
-    """Keeps `last.ckpt` in `folder`: what to resume from.
+    """Keeps `last.ckpt` in the run folder: what to resume from.
 
-    It is written at the end of each epoch, every `minutes`, when training ends, and when it is stopped by Ctrl-C or SIGTERM, which take effect
-    at the end of a step or of a validation, so that the file is consistent. A second Ctrl-C stops at once, and writes nothing.
+    It is written before each validation, at the end of each epoch, every `minutes`, when training ends, and when it is stopped by Ctrl-C or SIGTERM,
+    which take effect at the end of a step or of a validation, so that the file is consistent. A second Ctrl-C stops at once, and writes nothing.
+    Weights that are not finite are never written: the training ends, and the file before is kept.
     """
 
-    def __init__(self, folder: str | Path, *, minutes: float = 15.0) -> None:
-        self.path = Path(folder) / "last.ckpt"
+    def __init__(self, *, minutes: float = 15.0) -> None:
+        self.path: Path | None = None
         self.minutes = minutes
         self._stop = False
         self._saved: tuple[int, float] = (-1, 0.0)
         self._step = -1
+        self._accumulating = False
         self._handler: Any = None
+
+    def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        self.path = trainer.run_folder / "last.ckpt" if stage == "fit" else None
 
     def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self._stop, self._saved = False, (-1, time.monotonic())
@@ -81,10 +54,12 @@ class LastCheckpoint(Checkpoint):
         rank_zero_info("Stopping after this step or validation; press Ctrl-C again to stop at once.")
 
     def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, *_: Any) -> None:
-        accumulating = trainer.global_step == self._step
+        loop = trainer.fit_loop.epoch_loop
+        self._accumulating = trainer.global_step == self._step
         self._step = trainer.global_step
-        if accumulating or trainer.fit_loop.epoch_loop.batch_progress.is_last_batch:
-            return  # gradients would be lost, or the validation that is due; the end of the epoch is near
+        validates = loop._should_check_val_fx(trainer.fit_loop._data_fetcher)
+        if self._accumulating or loop.batch_progress.is_last_batch or validates:
+            return  # gradients would be lost, or the validation that is due; the end of the epoch, or of that, is near
         stop, late = self._asked(trainer), time.monotonic() - self._saved[1] > 60 * self.minutes
         if trainer.world_size > 1:  # all ranks must save at the same step
             late = trainer.strategy.reduce_boolean_decision(late, all=False)
@@ -100,7 +75,17 @@ class LastCheckpoint(Checkpoint):
 
     def on_validation_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         if not trainer.sanity_checking and trainer.state.fn == "fit":
+            self._check(trainer)
+            if not self._accumulating:
+                self._save(trainer)
+
+    def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        if trainer.sanity_checking or trainer.state.fn != "fit" or self._accumulating:
+            return
+        ends = trainer.fit_loop.epoch_loop.batch_progress.is_last_batch or trainer.should_stop
+        if not ends and self._asked(trainer):  # else `on_train_epoch_end` is next
             self._save(trainer)
+            raise KeyboardInterrupt
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self._save(trainer)
@@ -108,17 +93,40 @@ class LastCheckpoint(Checkpoint):
             raise KeyboardInterrupt
 
     def _save(self, trainer: L.Trainer) -> None:
+        self._check(trainer)
         trainer.save_checkpoint(self.path)
         self._saved = (trainer.global_step, time.monotonic())
 
+    def _check(self, trainer: L.Trainer) -> None:
+        good = finite(trainer.lightning_module)
+        if trainer.world_size > 1:
+            good = trainer.strategy.reduce_boolean_decision(good)
+        if not good:
+            advice = "try a lower learning rate (model.lr), or clip gradients (trainer.gradient_clip_val)"
+            raise DivergedError(f"the weights are not finite at step {trainer.global_step}; {advice}; {self.kept()}")
+
+    def kept(self) -> str:
+        """Which weights a training that has diverged leaves."""
+        if self.path is None or not self.path.is_file():
+            return "no good weights were saved before"
+        at = f" of step {self._saved[0]}" if self._saved[0] >= 0 else ""
+        return f"{self.path} keeps the last good weights{at}"
+
     def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
-        if self.path.exists():
+        if self.path is not None and self.path.exists():
             rank_zero_info(f"To go on from where this stopped: --ckpt_path {self.path}")
 
     def teardown(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         if self._handler is not None:
             signal.signal(signal.SIGINT, self._handler)
             self._handler = None
+
+
+def finite(module: torch.nn.Module) -> bool:
+    """Whether all weights are; the largest of each tensor, and one transfer for all, so it takes a fraction of a save."""
+    weights = [weight.detach() for weight in module.parameters() if weight.numel()]
+    largest = torch._foreach_norm(weights, float("inf"))
+    return bool(torch.stack([one.float() for one in largest]).isfinite().all()) if largest else True
 
 
 class StepSeed(L.Callback):

@@ -145,7 +145,8 @@ class Task(Learning):
 
     def _logged(self, total: Tensor, losses: dict[str, Tensor]) -> Tensor:
         # `self.log` costs 0.1 ms a term, and reading a loss waits for the device: every n steps only
-        if self.global_step % self.trainer.log_every_n_steps == 0:
+        every = self.trainer.log_every_n_steps  # 0 logs nothing
+        if every and self.global_step % every == 0:
             terms = {f"train/{name}": value.detach() for name, value in losses.items()}
             if not torch.isfinite(total):
                 listed = ", ".join(f"{name} {value.item():.4g}" for name, value in losses.items())

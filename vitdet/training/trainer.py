@@ -1,20 +1,29 @@
 """Lightning's Trainer with what vitdet trains with by default, the same from YAML and from Python."""
 
 import atexit
-import sys
-from collections.abc import Iterable
+import contextlib
+from collections.abc import Iterable, Iterator
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import lightning as L
 import torch.distributed as dist
 from lightning.pytorch.callbacks import Timer
-from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
+from lightning.pytorch.loggers import Logger
 
-from vitdet.training.callbacks import FinalValidation, Pictures, ProgressBar, Summary
-from vitdet.training.checkpoint import BestCheckpoint, LastCheckpoint, StepSeed
+from vitdet.data import ImageData
+from vitdet.errors import UserError
+from vitdet.training import arguments
+from vitdet.training.best import BestCheckpoint
+from vitdet.training.callbacks import FinalValidation, Pictures, Summary
+from vitdet.training.checkpoint import DivergedError, LastCheckpoint, StepSeed
 from vitdet.training.ema import EMA
+from vitdet.training.folder import check_free, find, is_run, make_loggers, reserve, runs
+from vitdet.training.progress import ProgressReport
+from vitdet.training.quiet import quiet
+from vitdet.training.resume import check_resume
+from vitdet.training.task import Task
 
 
 @atexit.register
@@ -24,21 +33,35 @@ def _leave_gloo() -> None:
         dist.destroy_process_group()
 
 
+class ShareFolder(L.Callback):
+    """Tells the other ranks the run folder that the first one has taken."""
+
+    def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        if stage == "fit":
+            trainer.enter(trainer.strategy.broadcast(trainer.entered))
+
+
 class Trainer(L.Trainer):
     """Lightning's `Trainer`; every argument of it works here too, and `callbacks` and `logger` add to the ones below.
 
-    On by default: an average of the weights, `best.ckpt` and `last.ckpt`, metrics as CSV and for TensorBoard, a progress bar, pictures of
-    predictions, and a summary at the end. All of it goes to `root/name/version_N`.
+    On by default: an average of the weights, `best.ckpt` and `last.ckpt`, metrics as CSV and for TensorBoard, progress, pictures of predictions, and
+    a summary at the end. All of it goes to `run_folder`. A callback of yours takes the place of that of the same class; `enable_checkpointing=False`
+    writes no checkpoints, `fast_dev_run` nothing at all, and `barebones` leaves all of it out.
 
     Args:
         name: Of the run; the command line takes that of the config.
-        root: The folder of all runs.
-        version: Number of the run, or the next free one.
+        root: The folder of all runs; Lightning's `default_root_dir` means the same.
+        version: Number of the run's folder, `root/name/version_N`. By default the next free one, or, for a training that goes on from a
+            checkpoint, the folder where that is.
         ema: Decay of the weight average; 0 trains without.
         monitor: What `best.ckpt` is chosen by; by default the first score of the head's metric: `val/AP`, `val/mIoU`, `val/PQ`.
         mode: Whether more of it is better ("max") or less ("min").
         pictures: How many validation images to draw predictions on.
-        progress: Whether to show a progress bar; by default where the output is a terminal.
+        progress: Whether to show how far the training is: a bar on a terminal, else a line about every 30 s.
+        max_time: When to end the training, as days:hours:minutes:seconds, such as 00:00:12:00.
+
+    Raises:
+        UserError: an argument is out of its range, or Lightning refuses it.
     """
 
     def __init__(
@@ -49,9 +72,9 @@ class Trainer(L.Trainer):
         version: int | None = None,
         ema: float = 0.999,
         monitor: str | None = None,
-        mode: str = "max",
+        mode: Literal["max", "min"] = "max",
         pictures: int = 4,
-        progress: bool | None = None,
+        progress: bool = True,
         max_epochs: int | None = None,
         max_steps: int = -1,
         max_time: str | timedelta | dict[str, int] | None = None,
@@ -61,53 +84,161 @@ class Trainer(L.Trainer):
         logger: Logger | Iterable[Logger] | bool = True,
         **kwargs: Any,
     ) -> None:
-        progress = sys.stdout.isatty() if progress is None else progress
-        self.run_folder = run_folder(root, name, version)
+        quiet()
+        self._place = arguments.place(name, root, version, kwargs)
+        arguments.check_own(ema=ema, mode=mode, pictures=pictures, log_every_n_steps=log_every_n_steps)
+        arguments.check_theirs(kwargs)
+        self.given = given = arguments.take(kwargs, logger)
+        self.entered: Path | None = None
+        self.tested_folder: Path | None = None
+        self._begun = False
         extra = [] if callbacks is None else callbacks if isinstance(callbacks, list) else [callbacks]
-        ours: list[L.Callback] = [StepSeed()]
-        if max_time is not None:  # here rather than by Lightning, so that the last validation comes after it
-            ours.append(Timer(max_time))
-        if ema:
-            ours.append(EMA(ema))
-        if pictures:
-            ours.append(Pictures(self.run_folder, pictures))
-        if progress:
-            ours.append(ProgressBar())
-        best = BestCheckpoint(self.run_folder, monitor=monitor, mode=mode)
-        ours += [FinalValidation(), Summary(), best, LastCheckpoint(self.run_folder)]
-        super().__init__(
-            max_epochs=max_epochs,
-            max_steps=max_steps,
-            gradient_clip_val=gradient_clip_val,
-            log_every_n_steps=log_every_n_steps,
-            callbacks=[*ours, *extra],
-            logger=self._loggers(logger),
-            enable_progress_bar=progress,
-            enable_model_summary=False,
-            use_distributed_sampler=False,  # ours shard the data themselves: no image twice in evaluation
-            **kwargs,
-        )
+        # the clock is here rather than Lightning's, so that the last validation comes after it
+        ours = [Timer(end)] if (end := arguments.duration(max_time)) else []
+        if not given.bare:
+            ours += [StepSeed(), *([EMA(ema)] if ema else []), FinalValidation(), Summary()]
+            ours += [ProgressReport()] if given.shows(progress) and not arguments.has_bar(extra) else []
+            ours += [Pictures(pictures)] if pictures and not given.dry else []
+            ours += [BestCheckpoint(monitor=monitor, mode=mode), LastCheckpoint()] if given.checkpoints else []
+        with arguments.refusals(TypeError, RuntimeError):
+            super().__init__(
+                max_epochs=max_epochs,
+                max_steps=max_steps,
+                gradient_clip_val=gradient_clip_val,
+                log_every_n_steps=0 if given.bare else log_every_n_steps,
+                callbacks=[ShareFolder(), *arguments.with_theirs(ours, extra)],
+                logger=given.loggers or False,
+                enable_progress_bar=arguments.has_bar(extra),  # ours is none of Lightning's
+                enable_model_summary=given.model_summary,
+                use_distributed_sampler=False,  # `fit` knows whether the data are ours
+                **kwargs,
+            )
+        # With `max_steps`, Lightning takes an epoch that is over for one to go on in, and trains a batch too many in it; this says no.
+        self.fit_loop._iteration_based_training = bool
 
-    def _loggers(self, logger: Logger | Iterable[Logger] | bool) -> list[Logger]:
-        if logger is False:
-            return []
-        place = {"name": self.run_folder.parent.name, "version": self.run_folder.name}
-        root = self.run_folder.parent.parent
-        earlier = self.run_folder / "metrics.csv"
-        if earlier.exists():  # of a run that goes on; the logger would delete it
-            earlier.rename(earlier.with_name(f"metrics_{len(list(self.run_folder.glob('metrics_*.csv')))}.csv"))
-        ours = [TensorBoardLogger(root, **place), CSVLogger(root, **place)]
-        return ours + ([] if logger is True else [logger] if isinstance(logger, Logger) else list(logger))
+    @property
+    def run_folder(self) -> Path:
+        """The folder of this run. It is taken when training starts, or when this is read: a new one, unless `version` names it.
 
+        Raises:
+            UserError: another rank takes it, and training has not started.
+        """
+        if self.entered is None:
+            root, name, version = self._place
+            if version is not None:
+                return root / name / f"version_{version}"
+            if not self._first:
+                raise UserError("only the first rank takes a run folder; the others know it once training has started")
+            self.entered = reserve(root, name)
+        return self.entered
 
-def run_folder(root: str | Path, name: str, version: int | None = None) -> Path:
-    """`root/name/version_N`, where N is `version` or the next free number."""
-    taken = runs(root, name)
-    free = int(taken[-1].name.removeprefix("version_")) + 1 if taken else 0
-    return Path(root) / name / f"version_{free if version is None else version}"
+    @property
+    def _first(self) -> bool:
+        """Whether this process is of global rank 0, known before the processes have met."""
+        return self.node_rank == 0 and self.local_rank == 0
 
+    def enter(self, folder: Path | None) -> None:
+        """Makes `folder` this run's, and lets vitdet's loggers write there."""
+        if folder is None or (self._begun and folder == self.entered):
+            return
+        self.entered, self._begun = folder, True
+        ours = make_loggers(folder) if self.given.logs and self._first else []
+        self.loggers = [*ours, *self.given.loggers]
 
-def runs(root: str | Path, name: str) -> list[Path]:
-    """The run folders of `name`, oldest first."""
-    folders = [f for f in (Path(root) / name).glob("version_*") if f.name.removeprefix("version_").isdigit()]
-    return sorted(folders, key=lambda f: int(f.name.removeprefix("version_")))
+    def _choose(self, checkpoint: Path | None) -> Path:
+        if self._begun and checkpoint is None:
+            return self.entered
+        if checkpoint is not None and self._place[2] is None and is_run(checkpoint.parent):
+            return checkpoint.parent
+        folder = self.run_folder
+        if folder != self.entered:  # named by its version
+            check_free(folder, start=checkpoint)
+            folder.mkdir(parents=True, exist_ok=True)
+        return folder
+
+    def _checkpoint(self, given: str | Path | None, model: Any, *, training: bool = False) -> Any:
+        """The file that `ckpt_path` means; what it holds fits the model."""
+        if given is None or str(given) in ("hpc", "registry") or "://" in str(given):
+            return given
+        if str(given) in ("last", "best"):
+            root, name, _ = self._place
+            given = find(str(given), [self.entered] if self._begun else runs(root, name), self.entered or root / name)
+        if not Path(given).is_file():
+            raise UserError(f"there is no checkpoint {given}")
+        if isinstance(model, Task):
+            check_resume(model, given, training=training)
+        return Path(given)
+
+    def _share_out(self, data: Any) -> None:
+        """vitdet's data share out their images among the ranks themselves, no image twice in evaluation; for other loaders Lightning does it."""
+        ours, wanted = isinstance(data, ImageData), self.given.share_out
+        if ours and wanted and self.num_devices * self.num_nodes > 1:
+            raise UserError(
+                "use_distributed_sampler is true, but vitdet's data share out their images themselves; leave it out"
+            )
+        self._accelerator_connector.use_distributed_sampler = not ours if wanted is None else wanted and not ours
+
+    @contextlib.contextmanager
+    def _told(self) -> Iterator[None]:
+        """What Lightning refuses, and what can't be gone on with, as one sentence."""
+        with arguments.refusals():
+            try:
+                yield
+            except FloatingPointError as error:
+                last = next((one for one in self.checkpoint_callbacks if isinstance(one, LastCheckpoint)), None)
+                if isinstance(error, UserError) or last is None:
+                    raise
+                raise DivergedError(f"{error}; {last.kept()}") from error
+
+    def fit(
+        self,
+        model: L.LightningModule,
+        train_dataloaders: Any = None,
+        val_dataloaders: Any = None,
+        datamodule: L.LightningDataModule | None = None,
+        ckpt_path: str | Path | None = None,
+        weights_only: bool | None = True,
+    ) -> None:
+        """Trains, as Lightning's `fit` does; `ckpt_path` goes on in its own run folder, and `last` is that of the newest run of this name.
+
+        Raises:
+            UserError: what Lightning refuses, a checkpoint that does not fit, a folder that is another run's, or (`DivergedError`) weights or a loss
+                that are no longer finite.
+        """
+        self._share_out(train_dataloaders if datamodule is None else datamodule)
+        ckpt_path = self._checkpoint(ckpt_path, model, training=True)
+        if self._first and not self.given.dry and not self.given.bare:
+            self.enter(self._choose(ckpt_path if isinstance(ckpt_path, Path) else None))
+        with self._told():
+            super().fit(model, train_dataloaders, val_dataloaders, datamodule, ckpt_path, weights_only)
+
+    def validate(
+        self,
+        model: L.LightningModule | None = None,
+        dataloaders: Any = None,
+        ckpt_path: str | Path | None = None,
+        verbose: bool = True,
+        datamodule: L.LightningDataModule | None = None,
+        weights_only: bool | None = True,
+    ) -> Any:
+        """Lightning's; it writes nothing, and refuses as `fit` does."""
+        self._share_out(dataloaders if datamodule is None else datamodule)
+        ckpt_path = self._checkpoint(ckpt_path, model)
+        with self._told():
+            return super().validate(model, dataloaders, ckpt_path, verbose, datamodule, weights_only)
+
+    def test(
+        self,
+        model: L.LightningModule | None = None,
+        dataloaders: Any = None,
+        ckpt_path: str | Path | None = None,
+        verbose: bool = True,
+        datamodule: L.LightningDataModule | None = None,
+        weights_only: bool | None = True,
+    ) -> Any:
+        """Lightning's; all it writes is `predictions.json`, beside the checkpoint, and it refuses as `fit` does."""
+        self._share_out(dataloaders if datamodule is None else datamodule)
+        ckpt_path = self._checkpoint(ckpt_path, model)
+        self.tested_folder = ckpt_path.parent if isinstance(ckpt_path, Path) else self.entered
+        with self._told():
+            return super().test(model, dataloaders, ckpt_path, verbose, datamodule, weights_only)

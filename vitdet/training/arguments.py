@@ -1,0 +1,156 @@
+"""What a `Trainer` was given: what is wrong with it, what means the same as an argument of vitdet's, and which callbacks follow."""
+
+import contextlib
+import re
+import traceback
+from collections.abc import Iterable, Iterator
+from datetime import timedelta
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import lightning as L
+import torch
+from lightning.pytorch.callbacks import ProgressBar, Timer, WeightAveraging
+from lightning.pytorch.loggers import Logger
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
+
+from vitdet.errors import UserError, check
+from vitdet.training.ema import EMA
+
+LIGHTNING = str(Path(L.__file__).parent)
+
+
+class Given(NamedTuple):
+    """Arguments that decide what vitdet adds of its own."""
+
+    progress: bool | None  # enable_progress_bar
+    model_summary: bool
+    share_out: bool | None  # use_distributed_sampler
+    checkpoints: bool
+    bare: bool  # barebones: nothing is added
+    dry: bool  # fast_dev_run: nothing is written
+    logs: bool  # whether with vitdet's own loggers
+    loggers: list[Logger]  # the user's
+
+    def shows(self, progress: bool) -> bool:
+        """Whether progress is shown; either argument can say no."""
+        return progress and self.progress is not False
+
+
+def take(kwargs: dict[str, Any], logger: Logger | Iterable[Logger] | bool | None) -> Given:
+    """What the arguments say; those that `Trainer` passes to Lightning itself are taken out.
+
+    It is a function of its own so that these are no keys of a config file, which has `progress`.
+    """
+    bare, dry = bool(kwargs.get("barebones")), bool(kwargs.get("fast_dev_run"))
+    none = logger is False or bare
+    theirs = [] if none or logger in (True, None) else [logger] if isinstance(logger, Logger) else list(logger)
+    return Given(
+        kwargs.pop("enable_progress_bar", None),
+        bool(kwargs.pop("enable_model_summary", False)),
+        kwargs.pop("use_distributed_sampler", None),
+        kwargs.get("enable_checkpointing") is not False and not bare and not dry,
+        bare,
+        dry,
+        not none and not dry,
+        theirs,
+    )
+
+
+def place(name: str, root: str | Path, version: int | None, kwargs: dict[str, Any]) -> tuple[Path, str, int | None]:
+    """Root, name and number of the run; `default_root_dir` is another word for `root`.
+
+    Raises:
+        UserError: one of them can't be.
+    """
+    other = kwargs.get("default_root_dir")
+    both = other is not None and str(root) not in ("runs", str(other))
+    check("default_root_dir", other, not both, f"the same as root, which is {str(root)!r}: give one of them")
+    root = other or root
+    check("root", str(root), "://" not in str(root), "a local folder; copy the runs elsewhere afterwards")
+    check("name", name, bool(str(name).strip()), "the name of the run, a folder under root")
+    check("version", version, version is None or version >= 0, "a whole number from 0, or none for the next free one")
+    return Path(root), name, version
+
+
+def check_own(*, ema: float, mode: str, pictures: int, log_every_n_steps: int) -> None:
+    """Raises:
+    UserError: an argument of vitdet's is out of its range.
+    """
+    check("ema", ema, 0 <= ema < 1, "0 <= ema < 1, for example 0.999, or 0 to train without")
+    check("mode", mode, mode in ("max", "min"), "max (more is better) or min")
+    check("pictures", pictures, pictures >= 0, "a whole number from 0")
+    check("log_every_n_steps", log_every_n_steps, log_every_n_steps >= 0, "a whole number from 0, which logs nothing")
+
+
+def check_theirs(kwargs: dict[str, Any]) -> None:
+    """Raises:
+    UserError: an argument of Lightning's that fails late, or in other words, there.
+    """
+    devices = kwargs.get("devices", "auto")
+    wanted = "a whole number from 1, a list of device numbers, -1 (all) or auto"
+    check("devices", devices, str(devices).strip() not in ("0", "[]", ""), wanted)
+    for key in ("accumulate_grad_batches", "check_val_every_n_epoch"):
+        value = kwargs.get(key)
+        check(key, value, value is None or value >= 1, "a whole number from 1")
+    accelerator = str(kwargs.get("accelerator", "auto")).lower()
+    there = torch.cuda.is_available() or (accelerator == "gpu" and torch.backends.mps.is_available())
+    check("accelerator", accelerator, accelerator not in ("gpu", "cuda") or there, "cpu or auto: torch finds no GPU")
+
+
+def duration(max_time: Any) -> timedelta | None:
+    """`max_time` as a `timedelta`.
+
+    Raises:
+        UserError: it is none.
+    """
+    wanted = "days:hours:minutes:seconds, such as 00:00:12:00 for twelve minutes"
+    if isinstance(max_time, str):
+        parts = max_time.strip().split(":")
+        near = f"00:{max_time.strip()}" if re.fullmatch(r"\d+:\d\d:\d\d", max_time.strip()) else ""
+        right = re.fullmatch(r"\d+:\d\d:\d\d:\d\d", max_time.strip())
+        check("max_time", max_time, bool(right), wanted + (f"; did you mean {near}?" if near else ""))
+        max_time = dict(zip(("days", "hours", "minutes", "seconds"), map(int, parts)))
+    if isinstance(max_time, dict):
+        try:
+            max_time = timedelta(**max_time)
+        except TypeError as error:
+            raise UserError(f"max_time is {max_time!r}; wanted {wanted}, or keys such as hours and minutes") from error
+    right = max_time is None or (isinstance(max_time, timedelta) and max_time > timedelta())
+    check("max_time", str(max_time), right, f"more than nothing: {wanted}")
+    return max_time
+
+
+def with_theirs(ours: list[L.Callback], theirs: list[L.Callback]) -> list[L.Callback]:
+    """All callbacks; one of the user's takes the place of ours of the same kind.
+
+    Raises:
+        UserError: there would be two clocks.
+    """
+    if any(isinstance(one, Timer) for one in ours) and any(isinstance(one, Timer) for one in theirs):
+        raise UserError("max_time and a Timer among the callbacks both end the training; give one of them")
+    kinds = {type(one) for one in theirs}
+    averaged = any(isinstance(one, (EMA, WeightAveraging)) for one in theirs)
+    kept = [one for one in ours if type(one) not in kinds and not (averaged and isinstance(one, EMA))]
+    return [*kept, *theirs]
+
+
+def has_bar(callbacks: list[L.Callback]) -> bool:
+    """Whether the user brings a progress bar."""
+    return any(isinstance(callback, ProgressBar) for callback in callbacks)
+
+
+@contextlib.contextmanager
+def refusals(*more: type[Exception]) -> Iterator[None]:
+    """What Lightning refuses, by a `MisconfigurationException`, a `ValueError` or `more`, is for the user to put right.
+
+    Raises:
+        UserError: Lightning's message, in one line.
+    """
+    try:
+        yield
+    except (MisconfigurationException, ValueError, *more) as error:
+        last = traceback.extract_tb(error.__traceback__)[-1].filename
+        if isinstance(error, UserError) or not last.startswith(LIGHTNING):
+            raise
+        raise UserError(" ".join(str(error).replace("`", "").split())) from error

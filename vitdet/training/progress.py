@@ -1,0 +1,150 @@
+"""How far a run is: one bar for the whole training on a terminal, else a line every half a minute."""
+
+import math
+import sys
+import time
+from typing import Any
+
+import lightning as L
+from lightning.pytorch.callbacks import Timer
+from rich.progress import BarColumn, Progress, TextColumn
+
+
+def say(text: str) -> None:
+    """Prints a line at once, also where the output is a file."""
+    print(text, flush=True)
+
+
+def duration(seconds: float) -> str:
+    """`45 s`, `3 min 20 s`, `1 h 05 min`."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02} s"
+    return f"{whole // 3600} h {whole % 3600 // 60:02} min"
+
+
+def extent(trainer: L.Trainer) -> tuple[float, str]:
+    """The fraction of the training that is done, by whichever bound ends it first, and how many steps it has: `900`, or `~900` where time ends it.
+
+    Unlike `optim.progress` it asks no other rank, so one rank may call it.
+    """
+    per_epoch = trainer.num_training_batches / trainer.accumulate_grad_batches  # endless where the data are
+    planned = [trainer.max_steps] if trainer.max_steps > 0 else []
+    planned += (
+        [trainer.max_epochs * (math.ceil(per_epoch) if math.isfinite(per_epoch) else per_epoch)]
+        if (trainer.max_epochs or 0) > 0
+        else []
+    )
+    total = min(planned, default=float("inf"))
+    done = min(1.0, trainer.global_step / total) if total > 0 else 1.0
+    for timer in (callback for callback in trainer.callbacks if isinstance(callback, Timer)):
+        left, spent = timer.time_remaining("train"), timer.time_elapsed("train")
+        if left is not None and spent / max(1e-9, spent + left) > done:
+            done = min(1.0, spent / max(1e-9, spent + left))
+            total = None
+    if total is None:
+        return done, f"~{round(trainer.global_step / done)}"
+    return done, "?" if total == float("inf") else f"{int(total)}"
+
+
+class ProgressReport(L.Callback):
+    """Step, loss, score, images/s and the time left.
+
+    Args:
+        every: seconds between two lines where there is no terminal; the first ones come sooner.
+    """
+
+    def __init__(self, *, every: float = 30.0) -> None:
+        self.every = every
+        self._bar: Progress | None = None
+        self._stage: Any = None
+        self._start, self._begin, self._due = 0.0, 0.0, 0.0
+        self._images, self._since, self._validating = 0, 0.0, 0.0
+
+    def _begin_at(self, done: float) -> None:
+        self._start = self._since = time.monotonic()
+        self._begin, self._images = done, 0
+        self._due = self._start
+        self._put_off()
+
+    def _put_off(self) -> None:
+        """The next report: on a terminal twice a second, else after 5, 10, 20, … seconds, and then every half a minute."""
+        now = time.monotonic()
+        gap = 0.5 if sys.stdout.isatty() else min(self.every, max(5.0, now - self._start))
+        self._due = now + gap
+
+    def _report(self, done: float, text: str) -> None:
+        if not sys.stdout.isatty():
+            say(text)
+        else:
+            if self._bar is None:
+                self._bar = Progress(
+                    BarColumn(), TextColumn("{task.description}"), transient=True, refresh_per_second=2
+                )
+                self._stage = self._bar.add_task("", total=1.0)
+                self._bar.start()
+            self._bar.update(self._stage, completed=done, description=text)
+        self._put_off()
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self._begin_at(extent(trainer)[0])
+
+    def on_train_batch_end(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, *_: Any
+    ) -> None:
+        self._images += len(batch[0]) * trainer.world_size
+        now = time.monotonic()
+        if now < self._due or not trainer.is_global_zero:
+            return
+        parts = []
+        if outputs is not None:  # reading it waits for the device, so only when it is shown
+            parts.append(f"loss {float(outputs['loss']) * trainer.accumulate_grad_batches:.4g}")
+        score = getattr(pl_module, "main_score", None)
+        if score in trainer.callback_metrics:
+            parts.append(f"{score} {float(trainer.callback_metrics[score]):.4g}")
+        done, total = extent(trainer)
+        now = time.monotonic()
+        parts.append(f"{self._images / max(1e-9, now - self._since):.3g} images/s")
+        if done > self._begin:
+            parts.append(f"ETA {duration((now - self._start) * (1 - done) / (done - self._begin))}")
+        self._report(done, "  ".join([f"step {trainer.global_step}/{total}", *parts]))
+        self._since, self._images = time.monotonic(), 0
+
+    def on_validation_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self._validating = time.monotonic()
+        if trainer.state.fn != "fit":
+            self._begin_at(0.0)
+
+    def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self._since += time.monotonic() - self._validating  # images/s are those of training
+        if trainer.state.fn != "fit":
+            self._stop()
+
+    def on_test_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self._begin_at(0.0)
+
+    def on_validation_batch_end(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int, *_: Any
+    ) -> None:
+        if not trainer.sanity_checking:
+            self._evaluated(trainer, "validating", batch_idx + 1, sum(trainer.num_val_batches))
+
+    def on_test_batch_end(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int, *_: Any
+    ) -> None:
+        self._evaluated(trainer, "testing", batch_idx + 1, sum(trainer.num_test_batches))
+
+    def _evaluated(self, trainer: L.Trainer, verb: str, batches: int, total: float) -> None:
+        if time.monotonic() < self._due or not trainer.is_global_zero:
+            return
+        done = extent(trainer)[0] if trainer.state.fn == "fit" else batches / total
+        self._report(done, f"{verb}, batch {batches}/{total}")
+
+    def _stop(self, *_: Any) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+            self._bar = None
+
+    on_train_end = on_test_end = on_exception = _stop
