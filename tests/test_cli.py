@@ -85,45 +85,6 @@ def test_overrides_win(config):
     assert task.head.num_classes == 6 and task.classes == data.classes
 
 
-@pytest.mark.parametrize(
-    ("override", "message"),
-    [
-        (["--model.lrr", "1"], "did you mean lr"),
-        (["--model.head.num_querys", "1"], "did you mean num_queries"),
-        (["--data.sizee", "1"], "did you mean size"),
-        (["--trainer.max_epochss", "1"], "did you mean max_epochs"),
-        (["--model.lr", "fast"], "model.lr"),
-        (["--model.head", "DETRHeadd"], "did you mean DETRHead"),
-        (["--data", "ShapesDat"], "did you mean ShapesData"),
-        (["--model.classes", "[a]"], "comes from data.classes"),
-        (["--model.schedule", "cosin"], "schedule"),
-        (["--ckpt_path", "nowhere.ckpt"], "there is no checkpoint nowhere.ckpt"),
-        (["--ckpt_path", "last"], "train without --ckpt_path first"),
-    ],
-)
-def test_mistakes_end_in_one_line(config, override, message, capsys):
-    with pytest.raises(SystemExit) as stopped:
-        main(["train", str(config), *override])
-    error = capsys.readouterr().err
-    assert stopped.value.code == 2 and message in error and "Traceback" not in error
-    assert len([line for line in error.splitlines() if line.startswith("vitdet:")]) == 1
-
-
-@pytest.mark.parametrize(
-    ("argv", "message"),
-    [
-        (["trian"], "no verb 'trian'"),
-        (["train"], "which config"),
-        (["train", "configs/det_vit.yaml"], "did you mean configs/detr_vit.yaml"),
-    ],
-)
-def test_wrong_verbs_and_files(argv, message, capsys, monkeypatch):
-    monkeypatch.chdir(ROOT)
-    with pytest.raises(SystemExit):
-        main(argv)
-    assert message in capsys.readouterr().err
-
-
 def test_a_run_says_what_became_of_the_weights(config, tmp_path, capsys):
     model = timm.create_model("vit_tiny_patch16_224", embed_dim=32, depth=1, num_heads=2, img_size=32)
     torch.save(model.state_dict(), tmp_path / "weights.pth")

@@ -115,6 +115,10 @@ def _texts(cls: type) -> dict[str, str]:
                 for name in (name.strip() for name in param.arg_name.split(",")):
                     if texts.get(name, "see `").startswith("see `"):  # the base that is named says more
                         texts[name] = text
+    for name, text in texts.items():
+        named = text.removeprefix("see `").partition("`")[0]
+        if text.startswith("see `") and named in vitdet.__all__:
+            texts[name] = _texts(getattr(vitdet, named)).get(name, text)
     return texts
 
 

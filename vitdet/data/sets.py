@@ -62,7 +62,7 @@ class CocoData(ImageData):
     of training and in evaluation. Images without annotations are negatives.
 
     Args:
-        train: training images and annotations; likewise `val` and `test`. Only what a run needs must be given.
+        train, val, test: the images and annotations of each split. Only what a run needs must be given.
     """
 
     kind = "instances"
@@ -98,7 +98,7 @@ class PanopticData(ImageData):
     """Things and stuff in COCO's panoptic format: every pixel belongs to one segment, or to none.
 
     Args:
-        train: training images and annotations; likewise `val` and `test`. Only what a run needs must be given.
+        train, val, test: the images and annotations of each split. Only what a run needs must be given.
     """
 
     kind = "panoptic"
@@ -141,7 +141,7 @@ class SemanticData(ImageData):
     """A class for every pixel, as a PNG beside each image.
 
     Args:
-        train: training images and label maps; likewise `val` and `test`. Only what a run needs must be given.
+        train, val, test: the images and label maps of each split. Only what a run needs must be given.
         classes: the class names, or the set `ade20k` or `cityscapes`, names and values.
         values: the pixel value of each class; by default 0..K-1. All other values are void: neither trained on nor scored.
         image_suffix, label_suffix: what follows the common part of the names of an image and its label map; by default the extension.
@@ -215,7 +215,11 @@ class ShapesData(CocoData):
 
 
 class ShapesPanopticData(PanopticData):
-    """The built-in data set, its things and stuff; see `ShapesData`."""
+    """The built-in data set, its things and stuff; see `ShapesData`.
+
+    Args:
+        root, train_images, val_images: see `ShapesData`.
+    """
 
     def __init__(self, *, root: str = ROOT, train_images: int = TRAIN, val_images: int = VAL, **options: Any) -> None:
         folder = draw_shapes(root, train_images, val_images)
@@ -226,7 +230,11 @@ class ShapesPanopticData(PanopticData):
 
 
 class ShapesSemanticData(SemanticData):
-    """The built-in data set, a class for every pixel; see `ShapesData`."""
+    """The built-in data set, a class for every pixel; see `ShapesData`.
+
+    Args:
+        root, train_images, val_images: see `ShapesData`.
+    """
 
     def __init__(self, *, root: str = ROOT, train_images: int = TRAIN, val_images: int = VAL, **options: Any) -> None:
         folder = draw_shapes(root, train_images, val_images)

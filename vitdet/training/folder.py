@@ -56,7 +56,7 @@ def find(word: str, folders: list[Path], place: Path) -> Path:
     """
     found = [folder / f"{word}.ckpt" for folder in folders if (folder / f"{word}.ckpt").is_file()]
     if not found:
-        raise UserError(f"there is no {word}.ckpt under {place}; train first, or name the file")
+        raise UserError(f"there is no {word}.ckpt under {place}; train without --ckpt_path first, or name the file")
     return found[-1]
 
 

@@ -40,6 +40,11 @@ class Learning(L.LightningModule):
         """Takes note of the entry "vitdet" of the checkpoint that the training goes on from."""
         self._resumed = saved
 
+    @property
+    def lr(self) -> float:
+        """The peak learning rate that was asked for."""
+        return self.settings["lr"]
+
     def learning_rate(self) -> float:
         """The largest of all groups."""
         return max(group["lr"] for optimizer in self.trainer.optimizers for group in optimizer.param_groups)

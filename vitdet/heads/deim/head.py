@@ -49,6 +49,7 @@ class DEIMHead(Head):
         dim: width of the decoder.
         num_queries: queries of an image: at most so many objects can be found.
         num_layers: decoder layers.
+        num_heads: attention heads.
         num_points: at which each head looks, in every level or in each.
         ffn_dim: hidden width of the gated MLPs.
         denoising: about how many denoising queries an image has in training; 0 turns them off.

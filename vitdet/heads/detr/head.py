@@ -33,6 +33,8 @@ class DETRHead(Head):
         dim: width of the decoder.
         num_queries: queries of an image: at most so many objects can be found.
         num_layers: decoder layers.
+        num_heads: attention heads between queries.
+        ffn_dim, dropout: hidden width of the MLPs, and the share of values that training drops.
         cross_heads: attention heads that look at the image; `num_heads` if not given.
         num_points: at which each head looks, in every level or in each.
         groups: sets of queries in training, each matched on its own (Group DETR, arXiv:2207.13085); inference uses the first.

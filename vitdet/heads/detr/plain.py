@@ -39,6 +39,18 @@ class PlainDETRHead(Head):
     """DETR's decoder as published (Carion et al. 2020, arXiv:2005.12872), on the coarsest level of the features.
 
     It is the readable reference, and needs long training; `DETRHead` is the one to use.
+
+    Args:
+        in_channels: channels of each feature level, finest first.
+        strides: their strides in pixels.
+        num_classes: how many classes there are.
+        dim: width of the decoder.
+        num_queries: queries of an image: at most so many objects can be found.
+        num_layers: decoder layers.
+        num_heads: attention heads.
+        ffn_dim, dropout: hidden width of the MLPs, and the share of values that training drops.
+        class_loss: `mal`, `ia_bce` or `focal`.
+        loss_weights: weights other than the defaults, by term: `{class: 1, box: 5, giou: 2}`, each also with `aux_`.
     """
 
     kinds = ("instances",)

@@ -63,6 +63,8 @@ class MaskDecoderHead(QueryMaskHead):
         dim: width of the decoder.
         num_queries: segments of an image that can be found, at most.
         num_layers: decoder layers; each attends to one level, from the coarsest to the finest, and again.
+        num_heads: attention heads.
+        ffn_dim, dropout: hidden width of the MLPs, and the share of values that training drops.
         num_points: of each mask in the loss.
         loss_weights: weights other than the defaults: `{class: 2, mask: 5, dice: 5}`, each also with `aux_`, and `{dense: 1}` for the tokens.
         max_detections, threshold, overlap, two_step, tile: see `QueryMaskHead`.
