@@ -125,8 +125,10 @@ class LastCheckpoint(Checkpoint):
 def finite(module: torch.nn.Module) -> bool:
     """Whether all weights are; the largest of each tensor, and one transfer for all, so it takes a fraction of a save."""
     weights = [weight.detach() for weight in module.parameters() if weight.numel()]
+    if not weights:
+        return True
     largest = torch._foreach_norm(weights, float("inf"))
-    return bool(torch.stack([one.float() for one in largest]).isfinite().all()) if largest else True
+    return bool(torch.stack([one.float() for one in largest]).isfinite().all())
 
 
 class StepSeed(L.Callback):
