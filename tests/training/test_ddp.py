@@ -30,24 +30,26 @@ if __name__ == "__main__":
                 classes=data.classes, category_ids=data.category_ids)
     strategy = "ddp" if devices > 1 else "auto"  # "ddp" means find_unused_parameters=False
     trainer = Trainer(root=out, accelerator="cpu", devices=devices, strategy=strategy, max_epochs=1, pictures=0,
-                      progress=False, logger=False, num_sanity_val_steps=0)
+                      progress=False, num_sanity_val_steps=0)
     if verb == "validate":
         scores = trainer.validate(task, data, verbose=False)[0]
     else:
         trainer.fit(task, data)
         scores = {{k: float(v) for k, v in trainer.callback_metrics.items()}}
+        with open(out + f"/rank{{trainer.global_rank}}", "w") as file:
+            file.write(str(trainer.run_folder))
     seen = len(task.metric("val")._gathered()[1])
     if trainer.is_global_zero:
         json.dump({{"scores": scores, "seen": seen, "step": trainer.global_step}}, open(out + "/result.json", "w"))
 """
 
 
-def _run(tmp_path, verb, devices, root, count):
+def _run(tmp_path, verb, devices, root, count, *, launcher=()):
     out = tmp_path / f"{verb}{devices}"
     out.mkdir()
     script = tmp_path / "script.py"
     script.write_text(SCRIPT.format(here=str(Path(__file__).parent)))
-    command = [sys.executable, str(script), verb, str(devices), root, str(out), str(count)]
+    command = [sys.executable, *launcher, str(script), verb, str(devices), root, str(out), str(count)]
     done = subprocess.run(
         command, capture_output=True, text=True, timeout=200, env={**os.environ, "OMP_NUM_THREADS": "1"}
     )
@@ -76,3 +78,17 @@ def test_training_with_images_without_objects_does_not_hang(tmp_path):
     result = _run(tmp_path, "empty", 2, str(root), 2)
     assert result["step"] == 2 and result["seen"] == 8
     assert all(torch.isfinite(torch.tensor(v)) for v in result["scores"].values())
+    _share_one_folder(tmp_path / "empty2")
+
+
+def test_torchrun_takes_one_folder_too(tmp_path):
+    launcher = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2")
+    _run(tmp_path, "fit", 2, str(tmp_path / "shapes"), 5, launcher=launcher)
+    _share_one_folder(tmp_path / "fit2")
+
+
+def _share_one_folder(out):
+    (folder,) = (out / "default").iterdir()
+    assert (out / "rank0").read_text() == (out / "rank1").read_text() == str(folder)
+    assert {"best.ckpt", "last.ckpt", "metrics.csv"} <= {path.name for path in folder.iterdir()}
+    assert len(list(folder.glob("events.*"))) == 1

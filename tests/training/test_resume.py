@@ -74,6 +74,49 @@ def test_resuming_is_exact(tiny, step, options):
     assert _equal(*best)
 
 
+class CrashInValidation(L.Callback):
+    def __init__(self, step):
+        self.step = step
+
+    def on_validation_batch_start(self, trainer, *_):
+        if trainer.global_step == self.step:
+            raise MemoryError
+
+
+@pytest.mark.parametrize("accumulate", [1, 2])
+def test_resuming_is_exact_after_a_crash_in_a_validation_within_an_epoch(tiny, accumulate):
+    """With accumulated gradients, a validation may fall between two steps: what was saved before them counts."""
+    options = {"val_check_interval": 2 if accumulate == 1 else 1, "check_val_every_n_epoch": None}
+    options |= {"max_steps": 6, "max_epochs": -1, "accumulate_grad_batches": accumulate}
+    task, module, trainer = tiny(name="straight", **options)
+    trainer.fit(task, module)
+    straight = torch.load(trainer.run_folder / "last.ckpt", weights_only=True)
+    task, module, trainer = tiny(name="crashed", callbacks=[CrashInValidation(4)], **options)
+    with pytest.raises(MemoryError):
+        trainer.fit(task, module)
+    task, module, again = tiny(name="crashed", **options)
+    again.fit(task, module, ckpt_path=trainer.run_folder / "last.ckpt")
+    resumed = torch.load(trainer.run_folder / "last.ckpt", weights_only=True)
+    for part in ("global_step", "state_dict", "ema_state_dict", "optimizer_states"):
+        assert _equal(straight[part], resumed[part]), part
+
+
+def test_the_last_step_is_validated_once(tiny):
+    steps = []
+
+    class Count(L.Callback):
+        def on_validation_end(self, trainer, *_):
+            if not trainer.sanity_checking:
+                steps.append(trainer.global_step)
+
+    options = {"val_check_interval": 2, "check_val_every_n_epoch": None, "max_epochs": -1, "callbacks": [Count()]}
+    for last, wanted in ((4, [2, 4]), (5, [2, 4, 5]), (3, [2, 3])):
+        steps.clear()
+        task, module, trainer = tiny(max_steps=last, **options)
+        trainer.fit(task, module)
+        assert steps == wanted and trainer.check_val_every_n_epoch is None
+
+
 def test_a_stopped_run_leaves_a_checkpoint_that_predicts(tiny):
     task, module, trainer = tiny(callbacks=[PressCtrlC(1)])
     _stop(trainer, task, module)

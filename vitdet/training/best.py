@@ -7,7 +7,7 @@ from typing import Any
 import lightning as L
 import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
-from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
+from lightning.pytorch.utilities import rank_zero_info
 
 from vitdet.data import ImageData
 from vitdet.errors import UserError
@@ -101,7 +101,7 @@ class BestCheckpoint(ModelCheckpoint):
         elif not self._warned:
             self._warned = True
             why = "the validation data has no such object" if score == ABSENT else "which is no score"
-            rank_zero_warn(
+            rank_zero_info(
                 f"nothing to score in val: {self.monitor} is {float(score):g}, {why}; there is no best.ckpt of it"
             )
 

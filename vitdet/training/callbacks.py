@@ -109,15 +109,12 @@ class Summary(L.Callback):
         if not trainer.is_global_zero:
             return
         if not self._trained:
-            bounds = {
-                "max_steps": trainer.max_steps,
-                "max_epochs": trainer.max_epochs,
-                "limit_train_batches": trainer.limit_train_batches,
-            }
-            listed = ", ".join(f"{key} {value}" for key, value in bounds.items() if value not in (None, -1, 1.0))
-            say(
-                f"nothing to train: the run is at step {trainer.global_step}, epoch {trainer.current_epoch}, and has {listed}"
-            )
+            bounds = [
+                (key, getattr(trainer, key)) for key in ("max_steps", "max_epochs") if getattr(trainer, key) != -1
+            ]
+            listed = " and ".join(f"{key} {value}" for key, value in bounds) or "no batch"
+            at = f"step {trainer.global_step}, epoch {trainer.current_epoch}"
+            say(f"nothing to train: the run is at {at}, and has {listed}")
         elif self._scored:
             spent = duration(time.monotonic() - self._started)
             self._report(trainer, pl_module, "val", f"last validation, after {spent}")
@@ -132,8 +129,8 @@ class Summary(L.Callback):
             say(f"Next: vitdet predict {best.best_model_path} IMAGE")
         elif last is not None and last.path.is_file():
             say(f"Next: vitdet predict {last.path} IMAGE")
-        elif self._trained and not trainer.checkpoint_callbacks:
-            say("no checkpoint was written: enable_checkpointing is false, or fast_dev_run is set")
+        elif self._trained and last is None:
+            say("no best.ckpt or last.ckpt was written: enable_checkpointing is false, or fast_dev_run is set")
 
     def on_test_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         metric = pl_module.metric("test")

@@ -58,12 +58,15 @@ class ProgressReport(L.Callback):
 
     def __init__(self, *, every: float = 30.0) -> None:
         self.every = every
+        self._terminal = False
         self._bar: Progress | None = None
         self._stage: Any = None
         self._start, self._begin, self._due = 0.0, 0.0, 0.0
         self._images, self._since, self._validating = 0, 0.0, 0.0
 
     def _begin_at(self, done: float) -> None:
+        if self._bar is None:  # else the bar stands in for the terminal
+            self._terminal = sys.stdout.isatty()
         self._start = self._since = time.monotonic()
         self._begin, self._images = done, 0
         self._due = self._start
@@ -72,11 +75,11 @@ class ProgressReport(L.Callback):
     def _put_off(self) -> None:
         """The next report: on a terminal twice a second, else after 5, 10, 20, … seconds, and then every half a minute."""
         now = time.monotonic()
-        gap = 0.5 if sys.stdout.isatty() else min(self.every, max(5.0, now - self._start))
+        gap = 0.5 if self._terminal else min(self.every, max(5.0, now - self._start))
         self._due = now + gap
 
     def _report(self, done: float, text: str) -> None:
-        if not sys.stdout.isatty():
+        if not self._terminal:
             say(text)
         else:
             if self._bar is None:
@@ -85,7 +88,7 @@ class ProgressReport(L.Callback):
                 )
                 self._stage = self._bar.add_task("", total=1.0)
                 self._bar.start()
-            self._bar.update(self._stage, completed=done, description=text)
+            self._bar.update(self._stage, completed=done, description=text, refresh=True)
         self._put_off()
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:

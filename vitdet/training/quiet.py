@@ -12,6 +12,8 @@ WARNINGS = (
     ".*is smaller than the logging interval",
     ".*does not have many workers",
     r".*module\(s\) in eval mode at the start of training",  # frozen blocks are meant to be
+    ".*Total length of .* across ranks is zero",  # a run without validation says so itself
+    ".*but have no `val_dataloader`",
 )
 INFOS = (
     "💡",

@@ -163,7 +163,7 @@ class Trainer(L.Trainer):
         if str(given) in ("last", "best"):
             root, name, _ = self._place
             given = find(str(given), [self.entered] if self._begun else runs(root, name), self.entered or root / name)
-        if not Path(given).is_file():
+        if not Path(given).exists():
             raise UserError(f"there is no checkpoint {given}")
         if isinstance(model, Task):
             check_resume(model, given, training=training)
