@@ -32,7 +32,7 @@ def test_a_trained_checkpoint_is_all_that_prediction_needs(tmp_path, monkeypatch
     for long, short in FEWER.items():
         training = training.replace(long, short)
     exec(training, {})
-    (tmp_path / "photo.jpg").write_bytes(next((tmp_path / "datasets/shapes/val").glob("*.jpg")).read_bytes())
+    (tmp_path / "photo.jpg").write_bytes(next(tmp_path.glob("datasets/shapes-6-3/val/*.jpg")).read_bytes())
     exec(predicting.replace("runs/detr_vit/version_0", "runs/default/version_0"), {})
     assert (tmp_path / "found.jpg").exists()
 
