@@ -8,6 +8,7 @@ from lightning.pytorch.plugins.precision import MixedPrecision
 from vitdet import Backbone, ShapesData, ShapesPanopticData, ShapesSemanticData, Task
 from vitdet.errors import UserError
 from vitdet.heads import DEIMHead, DETRHead, EoMTHead, MaskDecoderHead, PlainDETRHead, SemanticHead
+from vitdet.training.muon import Muon
 
 BACKBONE = {"stem": "conv", "stem_width": 8, "embed_dim": 32, "depth": 1, "num_heads": 2, "out_channels": 32}
 PLAIN = {**BACKBONE, "stem": "patch", "depth": 2, "tail": 1, "neck": None}
@@ -122,3 +123,9 @@ def test_what_cannot_be_trained_is_refused_at_the_start(tiny):
 def test_settings_out_of_range_are_refused(tiny, name, value):
     with pytest.raises(UserError, match=rf"^{name} is .*; wanted "):
         tiny(task={name: value})
+
+
+def test_a_momentum_out_of_range_is_refused():
+    for momentum in (-0.1, 1.0, float("nan")):
+        with pytest.raises(UserError, match="^momentum is .*; wanted "):
+            Muon([torch.nn.Parameter(torch.zeros(2, 2))], momentum=momentum)

@@ -62,6 +62,7 @@ def test_the_vit_may_learn_slower_than_its_neck():
     assert {rate for name, rate in found.items() if name.startswith("neck.")} == {1e-3}
     assert found["trunk.blocks.2.mlp.fc1.weight"] == pytest.approx(1e-3 * 0.1 * 0.5)
     assert found["trunk.pos_embed"] == pytest.approx(1e-3 * 0.1 * 0.5**4)
+    assert found["trunk.norm.weight"] == found["trunk.norm.bias"] == pytest.approx(1e-3 * 0.1)  # the ViT's, at its rate
 
 
 def test_muon_takes_neither_embeddings_nor_the_layer_to_the_classes():

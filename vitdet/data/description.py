@@ -25,17 +25,12 @@ def _oddities(data: Any) -> Iterator[str]:
     for name in ("val", "test"):
         if name not in data.splits:
             continue
-        if not getattr(data.index(name), "trainable", _ALL).any():
+        trainable = getattr(data.index(name), "trainable", None)  # label maps have no objects one by one
+        if trainable is not None and not trainable.any():
             yield f"{name}: no image has an object to find, so its scores say nothing"
         if "train" in data.splits and (shared := _shared(data, name)):
             what = f"{shared} of its {len(data.index(name))} images are training images, too"
             yield f"{name}: {what}, so its scores say little about new images"
-
-
-class _ALL:
-    """Labels that are not kept object by object."""
-
-    any = staticmethod(lambda: True)
 
 
 def _shared(data: Any, name: str) -> int:

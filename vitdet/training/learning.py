@@ -18,7 +18,7 @@ class Learning(L.LightningModule):
     """What a `Task` does between the gradient and the weights.
 
     Attributes:
-        settings: the arguments of the task that say how it learns; a checkpoint keeps them.
+        lr, optimizer, schedule, …: the arguments of the task that say how it learns, see `settings`.
         done: how much of the training, in [0, 1], at the last step of the schedule.
     """
 
@@ -32,18 +32,20 @@ class Learning(L.LightningModule):
             UserError: one is out of range.
         """
         check_settings(**settings)
-        self.settings = {**settings, "betas": list(settings["betas"])}
+        self._settings = tuple(settings)
+        for name, value in settings.items():
+            setattr(self, name, value)
         self.done = 0.0
         self._resumed: dict[str, Any] | None = None
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The arguments that say how it learns; a checkpoint keeps them."""
+        return {**{name: getattr(self, name) for name in self._settings}, "betas": list(self.betas)}
 
     def resumes(self, saved: dict[str, Any]) -> None:
         """Takes note of the entry "vitdet" of the checkpoint that the training goes on from."""
         self._resumed = saved
-
-    @property
-    def lr(self) -> float:
-        """The peak learning rate that was asked for."""
-        return self.settings["lr"]
 
     def learning_rate(self) -> float:
         """The largest of all groups."""
@@ -52,18 +54,14 @@ class Learning(L.LightningModule):
     @property
     def schedule_options(self) -> dict[str, Any]:
         """What `lr_factor` takes."""
-        return {
-            "schedule": self.settings["schedule"],
-            "warmup": self.settings["warmup"],
-            "final": self.settings["final_lr"],
-        }
+        return {"schedule": self.schedule, "warmup": self.warmup, "final": self.final_lr}
 
     def make_optimizer(self, *, fused: bool = True) -> torch.optim.Optimizer:
         """The optimiser, which needs no trainer."""
         names = ("lr", "weight_decay", "layer_decay", "backbone_lr", "trunk_lr")
-        options = {name: self.settings[name] for name in names}
-        groups = parameter_groups(self.backbone, self.head, matrices=self.settings["optimizer"] == "muon", **options)
-        return OPTIMIZERS[self.settings["optimizer"]](groups, betas=tuple(self.settings["betas"]), fused=fused)
+        options = {name: getattr(self, name) for name in names}
+        groups = parameter_groups(self.backbone, self.head, matrices=self.optimizer == "muon", **options)
+        return OPTIMIZERS[self.optimizer](groups, betas=tuple(self.betas), fused=fused)
 
     @property
     def standard_optimizer(self) -> bool:

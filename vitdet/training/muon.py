@@ -8,6 +8,9 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from vitdet.data.checks import is_number
+from vitdet.errors import check
+
 _COEFFICIENTS = (3.4445, -4.7750, 2.0315)  # Jordan 2024, https://kellerjordan.github.io/posts/muon/
 _STEPS = 5
 
@@ -42,6 +45,7 @@ class Muon(torch.optim.AdamW):
     """
 
     def __init__(self, params, lr: float = 1e-3, momentum: float = 0.95, **adamw) -> None:
+        check("momentum", momentum, is_number(momentum) and 0 <= momentum < 1, "a number from 0 to below 1")
         super().__init__(params, lr=lr, **adamw)
         for group in self.param_groups:
             group.setdefault("matrices", False)

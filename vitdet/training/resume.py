@@ -158,8 +158,8 @@ def _check_optimizer(task: Any, contents: dict[str, Any], path: Any, model: list
     if not task.standard_optimizer:
         return
     kind = "muon" if "momentum" in states[0]["param_groups"][0] else "adamw"
-    if kind != task.settings["optimizer"]:
-        _refuse(path, True, _say([("model.optimizer", task.settings["optimizer"], kind)]))
+    if kind != task.optimizer:
+        _refuse(path, True, _say([("model.optimizer", task.optimizer, kind)]))
     own, before = task.make_optimizer(fused=False).param_groups, states[0]["param_groups"]
     if [len(group["params"]) for group in own] != [len(group["params"]) for group in before]:
         changed = [*model, *(one for one in _settings(task, contents["vitdet"]) if one[0] in REGROUP)]

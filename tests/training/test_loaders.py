@@ -1,0 +1,97 @@
+"""Training on what is not vitdet's own: plain loaders, data modules of users, splits that are missing or small."""
+
+import lightning as L
+import pytest
+import torch
+from torch.utils.data import DataLoader
+
+from vitdet.config import build
+from vitdet.data.dataset import collate
+from vitdet.structures import Target
+
+
+class Squares(torch.utils.data.Dataset):
+    """Bright squares on black, of no format."""
+
+    def __len__(self):
+        return 6
+
+    def __getitem__(self, i):
+        image = torch.zeros(3, 48, 64)
+        image[:, 8:24, 16 + i : 32 + i] = 1.0
+        box = torch.tensor([[(24 + i) / 64, 16 / 48, 16 / 64, 16 / 48]])
+        return image, Target(box, torch.tensor([0]), (48, 64), (48, 64), image_id=i)
+
+
+class Own(L.LightningDataModule):
+    def train_dataloader(self):
+        return DataLoader(Squares(), batch_size=2, collate_fn=collate)
+
+    def val_dataloader(self):
+        return DataLoader(Squares(), batch_size=2, collate_fn=collate)
+
+
+def _stack(samples):
+    images, targets = collate(samples)
+    return torch.stack(images), targets
+
+
+@pytest.mark.parametrize("batches", [collate, _stack], ids=["lists", "stacked"])
+def test_plain_loaders_train_and_are_not_scored(tiny, batches):
+    task, _, trainer = tiny(max_steps=2)
+    train, val = (DataLoader(Squares(), batch_size=2, collate_fn=batches) for _ in range(2))
+    with pytest.warns(UserWarning, match="DETRHead has no metric for this data: nothing is scored on val"):
+        trainer.fit(task, train_dataloaders=train, val_dataloaders=val)
+    saved = torch.load(trainer.run_folder / "last.ckpt", weights_only=True)["vitdet"]
+    assert trainer.global_step == 2 and saved["data"] is None
+    assert len(trainer.predict(task, val)) == 3
+    trainer.test(task, val, verbose=False)
+
+
+def test_a_loader_for_training_is_enough(tiny):
+    task, _, trainer = tiny(max_steps=2)
+    trainer.fit(task, train_dataloaders=DataLoader(Squares(), batch_size=2, collate_fn=collate))
+    assert trainer.global_step == 2
+
+
+def test_a_data_module_of_the_users_own(tiny):
+    task, _, trainer = tiny(max_epochs=1)
+    trainer.fit(task, datamodule=Own())
+    assert trainer.global_step == 3 and (trainer.run_folder / "last.ckpt").is_file()
+
+
+def test_a_training_without_validation(tiny, caplog):
+    from vitdet import CocoData
+
+    task, shapes, trainer = tiny(max_epochs=1)
+    data = CocoData(train=shapes.splits["train"], size=64, batch_size=4)
+    with caplog.at_level("INFO"):
+        trainer.fit(task, data)
+    assert trainer.global_step == 3 and "val: none, so nothing is validated" in caplog.text
+    assert {path.name for path in trainer.run_folder.glob("*.ckpt")} == {"last.ckpt"}
+    with pytest.raises(ValueError, match=r"there is no val data; set data\.val\.images"):
+        trainer.validate(task, data)
+
+
+class Seen(L.Callback):
+    def __init__(self):
+        self.epochs = {}
+
+    def on_train_batch_end(self, trainer, task, outputs, batch, batch_idx):
+        self.epochs.setdefault(trainer.current_epoch, []).append([target.image_id for target in batch[1]])
+
+
+def test_overfitting_shows_the_same_images_in_every_epoch(tiny):
+    seen = Seen()
+    task, data, trainer = tiny(max_epochs=3, overfit_batches=2, callbacks=[seen], data={"eval_batch_size": 2})
+    trainer.fit(task, data)
+    assert seen.epochs[0] == seen.epochs[1] == seen.epochs[2] and len(seen.epochs[0]) == 2
+
+
+def test_a_checkpoint_knows_its_data(tiny):
+    task, data, trainer = tiny(max_steps=1)
+    trainer.fit(task, data)
+    saved = torch.load(trainer.run_folder / "last.ckpt", weights_only=True)["vitdet"]
+    again = build(saved["data"])
+    assert type(again) is type(data) and again.describe() == data.describe()
+    assert trainer.test(task, again, verbose=False)[0] == trainer.test(task, data, verbose=False)[0]
