@@ -23,14 +23,21 @@ def to_rle(segmentation: Any, height: int, width: int) -> dict[str, Any]:
             raise UserError(f"run lengths are of size {size}, the image is {height}×{width} (H×W)")
         if not isinstance(counts, (str, bytes, list)):
             raise UserError(f"run lengths have counts {counts!r}; wanted a string or a list of integers")
-        return rle.frPyObjects(segmentation, height, width) if isinstance(counts, list) else segmentation
+        return _from_lists(segmentation, height, width) if isinstance(counts, list) else segmentation
     lists = isinstance(segmentation, list) and all(isinstance(polygon, list) for polygon in segmentation)
     polygons = [polygon for polygon in segmentation if len(polygon) >= 6] if lists else None
     if not polygons:
         raise UserError(
             f"segmentation {str(segmentation)[:60]!r} is neither polygons of three points or more nor run lengths"
         )
-    return rle.merge(rle.frPyObjects(polygons, height, width))
+    return rle.merge(_from_lists(polygons, height, width))
+
+
+def _from_lists(segmentation: Any, height: int, width: int) -> Any:
+    try:
+        return rle.frPyObjects(segmentation, height, width)
+    except (OverflowError, TypeError, ValueError) as error:
+        raise UserError(f"segmentation {str(segmentation)[:60]!r} can't be read: {error}") from error
 
 
 def resize_mask(mask: np.ndarray, height: int, width: int) -> np.ndarray:

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from vitdet.data import ShapesData, ShapesPanopticData
+from vitdet.data import CocoData, ShapesData, ShapesPanopticData
 from vitdet.deploy.benchmark import (
     PHASES,
     benchmark,
@@ -17,6 +17,7 @@ from vitdet.deploy.benchmark import (
     peak_memory,
     train_split,
 )
+from vitdet.errors import UserError
 from vitdet.heads import DETRHead, Head, MaskDecoderHead
 from vitdet.structures import Prediction, Target
 from vitdet.training import Task
@@ -138,3 +139,28 @@ def test_a_task_and_its_data_make_a_table(kind, head, model, tmp_path, capsys):
         assert name in rows and name.strip() in printed
     shares = [float(rows[f"  {phase}"].split(", ")[1].rstrip("%")) for phase in PHASES]
     assert sum(shares) == pytest.approx(100, abs=3)
+
+
+@pytest.mark.parametrize("split", ["val", "test"])
+def test_data_without_training_data(model, tmp_path, split):
+    shapes = ShapesData(root=str(tmp_path), train_images=6, val_images=3, size=64)
+    files = shapes.splits["val"]
+    data = CocoData(**{split: files}, size=64)
+    rows = benchmark(Task(model[0], partial(DETRHead, dim=32), classes=data.classes), data, repeats=2, device="cpu")
+    assert "prediction, batch 8" in rows and "training step" not in rows
+
+
+def test_what_cannot_be_measured(model, tmp_path):
+    data = ShapesPanopticData(root=str(tmp_path), train_images=6, val_images=3, size=64)
+    task = Task(model[0], partial(DETRHead, dim=32), classes=data.classes)
+    for options, message in (
+        ({"device": "cuda:77"}, "there is no device 'cuda:77' here"),
+        ({"steps": 0}, "steps is 0; wanted a whole number from 1"),
+        ({"repeats": 1}, "repeats is 1; wanted a whole number from 2"),
+        (
+            {},
+            "DETRHead learns from data of instances, and this is panoptic: choose CocoData, or for this data model.head",
+        ),
+    ):
+        with pytest.raises(UserError, match=message):
+            benchmark(task, data, **options)

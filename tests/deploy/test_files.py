@@ -154,7 +154,7 @@ def test_names_that_are_no_utf_8_can_be_printed(checkpoint, tmp_path, capsys):
 def test_nothing_readable_is_no_success(checkpoint, tmp_path, capsys):
     (tmp_path / "a.jpg").write_text("text")
     assert predict_files(checkpoint, [tmp_path / "a.jpg"], output=tmp_path / "out") == (0, 1)
-    assert "none of 1 files could be read as an image, so nothing was" in capsys.readouterr().out
+    assert "nothing was predicted or written: 1 of 1 files could not be read" in capsys.readouterr().out
     assert not list((tmp_path / "out").iterdir())
 
 

@@ -55,6 +55,9 @@ def test_masks_are_scored_where_there_are_some(score):
     assert "box AP" in score([half | {"bbox": [0, 0, 9, 9]}])[1]  # no masks to score against
     with pytest.raises(ValueError, match="image_id must be an integer"):
         score([{**half, "bbox": [0, 0, 9, 9], "image_id": [5]}], truth)
+    for counts in ([-5, 605], [2**40], ["a"]):
+        with pytest.raises(UserError, match="detection 0: segmentation .* can't be read"):
+            score([{**half, "segmentation": {"size": [20, 30], "counts": counts}}], truth)
     with pytest.raises(ValueError, match="detection 0: run lengths are of size"):
         score([{**half, "segmentation": {"size": [3, 3], "counts": "9"}}], truth)
 
@@ -78,6 +81,7 @@ def test_masks_are_scored_where_there_are_some(score):
         ([{**FOUND, "bbox": [0, 0, 1]}], r"bbox must be four finite numbers"),
         ([{**FOUND, "bbox": [0, 0, "1", 1]}], r"bbox must be four finite numbers"),
         ([{**FOUND, "score": float("nan")}], r"score must be a finite number, got nan"),
+        ([{**FOUND, "score": 10**400}], r"score must be a finite number, got 1000"),
         ([{**FOUND, "score": None}], r"score must be a finite number, got None"),
     ],
 )
@@ -95,6 +99,7 @@ def test_bad_results(score, results, message):
         ),
         ({"images": []}, r"no list \"categories\" \(found images\)"),
         ({**TRUTH, "images": [{"id": "a"}]}, r"each of \"images\" needs an integer \"id\""),
+        ({**TRUTH, "images": [{"id": 2**63}]}, r"each of \"images\" needs an integer \"id\""),
         ({**TRUTH, "images": [{"id": 5}, {"id": 5}]}, r"id 5 occurs more than once in \"images\""),
         ({**TRUTH, "annotations": {"0": 1}}, r"\"annotations\" is a dict; wanted a list"),
         (
@@ -157,6 +162,7 @@ def rows(*files):
         ([(1, "x/a.png"), (2, "y/a.png")], [(1, "d/y/a.png"), (2, "d/x/a.png")]),
         ([(1, "d/x/a.png"), (2, "d/y/a.png")], [(1, "./y/a.png"), (2, "../x/a.png")]),  # seen from below d
         ([(1, "a.png"), (2, "x/a.png")], [(1, "d/x/a.png"), (2, "d/a.png")]),  # the longer one counts
+        ([(1, "a.png"), (2, "x/a.png")], [(1, "x/a.png"), (2, "a.png")]),  # and the very name
         ([(1, "val\\a.png"), (2, "val/b.png")], [(1, "d/val/b.png"), (2, "d/val/a.png")]),
         ([(1, "val/a.png"), (2, "val/b.png")], [(1, "images/b.png"), (2, "images/a.png")]),  # folders were renamed
         ([(1, "ein Bär.png"), (2, "b.png")], [(1, "d/b.png"), (2, "d/ein Ba\u0308r.png")]),

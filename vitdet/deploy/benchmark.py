@@ -19,7 +19,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from vitdet.deploy.predict import pick_device
-from vitdet.errors import UserError
+from vitdet.errors import UserError, check
 from vitdet.structures import Target
 
 Batch = tuple[Sequence[Tensor], list[Target]]
@@ -29,17 +29,23 @@ PHASES = ("data", "forward", "loss", "backward", "optimiser")
 def benchmark(
     task: Any, data: Any, *, steps: int = 10, repeats: int = 20, device: str | torch.device | None = None
 ) -> dict[str, str]:
-    """Measure a task on its data, print a table, and return its rows.
+    """Measure a task on its data, print a table, and return its rows. Training is timed where there is training data.
 
     Args:
         steps: training steps that are timed.
         repeats: predictions that are timed, for each batch size.
         device: by default CUDA where there is one, else the CPU.
+
+    Raises:
+        UserError: there is no such device, nothing to time, or the head does not fit the data.
     """
+    check("steps", steps, isinstance(steps, int) and steps >= 1, "a whole number from 1")
+    check("repeats", repeats, isinstance(repeats, int) and repeats >= 2, "a whole number from 2")
     device = pick_device(device)
     task.use_data(data)
     backbone, head = task.backbone.to(device), task.head.to(device)
-    loader = data.val_dataloader() if "val" in data.splits else data.train_dataloader()
+    seen = next(name for name in ("val", "test", "train") if name in data.splits)
+    loader = getattr(data, f"{seen}_dataloader")()
     batches = _first_images(loader, 32)
     images = [image.to(device) for image in itertools.chain.from_iterable(images for images, _ in batches)]
     rows = {"device": f"{device}, {torch.get_num_threads()} threads, {next(backbone.parameters()).dtype}"}

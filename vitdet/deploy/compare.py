@@ -139,7 +139,9 @@ def take_steps(name: str, side: str, threads: int) -> None:
     step = train_step(name, side)
     for _ in range(3):
         step()
-    status = Path("/proc/self/status").read_text()  # getrusage would give the peak of the process that started this one
+    status = Path("/proc/self/status").read_text(
+        encoding="utf-8"
+    )  # getrusage would give the peak of the process that started this one
     print(int(status.partition("VmHWM:")[2].split()[0]) / 2**20)
 
 

@@ -99,7 +99,9 @@ def predict_files(
 def _finish(results: "Results", counts: Counter[str], threshold: float, seconds: float, console: Console) -> Predicted:
     done = Predicted(counts["read"], counts["unreadable"])
     if not done.read:
-        console.print(f"none of {done.unreadable} files could be read as an image, so nothing was predicted or written")
+        console.print(
+            f"nothing was predicted or written: {done.unreadable} of {done.unreadable} files could not be read"
+        )
         return done
     with _writing(results.output):
         written = results.write()

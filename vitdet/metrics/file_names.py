@@ -48,13 +48,14 @@ class FileNames:
         return found
 
     def _by_ending(self, path: str) -> int | None:
-        own, best, length = split(path), [], 0
+        own, best, most = split(path), [], (0, False)
         for position in self._same_base.get(own[-1], ()) if own else ():
             parts = self._parts[position]
             shared = min(len(parts), len(own))
-            if parts[-shared:] == own[-shared:] and shared >= length:
-                best = [*best, position] if shared == length else [position]
-                length = shared
+            fit = (shared, parts == own)
+            if parts[-shared:] == own[-shared:] and fit >= most:
+                best = [*best, position] if fit == most else [position]
+                most = fit
         if len(best) > 1:
             names = ", ".join(self.names[position] for position in best[:2])
             raise UserError(

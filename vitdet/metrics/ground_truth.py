@@ -5,7 +5,6 @@ boxes_xywh   left, top, width, height in pixels, as COCO writes them
 """
 
 import json
-import math
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -108,8 +107,8 @@ def read_json(path: str | Path, what: str) -> Any:
 
 
 def is_finite(value: Any) -> bool:
-    """Whether a JSON value is a number, and neither NaN nor infinite."""
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+    """Whether a JSON value is a number, and neither NaN, infinite, nor so large that it is as good as that."""
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) < 1e300
 
 
 def is_box(value: Any) -> bool:
@@ -124,7 +123,7 @@ def _ids(content: Mapping[str, Any], key: str, where: str) -> list[int]:
             f'{where} is not a COCO file: it has no list "{key}" (found {", ".join(map(str, content)) or "nothing"})'
         )
     ids = [item.get("id") if isinstance(item, Mapping) else None for item in items]
-    wrong = [item for item, number in zip(items, ids) if not isinstance(number, int) or isinstance(number, bool)]
+    wrong = [item for item, number in zip(items, ids) if type(number) is not int or abs(number) >= 2**63]
     if wrong:
         raise UserError(f'{where}: each of "{key}" needs an integer "id", got {str(wrong[0])[:80]}')
     twice = [number for number, count in Counter(ids).items() if count > 1]

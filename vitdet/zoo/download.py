@@ -97,7 +97,7 @@ def _fetch(url: str, part: Path, path: Path) -> None:
     request = urllib.request.Request(url, headers={"User-Agent": "vitdet"})
     if done and tag.is_file():  # without a tag nobody knows whether the rest belongs to the same file
         request.add_header("Range", f"bytes={done}-")
-        request.add_header("If-Range", tag.read_text())
+        request.add_header("If-Range", tag.read_text(encoding="utf-8"))
     try:
         # a new opener: the shared one keeps the proxies of its first use
         reply = urllib.request.build_opener().open(request, timeout=TIMEOUT)
@@ -114,7 +114,7 @@ def _fetch(url: str, part: Path, path: Path) -> None:
         if not done:
             tag.unlink(missing_ok=True)
             if reply.headers.get("ETag"):
-                tag.write_text(reply.headers["ETag"])
+                tag.write_text(reply.headers["ETag"], encoding="utf-8")
         length = reply.headers.get("Content-Length")
         _copy(reply, part, done, done + int(length) if length else None, path)
     tag.unlink(missing_ok=True)
