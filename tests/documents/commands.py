@@ -45,6 +45,7 @@ class Site:
             assert (tiny.ROOT / rest[0]).is_file()
             program, rest = "vitdet", [Path(rest[0]).stem, *rest[1:]]
         if program != "vitdet":
+            assert program in PROGRAMS, f"say in PROGRAMS of commands.py how {program} is run, or why it can't be"
             return PROGRAMS[program](self, rest)
         with pytest.MonkeyPatch.context() as patch:
             for name, value in environment.items():

@@ -1,7 +1,5 @@
 """Every config under `configs/`, as the command at its head runs it: two real steps with its own precision, clip, accumulation and optimiser."""
 
-from pathlib import Path
-
 import lightning as L
 import pytest
 import tiny
@@ -55,7 +53,7 @@ def test_it_trains_with_its_own_settings(path, folder, tmp_path, monkeypatch, ca
     assert trainer.precision == given.get("precision", "32-true")
     clip = given.get("gradient_clip_val", 1.0)
     assert len(watch.norms) == STEPS and all(0 < norm <= clip * 1.001 for norm in watch.norms)
-    assert task.optimizer == config["model"].get("optimizer", "adamw")
+    assert type(trainer.optimizers[0]).__name__.lower() == config["model"].get("optimizer", "adamw")
     assert any(not torch.equal(before[key], value) for key, value in task.state_dict().items() if "head" in key)
     kind = next(kind for kind in SCORES if kind in type(cli.datamodule).__name__.lower())
     assert SCORES[kind] in trainer.callback_metrics
@@ -80,8 +78,3 @@ def test_it_ends_by_steps_or_epochs_and_is_scored_all_along(path):
         assert trainer["val_check_interval"] <= steps * trainer.get("accumulate_grad_batches", 1) / 10
     else:
         assert trainer.get("check_val_every_n_epoch", 1) <= max(1, epochs / 10) and "val_check_interval" not in trainer
-
-
-@pytest.mark.parametrize("path", PATHS, ids=lambda path: path.relative_to(CONFIGS).as_posix())
-def test_every_base_is_there(path):
-    assert isinstance(read_config(Path(path)), dict)

@@ -174,7 +174,7 @@ TABLES = {
     ("folder", "what is in it", "may import"): folders,
     ("", "boxes", "instances", "semantic", "panoptic", "EoMT, `tail: 2`"): speed,
     ("", "default", "ViT-S, 384 px", "ViT-S, 640 px"): speed,
-    ("config", "steps of 4", "score"): measured,
+    ("config", "steps of 4", "score", "before, steps", "score"): measured,
     ("model", "steps of 4", "mean IoU"): measured,
     ("model", "val box AP", "AP50"): measured,
     ("change, one after the other", "AP"): measured,

@@ -100,7 +100,12 @@ def wandb(site, says):
 
 
 def compiled(site, says):
-    assert "best val/AP" in train(site, says[0])
+    """Without a GPU it is refused, with the reason."""
+    if torch.cuda.is_available():
+        assert "best val/AP" in train(site, f"{says[0]} --trainer.accelerator gpu")
+    else:
+        with pytest.raises(AssertionError, match=r"vitdet: .*compile is true, but on a CPU"):
+            train(site, says[0])
 
 
 def bf16(site, says):
@@ -135,7 +140,7 @@ CHECKS = {
     "stop early": early,
     "choose `best.ckpt` by another score": other_score,
     "log to W&B": wandb,
-    "compile": compiled,
+    "compile, on a GPU": compiled,
     "train in bf16": bf16,
     "see which version this is": version,
     "see where an error comes from": debug,

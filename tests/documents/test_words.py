@@ -44,7 +44,8 @@ SOURCE = "\n".join(
     for path in sorted((ROOT / folder).rglob("*"))
     if path.suffix in (".py", ".yaml") and path != Path(__file__)
 )
-PARTS = [getattr(vitdet, name) for name in vitdet.__all__ if inspect.isclass(getattr(vitdet, name))] + [ImageData]
+NAMES = {name: getattr(vitdet, name) for name in vitdet.__all__}
+PARTS = [one for one in NAMES.values() if inspect.isclass(one) and not issubclass(one, Exception)] + [ImageData]
 
 
 def compare():
@@ -129,7 +130,7 @@ def test_call(word, site):
     from vitdet import errors
     from vitdet.backbone.attention import attend
 
-    names = {**vars(vitdet), "vitdet": vitdet, "level": level, "backbone": backbone, "errors": errors, "attend": attend}
+    names = {**NAMES, "vitdet": vitdet, "level": level, "backbone": backbone, "errors": errors, "attend": attend}
     function = eval(ast.unparse(call.func), names)
     inspect.signature(function).bind_partial(*call.args, **{keyword.arg: None for keyword in call.keywords})
 
