@@ -13,6 +13,7 @@ import yaml
 
 from vitdet.cli import load_config, main
 from vitdet.configuration import ConfigError, merge, read_config
+from vitdet.layers import apply_overrides
 
 ROOT = Path(__file__).parent.parent
 TINY = """
@@ -138,6 +139,16 @@ def test_a_file_may_not_be_its_own_base(tmp_path):
     (tmp_path / "b.yaml").write_text("base: a.yaml")
     with pytest.raises(ConfigError, match="its own base"):
         read_config(tmp_path / "a.yaml")
+
+
+def test_validating_by_epochs_replaces_validating_by_batches(tmp_path):
+    (tmp_path / "a.yaml").write_text("trainer: {val_check_interval: 95, check_val_every_n_epoch: null}")
+    (tmp_path / "b.yaml").write_text("base: a.yaml\ntrainer: {check_val_every_n_epoch: 2}")
+    (tmp_path / "c.yaml").write_text("base: a.yaml\ntrainer: {val_check_interval: 9}")
+    assert read_config(tmp_path / "b.yaml")["trainer"] == {"check_val_every_n_epoch": 2}
+    assert read_config(tmp_path / "c.yaml")["trainer"] == {"val_check_interval": 9, "check_val_every_n_epoch": None}
+    by_epochs, *_ = apply_overrides(read_config(tmp_path / "a.yaml"), ["--trainer.check_val_every_n_epoch", "1"])
+    assert "val_check_interval" not in by_epochs["trainer"]
 
 
 def test_merge_replaces_lists_and_merges_mappings():

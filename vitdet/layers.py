@@ -189,7 +189,16 @@ def put_over(base: dict[str, Any], own: dict[str, Any]) -> dict[str, Any]:
         common = inspect.signature(ImageData).parameters
         kept = {key: value for key, value in before["init_args"].items() if key in common}
         own = {**own, "data": {**after, "init_args": merge(kept, after["init_args"])}}
-    return merge(base, own)
+    said = own.get("trainer") or {}
+    return merge(_without_interval(base, said), own)
+
+
+def _without_interval(config: dict[str, Any], said: dict[str, Any]) -> dict[str, Any]:
+    """When to validate is one rule in two keys of Lightning's: who says every so many epochs does not mean the config's number of batches."""
+    trainer = config.get("trainer") or {}
+    if said.get("check_val_every_n_epoch") is None or "val_check_interval" in said:
+        return config
+    return {**config, "trainer": {key: value for key, value in trainer.items() if key != "val_check_interval"}}
 
 
 def merge(base: dict[str, Any], own: dict[str, Any]) -> dict[str, Any]:
@@ -224,7 +233,8 @@ def apply_overrides(config: dict[str, Any], argv: list[str]) -> tuple[dict[str, 
         layer = read_layers(value) if key == "config" else _override(key, value)
         keys += [] if key == "config" else [key]
         config = put_over(config, layer)
-    return config, rest, keys
+    said = {word.removeprefix("--trainer.").partition("=")[0]: True for word in rest if word.startswith("--trainer.")}
+    return _without_interval(config, said), rest, keys
 
 
 CLASS_SECTIONS = ("model", "data")
