@@ -48,6 +48,10 @@ class SegmentationHead(Head):
 
     def use_data(self, kind: MaskTask, things: Sequence[bool]) -> None:
         """What kind of labels the data has; a `Task` calls it before it trains."""
+        if self._chosen and kind != self.task and "task" in self.init_args:
+            raise UserError(
+                f"task is {self.task}, but the data is {kind}: leave model.head.task out, and it follows the data"
+            )
         super().use_data(kind, things)
         self.things.copy_(torch.tensor(things))
         if not self._chosen:
