@@ -131,7 +131,8 @@ def _predict(argv: list[str]) -> None:
     from vitdet.deploy import predict_files
 
     with _reports():
-        predict_files(**options)
+        if not predict_files(**options).read:
+            raise SystemExit(1)  # what could not be read has been said
 
 
 def _evaluate(argv: list[str]) -> None:

@@ -4,7 +4,6 @@ The parts take a backbone, a head and batches; `benchmark` takes them from a tas
 """
 
 import itertools
-import resource
 import statistics
 import sys
 import time
@@ -64,9 +63,8 @@ def benchmark(
         total = sum(split.values())
         rows["training step"] = f"{1e3 * total:.0f} ms, {tokens:.0f} tokens"
         rows |= {f"  {phase}": f"{1e3 * split[phase]:.0f} ms, {split[phase] / total:.0%}" for phase in PHASES}
-    rows["peak memory"] = f"{peak_memory(device) / 2**20:.0f} MB" + (
-        "" if device.type == "cuda" else " (whole process)"
-    )
+    if peak := peak_memory(device):
+        rows["peak memory"] = f"{peak / 2**20:.0f} MB" + ("" if device.type == "cuda" else " (whole process)")
     table = Table("", "", title="benchmark", show_header=False)
     for name, value in rows.items():
         table.add_row(name, value)
@@ -182,9 +180,13 @@ def _grids(images: Sequence[Tensor], patch: int) -> list[tuple[int, int]]:
 
 
 def peak_memory(device: torch.device) -> int:
-    """Bytes: what torch has allocated at most on a GPU, or the whole process on a CPU, since it started."""
+    """Bytes: what torch has allocated at most on a GPU, or the whole process on a CPU, since it started; 0 where the system does not tell."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
+    try:
+        import resource
+    except ImportError:  # Windows has none
+        return 0
     # kilobytes on Linux, bytes on macOS
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 

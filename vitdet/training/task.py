@@ -91,6 +91,7 @@ class Task(Learning):
         self.backbone = backbone
         built = isinstance(head, Head)
         self.head = head if built else head(backbone.out_channels, backbone.strides, len(self.classes))
+        self.head.use_backbone(backbone)
         if checkpoint_file is not None and checkpoint is None:
             raise UserError("checkpoint_file goes with checkpoint, the name of a published model")
         self.checkpoint = checkpoint
