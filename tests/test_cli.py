@@ -151,6 +151,19 @@ def test_validating_by_epochs_replaces_validating_by_batches(tmp_path):
     assert "val_check_interval" not in by_epochs["trainer"]
 
 
+def test_a_budget_in_steps_replaces_one_in_epochs(tmp_path):
+    (tmp_path / "a.yaml").write_text("trainer: {max_epochs: 50}")
+    (tmp_path / "b.yaml").write_text("base: a.yaml\ntrainer: {max_steps: 400}")
+    (tmp_path / "c.yaml").write_text("base: b.yaml\ntrainer: {max_epochs: 3, max_steps: 7}")
+    assert read_config(tmp_path / "b.yaml")["trainer"] == {"max_steps": 400}
+    assert read_config(tmp_path / "c.yaml")["trainer"] == {"max_epochs": 3, "max_steps": 7}
+    for words, left in (["--trainer.max_epochs=9"], {}), (["--trainer.max_time", "00:00:01:00"], {"max_steps": 400}):
+        config, *_ = apply_overrides(read_config(tmp_path / "b.yaml"), words)
+        assert config["trainer"] == left
+    config, *_ = apply_overrides(read_config(tmp_path / "b.yaml"), ["--trainer.max_epochs", "null"])
+    assert config["trainer"] == {"max_steps": 400}
+
+
 def test_merge_replaces_lists_and_merges_mappings():
     assert merge({"a": [1, 2], "b": {"c": 1, "d": 2}}, {"a": [3], "b": {"d": 4}}) == {"a": [3], "b": {"c": 1, "d": 4}}
 

@@ -189,16 +189,20 @@ def put_over(base: dict[str, Any], own: dict[str, Any]) -> dict[str, Any]:
         common = inspect.signature(ImageData).parameters
         kept = {key: value for key, value in before["init_args"].items() if key in common}
         own = {**own, "data": {**after, "init_args": merge(kept, after["init_args"])}}
-    said = own.get("trainer") or {}
-    return merge(_without_interval(base, said), own)
+    return merge(_without_twins(base, own.get("trainer") or {}), own)
 
 
-def _without_interval(config: dict[str, Any], said: dict[str, Any]) -> dict[str, Any]:
-    """When to validate is one rule in two keys of Lightning's: who says every so many epochs does not mean the config's number of batches."""
+TWINS = {  # one rule in two keys of Lightning's: who says the one does not mean the other, which an earlier layer said
+    "check_val_every_n_epoch": "val_check_interval",
+    "max_steps": "max_epochs",
+    "max_epochs": "max_steps",
+}
+
+
+def _without_twins(config: dict[str, Any], said: dict[str, Any]) -> dict[str, Any]:
     trainer = config.get("trainer") or {}
-    if said.get("check_val_every_n_epoch") is None or "val_check_interval" in said:
-        return config
-    return {**config, "trainer": {key: value for key, value in trainer.items() if key != "val_check_interval"}}
+    gone = {TWINS[key] for key, value in said.items() if key in TWINS and value not in (None, "null")} - said.keys()
+    return {**config, "trainer": {key: value for key, value in trainer.items() if key not in gone}} if gone else config
 
 
 def merge(base: dict[str, Any], own: dict[str, Any]) -> dict[str, Any]:
@@ -233,8 +237,16 @@ def apply_overrides(config: dict[str, Any], argv: list[str]) -> tuple[dict[str, 
         layer = read_layers(value) if key == "config" else _override(key, value)
         keys += [] if key == "config" else [key]
         config = put_over(config, layer)
-    said = {word.removeprefix("--trainer.").partition("=")[0]: True for word in rest if word.startswith("--trainer.")}
-    return _without_interval(config, said), rest, keys
+    return _without_twins(config, _said_of_trainer(rest)), rest, keys
+
+
+def _said_of_trainer(words: list[str]) -> dict[str, str]:
+    said = {}
+    for word, following in zip(words, [*words[1:], ""]):
+        key, equals, value = word.partition("=")
+        if key.startswith("--trainer."):
+            said[key.removeprefix("--trainer.")] = value if equals else following
+    return said
 
 
 CLASS_SECTIONS = ("model", "data")
