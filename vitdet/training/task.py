@@ -10,7 +10,7 @@ from torch import Tensor
 
 from vitdet import metrics, zoo
 from vitdet.backbone import Backbone
-from vitdet.config import Configurable, config_of
+from vitdet.config import config_of
 from vitdet.data import ImageData
 from vitdet.errors import UserError
 from vitdet.heads.base import Head
@@ -100,6 +100,7 @@ class Task(Learning):
             card, file = zoo.of(checkpoint, checkpoint_file)
             self.new_classes = zoo.start(self.backbone, self.head, self.classes, card=card, path=file)
         self.eval_transform: dict[str, Any] = {}
+        self.data_config: dict[str, Any] | None = None  # how the data module is built again, where it can be
         self._metrics: dict[str, Any] = {}
         self.main_score: str | None = None  # of the last validation
         self._compiles = compile
@@ -131,6 +132,10 @@ class Task(Learning):
         self.eval_transform = data.eval_transform().config
         if not self._ids_given and data.classes == self.classes:
             self.category_ids = data.category_ids
+        try:
+            self.data_config = config_of(data)
+        except TypeError:  # a class of the user's own that takes more than plain values
+            self.data_config = None
 
     # ---- training
 
@@ -237,7 +242,7 @@ class Task(Learning):
         checkpoint["vitdet"] = {
             "format": FORMAT,
             "model": {"backbone": config_of(self.backbone), "head": config_of(self.head)},
-            "data": self._data_config(),
+            "data": self.data_config,
             "training": self.settings,
             "classes": self.classes,
             "category_ids": self.category_ids,
@@ -245,14 +250,6 @@ class Task(Learning):
             "mean": [float(v) for v in self.backbone.mean],
             "std": [float(v) for v in self.backbone.std],
         }
-
-    def _data_config(self) -> dict[str, Any] | None:
-        """How the data module is built again, where it can be."""
-        data = self.trainer.datamodule
-        try:
-            return config_of(data) if isinstance(data, Configurable) else None
-        except TypeError:  # a class of the user's own that takes more than plain values
-            return None
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         if "vitdet" not in checkpoint:
