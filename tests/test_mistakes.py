@@ -16,12 +16,28 @@ from vitdet.layers import ConfigError, read_layers
 ROOT = Path(__file__).parent.parent
 
 
+BAD_PARTS = """
+from vitdet import DETRHead
+
+class Words(DETRHead):
+    def __init__(self, in_channels, strides, num_classes, **options):
+        raise ValueError("my own words")
+
+class Key(DETRHead):
+    def __init__(self, in_channels, strides, num_classes, **options):
+        {}["gone"]
+"""
+
+
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     """A folder with `tiny.yaml`, and with the checkpoints of its run."""
     folder = tmp_path_factory.mktemp("mistakes")
     text = TINY.replace("ROOT", str(folder / "shapes")).replace("RUNS", str(folder / "runs"))
     (folder / "tiny.yaml").write_text(text)
+    (folder / "bad_syntax.py").write_text("def (")
+    (folder / "bad_import.py").write_text("import nothere")
+    (folder / "bad_parts.py").write_text(BAD_PARTS)
     main(["train", str(folder / "tiny.yaml"), "--trainer.max_epochs", "1", "--trainer.pictures", "0"])
     return folder
 
@@ -77,6 +93,15 @@ KEYS = [  # key, value, what the sentence holds
     ("model.head", "vitdet.heads.Nothing", "there is no class Nothing in vitdet.heads"),
     ("model.head", "json.JSONDecoder", "json.JSONDecoder is no head of vitdet; give a subclass of vitdet.Head"),
     ("model.backbone", "DETRHead", "is no backbone of vitdet"),
+    ("model.head", "detrhead", "did you mean DETRHead?"),
+    ("model.head", "bad_syntax.Head", "bad_syntax can't be imported: SyntaxError"),
+    ("model.head", "bad_import.Head", "bad_import can't be imported: ModuleNotFoundError: No module named 'nothere'"),
+    ("model.head", "bad_parts.Words", "my own words"),
+    ("model.head", "bad_parts.Key", "KeyError: 'gone'"),
+    ("model.head.loss_weights.clas", "1", "loss_weights has ['clas']"),
+    ("data.size.squar", "64", "size is {'squar': 64}"),
+    ("model.checkpoint", ".", "checkpoint . is a folder"),
+    ("model.checkpoint", "https://host/a.pth", "download it first"),
     ("data", "ShapesDat", "did you mean ShapesData?"),
     ("data", "Task", "is no data of vitdet"),
     ("trainer.callbacks+", "EarlyStoping", "there is no class EarlyStoping"),
@@ -109,6 +134,8 @@ COMMANDS = [
     (["train", "tiny.yaml", "more"], "more is neither a key nor the value of one"),
     (["train", "tiny.yaml", "--model.lr"], "--model.lr has no value"),
     (["train", "tiny.yaml", "--ckpt_path", "last", "--trainer.name", "other"], "there is no last.ckpt under"),
+    (["train", "tiny.yaml", "--trainer.max_epochs"], "--trainer.max_epochs has no value"),
+    (["train", "tiny.yaml", "--trainer.callbacks+=EarlyStopping", "--trainer.callbacks.monitr=a"], "takes no monitr"),
     (["test", "tiny.yaml"], "test needs a checkpoint"),
     (["test", "nothere.ckpt"], "nothere.ckpt does not exist"),
     (["predict"], "required: checkpoint, image"),

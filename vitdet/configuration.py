@@ -146,8 +146,9 @@ def config_of_checkpoint(path: str, verb: str) -> dict[str, Any]:
         )
     saved = read_checkpoint(path)["vitdet"]
     if not saved.get("data"):
+        option = "ckpt_path" if verb == "test" else "model.checkpoint"
         raise ConfigError(
-            f"{path} does not know its data; say what config it was trained with: vitdet {verb} CONFIG --ckpt_path {path}"
+            f"{path} does not know its data; say what config it was trained with: vitdet {verb} CONFIG --{option} {path}"
         )
     return {"model": {"checkpoint": path}, "data": saved["data"], "ckpt_path": path if verb == "test" else None}
 

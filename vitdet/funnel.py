@@ -17,7 +17,7 @@ HINTS = {
     errno.EPERM: "you may not: choose another place, or change its permissions",
     errno.ENOTDIR: "part of the path is a file: choose another place",
     errno.EISDIR: "it is a folder; wanted a file",
-    errno.ENOENT: "it does not exist; check the path",
+    errno.ENOENT: "check the path",
     errno.ENAMETOOLONG: "the name is too long",
 }
 

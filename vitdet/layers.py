@@ -235,9 +235,19 @@ def apply_overrides(config: dict[str, Any], argv: list[str]) -> tuple[dict[str, 
                 raise ConfigError(f"{word} has no value; wanted {word} VALUE")
             value = words.pop(0)
         layer = read_layers(value) if key == "config" else _override(key, value)
+        if tuple(key.split(".")) in CLASSES:
+            _forget_arguments(config, key.split("."), layer)
         keys += [] if key == "config" else [key]
         config = put_over(config, layer)
     return _without_twins(config, _said_of_trainer(rest)), rest, keys
+
+
+def _forget_arguments(config: dict[str, Any], keys: list[str], layer: dict[str, Any]) -> None:
+    """A class that is named on the command line does not take over what a file said of a class that it did not name."""
+    for key in keys:
+        config, layer = config.get(key) or {}, layer.get(key) or {}
+    if "class_path" in layer and "class_path" not in config:
+        config.pop("init_args", None)
 
 
 def _said_of_trainer(words: list[str]) -> dict[str, str]:

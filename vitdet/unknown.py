@@ -110,7 +110,9 @@ def check_config(said: Said) -> None:
             if key.default is REQUIRED:
                 raise ConfigError(f"{said.place(key.name)} is missing; wanted {key.type}, {key.text}")
     known = {*(key.name for key in said.all()), "trainer", "print_config", "c"}
-    for name, _ in said.words:
+    for name, value in said.words:
+        if (value is None or value.startswith("--")) and name != "print_config":
+            raise ConfigError(f"--{name} has no value; wanted --{name} VALUE")
         if name not in known and ".".join(name.split(".")[:2]) not in known:
             _refuse(name, said)
 
@@ -125,7 +127,7 @@ def _check_class(section: str, name: str | None, said: Said) -> None:
         raise ConfigError(f"{place} names no class; give {BASES[section]}")
     try:
         cls = part_class(name)
-    except (ImportError, AttributeError, ValueError) as error:
+    except Exception as error:  # whatever the user's own module raises when it is imported
         raise ConfigError(f"{place}: {_no_class(name, error)}") from error
     base = {"data": vitdet.CocoData.__mro__[1], "model.backbone": vitdet.Backbone, "model.head": vitdet.Head}[section]
     if not callable(cls) or (isinstance(cls, type) and not issubclass(cls, base)):
@@ -134,19 +136,21 @@ def _check_class(section: str, name: str | None, said: Said) -> None:
 
 def _no_class(name: str, error: Exception) -> str:
     module, _, cls = name.rpartition(".")
-    near = difflib.get_close_matches(cls if module.startswith("vitdet") else name, class_names(), 1, 0.5)
+    word = cls if module.startswith("vitdet") else name
+    same = [known for known in class_names() if known.lower() == word.lower()]
+    near = same or difflib.get_close_matches(word, class_names(), 1, 0.5)
     hint = f"; did you mean {near[0]}?" if near else ""
     if not module:
         return f"there is no class {name}{hint or '; give one of vitdet, or module.Class of a file in this folder'}"
     try:
         there = importlib.util.find_spec(module) is not None
-    except (ImportError, ValueError):
-        there = False
+    except Exception:  # a parent of it fails
+        there = isinstance(error, SyntaxError)
     if not there:
         return f"there is no module {module}, so no class {name}; it is looked for in this folder and on PYTHONPATH"
-    if isinstance(error, AttributeError) or hint:
+    if isinstance(error, AttributeError) or (hint and not isinstance(error, (ImportError, SyntaxError))):
         return f"there is no class {cls} in {module}{hint}"
-    return f"{module} can't be imported: {error}"
+    return f"{module} can't be imported: {type(error).__name__}: {error}"
 
 
 def class_names() -> list[str]:
@@ -197,8 +201,15 @@ def explain(error: Exception, said: Said) -> str:
     if found := re.search(r"unrecognized arguments: (.+)", message):
         return f"{found[1]} is neither a key nor the value of one; wanted --key value"
     reason = _reason(message)
+    if found := re.search(r"Problem with given class_path '(\S+)':\s+Option '(\S+)' is not accepted", message):
+        where = said.place(key.name) if key else said.path
+        return f"{where}: {found[1].rpartition('.')[2]} takes no {found[2]}"
     if key is None or "required" in message:
-        return f"{said.place(key.name) if key else said.path}: {reason or type(error).__name__}"
+        own = type(error).__module__ == "builtins" and not isinstance(error, (ValueError, TypeError))
+        reason = (
+            f"{type(error).__name__}: {reason}" if own or not reason else reason
+        )  # a bare KeyError says a word only
+        return f"{said.place(key.name) if key else said.path}: {reason}"
     value = said.value(key.name)
     return f"{said.place(key.name)} is {value!r}; wanted {key.type}{_range(message)}"
 

@@ -1,5 +1,6 @@
 """Weight files: vitdet's own checkpoints, and those of others. Code in a file is never run."""
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +23,11 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
         FileNotFoundError: there is no such file.
         CheckpointError: it is damaged, or was not written by vitdet.
     """
+    if Path(path).is_dir():
+        raise CheckpointError(f"checkpoint {path} is a folder; give a file in it, such as best.ckpt")
     if not Path(path).is_file():
-        raise FileNotFoundError(f"checkpoint {path} does not exist")
+        hint = "; download it first, and give the file" if re.match(r"\w+:/+", str(path)) else ""
+        raise FileNotFoundError(f"checkpoint {path} does not exist{hint}")
     try:
         checkpoint = read_file(path)
     except RuntimeError as error:
