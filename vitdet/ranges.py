@@ -4,6 +4,7 @@ import functools
 import inspect
 import math
 from collections.abc import Callable, Mapping, Sequence
+from numbers import Integral, Real
 from typing import Any, Literal, get_args, get_origin
 
 from vitdet.errors import UserError, check
@@ -14,7 +15,7 @@ Rule = tuple[Callable[[Any], bool], str]
 
 def whole(low: int) -> Rule:
     """A whole number from `low`."""
-    return (lambda v: isinstance(v, int) and not isinstance(v, bool) and v >= low), f"a whole number from {low}"
+    return (lambda v: isinstance(v, Integral) and not isinstance(v, bool) and v >= low), f"a whole number from {low}"
 
 
 def number(low: float, high: float = math.inf, *, without: Sequence[float] = ()) -> Rule:
@@ -23,7 +24,7 @@ def number(low: float, high: float = math.inf, *, without: Sequence[float] = ())
     but = f", without {' and '.join(f'{end:g}' for end in without)}" if without else ""
 
     def ok(v: Any) -> bool:
-        is_number = isinstance(v, (int, float)) and not isinstance(v, bool) and math.isfinite(v)
+        is_number = isinstance(v, Real) and not isinstance(v, bool) and math.isfinite(v)
         return is_number and low <= v <= high and v not in without
 
     return ok, f"a number from {low:g}{to}{but}"
@@ -40,13 +41,18 @@ def listed(rule: Rule, *, least: int = 1) -> Rule:
     return all_ok, f"a list, {some}{wanted}"
 
 
+def so_many(count: int, rule: Rule, wanted: str) -> Rule:
+    """A list of just `count`, each of which is right; `wanted` says so."""
+    return (lambda v: listed(rule)[0](v) and len(v) == count), wanted
+
+
 def either(*rules: Rule) -> Rule:
     """What one of the rules allows."""
     return (lambda v: any(ok(v) for ok, _ in rules)), ", or ".join(wanted for _, wanted in rules)
 
 
 def ranged(rules: Mapping[str, Rule]) -> Callable[[Callable], Callable]:
-    """A decorator of constructors, which then refuse arguments that break the rules.
+    """A decorator of constructors and functions, which then refuse arguments that break the rules.
 
     Arguments that are annotated as `bool` or `Literal` need no rule; `None` is right where it is in the annotation.
 
@@ -59,12 +65,12 @@ def ranged(rules: Mapping[str, Rule]) -> Callable[[Callable], Callable]:
         own = {name: _rule(rules.get(name), p.annotation) for name, p in signature.parameters.items()}
 
         @functools.wraps(init)
-        def checked(*args, **kwargs) -> None:
+        def checked(*args, **kwargs):
             for name, value in signature.bind(*args, **kwargs).arguments.items():
                 if own[name] is not None:
                     ok, wanted = own[name]
                     check(name, value, ok(value), wanted)
-            init(*args, **kwargs)
+            return init(*args, **kwargs)
 
         return checked
 

@@ -10,15 +10,16 @@ from lightning.pytorch.callbacks import Timer
 from lightning.pytorch.utilities import rank_zero_info
 
 from vitdet.config import Configurable
-from vitdet.data.checks import check_data
 from vitdet.data.dataset import EvalDataset, OnBadImage, TrainDataset, collate
 from vitdet.data.description import describe
 from vitdet.data.index import CocoIndex
+from vitdet.data.options import RANGES
 from vitdet.data.sampler import BatchSampler, EvalBatchSampler, Loader
 from vitdet.data.semantic import SemanticIndex
 from vitdet.data.sources import CocoSource, ImageSource
 from vitdet.data.transforms import Augment, EvalTransform, Resample, Size
 from vitdet.errors import UserError
+from vitdet.ranges import ranged
 
 SplitName = Literal["train", "val", "test"]
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -51,6 +52,7 @@ class ImageData(L.LightningDataModule, Configurable):
         mean, std, patch_size: of the backbone, which sets them.
     """
 
+    @ranged(RANGES)
     def __init__(
         self,
         splits: dict[str, Any],
@@ -80,22 +82,6 @@ class ImageData(L.LightningDataModule, Configurable):
         self.splits = {name: split for name, split in splits.items() if split}
         if not self.splits:
             raise UserError(f"no data is given; set {self.keys('train')}, and likewise val or test")
-        check_data(
-            batch_size=batch_size,
-            max_tokens=max_tokens,
-            eval_batch_size=eval_batch_size,
-            scale_jitter=scale_jitter,
-            crop=crop,
-            batch_scale=batch_scale,
-            mosaic=mosaic,
-            mosaic_until=mosaic_until,
-            on_bad_image=on_bad_image,
-            num_workers=num_workers,
-            seed=seed,
-            mean=mean,
-            std=std,
-            patch_size=patch_size,
-        )
         self.size, self.image_size = size, Size.parse(size)
         self.batch_size, self.max_tokens = batch_size, max_tokens
         self.eval_batch_size = batch_size if eval_batch_size is None else eval_batch_size

@@ -9,8 +9,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from torch.utils.data import DataLoader, Sampler
 
-from vitdet.data.checks import check_scales, check_whole, is_whole
-from vitdet.errors import UserError, check
+from vitdet.data.options import RANGES
+from vitdet.errors import UserError
+from vitdet.ranges import ranged
 
 
 class Draw(NamedTuple):
@@ -37,6 +38,7 @@ class BatchSampler(Sampler[list[Draw]]):
         same_order: every epoch has the batches of the first, as Lightning's `overfit_batches` wants; augmentation still differs.
     """
 
+    @ranged(RANGES)
     def __init__(
         self,
         tokens: Sequence[int],
@@ -49,10 +51,6 @@ class BatchSampler(Sampler[list[Draw]]):
         rank: int = 0,
         world_size: int = 1,
     ) -> None:
-        check_whole("batch_size", batch_size)
-        check("max_tokens", max_tokens, max_tokens is None or is_whole(max_tokens), "a whole number from 1, or nothing")
-        check_scales("scales", scales)
-        check_whole("seed", seed, 0)
         self.tokens, self.batch_size, self.max_tokens = np.asarray(tokens), batch_size, max_tokens
         self.scales, self.progressive, self.seed = scales, progressive, seed
         self.rank, self.world_size = rank, world_size
@@ -135,8 +133,8 @@ class EvalBatchSampler(Sampler[list[Draw]]):
     count them once.
     """
 
+    @ranged(RANGES)
     def __init__(self, tokens: Sequence[int], *, batch_size: int, rank: int = 0, world_size: int = 1) -> None:
-        check_whole("batch_size", batch_size)
         order = np.argsort(-np.asarray(tokens), kind="stable")
         order = (np.resize(order, world_size) if 0 < len(order) < world_size else order)[rank::world_size]
         self.batches = [[Draw(int(i)) for i in order[j : j + batch_size]] for j in range(0, len(order), batch_size)]

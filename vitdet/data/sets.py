@@ -7,16 +7,17 @@ from typing import Any
 
 import numpy as np
 
-from vitdet.data.checks import check_whole
 from vitdet.data.index import CocoIndex
 from vitdet.data.label_sets import label_set
 from vitdet.data.module import ImageData, SplitName
+from vitdet.data.options import RANGES
 from vitdet.data.panoptic import PanopticSource
 from vitdet.data.semantic import SemanticIndex, SemanticSource
 from vitdet.data.shapes import make_shapes
 from vitdet.data.shapes_scene import STUFF, THINGS
 from vitdet.data.sources import CocoSource
 from vitdet.errors import UserError
+from vitdet.ranges import ranged
 
 SPLITS = ("train", "val")  # of the built-in data set
 ROOT, TRAIN, VAL = (
@@ -186,14 +187,13 @@ class SemanticData(ImageData):
         return self.index(split).labels
 
 
+@ranged(RANGES)
 def draw_shapes(root: str, train_images: int, val_images: int) -> Path:
     """The built-in data set of that size, at `root` or beside it; the default place is kept for the default size.
 
     Raises:
         UserError: a number is out of range.
     """
-    check_whole("train_images", train_images)
-    check_whole("val_images", val_images)
     if (root, train_images, val_images) != (ROOT, TRAIN, VAL) and root == ROOT:
         root = f"{ROOT}-{train_images}-{val_images}"
     return make_shapes(root, train=train_images, val=val_images)

@@ -18,10 +18,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from vitdet.config import Configurable
-from vitdet.data.checks import is_whole
 from vitdet.data.masks import Masks
 from vitdet.errors import UserError, check
 from vitdet.masks import bounds
+from vitdet.ranges import whole
 
 os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # it would ask the network for its newest version
 import albumentations as A
@@ -69,8 +69,9 @@ class Size(Configurable):
             raise UserError(f"size has {' and '.join(given)}; give one")
         if max_long_side is not None and short_side is None:
             raise UserError("max_long_side goes with short_side; use long_side alone")
+        is_whole, wanted = whole(1)
         for name, value in {**rules, "max_long_side": max_long_side}.items():
-            check(f"size.{name}", value, value is None or is_whole(value), "pixels, a whole number from 1")
+            check(f"size.{name}", value, value is None or is_whole(value), f"pixels, {wanted}")
         self.long_side, self.short_side, self.max_long_side, self.square = long_side, short_side, max_long_side, square
 
     @classmethod
@@ -80,7 +81,7 @@ class Size(Configurable):
             unknown = set(value or {}) - {"long_side", "short_side", "max_long_side", "square"}
             check("size", value, not unknown, "the keys long_side, short_side with max_long_side, or square")
             return cls(**(value or {}))
-        check("size", value, is_whole(value), "pixels of the long side, a whole number from 1, or {square: 384}")
+        check("size", value, whole(1)[0](value), "pixels of the long side, a whole number from 1, or {square: 384}")
         return cls(long_side=value)
 
     def __call__(self, height: int, width: int, scale: float = 1.0) -> tuple[int, int]:

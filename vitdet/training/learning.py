@@ -8,7 +8,7 @@ from lightning.pytorch.plugins.precision import MixedPrecision, Precision
 from lightning.pytorch.utilities import GradClipAlgorithmType
 
 from vitdet.training.muon import Muon
-from vitdet.training.optim import check_settings, is_scaled, lr_factor, parameter_groups, progress
+from vitdet.training.optim import is_scaled, lr_factor, parameter_groups, progress
 from vitdet.training.resume import apply_settings
 
 OPTIMIZERS = {"adamw": torch.optim.AdamW, "muon": Muon}
@@ -26,12 +26,7 @@ class Learning(L.LightningModule):
     head: torch.nn.Module
 
     def use_settings(self, **settings: Any) -> None:
-        """Sets the arguments that say how it learns.
-
-        Raises:
-            UserError: one is out of range.
-        """
-        check_settings(**settings)
+        """Sets the arguments that say how it learns."""
         self._settings = tuple(settings)
         for name, value in settings.items():
             setattr(self, name, value)

@@ -8,8 +8,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from vitdet.data.checks import is_number
-from vitdet.errors import check
+from vitdet.ranges import number, ranged
 
 _COEFFICIENTS = (3.4445, -4.7750, 2.0315)  # Jordan 2024, https://kellerjordan.github.io/posts/muon/
 _STEPS = 5
@@ -44,8 +43,8 @@ class Muon(torch.optim.AdamW):
     (Liu et al. 2025, arXiv:2502.16982).
     """
 
+    @ranged({"momentum": number(0, 1, without=[1])})
     def __init__(self, params, lr: float = 1e-3, momentum: float = 0.95, **adamw) -> None:
-        check("momentum", momentum, is_number(momentum) and 0 <= momentum < 1, "a number from 0 to below 1")
         super().__init__(params, lr=lr, **adamw)
         for group in self.param_groups:
             group.setdefault("matrices", False)

@@ -1,15 +1,14 @@
 """Parameter groups and learning rates. Schedules are fractions of training, never step counts."""
 
 import math
-from collections.abc import Sequence
 from typing import Literal, get_args
 
 import lightning as L
 from lightning.pytorch.callbacks import Timer
 from torch import nn
 
-from vitdet.data.checks import check_fraction, is_number
-from vitdet.errors import UserError, check
+from vitdet.errors import UserError
+from vitdet.ranges import Rule, number, so_many
 
 Schedule = Literal["cosine", "linear", "constant", "wsd"]
 WSD_DECAY = 0.2  # the last fifth of training, as in Hägele et al. 2024 (arXiv:2405.18392)
@@ -68,36 +67,22 @@ def is_scaled(trainer: L.Trainer) -> bool:
     return getattr(trainer.precision_plugin, "scaler", None) is not None
 
 
-def check_settings(
-    *,
-    optimizer: str,
-    lr: float,
-    backbone_lr: float,
-    trunk_lr: float,
-    layer_decay: float,
-    weight_decay: float,
-    betas: Sequence[float],
-    schedule: str,
-    warmup: float,
-    final_lr: float,
-) -> None:
-    """The arguments of a `Task` that say how it learns.
-
-    Raises:
-        UserError: one is out of range.
-    """
-    check("optimizer", optimizer, optimizer in ("muon", "adamw"), "muon or adamw")
-    check("lr", lr, is_number(lr) and lr > 0, "a number above 0, for example 2e-4")
-    for name, value in (("backbone_lr", backbone_lr), ("trunk_lr", trunk_lr)):
-        wanted = "a multiple above 0; for a backbone that does not learn set model.backbone.freeze: all"
-        check(name, value, is_number(value) and value > 0, wanted)
-    check("layer_decay", layer_decay, is_number(layer_decay) and 0 < layer_decay <= 1, "a number above 0, up to 1")
-    check("weight_decay", weight_decay, is_number(weight_decay) and weight_decay >= 0, "a number from 0")
-    two = isinstance(betas, Sequence) and len(betas) == 2 and all(is_number(b) and 0 <= b < 1 for b in betas)
-    check("betas", betas, two, "two numbers from 0 to below 1, for example [0.9, 0.999]")
-    check("schedule", schedule, schedule in get_args(Schedule), f"one of {', '.join(get_args(Schedule))}")
-    check("warmup", warmup, is_number(warmup) and 0 <= warmup < 1, "a fraction of the training, from 0 to below 1")
-    check_fraction("final_lr", final_lr)
+MULTIPLE: Rule = (
+    number(0, without=[0])[0],
+    "a multiple above 0; for a backbone that does not learn set model.backbone.freeze: all",
+)
+RANGES: dict[str, Rule] = {  # of the arguments of a `Task` that say how it learns
+    "optimizer": (lambda v: v in ("muon", "adamw"), "muon or adamw"),
+    "lr": (number(0, without=[0])[0], "a number above 0, for example 2e-4"),
+    "backbone_lr": MULTIPLE,
+    "trunk_lr": MULTIPLE,
+    "layer_decay": number(0, 1, without=[0]),
+    "weight_decay": number(0),
+    "betas": so_many(2, number(0, 1, without=[1]), "two numbers from 0 to below 1, for example [0.9, 0.999]"),
+    "schedule": (lambda v: v in get_args(Schedule), f"one of {', '.join(get_args(Schedule))}"),
+    "warmup": (number(0, 1, without=[1])[0], "a fraction of the training, from 0 to below 1"),
+    "final_lr": number(0, 1),
+}
 
 
 def lr_factor(progress: float, *, schedule: Schedule, warmup: float, final: float) -> float:

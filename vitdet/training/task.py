@@ -14,9 +14,10 @@ from vitdet.config import config_of
 from vitdet.data import ImageData
 from vitdet.errors import UserError
 from vitdet.heads.base import Head
+from vitdet.ranges import ranged
 from vitdet.structures import Prediction, Target
 from vitdet.training.learning import Learning
-from vitdet.training.optim import Schedule, progress
+from vitdet.training.optim import RANGES, Schedule, progress
 from vitdet.training.resume import check_fits, rebuild
 from vitdet.zoo.files import FORMAT
 
@@ -47,6 +48,7 @@ class Task(Learning):
         checkpoint_file: With a name: the file with its weights, where there is no network.
     """
 
+    @ranged(RANGES)
     def __init__(
         self,
         backbone: Backbone,
