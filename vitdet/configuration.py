@@ -3,10 +3,12 @@
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
+from enum import Enum
 from pathlib import Path
 from typing import Any
 
-from jsonargparse import ArgumentError
+import torch
+from jsonargparse import ArgumentError, Namespace
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 
@@ -35,8 +37,20 @@ class SaveConfig(SaveConfigCallback):
             config = self.config.clone()
             config["trainer.version"], config["ckpt_path"] = None, None
             config["model.checkpoint"] = self.start
+            config["trainer"] = _plain(config["trainer"])
             trainer.run_folder.mkdir(parents=True, exist_ok=True)
             self.parser.save(config, trainer.run_folder / "config.yaml", skip_unset=False, overwrite=True)
+
+
+def _plain(value: Any) -> Any:
+    """A config whose enumerations and devices, defaults of Lightning's callbacks, are the words that YAML knows."""
+    if isinstance(value, Namespace):
+        return Namespace({key: _plain(item) for key, item in vars(value).items()})
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    return value.value if isinstance(value, Enum) else str(value) if isinstance(value, torch.device) else value
 
 
 class CLI(LightningCLI):
@@ -159,9 +173,12 @@ def _resume(config: dict[str, Any], rest: list[str], verb: str) -> str | None:
     said = {name: _option(rest, f"trainer.{name}") for name in IDENTITY}
     which = {**{name: trainer.get(name) for name in IDENTITY}, **{k: v for k, v in said.items() if v is not None}}
     root, name, version = which["root"] or "runs", which["name"], which["version"]
-    given = _option(rest, "ckpt_path") or config.pop("ckpt_path", None)
+    option, said_there = _option(rest, "ckpt_path"), config.pop("ckpt_path", None)
+    given = said_there if option is None else option
     if given in (None, "null"):
         return None
+    if not given.strip():
+        raise ConfigError("--ckpt_path is empty; give a file, or `last` for that of the newest run, or leave it out")
     if given in ("last", "best"):
         place = Path(root) / name
         folders = runs(root, name) if version in (None, "null") else [place / f"version_{version}"]

@@ -35,6 +35,9 @@ WORKS = {  # an argument, and the files of the run folder
     "own average": ({"callbacks": [EMA(0.5)]}, FILES),
     "own bar": ({"callbacks": [RichProgressBar()]}, FILES),
     "own pictures": ({"callbacks": [Pictures(1)], "pictures": 4}, FILES | {"pictures"}),
+    "no logger of its own": ({"logger": None}, FILES | {"metrics.csv"}),
+    "fewest epochs, which a maximum ends before": ({"min_epochs": 3, "max_epochs": 5}, FILES),
+    "half weights": ({"precision": "bf16-true"}, FILES),
     "early stopping": ({"callbacks": EarlyStopping("val/AP", mode="max")}, FILES),
 }
 
@@ -57,10 +60,10 @@ def test_nothing_is_added_or_written(tiny, option, tmp_path, capsys):
 
 
 def test_checkpoints_and_loggers_of_the_user_stand_beside(tiny, tmp_path):
-    own = [ModelCheckpoint(monitor="val/AP", filename="a"), ModelCheckpoint(monitor="val/AP50", filename="b")]
+    own = [ModelCheckpoint(monitor=f"val/{name}", mode="max", filename=name) for name in ("AP", "AP50")]
     task, data, trainer = tiny(callbacks=own, logger=CSVLogger(tmp_path / "mine"), max_steps=1)
     trainer.fit(task, data)
-    assert {path.stem for path in (trainer.run_folder / "checkpoints").iterdir()} == {"a", "b"}
+    assert {path.stem for path in (trainer.run_folder / "checkpoints").iterdir()} == {"AP", "AP50"}
     assert list((tmp_path / "mine").rglob("metrics.csv")) and (trainer.run_folder / "best.ckpt").is_file()
 
 
@@ -100,6 +103,16 @@ REFUSED = {
     "max_epochs": ({"max_epochs": -2}, "max_epochs must be"),
     "profiler": ({"profiler": "quick"}, "simple"),
     "barebones": ({"barebones": True, "detect_anomaly": True}, "detect_anomaly"),
+    "negative clip": ({"gradient_clip_val": -1.0}, "gradient_clip_val is -1.0; wanted a number above 0"),
+    "no clip": ({"gradient_clip_val": float("nan")}, "gradient_clip_val is nan; wanted a number above 0"),
+    "interval": ({"val_check_interval": 0}, "val_check_interval is 0; wanted batches from 1"),
+    "no interval": ({"val_check_interval": 0.0}, "val_check_interval is 0.0"),
+    "sanity": ({"num_sanity_val_steps": -2}, "num_sanity_val_steps is -2; wanted a whole number from 0, or -1"),
+    "epochs": ({"min_epochs": 3, "max_epochs": 1}, "min_epochs is 3; wanted at most max_epochs, which is 1"),
+    "steps": ({"min_steps": 5, "max_steps": 2}, "min_steps is 5; wanted at most max_steps, which is 2"),
+    "cores": ({"devices": "1,2"}, "devices is '1,2'; wanted a whole number from 1, of processes on the CPU"),
+    "all cores": ({"devices": -1}, "devices is -1; wanted a whole number"),
+    "spawn": ({"strategy": "ddp_spawn"}, "strategy is 'ddp_spawn'; wanted ddp"),
     "clip": ({"gradient_clip_val": "much"}, "gradient_clip_val"),
     "same twice": ({"callbacks": [ModelCheckpoint(), ModelCheckpoint()]}, "more than one stateful callback"),
     "bar twice": ({"callbacks": [RichProgressBar(), RichProgressBar()]}, "only one progress bar"),

@@ -5,6 +5,7 @@ import json
 import lightning as L
 import pytest
 import torch
+from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
 from torch.utils.data import DataLoader
 
 from vitdet import CocoData, ShapesData, Split
@@ -89,9 +90,52 @@ def test_a_monitor_that_nothing_logs_is_refused_at_the_start(tiny, head):
     task, data, trainer = tiny(monitor="val/mAP", callbacks=[Count()])
     with pytest.raises(UserError, match="monitor is 'val/mAP', which nothing logs; did you mean val/AP"):
         trainer.fit(task, data)
-    with pytest.raises(UserError, match="keeps the worst; set trainer.mode to min"):
-        tiny(monitor="train/loss")[2].fit(task, data)
     assert not steps
+
+
+WATCHED = {  # an argument of the trainer, and what is said of it before anything is trained
+    "most loss": (
+        {"monitor": "train/loss"},
+        "takes the worst for the best; less of it is better: set trainer.mode to min",
+    ),
+    "least AP": ({"monitor": "val/AP", "mode": "min"}, "more of it is better: set trainer.mode to max"),
+    "least of the default": ({"mode": "min"}, "monitor is 'val/AP' and mode is 'min'"),
+    "stop": (
+        {"callbacks": EarlyStopping("val_loss")},
+        "EarlyStopping: monitor is 'val_loss', which .* gives no loss: wanted val/AP",
+    ),
+    "stop by mAP": (
+        {"callbacks": EarlyStopping("val/mAP", mode="max")},
+        "EarlyStopping: monitor is 'val/mAP', which nothing",
+    ),
+    "stop while it grows": ({"callbacks": EarlyStopping("val/AP")}, "EarlyStopping: .* set mode to max"),
+    "keep the least": ({"callbacks": ModelCheckpoint(monitor="val/AP50")}, "ModelCheckpoint: .* set mode to max"),
+    "keep by mAP": ({"callbacks": ModelCheckpoint(monitor="val/mAP", mode="max")}, "ModelCheckpoint: .*nothing logs"),
+    "never scored": (
+        {"callbacks": EarlyStopping("val/AP", mode="max"), "limit_val_batches": 0},
+        "EarlyStopping: monitor is 'val/AP', but nothing is validated",
+    ),
+}
+
+
+@pytest.mark.parametrize(("options", "sentence"), WATCHED.values(), ids=WATCHED)
+def test_what_goes_by_a_score_is_refused_at_the_start(tiny, options, sentence):
+    task, data, trainer = tiny(**options)
+    with pytest.raises(UserError, match=sentence) as error:
+        trainer.fit(task, data)
+    assert "\n" not in str(error.value) and trainer.global_step == 0
+
+
+class Own(L.Callback):
+    def on_validation_epoch_end(self, trainer, task):
+        task.log("val_mine", 1.0)
+
+
+@pytest.mark.parametrize("callbacks", [[Own(), EarlyStopping("val_mine")], [EarlyStopping("no", strict=False)]])
+def test_a_score_of_the_users_own_is_watched(tiny, callbacks):
+    task, data, trainer = tiny(max_steps=1, callbacks=callbacks)
+    trainer.fit(task, data)
+    assert trainer.global_step == 1
 
 
 def test_a_class_or_a_loss_may_be_monitored(tiny):

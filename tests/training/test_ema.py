@@ -80,3 +80,39 @@ def test_testing_a_checkpoint_uses_its_average(tiny):
 def test_a_decay_of_one_would_never_learn():
     with pytest.raises(ValueError, match="0 <= decay < 1"):
         EMA(1.0)
+
+
+def test_half_weights_have_a_whole_average(tiny):
+    """A bfloat16 has 8 bits: an average in it would stay where it is. A validation in between leaves it whole, too."""
+    task, data, trainer = tiny(ema=0.999, max_epochs=3, precision="bf16-true")
+    trainer.fit(task, data)
+    saved = torch.load(trainer.run_folder / "last.ckpt", weights_only=True)
+    name = next(
+        key for key, tensor in saved["state_dict"].items() if tensor.dtype == torch.bfloat16 and tensor.ndim == 2
+    )
+    average = saved["ema_state_dict"][name]
+    assert average.dtype == torch.float32
+    assert (average != average.bfloat16().float()).float().mean() > 0.3
+    assert next(task.parameters()).dtype == torch.bfloat16
+
+
+@pytest.mark.parametrize(("first", "then"), [("32-true", "bf16-true"), ("bf16-true", "32-true")])
+def test_a_run_goes_on_in_another_precision(tiny, first, then):
+    task, data, trainer = tiny(max_epochs=1, precision=first)
+    trainer.fit(task, data)
+    task, data, again = tiny(max_epochs=2, precision=then)
+    again.fit(task, data, ckpt_path=trainer.run_folder / "last.ckpt")
+    assert again.global_step == 6
+
+
+@pytest.mark.parametrize(
+    ("first", "then", "said"), [(0.9, 0.0, "no average of the weights"), (0.0, 0.9, "has no average")]
+)
+def test_with_and_without_an_average(tiny, first, then, said, caplog, recwarn):
+    task, data, trainer = tiny(max_epochs=1, ema=first)
+    trainer.fit(task, data)
+    task, data, again = tiny(max_epochs=2, ema=then)
+    again.fit(task, data, ckpt_path=trainer.run_folder / "last.ckpt")
+    assert caplog.text.count(said) == 1 and not [w for w in recwarn if "add the following" in str(w.message)]
+    saved = torch.load(again.run_folder / "last.ckpt", weights_only=True)
+    assert ("ema_state_dict" in saved) is bool(then)

@@ -15,7 +15,7 @@ from vitdet import Trainer
 def start(ready):
     trainer = Trainer(root=sys.argv[1], accelerator="cpu", name="many", progress=False)
     ready.wait()
-    print(trainer.run_folder, flush=True)
+    print(trainer.run_folder, end=" ", flush=True)  # one write, which another process does not cut
 
 context = multiprocessing.get_context("fork")
 ready = context.Barrier(20)
@@ -79,7 +79,7 @@ def test_no_training_replaces_the_checkpoints_of_another(tiny, tmp_path):
 
 def test_last_is_that_of_the_newest_run_and_a_missing_one_is_named(tiny):
     task, data, trainer = tiny()
-    with pytest.raises(UserError, match="there is no last.ckpt under .*default; train without"):
+    with pytest.raises(UserError, match="there is no last.ckpt under .*default; train without --ckpt_path first"):
         trainer.fit(task, data, ckpt_path="last")
     with pytest.raises(UserError, match="there is no checkpoint nowhere.ckpt"):
         trainer.test(task, data, ckpt_path="nowhere.ckpt")

@@ -10,12 +10,12 @@ from typing import Any, NamedTuple
 
 import lightning as L
 import torch
-from lightning.pytorch.callbacks import ProgressBar, Timer, WeightAveraging
+from lightning.pytorch.callbacks import ProgressBar, Timer
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from vitdet.errors import UserError, check
-from vitdet.training.ema import EMA
+from vitdet.training.ema import EMA, is_average
 
 LIGHTNING = str(Path(L.__file__).parent)
 
@@ -73,7 +73,7 @@ def place(name: str, root: str | Path, version: int | None, kwargs: dict[str, An
     return Path(root), name, version
 
 
-def check_own(*, ema: float, mode: str, pictures: int, log_every_n_steps: int) -> None:
+def check_own(*, ema: float, mode: str, pictures: int, log_every_n_steps: int, gradient_clip_val: Any) -> None:
     """Raises:
     UserError: an argument of vitdet's is out of its range.
     """
@@ -81,21 +81,59 @@ def check_own(*, ema: float, mode: str, pictures: int, log_every_n_steps: int) -
     check("mode", mode, mode in ("max", "min"), "max (more is better) or min")
     check("pictures", pictures, pictures >= 0, "a whole number from 0")
     check("log_every_n_steps", log_every_n_steps, log_every_n_steps >= 0, "a whole number from 0, which logs nothing")
+    if isinstance(gradient_clip_val, (int, float)):  # Lightning refuses the rest
+        check(
+            "gradient_clip_val",
+            gradient_clip_val,
+            gradient_clip_val >= 0,
+            "a number above 0, or 0 or none, which clips nothing",
+        )
 
 
 def check_theirs(kwargs: dict[str, Any]) -> None:
     """Raises:
     UserError: an argument of Lightning's that fails late, or in other words, there.
     """
-    devices = kwargs.get("devices", "auto")
-    wanted = "a whole number from 1, a list of device numbers, -1 (all) or auto"
-    check("devices", devices, str(devices).strip() not in ("0", "[]", ""), wanted)
-    for key in ("accumulate_grad_batches", "check_val_every_n_epoch"):
-        value = kwargs.get(key)
-        check(key, value, value is None or value >= 1, "a whole number from 1")
     accelerator = str(kwargs.get("accelerator", "auto")).lower()
     there = torch.cuda.is_available() or (accelerator == "gpu" and torch.backends.mps.is_available())
     check("accelerator", accelerator, accelerator not in ("gpu", "cuda") or there, "cpu or auto: torch finds no GPU")
+    devices = kwargs.get("devices", "auto")
+    wanted = "a whole number from 1, a list of device numbers, -1 (all) or auto"
+    check("devices", devices, str(devices).strip() not in ("0", "[]", ""), wanted)
+    if accelerator == "cpu":
+        processes = str(devices).strip()
+        check(
+            "devices",
+            devices,
+            processes == "auto" or processes.isdecimal(),
+            "a whole number from 1, of processes on the CPU, or auto",
+        )
+    for key in ("accumulate_grad_batches", "check_val_every_n_epoch"):
+        value = kwargs.get(key)
+        check(key, value, value is None or value >= 1, "a whole number from 1")
+    interval, sanity = kwargs.get("val_check_interval"), kwargs.get("num_sanity_val_steps")
+    check(
+        "val_check_interval", interval, interval != 0, "batches from 1, a fraction of an epoch above 0, or a duration"
+    )
+    check(
+        "num_sanity_val_steps",
+        sanity,
+        sanity is None or sanity >= -1,
+        "a whole number from 0, or -1, which is all batches",
+    )
+    strategy = kwargs.get("strategy")
+    spawns = isinstance(strategy, str) and strategy.endswith("spawn")
+    check("strategy", strategy, not spawns, "ddp, which starts its processes by the command itself, or ddp_notebook")
+
+
+def check_bounds(kwargs: dict[str, Any], *, max_epochs: int | None, max_steps: int) -> None:
+    """Raises:
+    UserError: the training is to be longer than it may be.
+    """
+    for unit, most in (("epochs", max_epochs), ("steps", max_steps)):
+        least = kwargs.get(f"min_{unit}")
+        bounded = least is not None and most is not None and most >= 0
+        check(f"min_{unit}", least, not bounded or least <= most, f"at most max_{unit}, which is {most}")
 
 
 def duration(max_time: Any) -> timedelta | None:
@@ -130,7 +168,7 @@ def with_theirs(ours: list[L.Callback], theirs: list[L.Callback]) -> list[L.Call
     if any(isinstance(one, Timer) for one in ours) and any(isinstance(one, Timer) for one in theirs):
         raise UserError("max_time and a Timer among the callbacks both end the training; give one of them")
     kinds = {type(one) for one in theirs}
-    averaged = any(isinstance(one, (EMA, WeightAveraging)) for one in theirs)
+    averaged = any(map(is_average, theirs))
     kept = [one for one in ours if type(one) not in kinds and not (averaged and isinstance(one, EMA))]
     return [*kept, *theirs]
 
@@ -142,15 +180,18 @@ def has_bar(callbacks: list[L.Callback]) -> bool:
 
 @contextlib.contextmanager
 def refusals(*more: type[Exception]) -> Iterator[None]:
-    """What Lightning refuses, by a `MisconfigurationException`, a `ValueError` or `more`, is for the user to put right.
+    """What Lightning refuses, by a `MisconfigurationException`, a `ValueError` or `more`, or says in words of its own, is for the user to put right.
 
     Raises:
         UserError: Lightning's message, in one line.
     """
     try:
         yield
-    except (MisconfigurationException, ValueError, *more) as error:
-        last = traceback.extract_tb(error.__traceback__)[-1].filename
-        if isinstance(error, UserError) or not last.startswith(LIGHTNING):
+    except (MisconfigurationException, ValueError, RuntimeError, ImportError, *more) as error:
+        last = traceback.extract_tb(error.__traceback__)[-1]
+        said = isinstance(error, (MisconfigurationException, ValueError, *more)) or (last.line or "").startswith(
+            "raise "
+        )
+        if isinstance(error, UserError) or not last.filename.startswith(LIGHTNING) or not said:
             raise
         raise UserError(" ".join(str(error).replace("`", "").split())) from error

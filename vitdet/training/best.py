@@ -6,7 +6,7 @@ from typing import Any
 
 import lightning as L
 import torch
-from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
 from lightning.pytorch.utilities import rank_zero_info
 
 from vitdet.data import ImageData
@@ -41,17 +41,6 @@ class BestCheckpoint(ModelCheckpoint):
         if folder is not None and self.dirpath not in (None, folder):  # this trainer goes on with another run
             self.best_model_score, self.best_model_path, self.best_k_models = None, "", {}
         self.dirpath = folder
-
-    def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        if self._given is None:
-            return
-        if self._given.endswith("loss") and self.mode == "max":
-            raise UserError(
-                f"monitor is {self._given!r} and mode is 'max', which keeps the worst; set trainer.mode to min"
-            )
-        known = _scores(pl_module, trainer.datamodule)
-        if known and self._given not in known and not self._given.startswith("train/"):
-            raise UserError(_unknown(self._given, known))
 
     def state_dict(self) -> dict[str, Any]:
         return {**super().state_dict(), "mode": self.mode}
@@ -106,6 +95,44 @@ class BestCheckpoint(ModelCheckpoint):
             )
 
 
+class CheckMonitors(L.Callback):
+    """Refuses at the start what would be missed, or turn out the wrong way round, only after hours: what `best.ckpt`, a `ModelCheckpoint` or an
+    `EarlyStopping` goes by.
+    """
+
+    def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        watching = [one for one in trainer.callbacks if isinstance(one, (ModelCheckpoint, EarlyStopping))]
+        if all(one.monitor is None and one.mode == "max" for one in watching):
+            return
+        known = _scores(pl_module, trainer.datamodule)
+        for one in watching:
+            name = one.monitor or next(iter(known), None) if isinstance(one, BestCheckpoint) else one.monitor
+            if name is None:
+                continue
+            of = "" if isinstance(one, BestCheckpoint) else f"{type(one).__name__}: "
+            right = "min" if name.endswith("loss") else "max" if name in known else one.mode
+            if one.mode != right:
+                more = "more" if right == "max" else "less"
+                said = f"{of}monitor is {name!r} and mode is {one.mode!r}, which takes the worst for the best"
+                raise UserError(f"{said}; {more} of it is better: set {'' if of else 'trainer.'}mode to {right}")
+            if known and name not in known and getattr(one, "strict", True) and not _may_log(trainer, pl_module, name):
+                raise UserError(of + _unknown(name, known))
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        for one in trainer.callbacks:
+            waits = isinstance(one, (ModelCheckpoint, EarlyStopping)) and not isinstance(one, BestCheckpoint)
+            if waits and (one.monitor or "").startswith("val/") and not validates(trainer):
+                raise UserError(
+                    f"{type(one).__name__}: monitor is {one.monitor!r}, but nothing is validated; give data.val, or leave that callback out"
+                )
+
+
+def validates(trainer: L.Trainer) -> bool:
+    """Whether there is anything to validate on, as far as is known when training starts."""
+    known = trainer.val_dataloaders is not None
+    return trainer.enable_validation and not (known and sum(trainer.num_val_batches) == 0)
+
+
 def worth(score: torch.Tensor | float, name: str) -> bool:
     """Whether a score says how good a model is: it is finite, and not COCO's -1 for "nothing to find"."""
     value = float(score)
@@ -122,7 +149,18 @@ def _scores(task: L.LightningModule, data: Any) -> list[str]:
     return [f"val/{name}" for name in metric.compute()]
 
 
+def _may_log(trainer: L.Trainer, task: L.LightningModule, name: str) -> bool:
+    """Whether something but a validation of vitdet's may log `name`: training, or code of the user's own."""
+    if name.startswith("train/") or name == "lr" or not type(task).__module__.startswith("vitdet."):
+        return True
+    own = [type(one) for one in trainer.callbacks if not type(one).__module__.startswith(("vitdet.", "lightning."))]
+    return any(not name.startswith("val") or any(key.startswith("on_validation") for key in vars(one)) for one in own)
+
+
 def _unknown(name: str, known: list[str]) -> str:
+    if "loss" in name:
+        score = next((one for one in known if one.startswith("val/")), "val/AP")
+        return f"monitor is {name!r}, which nothing logs; a validation gives no loss: wanted {score} with mode max, or train/loss with mode min"
     near = difflib.get_close_matches(name, known, n=3, cutoff=0.4) or known[:3]
     rest = [one for one in known if "/" not in one.removeprefix("val/")]
     return f"monitor is {name!r}, which nothing logs; did you mean {' or '.join(near)}? there are {', '.join(rest)} and one for each class"

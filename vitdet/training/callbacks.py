@@ -12,31 +12,39 @@ from torch import Tensor
 
 from vitdet.metrics import print_scores
 from vitdet.structures import THRESHOLD
-from vitdet.training.best import BestCheckpoint, worth
+from vitdet.training.best import BestCheckpoint, validates, worth
 from vitdet.training.checkpoint import LastCheckpoint
 from vitdet.training.progress import duration, say
 
 
 class FinalValidation(L.Callback):
-    """Lets the last step of a training be followed by a validation, however it ends: by epochs, by steps, or by time."""
+    """Lets the last step of a training be followed by a validation, however it ends: by epochs, by steps, or by time.
+
+    A maximum ends it before `min_epochs` or `min_steps`, too, of which Lightning then thinks that there is no validation yet.
+    """
 
     _every: Any = None
 
     def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        self._every = (trainer.check_val_every_n_epoch,)
+        loop = trainer.fit_loop
+        self._every = (trainer.check_val_every_n_epoch, loop.min_epochs, loop.epoch_loop.min_steps)
 
     def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, *_: Any) -> None:
         steps_done = 0 < trainer.max_steps <= trainer.global_step
         last_epoch = (
             trainer.current_epoch + 1 == trainer.max_epochs and trainer.fit_loop.epoch_loop.batch_progress.is_last_batch
         )
-        if trainer.fit_loop._can_stop_early and (trainer.should_stop or steps_done or last_epoch):
+        loop = trainer.fit_loop
+        if steps_done or last_epoch:
+            loop.min_epochs = loop.epoch_loop.min_steps = None
+        if loop._can_stop_early and (trainer.should_stop or steps_done or last_epoch):
             trainer.check_val_every_n_epoch = 1
             trainer.should_stop = True
 
     def _restore(self, trainer: L.Trainer, *_: Any) -> None:
         if self._every is not None:
-            (trainer.check_val_every_n_epoch,) = self._every
+            loop = trainer.fit_loop
+            trainer.check_val_every_n_epoch, loop.min_epochs, loop.epoch_loop.min_steps = self._every
 
     on_fit_end = on_exception = _restore
 
@@ -112,6 +120,8 @@ class Summary(L.Callback):
             bounds = [
                 (key, getattr(trainer, key)) for key in ("max_steps", "max_epochs") if getattr(trainer, key) != -1
             ]
+            if trainer.limit_train_batches == 0:
+                bounds = [("limit_train_batches", 0)]
             listed = " and ".join(f"{key} {value}" for key, value in bounds) or "no batch"
             at = f"step {trainer.global_step}, epoch {trainer.current_epoch}"
             say(f"nothing to train: the run is at {at}, and has {listed}")
@@ -160,9 +170,3 @@ class Summary(L.Callback):
         if scores:
             say(title)
             print_scores(scores, metric.protocol() if hasattr(metric, "protocol") else "")
-
-
-def validates(trainer: L.Trainer) -> bool:
-    """Whether there is anything to validate on, as far as is known when training starts."""
-    known = trainer.val_dataloaders is not None
-    return trainer.enable_validation and not (known and sum(trainer.num_val_batches) == 0)

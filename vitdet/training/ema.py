@@ -4,6 +4,8 @@ from typing import Any
 
 import lightning as L
 import torch
+from lightning.pytorch.callbacks import WeightAveraging
+from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor
 
 from vitdet.errors import UserError
@@ -12,8 +14,9 @@ from vitdet.errors import UserError
 class EMA(L.Callback):
     """Keeps `average = decay * average + (1 - decay) * weights`, updated after each optimiser step.
 
-    The decay grows as `min(decay, (1 + t) / (10 + t))`, so short runs are not held back by the initial weights. Float buffers are averaged
-    too, others copied. The checkpoint holds the average under "ema_state_dict", with the keys of "state_dict".
+    The average is in 32 bits at least, also where the weights are not: in bfloat16 a thousandth of a change would be lost. The decay grows as
+    `min(decay, (1 + t) / (10 + t))`, so short runs are not held back by the initial weights. Float buffers are averaged too, others copied. The
+    checkpoint holds the average under "ema_state_dict", with the keys of "state_dict".
     """
 
     def __init__(self, decay: float = 0.999) -> None:
@@ -22,13 +25,13 @@ class EMA(L.Callback):
         self.decay = decay
         self.updates = 0
         self._average: dict[str, Tensor] = {}
-        self._swapped = False
+        self._live: dict[str, Tensor] = {}  # the module's own weights while it has the average
         self._step = 0
 
     def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         weights = pl_module.state_dict()
         if self._average.keys() != weights.keys():  # else they come from the checkpoint
-            self._average = {name: tensor.clone() for name, tensor in weights.items()}
+            self._average = {name: _wide(tensor) for name, tensor in weights.items()}
         self._to_device(pl_module)
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
@@ -44,7 +47,8 @@ class EMA(L.Callback):
         self.updates += 1
         decay = min(self.decay, (1 + self.updates) / (10 + self.updates))
         average, weights = self._floats
-        torch._foreach_lerp_(average, weights, 1 - decay)
+        wide = [tensor.to(kept.dtype) for kept, tensor in zip(average, weights)]  # no copy of what is wide
+        torch._foreach_lerp_(average, wide, 1 - decay)
         for kept, new in zip(*self._others):
             kept.copy_(new)
 
@@ -56,24 +60,20 @@ class EMA(L.Callback):
         self._average = {name: tensor.to(module.device) for name, tensor in self._average.items()}
 
     @torch.no_grad()
-    def _swap(self, module: L.LightningModule) -> None:
-        # in place, so that whatever is cached by a tensor's version notices
-        for floating in (True, False):
-            average, weights = self._pairs(module, floating=floating)
-            for kept, live in zip(average, weights):
-                saved = kept.clone()
-                kept.copy_(live)
-                live.copy_(saved)
-        self._swapped = not self._swapped
-
     def _swap_in(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        if self.updates and not self._swapped:
-            self._to_device(pl_module)
-            self._swap(pl_module)
+        if not self.updates or self._live:
+            return
+        self._to_device(pl_module)
+        weights = pl_module.state_dict()
+        self._live = {name: tensor.clone() for name, tensor in weights.items()}
+        for name, tensor in weights.items():
+            tensor.copy_(self._average[name])  # in place, so that whatever is cached by a tensor's version notices
 
+    @torch.no_grad()
     def _swap_out(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        if self._swapped:
-            self._swap(pl_module)
+        for name, tensor in pl_module.state_dict().items() if self._live else ():
+            tensor.copy_(self._live[name])
+        self._live = {}
 
     on_validation_start = on_test_start = on_predict_start = _swap_in
     on_validation_end = on_test_end = on_predict_end = _swap_out
@@ -84,17 +84,31 @@ class EMA(L.Callback):
     def on_save_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
         if not self._average:
             return
-        average = dict(self._average)
-        if self._swapped:  # saved in the middle of a validation
-            checkpoint["state_dict"], average = average, checkpoint["state_dict"]
-        checkpoint["ema_state_dict"] = average
+        checkpoint["ema_state_dict"] = dict(self._average)
+        if self._live:  # saved in the middle of a validation
+            checkpoint["state_dict"] = dict(self._live)
 
     def on_load_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
-        self._swapped = False  # the module's own weights have just been loaded
-        self._average = {name: tensor.clone() for name, tensor in checkpoint.get("ema_state_dict", {}).items()}
+        self._live = {}  # the module's own weights have just been loaded
+        self._average = {name: _wide(tensor) for name, tensor in checkpoint.get("ema_state_dict", {}).items()}
+        if not self._average and trainer.state.fn == "fit":
+            rank_zero_info(
+                f"the checkpoint has no average of the weights: one of decay {self.decay} starts from its weights"
+            )
 
     def state_dict(self) -> dict[str, Any]:
         return {"updates": self.updates}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.updates = state_dict["updates"]
+
+
+def is_average(callback: L.Callback) -> bool:
+    """Whether it averages the weights: ours, or Lightning's."""
+    return isinstance(callback, (EMA, WeightAveraging))
+
+
+def _wide(tensor: Tensor) -> Tensor:
+    """A copy, in 32 bits where it has fewer."""
+    narrow = tensor.is_floating_point() and tensor.dtype.itemsize < 4
+    return tensor.to(torch.float32) if narrow else tensor.clone()

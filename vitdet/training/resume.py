@@ -61,8 +61,11 @@ def read(path: str | Path) -> dict[str, Any]:
     return contents
 
 
-def check_fits(task: Any, contents: dict[str, Any], path: Any, *, training: bool) -> None:
+def check_fits(task: Any, contents: dict[str, Any], path: Any, *, training: bool, tell: bool = False) -> None:
     """`check_resume` of a checkpoint that has been read.
+
+    Args:
+        tell: whether to say which options differ that may.
 
     Raises:
         CheckpointError: something differs.
@@ -81,8 +84,10 @@ def check_fits(task: Any, contents: dict[str, Any], path: Any, *, training: bool
         _refuse(path, training, _say(bound))
     if training:
         _check_optimizer(task, contents, path, [one for one in model if one not in bound])
-    elif others := [one for one in model if one[0].rpartition(".")[2] not in FREE]:
-        rank_zero_info(f"{path} was trained with other options, and is now used with: {_say(others)}")
+    others = [one for one in model if one[0].rpartition(".")[2] not in ({"freeze"} if training else FREE)]
+    if others and tell:
+        now = "; from here on holds" if training else ", and is now used with"
+        rank_zero_info(f"{path} was trained with other options{now}: {_say(others)}")
 
 
 def _refuse(path: Any, training: bool, what: str) -> None:
@@ -168,8 +173,6 @@ def _check_optimizer(task: Any, contents: dict[str, Any], path: Any, model: list
             ("trained tensors", *counts) if counts[0] != counts[1] else ("parameter groups", len(own), len(before))
         ]
         _refuse(path, True, _say(changed or plain))
-    if others := [one for one in model if one[0].rpartition(".")[2] != "freeze"]:
-        rank_zero_info(f"{path} was trained with other options; from here on holds: {_say(others)}")
 
 
 REGROUP = {"model.backbone_lr", "model.trunk_lr", "model.layer_decay"}  # they change which weights share a rate

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from lightning.pytorch.utilities import rank_zero_warn
+from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from torch import Tensor
 
 from vitdet import metrics, zoo
@@ -16,6 +16,7 @@ from vitdet.errors import UserError
 from vitdet.heads.base import Head
 from vitdet.ranges import ranged
 from vitdet.structures import Prediction, Target
+from vitdet.training.ema import is_average
 from vitdet.training.learning import Learning
 from vitdet.training.optim import RANGES, Schedule, progress
 from vitdet.training.resume import check_fits, rebuild
@@ -257,9 +258,13 @@ class Task(Learning):
         if "vitdet" not in checkpoint:
             raise UserError("this checkpoint was not written by vitdet: it has no key 'vitdet'")
         training = self.trainer.state.fn == "fit"
-        check_fits(self, checkpoint, self.trainer.ckpt_path, training=training)
+        check_fits(self, checkpoint, self.trainer.ckpt_path, training=training, tell=True)
         if training:
             self.resumes(checkpoint["vitdet"])
+        if training and "ema_state_dict" in checkpoint and not any(map(is_average, self.trainer.callbacks)):
+            rank_zero_info(
+                "from here on there is no average of the weights (trainer.ema is 0), which the checkpoint has"
+            )
 
     @classmethod
     def load_from_checkpoint(

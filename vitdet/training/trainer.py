@@ -15,7 +15,7 @@ from lightning.pytorch.loggers import Logger
 from vitdet.data import ImageData
 from vitdet.errors import UserError
 from vitdet.training import arguments
-from vitdet.training.best import BestCheckpoint
+from vitdet.training.best import BestCheckpoint, CheckMonitors
 from vitdet.training.callbacks import FinalValidation, Pictures, Summary
 from vitdet.training.checkpoint import DivergedError, LastCheckpoint, StepSeed
 from vitdet.training.ema import EMA
@@ -81,13 +81,20 @@ class Trainer(L.Trainer):
         gradient_clip_val: float | None = 1.0,
         log_every_n_steps: int = 10,
         callbacks: list[L.Callback] | L.Callback | None = None,
-        logger: Logger | Iterable[Logger] | bool = True,
+        logger: Logger | Iterable[Logger] | bool | None = True,
         **kwargs: Any,
     ) -> None:
         quiet()
         self._place = arguments.place(name, root, version, kwargs)
-        arguments.check_own(ema=ema, mode=mode, pictures=pictures, log_every_n_steps=log_every_n_steps)
+        arguments.check_own(
+            ema=ema,
+            mode=mode,
+            pictures=pictures,
+            log_every_n_steps=log_every_n_steps,
+            gradient_clip_val=gradient_clip_val,
+        )
         arguments.check_theirs(kwargs)
+        arguments.check_bounds(kwargs, max_epochs=max_epochs, max_steps=max_steps)
         self.given = given = arguments.take(kwargs, logger)
         self.entered: Path | None = None
         self.tested_folder: Path | None = None
@@ -106,7 +113,7 @@ class Trainer(L.Trainer):
                 max_steps=max_steps,
                 gradient_clip_val=gradient_clip_val,
                 log_every_n_steps=0 if given.bare else log_every_n_steps,
-                callbacks=[ShareFolder(), *arguments.with_theirs(ours, extra)],
+                callbacks=[ShareFolder(), CheckMonitors(), *arguments.with_theirs(ours, extra)],
                 logger=given.loggers or False,
                 enable_progress_bar=arguments.has_bar(extra),  # ours is none of Lightning's
                 enable_model_summary=given.model_summary,
@@ -148,8 +155,10 @@ class Trainer(L.Trainer):
     def _choose(self, checkpoint: Path | None) -> Path:
         if self._begun and checkpoint is None:
             return self.entered
-        if checkpoint is not None and self._place[2] is None and is_run(checkpoint.parent):
-            return checkpoint.parent
+        if checkpoint is not None and self._place[2] is None:
+            own = next(filter(is_run, (checkpoint.parent, checkpoint.resolve().parent)), None)  # the file may be a link
+            if own is not None:
+                return own
         folder = self.run_folder
         if folder != self.entered:  # named by its version
             check_free(folder, start=checkpoint)
