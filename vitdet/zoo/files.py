@@ -22,8 +22,13 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
         FileNotFoundError: there is no such file.
         CheckpointError: it is damaged, or was not written by vitdet.
     """
+    if Path(path).is_dir() and str(path):
+        inside = next(
+            (f", such as {name} in it" for name in ("best.ckpt", "last.ckpt") if Path(path, name).is_file()), ""
+        )
+        raise CheckpointError(f"checkpoint {path} is a folder; give a file{inside}")
     if not Path(path).is_file():
-        raise FileNotFoundError(f"checkpoint {path} does not exist")
+        raise FileNotFoundError(f"checkpoint {path} does not exist; give the best.ckpt or last.ckpt of a run")
     try:
         checkpoint = read_file(path)
     except RuntimeError as error:
