@@ -1,5 +1,6 @@
 """Mask arithmetic: run lengths, sizes, bounds. Pure functions on numpy arrays.  # T masks, H×W in pixels"""
 
+import re
 from typing import Any
 
 import cv2
@@ -8,6 +9,7 @@ from pycocotools import mask as rle
 
 from vitdet.errors import UserError
 
+COUNTS = re.compile("[0-o]*")  # six bits a character, from the 48th
 VOID = 255  # in a class map: no class, neither trained on nor scored
 
 
@@ -23,7 +25,14 @@ def to_rle(segmentation: Any, height: int, width: int) -> dict[str, Any]:
             raise UserError(f"run lengths are of size {size}, the image is {height}×{width} (H×W)")
         if not isinstance(counts, (str, bytes, list)):
             raise UserError(f"run lengths have counts {counts!r}; wanted a string or a list of integers")
-        return _from_lists(segmentation, height, width) if isinstance(counts, list) else segmentation
+        if isinstance(counts, (str, bytes)) and not COUNTS.fullmatch(_text(counts)):
+            raise UserError(f"run lengths have counts {counts[:20]!r} …, which are not COCO's compressed ones")
+        if not isinstance(counts, list):
+            return segmentation
+        code = _from_lists(segmentation, height, width)
+        if sum(counts) > height * width:
+            raise UserError(f"run lengths cover {sum(counts)} pixels, the image has {height}×{width} (H×W)")
+        return code
     lists = isinstance(segmentation, list) and all(isinstance(polygon, list) for polygon in segmentation)
     polygons = [polygon for polygon in segmentation if len(polygon) >= 6] if lists else None
     if not polygons:
@@ -31,6 +40,10 @@ def to_rle(segmentation: Any, height: int, width: int) -> dict[str, Any]:
             f"segmentation {str(segmentation)[:60]!r} is neither polygons of three points or more nor run lengths"
         )
     return rle.merge(_from_lists(polygons, height, width))
+
+
+def _text(counts: str | bytes) -> str:
+    return counts if isinstance(counts, str) else counts.decode("latin-1")
 
 
 def _from_lists(segmentation: Any, height: int, width: int) -> Any:

@@ -6,6 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vitdet.data.transforms import Augment, EvalTransform, Sample, Size, crop, resize
+from vitdet.errors import UserError
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
@@ -116,3 +117,15 @@ def test_resize_keeps_the_mean():
     image = np.random.default_rng(0).integers(0, 255, (64, 64, 3), dtype=np.uint8)
     assert abs(resize(image, 16, 16).mean() - image.mean()) < 1
     assert resize(image, 64, 64) is image
+
+
+@pytest.mark.parametrize("transforms", ["HorizontalFlip", {"HorizontalFlip": {}}, 3, None])
+def test_transforms_are_a_list(transforms):
+    with pytest.raises(UserError, match="train_transforms is .*; wanted a list"):
+        Augment(transforms)
+
+
+@pytest.mark.parametrize("item", [None, 5, [], {}, {"HorizontalFlip": 3}, {"HorizontalFlip": {}, "VerticalFlip": {}}])
+def test_a_transform_is_a_name_or_one_with_arguments(item):
+    with pytest.raises(UserError, match="one of train_transforms is .*; wanted a name"):
+        Augment([item])

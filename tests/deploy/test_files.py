@@ -58,6 +58,9 @@ def test_files_folders_and_globs(file, tmp_path):
     assert found == [file, folder / "c.JPG"] and ignored == {".txt": 1}
     assert find_images([folder / "c.JPG", f"{folder}/?.*"])[0] == [folder / "c.JPG", file]
     assert find_images(str(file))[0] == [file]  # one path is no list of letters
+    for name, message in (("", "is an empty name"), ("https://x.org/a.jpg", "https://x.org/a.jpg is an address")):
+        with pytest.raises(UserError, match=message):
+            find_images([name])
     with pytest.raises(FileNotFoundError, match=r"no image at .*\*\.gif"):
         find_images([folder, f"{folder}/*.gif"])
 

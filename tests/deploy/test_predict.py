@@ -111,7 +111,7 @@ def test_what_is_no_score_is_no_threshold(checkpoint, array, file, tmp_path, thr
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.parametrize("batch_size", [0, -1, 2.5])
+@pytest.mark.parametrize("batch_size", [0, -1, 2.5, True])
 def test_batch_sizes_are_positive(checkpoint, array, file, tmp_path, batch_size):
     for call in (
         lambda: load(checkpoint, device="cpu").predict([array], batch_size=batch_size),
@@ -121,7 +121,7 @@ def test_batch_sizes_are_positive(checkpoint, array, file, tmp_path, batch_size)
             call()
 
 
-@pytest.mark.parametrize("device", ["gpu", "tpu", "cuda:7777", "", "meta", 3.5])
+@pytest.mark.parametrize("device", ["gpu", "tpu", "cuda:7777", "", "meta", 3.5, 10**30])
 def test_devices_that_are_not_there(checkpoint, file, tmp_path, device):
     for call in (
         lambda: load(checkpoint, device=device),
@@ -184,6 +184,9 @@ def test_bad_checkpoints_say_what_is_wrong(contents, checkpoint, tmp_path, capsy
         torch.save(other, path)
         with pytest.raises(CheckpointError, match="was not written by vitdet"):
             load(path)
+    (tmp_path / "best.ckpt").touch()
+    with pytest.raises(CheckpointError, match=r"is a folder; give a file, such as best\.ckpt in it"):
+        load(tmp_path)
     with pytest.raises(FileNotFoundError, match=r"nowhere\.ckpt does not exist"):
         load(tmp_path / "nowhere.ckpt")
 

@@ -23,7 +23,8 @@ def score(tmp_path):
 
     def run(results, truth=TRUTH, **options):
         for name, content in (("results", results), ("truth", truth)):
-            (tmp_path / f"{name}.json").write_text(content if isinstance(content, str) else json.dumps(content))
+            text = content if isinstance(content, (str, bytes)) else json.dumps(content)
+            (tmp_path / f"{name}.json").write_bytes(text if isinstance(text, bytes) else text.encode())
         return evaluate(tmp_path / "results.json", tmp_path / "truth.json", **options)
 
     return run
@@ -82,6 +83,7 @@ def test_masks_are_scored_where_there_are_some(score):
         ([{**FOUND, "bbox": [0, 0, "1", 1]}], r"bbox must be four finite numbers"),
         ([{**FOUND, "score": float("nan")}], r"score must be a finite number, got nan"),
         ([{**FOUND, "score": 10**400}], r"score must be a finite number, got 1000"),
+        (b"\x1f\x8b\x08", r"results\.json is compressed"),
         ([{**FOUND, "score": None}], r"score must be a finite number, got None"),
     ],
 )
@@ -165,6 +167,8 @@ def rows(*files):
         ([(1, "a.png"), (2, "x/a.png")], [(1, "x/a.png"), (2, "a.png")]),  # and the very name
         ([(1, "val\\a.png"), (2, "val/b.png")], [(1, "d/val/b.png"), (2, "d/val/a.png")]),
         ([(1, "val/a.png"), (2, "val/b.png")], [(1, "images/b.png"), (2, "images/a.png")]),  # folders were renamed
+        ([(1, "b/x.png"), (2, "b/y.png")], [("y", "y.png"), ("x", "x.png")]),  # as Ultralytics calls images
+        ([(1, "x.png"), (2, "y.png")], [(None, "y.png"), (None, "x.png")]),
         ([(1, "ein Bär.png"), (2, "b.png")], [(1, "d/b.png"), (2, "d/ein Ba\u0308r.png")]),
     ],
 )
@@ -189,8 +193,9 @@ def test_nothing_is_said_where_ids_agree(score):
         ([(1, "val/a.png")], [(1, "d/val/a.png"), (2, "d/train/a.png")], r"d/train/a\.png, which is no image"),
         ([(1, "a.png"), (2, "b.png")], [(1, "a.png"), (2, "a.png")], r"a\.png is image 1 and, in detection 1, image 2"),
         ([(1, "a.png"), (2, "b.png")], [(1, "a.png"), (1, "b.png")], r"image 1 is a\.png and, in detection 1, b\.png"),
-        ([(1, "a.png"), (2, "b.png")], [(2, "a.png"), (3, None)], r"file_name must be a string, got None"),
-        ([(1, "a.png")], [("1", "a.png")], r"image_id must be an integer, got '1'"),
+        ([(1, "a.png"), (2, "b.png")], [(2, "a.png"), (3, None)], r"file_name must be the path of an image, got None"),
+        ([(1, "a.png")], [(1.5, "a.png")], r"image_id must be an integer, got 1.5"),
+        ([(1, "a.png")], [(1, "")], r"file_name must be the path of an image, got ''"),
     ],
 )
 def test_rows_that_contradict_are_refused(score, images, files, message):
@@ -214,3 +219,54 @@ def test_a_mask_of_another_images_size_is_refused(score):
     (row,) = rows((2, "d/a.png"))
     with pytest.raises(UserError, match=r"detection 0: run lengths are of size \[30, 30\], the image is 20×20"):
         score([{**row, "segmentation": {"size": [30, 30], "counts": "PTR"}}], truth)
+
+
+@pytest.mark.parametrize(
+    ("box", "said"),
+    [
+        ([5, 5, 25, 19], "1 boxes end outside their image"),  # corners
+        ([0.1, 0.1, 0.5, 0.5], "1 boxes, all, end within the first pixel"),
+        ([9, 9, -9, -9], "1 boxes of a negative width or height"),
+        ([0, 0, 9, 9], ""),
+    ],
+)
+def test_boxes_of_another_format_are_noticed(score, box, said):
+    truth = {**TRUTH, "images": [{"id": 5, "height": 20, "width": 26}]}
+    protocol = score([{**FOUND, "bbox": box}], truth)[1]
+    assert said in protocol and (said or "box" not in protocol.removeprefix("COCO box"))
+
+
+def test_images_without_a_row_are_counted(score):
+    truth = {**TRUTH, "images": [{"id": 5}, {"id": 6}]}
+    assert "1 images have no detection, and count as missed" in score([FOUND], truth)[1]
+
+
+def test_annotations_that_are_all_crowds_give_no_score(score):
+    (annotation,) = TRUTH["annotations"]
+    scores, protocol = score([FOUND], {**TRUTH, "annotations": [{**annotation, "iscrowd": 1}]})
+    assert scores["AP"] == -1 and "there is nothing to find" in protocol
+
+
+def test_scoring_boxes_where_masks_were_given_is_said(score):
+    mask = {"size": [20, 30], "counts": [0, 9, 591]}
+    assert "0 masks scored, only boxes" in score([{**FOUND, "segmentation": mask}])[1]
+    assert "masks scored" not in score([{**FOUND, "segmentation": mask}], iou_type="bbox")[1]
+
+
+@pytest.mark.parametrize("counts", ["b'0:9'", "\x00zz", [600, 1]])
+def test_run_lengths_that_are_none_are_refused(score, counts):
+    images, (annotation,) = [{"id": 5, "height": 20, "width": 30}], TRUTH["annotations"]
+    truth = {**TRUTH, "images": images, "annotations": [{**annotation, "segmentation": [[0, 0, 9, 0, 9, 9, 0, 9]]}]}
+    with pytest.raises(UserError, match="detection 0: run lengths .*iou_type bbox"):
+        score([{**FOUND, "segmentation": {"size": [20, 30], "counts": counts}}], truth)
+
+
+@pytest.mark.parametrize("options", [{"max_dets": 0}, {"max_dets": True}, {"max_dets": 1.5}, {"iou_type": "box"}])
+def test_options_out_of_range(score, options):
+    with pytest.raises(UserError, match=f"{next(iter(options))} is .*; wanted"):
+        score([FOUND], **options)
+
+
+def test_a_folder_of_label_maps_is_no_results_file(tmp_path):
+    with pytest.raises(UserError, match="is a folder.*vitdet test"):
+        evaluate(tmp_path, tmp_path)

@@ -6,10 +6,29 @@ from pathlib import Path
 from vitdet.ranges import Rule, listed, number, whole
 
 COUNT, INTEGER = whole(1), ((lambda v: isinstance(v, int) and not isinstance(v, bool)), "a whole number")
+OURS = {
+    "checkpoint_path",
+    "dynamic_img_pad",
+    "dynamic_img_size",
+    "features_only",
+    "in_chans",
+    "model_name",
+    "num_classes",
+    "pretrained",
+}
+
+
+def _are_timms(value: object) -> bool:
+    return isinstance(value, Mapping) and all(isinstance(name, str) and name not in OURS for name in value)
+
+
 RANGES: dict[str, Rule] = {
     "name": ((lambda v: isinstance(v, str) and v != ""), "the name of a model of timm"),
     "checkpoint": ((lambda v: isinstance(v, (str, Path)) and str(v) != ""), "the path of a file with weights"),
-    "model_args": ((lambda v: isinstance(v, Mapping)), "arguments of the timm model by name"),
+    "model_args": (
+        _are_timms,
+        f"arguments of the timm model by name, without {', '.join(sorted(OURS))}, which are vitdet's to set",
+    ),
     "neck_args": ((lambda v: isinstance(v, Mapping)), "arguments of the neck by name"),
     "patch_size": COUNT,
     "embed_dim": COUNT,

@@ -220,6 +220,8 @@ class Augment:
     """
 
     def __init__(self, transforms: Sequence[str | dict[str, Any]], *, min_visible: float = MIN_VISIBLE) -> None:
+        items = isinstance(transforms, Sequence) and not isinstance(transforms, str)
+        check("train_transforms", transforms, items, "a list of albumentations' transforms, such as [HorizontalFlip]")
         bbox_params = A.BboxParams(
             "albumentations",
             label_fields=["rows"],
@@ -251,6 +253,8 @@ class Augment:
 
 
 def _transform(item: str | dict[str, Any]) -> A.BasicTransform:
+    one = isinstance(item, dict) and len(item) == 1 and all(isinstance(a, (dict, type(None))) for a in item.values())
+    check("one of train_transforms", item, isinstance(item, str) or one, "a name, or {Name: {argument: value}}")
     name, arguments = (item, {}) if isinstance(item, str) else next(iter(item.items()))
     cls = getattr(A, name, None)
     if not (isinstance(cls, type) and issubclass(cls, A.BasicTransform)):

@@ -19,6 +19,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from vitdet.deploy.predict import pick_device
 from vitdet.errors import UserError, check
+from vitdet.ranges import whole
 from vitdet.structures import Target
 
 Batch = tuple[Sequence[Tensor], list[Target]]
@@ -38,8 +39,8 @@ def benchmark(
     Raises:
         UserError: there is no such device, nothing to time, or the head does not fit the data.
     """
-    check("steps", steps, isinstance(steps, int) and steps >= 1, "a whole number from 1")
-    check("repeats", repeats, isinstance(repeats, int) and repeats >= 2, "a whole number from 2")
+    check("steps", steps, whole(1)[0](steps), whole(1)[1])
+    check("repeats", repeats, whole(2)[0](repeats), whole(2)[1])
     device = pick_device(device)
     task.use_data(data)
     backbone, head = task.backbone.to(device), task.head.to(device)

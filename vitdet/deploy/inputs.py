@@ -38,7 +38,8 @@ def find_images(
     """
     paths: dict[str, Path] = {}
     others: dict[str, str] = {}  # and what kind they are of
-    for pattern in [Path(patterns)] if isinstance(patterns, (str, Path)) else map(Path, patterns):
+    given = [patterns] if isinstance(patterns, (str, Path)) else patterns
+    for pattern in map(_as_path, given):
         if pattern.is_dir():
             matches = sorted(_below(pattern, leave_out, others))
         elif pattern.exists() or pattern.is_symlink():
@@ -53,6 +54,17 @@ def find_images(
     if not paths:
         raise UserError("got no images; give image files, folders of images, or globs")
     return list(paths.values()), Counter(others.values())
+
+
+def _as_path(pattern: str | Path) -> Path:
+    """Raises:
+    UserError: it is the name of nothing here.
+    """
+    if not str(pattern):  # would be the folder one is in: a shell's variable that is not set
+        raise UserError("one of the images is an empty name; give image files, folders of images, or globs")
+    if "://" in str(pattern):
+        raise UserError(f"{pattern} is an address on the network; download it, and give the file")
+    return Path(pattern)
 
 
 def _below(folder: Path, leave_out: Path | None, others: dict[str, str]) -> Iterator[Path]:

@@ -13,6 +13,7 @@ from vitdet.config import build
 from vitdet.data.images import load_image
 from vitdet.data.transforms import EvalTransform
 from vitdet.errors import UserError, check
+from vitdet.ranges import whole
 from vitdet.structures import THRESHOLD, Prediction, check_threshold
 from vitdet.zoo import CheckpointError
 from vitdet.zoo.cards import Card
@@ -145,7 +146,8 @@ def check_batch_size(value: int) -> None:
     """Raises:
     UserError: it is no positive whole number.
     """
-    check("batch_size", value, isinstance(value, int) and value >= 1, "a whole number from 1")
+    ok, wanted = whole(1)
+    check("batch_size", value, ok(value), wanted)
 
 
 def pick_device(device: str | torch.device | None = None) -> torch.device:
@@ -159,7 +161,7 @@ def pick_device(device: str | torch.device | None = None) -> torch.device:
     try:
         chosen = torch.device(device)
         torch.zeros(1, device=chosen).cpu()
-    except (RuntimeError, AssertionError, NotImplementedError, ImportError, TypeError) as error:
+    except (RuntimeError, AssertionError, NotImplementedError, ImportError, TypeError, ValueError) as error:
         here = ["cpu", *(f"cuda:{i}" for i in range(torch.cuda.device_count()) if torch.cuda.is_available())]
         here += ["mps"] if torch.backends.mps.is_available() else []
         raise UserError(f"there is no device {str(device)!r} here; choose from {', '.join(here)}") from error

@@ -14,11 +14,12 @@ from typing import Any, Literal
 
 import numpy as np
 
-from vitdet.errors import UserError
+from vitdet.errors import UserError, check
 from vitdet.masks import encode
 from vitdet.metrics.average_precision import EVALUATOR, coco_scores, max_dets_levels
 from vitdet.metrics.ground_truth import GroundTruth
 from vitdet.metrics.ranks import gather, rank
+from vitdet.ranges import whole
 from vitdet.structures import Prediction, Target
 
 log = logging.getLogger("vitdet")
@@ -44,8 +45,8 @@ class CocoMetric:
         max_dets: int = 100,
         seen_only: bool = False,
     ) -> None:
-        if max_dets < 1:
-            raise UserError(f"max_dets is {max_dets}; COCO counts at least 1 detection an image")
+        ok, wanted = whole(1)
+        check("max_dets", max_dets, ok(max_dets), wanted)
         if iou_type not in ("bbox", "segm"):
             raise UserError(f"iou_type is {iou_type!r}; choose from bbox, segm")
         self.iou_type = iou_type

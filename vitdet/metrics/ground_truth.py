@@ -98,8 +98,11 @@ def read_json(path: str | Path, what: str) -> Any:
         raise UserError(f"{what} {path} is a folder; wanted a JSON file")
     if not path.is_file():
         raise FileNotFoundError(f"{what} {path} does not exist")
+    content = path.read_bytes()
+    if content[:2] in (b"\x1f\x8b", b"PK"):
+        raise UserError(f"{what} {path} is compressed; unpack it first")
     try:
-        return json.loads(path.read_bytes())
+        return json.loads(content)
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise UserError(f"{what} {path} is not valid JSON: {error}") from error
     except RecursionError as error:

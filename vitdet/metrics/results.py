@@ -5,19 +5,20 @@ D detections
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 from pycocotools import mask as rle
 from rich.console import Console
 from rich.table import Table
 
-from vitdet.errors import UserError
+from vitdet.errors import UserError, check
 from vitdet.masks import to_rle
 from vitdet.metrics.average_precision import ABSENT, coco_scores
 from vitdet.metrics.coco import protocol
-from vitdet.metrics.file_names import FileNames
+from vitdet.metrics.file_names import FileNames, split
 from vitdet.metrics.ground_truth import GroundTruth, is_box, is_finite, read_json
+from vitdet.ranges import whole
 
 KEYS = ("image_id", "category_id", "bbox", "score")
 IouType = Literal["bbox", "segm"]
@@ -40,16 +41,27 @@ def evaluate(
         FileNotFoundError: one of the files does not exist.
         UserError: the results are not such a list, name an image or a category that the annotation file does not have, or contradict themselves.
     """
+    ok, wanted = whole(1)
+    check("max_dets", max_dets, ok(max_dets), wanted)
+    check("iou_type", iou_type, iou_type in (None, *get_args(IouType)), "bbox or segm")
+    if Path(predictions).is_dir():
+        raise UserError(
+            f"results file {predictions} is a folder; wanted a COCO results file; `vitdet test` scores label maps"
+        )
     items = read_json(predictions, "results file")
     _check_kind(items, str(predictions))
     some = any(isinstance(item, dict) and item.get("segmentation") for item in items)
     truth = GroundTruth.read(annotations, masks=iou_type == "segm" or (iou_type is None and some))
-    if iou_type is None:
+    chosen = iou_type
+    if chosen is None:
         iou_type = "segm" if truth.rles else "bbox"
         truth = truth if truth.rles else GroundTruth.read(annotations)
     notes = _check_truth(truth, str(annotations)) | _use_file_names(items, truth, str(predictions), str(annotations))
+    if some and chosen is None and iou_type == "bbox":
+        notes["masks scored, only boxes: no annotation has a mask that can be read"] = 0
     masks = _masks(items, truth, str(predictions)) if iou_type == "segm" else None
     rows = _rows(items, truth, str(predictions))
+    notes |= _oddities(rows, truth)
     kind = "box" if masks is None else "mask"
     found = coco_scores(truth, rows, max_dets=max_dets, masks=masks)
     return found, protocol(truth, max_dets=max_dets, images=len(truth), kind=kind, notes=notes)
@@ -81,12 +93,30 @@ def _check_kind(items: Any, source: str) -> None:
 
 
 def _check_truth(truth: GroundTruth, source: str) -> dict[str, int]:
-    if len(truth.image):
-        return {}
-    if truth.notes:
+    if not len(truth.image) and truth.notes:
         reasons = "; ".join(f"{count} {reason}" for reason, count in truth.notes.items())
         raise UserError(f"{source} has nothing to score against ({reasons}); wanted boxes or masks in COCO's format")
-    return {"annotations: there is nothing to find, so no score": 0}
+    nothing = {"annotations that count: there is nothing to find, so no score": 0}
+    return nothing if truth.iscrowd.all() else {}
+
+
+def _oddities(rows: np.ndarray, truth: GroundTruth) -> dict[str, int]:
+    """What is said of detections `(D, 7)` that look like boxes of another format, and of images that have none."""
+    if not len(rows):
+        return {}
+    image, (left, top, width, height) = rows[:, 0].astype(int), rows[:, 1:5].T
+    limits = 1.1 * truth.sizes[image].T  # detectors look a little beyond the border
+    beyond = limits.all(0) & ((left + width > limits[1]) | (top + height > limits[0]))
+    tiny = (left + width <= 1) & (top + height <= 1)
+    notes = {
+        "boxes of a negative width or height: is each left, top, width, height?": ((width < 0) | (height < 0)).sum(),
+        "boxes end outside their image: is each left, top, width, height, not right and bottom?": beyond.sum()
+        if beyond.mean() > 0.1
+        else 0,
+        "boxes, all, end within the first pixel: are they in pixels, not fractions?": len(rows) if tiny.all() else 0,
+        "images have no detection, and count as missed": len(truth) - len(np.unique(image)),
+    }
+    return {reason: int(count) for reason, count in notes.items() if count}
 
 
 def _use_file_names(items: list[Any], truth: GroundTruth, source: str, annotations: str) -> dict[str, int]:
@@ -133,15 +163,15 @@ def _ids_by_file(items: list[Any], source: str) -> dict[str, Any]:
         if not isinstance(item, dict) or "file_name" not in item:
             continue
         name, number = item["file_name"], item.get("image_id")
-        if not isinstance(name, str):
-            raise UserError(f"{source}: detection {n}: file_name must be a string, got {name!r}")
-        if not isinstance(number, int):
+        if not isinstance(name, str) or not split(name):
+            raise UserError(f"{source}: detection {n}: file_name must be the path of an image, got {name!r}")
+        if isinstance(number, bool) or not isinstance(number, (int, str, type(None))):  # some write names or none
             raise UserError(f"{source}: detection {n}: image_id must be an integer, got {number!r}")
         if id_of.setdefault(name, number) != number:
             raise UserError(
                 f"{source}: {name} is image {id_of[name]} and, in detection {n}, image {number}; it has one id"
             )
-        if file_of.setdefault(number, name) != name:
+        if number is not None and file_of.setdefault(number, name) != name:
             raise UserError(
                 f"{source}: image {number} is {file_of[number]} and, in detection {n}, {name}; an id has one file"
             )
@@ -159,7 +189,7 @@ def _masks(items: Any, truth: GroundTruth, source: str) -> list[bytes]:
         try:
             one = to_rle(item.get("segmentation"), *size_of[image_id])
         except ValueError as error:
-            raise UserError(f"{source}: detection {n}: {error}") from error
+            raise UserError(f"{source}: detection {n}: {error}; iou_type bbox scores the boxes alone") from error
         item.setdefault("bbox", rle.toBbox(one).tolist())
         masks.append(one["counts"].encode() if isinstance(one["counts"], str) else one["counts"])
     return masks
@@ -193,7 +223,8 @@ def _fault(item: Any) -> str:
         return f"it has no {missing[0]!r}; found {list(item)[:6]}"
     for key in ("image_id", "category_id"):
         if not isinstance(item[key], int) or isinstance(item[key], bool):
-            return f"{key} must be an integer, got {item[key]!r}"
+            hint = "; give the annotation file's, or a file_name" if key == "image_id" else ""
+            return f"{key} must be an integer, got {item[key]!r:.60}{hint}"
     if not is_box(item["bbox"]):
-        return f"bbox must be four finite numbers, left, top, width, height; got {item['bbox']!r}"
-    return "" if is_finite(item["score"]) else f"score must be a finite number, got {item['score']!r}"
+        return f"bbox must be four finite numbers, left, top, width, height; got {item['bbox']!r:.80}"
+    return "" if is_finite(item["score"]) else f"score must be a finite number, got {item['score']!r:.40}"

@@ -23,11 +23,15 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
         FileNotFoundError: there is no such file.
         CheckpointError: it is damaged, or was not written by vitdet.
     """
-    if Path(path).is_dir():
-        raise CheckpointError(f"checkpoint {path} is a folder; give a file in it, such as best.ckpt")
+    if Path(path).is_dir() and str(path):
+        inside = next(
+            (f", such as {name} in it" for name in ("best.ckpt", "last.ckpt") if Path(path, name).is_file()), ""
+        )
+        raise CheckpointError(f"checkpoint {path} is a folder; give a file{inside}")
     if not Path(path).is_file():
-        hint = "; download it first, and give the file" if re.match(r"\w+:/+", str(path)) else ""
-        raise FileNotFoundError(f"checkpoint {path} does not exist{hint}")
+        url = re.match(r"\w+:/+", str(path))
+        fix = "download it first, and give the file" if url else "give the best.ckpt or last.ckpt of a run"
+        raise FileNotFoundError(f"checkpoint {path} does not exist; {fix}")
     try:
         checkpoint = read_file(path)
     except RuntimeError as error:
