@@ -28,7 +28,9 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
         )
         raise CheckpointError(f"checkpoint {path} is a folder; give a file{inside}")
     if not Path(path).is_file():
-        raise FileNotFoundError(f"checkpoint {path} does not exist; give the best.ckpt or last.ckpt of a run")
+        raise FileNotFoundError(
+            f"checkpoint {str(path) or repr('')} does not exist; give the best.ckpt or last.ckpt of a run"
+        )
     try:
         checkpoint = read_file(path)
     except RuntimeError as error:
