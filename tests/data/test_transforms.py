@@ -152,3 +152,9 @@ def test_what_is_wrong_with_a_transform_is_said_on_one_line(item, message):
     with pytest.raises(UserError, match=message) as caught:
         Augment([item])
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("size", [100_000, {"square": 10**30}, {"short_side": 40_000}])
+def test_no_size_needs_gigabytes(size):
+    with pytest.raises(UserError, match="size is .*; wanted at most 32768 pixels"):
+        Size.parse(size)

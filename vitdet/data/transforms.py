@@ -27,6 +27,7 @@ os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # it would ask the netwo
 import albumentations as A
 
 MIN_VISIBLE = 0.3  # a box of which a crop leaves less is dropped
+MAX_SIDE = 2**15  # pixels to which an image is resized: beyond it, one image is gigabytes
 MIN_SIDE = 1.0  # pixels; so is one that is thinner: it may round to no area at all
 
 Resample = Literal["area", "bilinear", "antialias"]
@@ -72,6 +73,8 @@ class Size(Configurable):
         for name, value in {**rules, "max_long_side": max_long_side}.items():
             check(f"size.{name}", value, value is None or is_whole(value), "pixels, a whole number from 1")
         self.long_side, self.short_side, self.max_long_side, self.square = long_side, short_side, max_long_side, square
+        largest = max([0, *(rules[name] for name in given)])
+        check("size", largest, largest <= MAX_SIDE, f"at most {MAX_SIDE} pixels")
 
     @classmethod
     def parse(cls, value: "int | dict[str, int] | None") -> "Size":
