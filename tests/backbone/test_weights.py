@@ -156,6 +156,26 @@ def test_a_file_of_another_model(tmp_path, state, message):
         load(tmp_path / "weights.pth", state)
 
 
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"pos_embed": torch.ones(197, 32)}, "timm can't convert its tensors"),
+        ({"pos_embed": torch.ones(1, 190, 32)}, "timm can't convert its tensors"),
+        ({"patch_embed.proj.weight": torch.ones(3)}, "timm can't convert its tensors"),
+        ({"norm.weight": torch.full((32,), torch.nan)}, "values that are not finite, in norm.weight"),
+        ({"backbone.trunk.pos_embed": torch.ones(3)}, "is a checkpoint of vitdet's; give it as model.checkpoint"),
+    ],
+)
+def test_tensors_that_are_broken_or_anothers(tmp_path, changes, message):
+    with pytest.raises(WeightsError, match=message):
+        load(tmp_path / "weights.pth", weights() | changes)
+
+
+def test_tensors_without_a_name_are_none(tmp_path):
+    with pytest.raises(WeightsError, match="holds no tensors by name"):
+        load(tmp_path / "weights.pth", {1: torch.ones(3)})
+
+
 def test_files_that_are_no_weights(tmp_path):
     with pytest.raises(FileNotFoundError, match="is not a file"):
         Backbone(TINY, **SMALL, checkpoint=str(tmp_path / "none.pth"))

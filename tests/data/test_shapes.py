@@ -12,6 +12,7 @@ from pycocotools.coco import COCO
 from vitdet.data import ShapesData, ShapesPanopticData
 from vitdet.data.shapes import make_shapes
 from vitdet.data.shapes_scene import STUFF, THINGS
+from vitdet.errors import UserError
 
 
 @pytest.fixture(scope="module")
@@ -131,3 +132,14 @@ def test_settings_of_another_program_are_no_licence_to_replace_a_folder(tmp_path
     with pytest.raises(FileExistsError, match=r"data\.root"):
         make_shapes(tmp_path, train=2, val=1)
     assert (tmp_path / "settings.json").read_text() == text
+
+
+def test_places_where_nothing_can_be_drawn(tmp_path):
+    (tmp_path / "file").touch()
+    for root, message in (
+        (tmp_path / "file", r"can't be drawn at .*file: Not a directory; set data\.root"),
+        (tmp_path / "file" / "below", r"can't be drawn at .*below: .*; set data\.root"),
+        ("", r"data\.root is '\.'; wanted a folder of its own"),
+    ):
+        with pytest.raises(UserError, match=message):
+            make_shapes(root, train=1, val=1)

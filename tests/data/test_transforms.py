@@ -129,3 +129,32 @@ def test_transforms_are_a_list(transforms):
 def test_a_transform_is_a_name_or_one_with_arguments(item):
     with pytest.raises(UserError, match="one of train_transforms is .*; wanted a name"):
         Augment([item])
+
+
+def test_transforms_that_an_image_is_too_small_for_are_named():
+    sample = Sample(np.zeros((20, 30, 3), np.uint8), np.zeros((0, 4), np.float32), np.zeros(0, np.int64))
+    for transform in ({"RandomCrop": {"height": 50, "width": 50}}, {"Mosaic": {"p": 1.0}}):
+        name = next(iter(transform))
+        with pytest.raises(UserError, match=rf"train_transforms \({name}.* an image of 30×20: "):
+            Augment([transform])(sample, 0)
+
+
+@pytest.mark.parametrize(
+    ("item", "message"),
+    [
+        ("OneOf", "OneOf, which puts others together; list those one by one"),
+        ("BboxParams", r"no transform 'BboxParams'; did you mean (?!BboxParams)"),
+        ({"HorizontalFlip": {"p": 5}}, r"HorizontalFlip does not take {'p': 5}: p: Input should be less than"),
+        ({"Rotate": {"limit": "a"}}, r"Rotate does not take .*: limit.*; "),
+    ],
+)
+def test_what_is_wrong_with_a_transform_is_said_on_one_line(item, message):
+    with pytest.raises(UserError, match=message) as caught:
+        Augment([item])
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("size", [100_000, {"square": 10**30}, {"short_side": 40_000}])
+def test_no_size_needs_gigabytes(size):
+    with pytest.raises(UserError, match="size is .*; wanted at most 32768 pixels"):
+        Size.parse(size)

@@ -99,7 +99,19 @@ def load_checkpoint(model: nn.Module, name: str, path: str) -> None:
         found = to_timm(read_weights(path), set(model.state_dict()))
     except KeysError as error:
         raise WeightsError(f"{path} does not fit {name}: {error}") from error
-    state = _filter(model, name)(dict(found), model)
+    if any(key.startswith("backbone.trunk.") for key in found):
+        raise WeightsError(
+            f"{path} is a checkpoint of vitdet's; give it as model.checkpoint, not model.backbone.checkpoint"
+        )
+    try:
+        state = _filter(model, name)(dict(found), model)
+    except (AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError) as error:
+        raise WeightsError(
+            f"{path} does not fit {name}: timm can't convert its tensors: {error}; is it the file of a plain ViT?"
+        ) from error
+    broken = [key for key, value in state.items() if value.is_floating_point() and not value.float().sum().isfinite()]
+    if broken:
+        raise WeightsError(f"{path} has values that are not finite, in {some(broken)}; take an earlier file")
     wanted = model.state_dict()
     for key in [key for key in wanted if key.endswith(NAMES) and key in state]:
         state[key] = resample_table(state[key], (len(wanted[key]) + 1) // 2)
@@ -138,7 +150,8 @@ def read_weights(path: str | Path) -> dict[str, Tensor]:
     for wrapper in ("model_ema", "state_dict_ema", "ema_state_dict", "teacher", "model", "state_dict", "encoder"):
         if isinstance(state, dict) and isinstance(state.get(wrapper), dict):
             state = state[wrapper]
-    state = {key: value for key, value in state.items() if isinstance(value, Tensor)} if isinstance(state, dict) else {}
+    items = state.items() if isinstance(state, dict) else ()
+    state = {key: value for key, value in items if isinstance(key, str) and isinstance(value, Tensor)}
     if not state:
         raise WeightsError(f"{path} holds no tensors by name; save `model.state_dict()`")
     for prefix in ("module.", "backbone.", "_orig_mod."):

@@ -16,6 +16,7 @@ import numpy as np
 from pycocotools import mask as rle
 
 from vitdet.data.shapes_scene import STUFF, THINGS, Scene, draw_scene
+from vitdet.errors import UserError
 
 log = logging.getLogger("vitdet")
 
@@ -41,15 +42,27 @@ def make_shapes(root: str | Path, *, train: int = 600, val: int = 150, test: int
 
     Raises:
         FileExistsError: `root` holds something else.
-        OSError: `root` can't be written.
+        OSError: another process put something else there.
+        UserError: `root` can't be written.
     """
     root = Path(root)
+    if not root.name:
+        raise UserError(
+            f"data.root is {str(root)!r}; wanted a folder of its own for the built-in data set, such as datasets/shapes"
+        )
     settings = {"version": VERSION, "train": train, "val": val, "test": test, "seed": seed}
     for place in _places(root, train, val):
         if _settings(place) == settings:
             return place
-        if _is_free(place) and _draw(place, settings):
-            return place
+        try:
+            if _is_free(place) and _draw(place, settings):
+                return place
+        except OSError as error:
+            if error.errno is None:  # its message says what to do
+                raise
+            raise UserError(
+                f"the built-in data set can't be drawn at {place}: {error.strerror}; set data.root to another folder"
+            ) from error
         log.info("%s holds a drawing with other settings; that of %d and %d images goes beside it", place, train, val)
     raise AssertionError("there are endlessly many places")
 

@@ -27,6 +27,7 @@ os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # it would ask the netwo
 import albumentations as A
 
 MIN_VISIBLE = 0.3  # a box of which a crop leaves less is dropped
+MAX_SIDE = 2**15  # pixels to which an image is resized: beyond it, one image is gigabytes
 MIN_SIDE = 1.0  # pixels; so is one that is thinner: it may round to no area at all
 
 Resample = Literal["area", "bilinear", "antialias"]
@@ -73,6 +74,8 @@ class Size(Configurable):
         for name, value in {**rules, "max_long_side": max_long_side}.items():
             check(f"size.{name}", value, value is None or is_whole(value), f"pixels, {wanted}")
         self.long_side, self.short_side, self.max_long_side, self.square = long_side, short_side, max_long_side, square
+        largest = max([0, *(rules[name] for name in given)])
+        check("size", largest, largest <= MAX_SIDE, f"at most {MAX_SIDE} pixels")
 
     @classmethod
     def parse(cls, value: "int | dict[str, int] | None") -> "Size":
@@ -240,7 +243,14 @@ class Augment:
         # an image would be brightened exactly when it is flipped.
         self.pipeline.set_random_state(np.random.default_rng(seed), random.Random(seed))
         masks = {} if sample.masks is None or not len(sample.masks) else {"masks": list(sample.masks)}
-        out = self.pipeline(image=sample.image, bboxes=sample.boxes, rows=np.arange(len(sample.boxes)), **masks)
+        rows = np.arange(len(sample.boxes))
+        try:
+            out = self.pipeline(image=sample.image, bboxes=sample.boxes, rows=rows, **masks)
+        except Exception as error:  # its errors have no class in common
+            height, width = sample.image.shape[:2]
+            raise UserError(
+                f"train_transforms ({self}) can't be applied to an image of {width}×{height}: {error}; change them, or leave one out"
+            ) from error
         kept = np.asarray(out["rows"], np.int64).reshape(-1)  # which objects are still there
         moved = sample.masks
         if moved is not None:
@@ -257,12 +267,19 @@ def _transform(item: str | dict[str, Any]) -> A.BasicTransform:
     check("one of train_transforms", item, isinstance(item, str) or one, "a name, or {Name: {argument: value}}")
     name, arguments = (item, {}) if isinstance(item, str) else next(iter(item.items()))
     cls = getattr(A, name, None)
+    if isinstance(cls, type) and issubclass(cls, A.BaseCompose):
+        raise UserError(
+            f"one of train_transforms is {name}, which puts others together; list those one by one, each with its p"
+        )
     if not (isinstance(cls, type) and issubclass(cls, A.BasicTransform)):
-        near = difflib.get_close_matches(name, [n for n in dir(A) if n[0].isupper()], 3)
+        known = [n for n, one in vars(A).items() if isinstance(one, type) and issubclass(one, A.BasicTransform)]
+        near = difflib.get_close_matches(name, known, 3)
         raise UserError(f"albumentations has no transform {name!r}; did you mean {', '.join(near) or 'another'}?")
     try:
         with warnings.catch_warnings():  # albumentations only warns of an argument that it does not know
             warnings.simplefilter("error", UserWarning)
             return cls(**(arguments or {}))
     except (TypeError, ValueError, UserWarning) as error:
-        raise UserError(f"albumentations' {name} does not take {arguments}: {error}") from error
+        found = getattr(error.__cause__, "errors", list)()  # pydantic's, whose own text has many lines
+        faults = [f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in found]
+        raise UserError(f"albumentations' {name} does not take {arguments}: {'; '.join(faults) or error}") from error
