@@ -1,5 +1,6 @@
 """Weight files: vitdet's own checkpoints, and those of others. Code in a file is never run."""
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -28,9 +29,9 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
         )
         raise CheckpointError(f"checkpoint {path} is a folder; give a file{inside}")
     if not Path(path).is_file():
-        raise FileNotFoundError(
-            f"checkpoint {str(path) or repr('')} does not exist; give the best.ckpt or last.ckpt of a run"
-        )
+        url = re.match(r"\w+:/+", str(path))
+        fix = "download it first, and give the file" if url else "give the best.ckpt or last.ckpt of a run"
+        raise FileNotFoundError(f"checkpoint {path} does not exist; {fix}")
     try:
         checkpoint = read_file(path)
     except RuntimeError as error:
