@@ -71,6 +71,19 @@ def test_the_saved_config_gives_the_same_model(config, tmp_path):
     )
 
 
+def test_the_saved_config_of_a_run_with_lightnings_callbacks_trains_again(config, tmp_path, recwarn):
+    """Defaults of some are values that YAML has no word for: an enumeration, a device."""
+    timer = {"class_path": "Timer", "init_args": {"duration": "00:00:01:00"}}
+    average = {"class_path": "StochasticWeightAveraging", "init_args": {"swa_lrs": 0.01, "swa_epoch_start": 1}}
+    settings = yaml.safe_load(config.read_text())
+    settings["trainer"].update(callbacks=[timer, average], max_epochs=1)
+    config.write_text(yaml.safe_dump(settings))
+    for path in (config, tmp_path / "runs" / "tiny" / "version_0" / "config.yaml"):
+        main(["train", str(path)])
+    assert (tmp_path / "runs" / "tiny" / "version_1" / "last.ckpt").is_file()
+    assert not [w for w in recwarn if "serialize" in str(w.message)]
+
+
 def test_the_tools_are_the_verbs(config, tmp_path):
     command = [sys.executable, str(ROOT / "tools" / "train.py"), str(config), "--trainer.max_steps", "1"]
     done = subprocess.run(

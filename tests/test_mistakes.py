@@ -111,6 +111,7 @@ KEYS = [  # key, value, what the sentence holds
     ("model.backbone.name", "resnet50", "resnet50 is no plain ViT"),
     ("model.checkpoint", "nope", "there is no published model 'nope'"),
     ("ckpt_path", "nowhere.ckpt", "there is no checkpoint nowhere.ckpt"),
+    ("ckpt_path", "", "--ckpt_path is empty; give a file, or `last`"),
     ("config", "nothere.yaml", "there is no config nothere.yaml"),
 ]
 

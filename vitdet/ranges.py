@@ -13,9 +13,19 @@ Rule = tuple[Callable[[Any], bool], str]
 """Whether a value is right, and what was wanted."""
 
 
+def is_whole(value: Any, low: int = 1) -> bool:
+    """Whether it is a whole number from `low`."""
+    return isinstance(value, Integral) and not isinstance(value, bool) and value >= low
+
+
+def is_number(value: Any) -> bool:
+    """Whether it is a number, and neither NaN nor infinite."""
+    return isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value)
+
+
 def whole(low: int) -> Rule:
     """A whole number from `low`."""
-    return (lambda v: isinstance(v, Integral) and not isinstance(v, bool) and v >= low), f"a whole number from {low}"
+    return (lambda v: is_whole(v, low)), f"a whole number from {low}"
 
 
 def number(low: float, high: float = math.inf, *, without: Sequence[float] = ()) -> Rule:
@@ -24,8 +34,7 @@ def number(low: float, high: float = math.inf, *, without: Sequence[float] = ())
     but = f", without {' and '.join(f'{end:g}' for end in without)}" if without else ""
 
     def ok(v: Any) -> bool:
-        is_number = isinstance(v, Real) and not isinstance(v, bool) and math.isfinite(v)
-        return is_number and low <= v <= high and v not in without
+        return is_number(v) and low <= v <= high and v not in without
 
     return ok, f"a number from {low:g}{to}{but}"
 

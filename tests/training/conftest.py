@@ -32,9 +32,7 @@ def tiny(shapes_root, tmp_path):
         model = Task(
             Backbone("vit_tiny_patch16_224", **BACKBONE),
             lambda c, s, k: DETRHead(c, s, k, **HEAD),
-            classes=module.classes,
-            category_ids=module.category_ids,
-            **{"optimizer": "muon", "lr": 1e-3, **(task or {})},
+            **{"classes": module.classes, "optimizer": "muon", "lr": 1e-3, **(task or {})},
         )
         defaults = {
             "root": tmp_path / "runs",

@@ -106,7 +106,7 @@ def test_a_run_goes_on_in_another_precision(tiny, first, then):
 
 
 @pytest.mark.parametrize(
-    ("first", "then", "said"), [(0.9, 0.0, "no average of the weights"), (0.0, 0.9, "has no average")]
+    ("first", "then", "said"), [(0.9, 0.0, "there is no average of the weights"), (0.0, 0.9, "has no average")]
 )
 def test_with_and_without_an_average(tiny, first, then, said, caplog, recwarn):
     task, data, trainer = tiny(max_epochs=1, ema=first)

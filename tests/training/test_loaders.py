@@ -5,8 +5,10 @@ import pytest
 import torch
 from torch.utils.data import DataLoader
 
+from vitdet import Task
 from vitdet.config import build
 from vitdet.data.dataset import collate
+from vitdet.errors import UserError
 from vitdet.structures import Target
 
 
@@ -37,11 +39,11 @@ def _stack(samples):
 
 
 @pytest.mark.parametrize("batches", [collate, _stack], ids=["lists", "stacked"])
-def test_plain_loaders_train_and_are_not_scored(tiny, batches):
+def test_plain_loaders_train_and_are_not_scored(tiny, batches, caplog):
     task, _, trainer = tiny(max_steps=2)
     train, val = (DataLoader(Squares(), batch_size=2, collate_fn=batches) for _ in range(2))
-    with pytest.warns(UserWarning, match="DETRHead has no metric for this data: nothing is scored on val"):
-        trainer.fit(task, train_dataloaders=train, val_dataloaders=val)
+    trainer.fit(task, train_dataloaders=train, val_dataloaders=val)
+    assert caplog.text.count("DETRHead has no metric for this data: nothing is scored on val") == 1
     saved = torch.load(trainer.run_folder / "last.ckpt", weights_only=True)["vitdet"]
     assert trainer.global_step == 2 and saved["data"] is None
     assert len(trainer.predict(task, val)) == 3
@@ -95,3 +97,29 @@ def test_a_checkpoint_knows_its_data(tiny):
     again = build(saved["data"])
     assert type(again) is type(data) and again.describe() == data.describe()
     assert trainer.test(task, again, verbose=False)[0] == trainer.test(task, data, verbose=False)[0]
+
+
+def test_images_of_the_data_are_predicted(tiny, recwarn):
+    task, data, trainer = tiny(max_steps=1)
+    trainer.fit(task, data)
+    for options in ({"datamodule": data}, {"dataloaders": data.val_dataloader(), "ckpt_path": "best"}):
+        found = trainer.predict(task, **options)
+        assert sorted(one.image_id for batch in found for one in batch) == sorted(data.index("val").image_ids.tolist())
+    assert not [w for w in recwarn if "batch sampler" in str(w.message) or "ckpt_path" in str(w.message)]
+    with pytest.raises(UserError, match="there is no checkpoint nowhere.ckpt"):
+        trainer.predict(task, data, ckpt_path="nowhere.ckpt")
+
+
+@pytest.mark.parametrize("classes", ["disc", 6])
+def test_classes_are_a_list(tiny, classes):
+    with pytest.raises(UserError, match=f"classes is {classes!r}; wanted the list of the class names"):
+        tiny(task={"classes": classes})
+
+
+def test_lightnings_options_of_loading(tiny):
+    task, data, trainer = tiny(max_steps=1)
+    trainer.fit(task, data)
+    best = trainer.run_folder / "best.ckpt"
+    assert Task.load_from_checkpoint(best, weights_only=True, strict=True).classes == data.classes
+    with pytest.raises(UserError, match="strict is False; wanted nothing"):
+        Task.load_from_checkpoint(best, strict=False)

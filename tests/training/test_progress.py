@@ -6,6 +6,8 @@ import re
 import sys
 
 import pytest
+from rich import get_console
+from rich.live import Live
 
 from vitdet.training.progress import ProgressReport, duration
 
@@ -56,13 +58,21 @@ class Terminal(io.StringIO):
         return True
 
 
-def test_one_bar_on_a_terminal(tiny, monkeypatch):
+@pytest.mark.parametrize("left", [False, True], ids=["alone", "beside one that was left running"])
+def test_one_bar_on_a_terminal(tiny, monkeypatch, left):
     monkeypatch.setenv("TERM", "xterm")
     monkeypatch.setenv("COLUMNS", "120")
-    monkeypatch.setattr(sys, "stdout", Terminal())
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stdout", terminal)
+    other = Live("", console=get_console())
     task, data, trainer = tiny(max_epochs=2, callbacks=[_at_every_step()])
-    trainer.fit(task, data)
-    text = sys.stdout.getvalue()
+    if left:
+        other.start()
+    try:
+        trainer.fit(task, data)
+    finally:
+        other.stop()
+    text = terminal.getvalue()
     assert re.search(r"━.*step \d+/6  loss \S+ .*images/s  ETA", text), text[-2000:]
     assert "Epoch" not in text and text.count("last validation") == 1 and "\nstep" not in text
 

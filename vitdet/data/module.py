@@ -241,6 +241,10 @@ class ImageData(L.LightningDataModule, Configurable):
     def test_dataloader(self) -> Loader:
         return self._eval_loader(self._given("test"))
 
+    def predict_dataloader(self) -> Loader:
+        """The images of a test."""
+        return self.test_dataloader()
+
     def _eval_loader(self, split: SplitName) -> Loader:
         dataset = EvalDataset(self.make_source(split), self.eval_transform(), on_bad_image=self.on_bad_image)
         return self._loader(

@@ -15,6 +15,7 @@ from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from vitdet.errors import UserError, check
+from vitdet.ranges import is_number, is_whole
 from vitdet.training.ema import EMA, is_average
 
 LIGHTNING = str(Path(L.__file__).parent)
@@ -44,7 +45,9 @@ def take(kwargs: dict[str, Any], logger: Logger | Iterable[Logger] | bool | None
     """
     bare, dry = bool(kwargs.get("barebones")), bool(kwargs.get("fast_dev_run"))
     none = logger is False or bare
-    theirs = [] if none or logger in (True, None) else [logger] if isinstance(logger, Logger) else list(logger)
+    theirs = [] if none or logger in (True, None) else [logger] if isinstance(logger, (Logger, str)) else list(logger)
+    for one in theirs:
+        check("logger", one, isinstance(one, Logger), "loggers such as CSVLogger(folder), or true or false")
     return Given(
         kwargs.pop("enable_progress_bar", None),
         bool(kwargs.pop("enable_model_summary", False)),
@@ -68,8 +71,13 @@ def place(name: str, root: str | Path, version: int | None, kwargs: dict[str, An
     check("default_root_dir", other, not both, f"the same as root, which is {str(root)!r}: give one of them")
     root = other or root
     check("root", str(root), "://" not in str(root), "a local folder; copy the runs elsewhere afterwards")
-    check("name", name, bool(str(name).strip()), "the name of the run, a folder under root")
-    check("version", version, version is None or version >= 0, "a whole number from 0, or none for the next free one")
+    check("name", name, isinstance(name, str) and bool(name.strip()), "the name of the run, a folder under root")
+    check(
+        "version",
+        version,
+        version is None or is_whole(version, 0),
+        "a whole number from 0, or none for the next free one",
+    )
     return Path(root), name, version
 
 
@@ -77,10 +85,15 @@ def check_own(*, ema: float, mode: str, pictures: int, log_every_n_steps: int, g
     """Raises:
     UserError: an argument of vitdet's is out of its range.
     """
-    check("ema", ema, 0 <= ema < 1, "0 <= ema < 1, for example 0.999, or 0 to train without")
+    check("ema", ema, is_number(ema) and 0 <= ema < 1, "0 <= ema < 1, for example 0.999, or 0 to train without")
     check("mode", mode, mode in ("max", "min"), "max (more is better) or min")
-    check("pictures", pictures, pictures >= 0, "a whole number from 0")
-    check("log_every_n_steps", log_every_n_steps, log_every_n_steps >= 0, "a whole number from 0, which logs nothing")
+    check("pictures", pictures, is_whole(pictures, 0), "a whole number from 0")
+    check(
+        "log_every_n_steps",
+        log_every_n_steps,
+        is_whole(log_every_n_steps, 0),
+        "a whole number from 0, which logs nothing",
+    )
     if isinstance(gradient_clip_val, (int, float)):  # Lightning refuses the rest
         check(
             "gradient_clip_val",
@@ -110,7 +123,7 @@ def check_theirs(kwargs: dict[str, Any]) -> None:
         )
     for key in ("accumulate_grad_batches", "check_val_every_n_epoch"):
         value = kwargs.get(key)
-        check(key, value, value is None or value >= 1, "a whole number from 1")
+        check(key, value, value is None or is_whole(value), "a whole number from 1")
     interval, sanity = kwargs.get("val_check_interval"), kwargs.get("num_sanity_val_steps")
     check(
         "val_check_interval", interval, interval != 0, "batches from 1, a fraction of an epoch above 0, or a duration"
@@ -131,6 +144,7 @@ def check_bounds(kwargs: dict[str, Any], *, max_epochs: int | None, max_steps: i
     UserError: the training is to be longer than it may be.
     """
     for unit, most in (("epochs", max_epochs), ("steps", max_steps)):
+        check(f"max_{unit}", most, most is None or is_whole(most, -1), "a whole number from 0, or -1 for no bound")
         least = kwargs.get(f"min_{unit}")
         bounded = least is not None and most is not None and most >= 0
         check(f"min_{unit}", least, not bounded or least <= most, f"at most max_{unit}, which is {most}")
@@ -157,6 +171,23 @@ def duration(max_time: Any) -> timedelta | None:
     right = max_time is None or (isinstance(max_time, timedelta) and max_time > timedelta())
     check("max_time", str(max_time), right, f"more than nothing: {wanted}")
     return max_time
+
+
+def listed(callbacks: Any) -> list[L.Callback]:
+    """The user's callbacks.
+
+    Raises:
+        UserError: one of them is none.
+    """
+    some = [] if callbacks is None else [callbacks] if isinstance(callbacks, L.Callback) else list(callbacks)
+    for one in some:
+        check(
+            "callbacks",
+            one,
+            isinstance(one, L.Callback),
+            "instances of lightning.Callback, such as LearningRateMonitor()",
+        )
+    return some
 
 
 def with_theirs(ours: list[L.Callback], theirs: list[L.Callback]) -> list[L.Callback]:

@@ -110,13 +110,13 @@ class CheckMonitors(L.Callback):
             if name is None:
                 continue
             of = "" if isinstance(one, BestCheckpoint) else f"{type(one).__name__}: "
+            if known and name not in known and getattr(one, "strict", True) and not _may_log(trainer, pl_module, name):
+                raise UserError(of + _unknown(name, known))
             right = "min" if name.endswith("loss") else "max" if name in known else one.mode
             if one.mode != right:
                 more = "more" if right == "max" else "less"
                 said = f"{of}monitor is {name!r} and mode is {one.mode!r}, which takes the worst for the best"
                 raise UserError(f"{said}; {more} of it is better: set {'' if of else 'trainer.'}mode to {right}")
-            if known and name not in known and getattr(one, "strict", True) and not _may_log(trainer, pl_module, name):
-                raise UserError(of + _unknown(name, known))
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         for one in trainer.callbacks:
@@ -162,5 +162,6 @@ def _unknown(name: str, known: list[str]) -> str:
         score = next((one for one in known if one.startswith("val/")), "val/AP")
         return f"monitor is {name!r}, which nothing logs; a validation gives no loss: wanted {score} with mode max, or train/loss with mode min"
     near = difflib.get_close_matches(name, known, n=3, cutoff=0.4) or known[:3]
-    rest = [one for one in known if "/" not in one.removeprefix("val/")]
-    return f"monitor is {name!r}, which nothing logs; did you mean {' or '.join(near)}? there are {', '.join(rest)} and one for each class"
+    rest = [one for one in known if one.startswith("val/") and "/" not in one.removeprefix("val/")]
+    there = f"there are {', '.join(rest)} and one for each class" if rest else "nothing is scored on val"
+    return f"monitor is {name!r}, which nothing logs; did you mean {' or '.join(near)}? {there}"

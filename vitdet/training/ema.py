@@ -91,7 +91,7 @@ class EMA(L.Callback):
     def on_load_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
         self._live = {}  # the module's own weights have just been loaded
         self._average = {name: _wide(tensor) for name, tensor in checkpoint.get("ema_state_dict", {}).items()}
-        if not self._average and trainer.state.fn == "fit":
+        if not self._average and trainer.state.fn == "fit" and trainer.ckpt_path is not None:
             rank_zero_info(
                 f"the checkpoint has no average of the weights: one of decay {self.decay} starts from its weights"
             )

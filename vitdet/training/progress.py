@@ -7,6 +7,7 @@ from typing import Any
 
 import lightning as L
 from lightning.pytorch.callbacks import Timer
+from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 
 
@@ -83,9 +84,9 @@ class ProgressReport(L.Callback):
             say(text)
         else:
             if self._bar is None:
-                self._bar = Progress(
-                    BarColumn(), TextColumn("{task.description}"), transient=True, refresh_per_second=2
-                )
+                columns = (BarColumn(), TextColumn("{task.description}"))
+                # a console of its own: on that of all, a bar that somebody else has not stopped would swallow it
+                self._bar = Progress(*columns, console=Console(), transient=True, refresh_per_second=2)
                 self._stage = self._bar.add_task("", total=1.0)
                 self._bar.start()
             self._bar.update(self._stage, completed=done, description=text, refresh=True)

@@ -14,6 +14,7 @@ WARNINGS = (
     r".*module\(s\) in eval mode at the start of training",  # frozen blocks are meant to be
     ".*Total length of .* across ranks is zero",  # a run without validation says so itself
     ".*but have no `val_dataloader`",
+    ".*custom batch sampler .* for prediction",  # ours leaves nothing out
     r".*Please add the following callbacks: \['EMA'\]",  # a task says it in words of its own
 )
 INFOS = (

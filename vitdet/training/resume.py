@@ -71,8 +71,10 @@ def check_fits(task: Any, contents: dict[str, Any], path: Any, *, training: bool
         CheckpointError: something differs.
     """
     saved = contents["vitdet"]
-    if differs := _classes(task.classes, saved["classes"]):
-        raise CheckpointError(f"{path} {differs}; {_advice(path, training, 'the data that it was trained on')}")
+    if differs := class_difference(saved["classes"], task.classes):
+        raise CheckpointError(
+            f"{path} does not fit the data: {differs}; {_advice(path, training, 'the data that it was trained on')}"
+        )
     model = list(_model(task, saved["model"]))
     own, found = task.state_dict(), contents["state_dict"]
     strangers = [key for key in {**own, **found} if key not in own or key not in found]
@@ -112,14 +114,14 @@ def _plain(value: Any) -> str:
     return "null" if value is None else str(value)
 
 
-def _classes(own: Sequence[str], before: Sequence[str]) -> str | None:
-    """What is said of classes that differ."""
-    if list(own) == list(before):
+def class_difference(model: Sequence[str], data: Sequence[str]) -> str | None:
+    """What is said of classes that differ: those that a model knows, and those of the data."""
+    if list(model) == list(data):
         return None
-    new, gone = [c for c in own if c not in before], [c for c in before if c not in own]
+    new, gone = [c for c in data if c not in model], [c for c in model if c not in data]
     names = [f"{word} {', '.join(map(repr, some[:5]))}" for word, some in (("new:", new), ("missing:", gone)) if some]
     what = "; ".join(names) or "the same names in another order"
-    return f"knows {len(before)} classes, the data has {len(own)} ({what})"
+    return f"it knows {len(model)} classes, the data has {len(data)} ({what})"
 
 
 def _model(task: Any, before: dict[str, Any]) -> Iterator[Difference]:

@@ -5,14 +5,14 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
-from torch import Tensor
+from lightning.pytorch.utilities import rank_zero_info
+from torch import Tensor, nn
 
 from vitdet import metrics, zoo
 from vitdet.backbone import Backbone
 from vitdet.config import config_of
 from vitdet.data import ImageData
-from vitdet.errors import UserError
+from vitdet.errors import UserError, check
 from vitdet.heads.base import Head
 from vitdet.ranges import ranged
 from vitdet.structures import Prediction, Target
@@ -84,6 +84,9 @@ class Task(Learning):
             warmup=warmup,
             final_lr=final_lr,
         )
+        named = isinstance(classes, Sequence) and not isinstance(classes, str)
+        check("classes", classes, named, "the list of the class names, such as data.classes")
+        check("backbone", type(backbone).__name__, isinstance(backbone, nn.Module), "a Backbone")
         self.classes = list(classes)
         self._ids_given = category_ids is not None
         self.category_ids = list(range(len(self.classes)) if category_ids is None else category_ids)
@@ -177,8 +180,8 @@ class Task(Learning):
 
     def _eval_start(self, split: str) -> None:
         metric = self._metric(split)
-        if metric is None:
-            rank_zero_warn(f"{type(self.head).__name__} has no metric for this data: nothing is scored on {split}")
+        if metric is None and split not in self._metrics:  # once is enough
+            rank_zero_info(f"{type(self.head).__name__} has no metric for this data: nothing is scored on {split}")
         elif hasattr(metric, "seen_only"):
             limit = self.trainer.limit_test_batches if split == "test" else self.trainer.limit_val_batches
             # the number 1.0 is all batches, the whole number 1 a single one
@@ -263,7 +266,7 @@ class Task(Learning):
             self.resumes(checkpoint["vitdet"])
         if training and "ema_state_dict" in checkpoint and not any(map(is_average, self.trainer.callbacks)):
             rank_zero_info(
-                "from here on there is no average of the weights (trainer.ema is 0), which the checkpoint has"
+                "from here on there is no average of the weights, which the checkpoint has: trainer.ema is 0"
             )
 
     @classmethod
@@ -282,6 +285,10 @@ class Task(Learning):
         """
         backbone, head, saved = rebuild(checkpoint_path)
         known = {"classes": saved["classes"], "category_ids": saved["category_ids"], **saved.get("training", {})}
+        options.pop("weights_only", None)  # nothing else is loaded
+        for name in ("strict", "hparams_file"):
+            value = options.pop(name, None)
+            check(name, value, value in (None, True), "nothing: all is in the checkpoint, and must fit")
         task = cls(backbone, head, **{**known, **options})
         task.eval_transform = saved["eval_transform"]
         return task.to(map_location or "cpu")

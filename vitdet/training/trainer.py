@@ -99,7 +99,7 @@ class Trainer(L.Trainer):
         self.entered: Path | None = None
         self.tested_folder: Path | None = None
         self._begun = False
-        extra = [] if callbacks is None else callbacks if isinstance(callbacks, list) else [callbacks]
+        extra = arguments.listed(callbacks)
         # the clock is here rather than Lightning's, so that the last validation comes after it
         ours = [Timer(end)] if (end := arguments.duration(max_time)) else []
         if not given.bare:
@@ -251,3 +251,18 @@ class Trainer(L.Trainer):
         self.tested_folder = ckpt_path.parent if isinstance(ckpt_path, Path) else self.entered
         with self._told():
             return super().test(model, dataloaders, ckpt_path, verbose, datamodule, weights_only)
+
+    def predict(
+        self,
+        model: L.LightningModule | None = None,
+        dataloaders: Any = None,
+        datamodule: L.LightningDataModule | None = None,
+        return_predictions: bool | None = None,
+        ckpt_path: str | Path | None = None,
+        weights_only: bool | None = True,
+    ) -> Any:
+        """Lightning's: the predictions on each batch; it writes nothing, and refuses as `fit` does."""
+        self._share_out(dataloaders if datamodule is None else datamodule)
+        ckpt_path = self._checkpoint(ckpt_path, model)
+        with self._told():
+            return super().predict(model, dataloaders, datamodule, return_predictions, ckpt_path, weights_only)
