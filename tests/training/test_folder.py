@@ -15,7 +15,7 @@ from vitdet import Trainer
 def start(ready):
     trainer = Trainer(root=sys.argv[1], accelerator="cpu", name="many", progress=False)
     ready.wait()
-    print(trainer.run_folder, end=" ", flush=True)  # one write, which another process does not cut
+    print(f"{trainer.run_folder} ", end="", flush=True)  # one write, which another process does not cut
 
 context = multiprocessing.get_context("fork")
 ready = context.Barrier(20)
