@@ -15,6 +15,7 @@ from vitdet.data import ImageData
 from vitdet.errors import UserError, check
 from vitdet.heads.base import Head
 from vitdet.ranges import ranged
+from vitdet.renamed import renew
 from vitdet.structures import Prediction, Target
 from vitdet.training.ema import is_average
 from vitdet.training.learning import Learning
@@ -260,6 +261,7 @@ class Task(Learning):
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         if "vitdet" not in checkpoint:
             raise UserError("this checkpoint was not written by vitdet: it has no key 'vitdet'")
+        checkpoint["vitdet"] = renew(checkpoint["vitdet"])
         training = self.trainer.state.fn == "fit"
         check_fits(self, checkpoint, self.trainer.ckpt_path, training=training, tell=True)
         if training:

@@ -8,8 +8,10 @@ from torch import Tensor
 
 from vitdet.backbone.weights import read_file, read_weights
 from vitdet.errors import UserError
+from vitdet.renamed import renew
 
-FORMAT = 2  # of vitdet's own checkpoints; 2: parts of DETRHead and EoMTHead changed
+# of vitdet's own checkpoints: from 3 on they name public classes, and options in parts; 2 is still read, see `renamed`
+FORMAT, OLDEST = 3, 2
 
 
 class CheckpointError(UserError):
@@ -41,10 +43,12 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
         raise CheckpointError(f"{path} was not written by vitdet; wanted a best.ckpt or last.ckpt of a run")
     if saved["format"] > FORMAT:
         raise CheckpointError(f"{path} has format {saved['format']}, this vitdet reads {FORMAT}: update vitdet")
-    if saved["format"] < FORMAT:
+    if saved["format"] < OLDEST:
         raise CheckpointError(
-            f"{path} has format {saved['format']}, of models whose parts were others; this vitdet reads {FORMAT}: train again, or use the vitdet of then"
+            f"{path} has format {saved['format']}, of models whose parts were others; this vitdet reads {FORMAT}: "
+            "train again, or use the vitdet of then"
         )
+    checkpoint["vitdet"] = renew(saved)
     return checkpoint
 
 
