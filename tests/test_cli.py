@@ -12,8 +12,8 @@ import torch
 import yaml
 
 from vitdet.cli import load_config, main
-from vitdet.configuration import ConfigError, merge, read_config
-from vitdet.layers import apply_overrides
+from vitdet.command.layers import apply_overrides
+from vitdet.command.run import ConfigError, merge, read_config
 
 ROOT = Path(__file__).parent.parent
 TINY = """

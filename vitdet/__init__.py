@@ -2,7 +2,7 @@
 
     image -> patches -> tokens -> feature maps -> queries -> boxes / masks -> loss, or prediction -> metric
 
-Read in this order: `structures`, `boxes`, `backbone`, `losses`, `heads`, `data`, `metrics`, `zoo`, `training`, `deploy`, `cli`.
+Read in this order: `structures`, `boxes`, `backbone`, `losses`, `heads`, `data`, `metrics`, `zoo`, `training`, `deploy`, `command`, `cli`.
 """
 
 import importlib

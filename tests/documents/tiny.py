@@ -15,8 +15,8 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
+from vitdet.command.run import read_config
 from vitdet.config import config_of, part
-from vitdet.configuration import read_config
 from vitdet.data.shapes import make_shapes
 from vitdet.zoo.files import FORMAT
 
