@@ -16,7 +16,7 @@ from vitdet.errors import UserError, check
 from vitdet.heads.base import Head
 from vitdet.ranges import ranged
 from vitdet.structures import Prediction, Target
-from vitdet.training.ema import is_average
+from vitdet.training.callbacks.ema import is_average
 from vitdet.training.learning import Learning
 from vitdet.training.optim import RANGES, Schedule, progress
 from vitdet.training.resume import check_fits, rebuild
