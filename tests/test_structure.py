@@ -15,6 +15,7 @@ RANKS = [
     {"backbone"},
     {"losses"},
     {"heads"},
+    {"checkpoint"},
     {"data", "metrics", "zoo"},
     {"training"},
     {"deploy"},

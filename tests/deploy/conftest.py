@@ -6,9 +6,8 @@ import torch
 from PIL import Image
 
 from vitdet.backbone import Backbone
-from vitdet.config import config_of
+from vitdet.checkpoint import write
 from vitdet.heads import DETRHead
-from vitdet.zoo.files import FORMAT
 
 CLASSES, CATEGORY_IDS = ["cat", "dog", "bird"], [3, 7, 90]
 TRANSFORM = {"size": {"long_side": 64}, "mean": [0.5, 0.4, 0.3], "std": [0.2, 0.3, 0.4]}
@@ -31,21 +30,10 @@ def model():
 @pytest.fixture
 def contents(model):
     """What `torch.save` writes."""
-    backbone, head = model
-    weights = {f"backbone.{k}": v for k, v in backbone.state_dict().items()}
-    weights |= {f"head.{k}": v for k, v in head.state_dict().items()}
-    return {
-        "vitdet": {
-            "format": FORMAT,
-            "model": {"backbone": config_of(backbone), "head": config_of(head)},
-            "classes": CLASSES,
-            "category_ids": CATEGORY_IDS,
-            "eval_transform": TRANSFORM,
-            "mean": TRANSFORM["mean"],
-            "std": TRANSFORM["std"],
-        },
-        "state_dict": weights,
-    }
+    saved = {"classes": CLASSES, "category_ids": CATEGORY_IDS, "eval_transform": TRANSFORM}
+    contents = write({}, *model, **saved)
+    expected = {"mean": TRANSFORM["mean"], "std": TRANSFORM["std"]}
+    return {**contents, "vitdet": {**contents["vitdet"], **expected}}
 
 
 @pytest.fixture

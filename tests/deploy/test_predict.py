@@ -185,7 +185,9 @@ def test_bad_checkpoints_say_what_is_wrong(contents, checkpoint, tmp_path, capsy
         with pytest.raises(CheckpointError, match="was not written by vitdet"):
             load(path)
     (tmp_path / "best.ckpt").touch()
-    with pytest.raises(CheckpointError, match=r"is a folder; give a file, such as best\.ckpt in it"):
+    with pytest.raises(
+        CheckpointError, match=r"is a folder; wanted a best\.ckpt or last\.ckpt of a run, such as .*best\.ckpt"
+    ):
         load(tmp_path)
     with pytest.raises(FileNotFoundError, match=r"nowhere\.ckpt does not exist"):
         load(tmp_path / "nowhere.ckpt")

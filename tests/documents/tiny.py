@@ -15,10 +15,10 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
+from vitdet.checkpoint import write
 from vitdet.command.run import read_config
-from vitdet.config import config_of, part
+from vitdet.config import part
 from vitdet.data.shapes import make_shapes
-from vitdet.zoo.files import FORMAT
 
 ROOT = Path(__file__).parents[2]
 BACKBONE = {"embed_dim": 48, "num_heads": 3, "out_channels": 48, "stem_width": 4}
@@ -73,18 +73,9 @@ def checkpoint(config: dict[str, Any], path: Path) -> Path:
     head = part(model["head"]["class_path"])(
         backbone.out_channels, backbone.strides, len(classes), **model["head"]["init_args"]
     )
-    weights = torch.nn.ModuleDict({"backbone": backbone, "head": head}).state_dict()
-    saved = {
-        "format": FORMAT,
-        "model": {"backbone": config_of(backbone), "head": config_of(head)},
-        "classes": classes,
-        "category_ids": [1, 2],
-        "eval_transform": {"size": of_data(config)["data.size"], "mean": backbone.mean, "std": backbone.std},
-        "mean": backbone.mean,
-        "std": backbone.std,
-        "data": None,
-    }
-    torch.save({"vitdet": saved, "state_dict": weights}, path)
+    transform = {"size": of_data(config)["data.size"], "mean": backbone.mean, "std": backbone.std}
+    contents = write({}, backbone, head, classes=classes, category_ids=[1, 2], eval_transform=transform)
+    torch.save(contents, path)
     return path
 
 

@@ -9,9 +9,7 @@ from lightning.pytorch.loggers import CSVLogger
 from vitdet import Trainer
 from vitdet.errors import UserError
 from vitdet.training import EMA
-from vitdet.training.callbacks import Pictures
-from vitdet.training.checkpoint import LastCheckpoint
-from vitdet.training.progress import ProgressReport
+from vitdet.training.callbacks import LastCheckpoint, Pictures, ProgressReport
 
 FILES = {"best.ckpt", "last.ckpt"}
 WORKS = {  # an argument, and the files of the run folder

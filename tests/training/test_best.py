@@ -10,8 +10,8 @@ from torch.utils.data import DataLoader
 
 from vitdet import CocoData, ShapesData, Split
 from vitdet.errors import UserError
-from vitdet.training.best import BestCheckpoint
-from vitdet.training.checkpoint import DivergedError, finite
+from vitdet.training.callbacks.best import BestCheckpoint
+from vitdet.training.callbacks.last import DivergedError, finite
 
 
 def _say_best_was(path, score):

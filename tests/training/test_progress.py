@@ -9,7 +9,7 @@ import pytest
 from rich import get_console
 from rich.live import Live
 
-from vitdet.training.progress import ProgressReport, duration
+from vitdet.training.callbacks.bar import ProgressReport, duration
 
 LINE = re.compile(r"^step (\d+)/(\S+)  loss \S+  (?:val/AP \S+  )?\S+ images/s(?:  ETA .+)?$", re.M)
 

@@ -19,7 +19,7 @@ from vitdet import zoo
 from vitdet.zoo import CheckpointError, DownloadError
 from vitdet.zoo import download as module
 from vitdet.zoo.download import download
-from vitdet.zoo.files import read_state
+from vitdet.zoo.tensors import read_state
 
 CONTENT = bytes(range(256)) * 8000  # 2 MB
 SHA = "sha256:" + hashlib.sha256(CONTENT).hexdigest()

@@ -13,6 +13,7 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 
 from vitdet import zoo
+from vitdet.checkpoint import Checkpoint
 from vitdet.command.keys import at, print_help
 from vitdet.command.layers import CLASSES, ConfigError, apply_overrides, merge, read_layers, spell_out
 from vitdet.command.mistakes import Said, check_config, explain
@@ -20,7 +21,6 @@ from vitdet.data import ImageData
 from vitdet.training import Task, Trainer
 from vitdet.training.folder import find, runs
 from vitdet.training.quiet import quiet
-from vitdet.zoo.files import read_checkpoint
 
 DEFAULT_CLASSES = dict(zip(CLASSES, ("CocoData", "Backbone", "DETRHead")))
 LINKED = {"classes", "category_ids"}  # of the model, which has them from the data
@@ -158,13 +158,13 @@ def config_of_checkpoint(path: str, verb: str) -> dict[str, Any]:
         raise ConfigError(
             f"{path} is a checkpoint; wanted a config, followed by --model.checkpoint {path} to start from its weights, or --ckpt_path {path} to go on"
         )
-    saved = read_checkpoint(path)["vitdet"]
-    if not saved.get("data"):
+    saved = Checkpoint.read(path)
+    if not saved.data:
         option = "ckpt_path" if verb == "test" else "model.checkpoint"
         raise ConfigError(
             f"{path} does not know its data; say what config it was trained with: vitdet {verb} CONFIG --{option} {path}"
         )
-    return {"model": {"checkpoint": path}, "data": saved["data"], "ckpt_path": path if verb == "test" else None}
+    return {"model": {"checkpoint": path}, "data": saved.data, "ckpt_path": path if verb == "test" else None}
 
 
 def _resume(config: dict[str, Any], rest: list[str], verb: str) -> str | None:

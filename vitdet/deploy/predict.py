@@ -9,15 +9,13 @@ from PIL import Image, ImageOps
 from torch import Tensor, nn
 
 from vitdet import zoo
-from vitdet.config import build
+from vitdet.checkpoint import Checkpoint
 from vitdet.data.images import load_image
 from vitdet.data.transforms import EvalTransform
 from vitdet.errors import UserError, check
 from vitdet.ranges import whole
 from vitdet.structures import THRESHOLD, Prediction, check_threshold
-from vitdet.zoo import CheckpointError
 from vitdet.zoo.cards import Card
-from vitdet.zoo.files import read_checkpoint
 
 ImageLike = str | Path | Image.Image | np.ndarray
 
@@ -98,21 +96,10 @@ def load(
     card, _ = zoo.of(str(model), checkpoint)
     if card is not None:
         return _published(card, checkpoint, device)
-    contents = read_checkpoint(model)
-    saved = contents["vitdet"]
-    try:
-        backbone, head = build(saved["model"]["backbone"]), build(saved["model"]["head"])
-    except (ImportError, AttributeError, TypeError, UserError) as error:
-        raise CheckpointError(
-            f"{model}: its model can't be built: {error}; install or import what it was trained with"
-        ) from error
-    weights = contents.get("ema_state_dict") or contents["state_dict"]
-    try:
-        nn.ModuleDict({"backbone": backbone, "head": head}).load_state_dict(weights)
-    except RuntimeError as error:
-        raise CheckpointError(f"{model}: its weights do not fit its model: {error}") from error
-    transform = EvalTransform(**{"mean": saved["mean"], "std": saved["std"], **saved["eval_transform"]})
-    names = {"classes": saved["classes"], "category_ids": saved["category_ids"]}
+    saved = Checkpoint.read(model)
+    backbone, head = saved.build()
+    transform = EvalTransform(**saved.eval_transform)
+    names = {"classes": saved.classes, "category_ids": saved.category_ids}
     return Detector(backbone, head, **names, transform=transform, device=device)
 
 

@@ -16,7 +16,7 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from vitdet.errors import UserError, check
 from vitdet.ranges import is_number, is_whole
-from vitdet.training.ema import EMA, is_average
+from vitdet.training.callbacks.ema import EMA, is_average
 
 LIGHTNING = str(Path(L.__file__).parent)
 

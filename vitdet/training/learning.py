@@ -7,6 +7,7 @@ import torch
 from lightning.pytorch.plugins.precision import MixedPrecision, Precision
 from lightning.pytorch.utilities import GradClipAlgorithmType
 
+from vitdet.checkpoint import Checkpoint
 from vitdet.training.muon import Muon
 from vitdet.training.optim import is_scaled, lr_factor, parameter_groups, progress
 from vitdet.training.resume import apply_settings
@@ -31,15 +32,15 @@ class Learning(L.LightningModule):
         for name, value in settings.items():
             setattr(self, name, value)
         self.done = 0.0
-        self._resumed: dict[str, Any] | None = None
+        self._resumed: Checkpoint | None = None
 
     @property
     def settings(self) -> dict[str, Any]:
         """The arguments that say how it learns; a checkpoint keeps them."""
         return {**{name: getattr(self, name) for name in self._settings}, "betas": list(self.betas)}
 
-    def resumes(self, saved: dict[str, Any]) -> None:
-        """Takes note of the entry "vitdet" of the checkpoint that the training goes on from."""
+    def resumes(self, saved: Checkpoint) -> None:
+        """Takes note of the checkpoint that the training goes on from."""
         self._resumed = saved
 
     def learning_rate(self) -> float:

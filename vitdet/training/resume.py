@@ -2,25 +2,21 @@
 
 import inspect
 import math
-import zipfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from lightning.pytorch.utilities import rank_zero_info
-from torch import nn
-from torch.utils.serialization import config as serialization
 
-from vitdet.config import build, config_of, part
+from vitdet.checkpoint import DERIVED, Checkpoint, CheckpointError
+from vitdet.config import config_of, part
 from vitdet.training.optim import lr_factor, progress
-from vitdet.zoo.files import CheckpointError, read_checkpoint
 
 FREE = {
     "drop_path",
     "freeze",
     "grad_checkpointing",
 }  # arguments of a backbone that change no result, only how it learns
-DERIVED = {"in_channels", "strides", "num_classes", "task"}  # these follow from the backbone and the data
 KERNELS = {"params", "lr", "fused", "foreach", "capturable", "differentiable"}  # of a group: they go with its state
 Difference = tuple[str, Any, Any]  # the key, what the run has, and what the checkpoint has
 
@@ -32,36 +28,10 @@ def check_resume(task: Any, path: str | Path, *, training: bool) -> None:
         FileNotFoundError: there is no such file.
         CheckpointError: it is damaged, was not written by vitdet, or by a task of another model, classes or optimiser; the message says what differs.
     """
-    check_fits(task, read(path), path, training=training)
+    check_fits(task, Checkpoint.read(path), training=training)
 
 
-def read(path: str | Path) -> dict[str, Any]:
-    """A checkpoint of vitdet, whose tensors stay on disk until they are used.
-
-    Raises:
-        FileNotFoundError: there is no such file.
-        CheckpointError: it is damaged, or was not written by vitdet.
-    """
-    wanted = "wanted a best.ckpt or last.ckpt of a run"
-    if Path(path).is_dir():
-        raise CheckpointError(f"{path} is a folder; {wanted}, such as {Path(path) / 'last.ckpt'}")
-    try:
-        with serialization.patch({"load.mmap": Path(path).is_file() and zipfile.is_zipfile(path)}):
-            contents = read_checkpoint(path)
-    except CheckpointError as error:
-        if error.__cause__ is None:
-            raise
-        reason = type(error.__cause__.__cause__).__name__
-        raise CheckpointError(f"{path} is damaged, or no checkpoint of vitdet ({reason}); {wanted}") from error
-    except (KeyError, TypeError) as error:
-        raise CheckpointError(f"{path} is no whole checkpoint of vitdet ({error}); {wanted}") from error
-    missing = {"model", "classes", "category_ids"} - contents["vitdet"].keys()
-    if missing:
-        raise CheckpointError(f"{path} is no whole checkpoint of vitdet, it has no {min(missing)}; {wanted}")
-    return contents
-
-
-def check_fits(task: Any, contents: dict[str, Any], path: Any, *, training: bool, tell: bool = False) -> None:
+def check_fits(task: Any, saved: Checkpoint, *, training: bool, tell: bool = False) -> None:
     """`check_resume` of a checkpoint that has been read.
 
     Args:
@@ -70,13 +40,13 @@ def check_fits(task: Any, contents: dict[str, Any], path: Any, *, training: bool
     Raises:
         CheckpointError: something differs.
     """
-    saved = contents["vitdet"]
-    if differs := class_difference(saved["classes"], task.classes):
+    path = saved.name
+    if differs := class_difference(saved.classes, task.classes):
         raise CheckpointError(
             f"{path} does not fit the data: {differs}; {_advice(path, training, 'the data that it was trained on')}"
         )
-    model = list(_model(task, saved["model"]))
-    own, found = task.state_dict(), contents["state_dict"]
+    model = list(_model(task, saved.model))
+    own, found = task.state_dict(), saved.state_dict
     strangers = [key for key in {**own, **found} if key not in own or key not in found]
     strangers += [key for key, value in own.items() if key in found and found[key].shape != value.shape]
     bound = [one for one in model if _is_bound(one[0], strangers)]
@@ -85,7 +55,7 @@ def check_fits(task: Any, contents: dict[str, Any], path: Any, *, training: bool
     if bound:
         _refuse(path, training, _say(bound))
     if training:
-        _check_optimizer(task, contents, path, [one for one in model if one not in bound])
+        _check_optimizer(task, saved, [one for one in model if one not in bound])
     others = [one for one in model if one[0].rpartition(".")[2] not in ({"freeze"} if training else FREE)]
     if others and tell:
         now = "; from here on holds" if training else ", and is now used with"
@@ -158,18 +128,18 @@ def _is_bound(key: str, strangers: list[str]) -> bool:
     return bool(strangers) or not key.startswith("model.head.") or name == "num_heads"
 
 
-def _check_optimizer(task: Any, contents: dict[str, Any], path: Any, model: list[Difference]) -> None:
-    states = contents.get("optimizer_states")
-    if not states or not contents.get("lr_schedulers"):
+def _check_optimizer(task: Any, saved: Checkpoint, model: list[Difference]) -> None:
+    path, before = saved.name, saved.optimizer_groups
+    if not before:
         raise CheckpointError(f"{path} has no optimiser, only weights; {_start(path)}")
     if not task.standard_optimizer:
         return
-    kind = "muon" if "momentum" in states[0]["param_groups"][0] else "adamw"
+    kind = "muon" if "momentum" in before[0] else "adamw"
     if kind != task.optimizer:
         _refuse(path, True, _say([("model.optimizer", task.optimizer, kind)]))
-    own, before = task.make_optimizer(fused=False).param_groups, states[0]["param_groups"]
+    own = task.make_optimizer(fused=False).param_groups
     if [len(group["params"]) for group in own] != [len(group["params"]) for group in before]:
-        changed = [*model, *(one for one in _settings(task, contents["vitdet"]) if one[0] in REGROUP)]
+        changed = [*model, *(one for one in _settings(task, saved) if one[0] in REGROUP)]
         counts = [sum(len(group["params"]) for group in groups) for groups in (own, before)]
         plain = [
             ("trained tensors", *counts) if counts[0] != counts[1] else ("parameter groups", len(own), len(before))
@@ -184,18 +154,16 @@ def _start(path: Any) -> str:
     return f"start from it, model.checkpoint: {path}, without --ckpt_path"
 
 
-def _settings(task: Any, saved: dict[str, Any]) -> Iterator[Difference]:
-    before = saved.get("training") or {}
+def _settings(task: Any, saved: Checkpoint) -> Iterator[Difference]:
+    before = saved.settings
     yield from (
         (f"model.{key}", value, before[key]) for key, value in task.settings.items() if before.get(key, value) != value
     )
 
 
-def apply_settings(task: Any, saved: dict[str, Any]) -> None:
-    """Lets a task's own learning rate, schedule, weight decay and moment decays hold where Lightning has just restored those of a checkpoint, and says which.
-
-    Args:
-        saved: the entry "vitdet" of the checkpoint.
+def apply_settings(task: Any, saved: Checkpoint) -> None:
+    """Lets a task's own learning rate, schedule, weight decay and moment decays hold where Lightning has just restored
+    those of a checkpoint, and says which.
     """
     task.done = progress(task.trainer)
     factor = lr_factor(task.done, **task.schedule_options)
@@ -211,23 +179,3 @@ def apply_settings(task: Any, saved: dict[str, Any]) -> None:
         scheduler.scheduler.base_lrs = list(rates)
     if changed:
         rank_zero_info(f"from here on holds: {_say(changed)}")
-
-
-def rebuild(path: str | Path) -> tuple[nn.Module, nn.Module, dict[str, Any]]:
-    """Backbone and head of a checkpoint, with its averaged weights if it has some, and its entry "vitdet".
-
-    Raises:
-        FileNotFoundError: there is no such file.
-        CheckpointError: it is damaged, was not written by vitdet, or needs a part that is not installed.
-    """
-    contents = read(path)
-    saved = contents["vitdet"]
-    try:
-        parts = nn.ModuleDict({name: build(saved["model"][name]) for name in ("backbone", "head")})
-        parts.load_state_dict(contents.get("ema_state_dict") or contents["state_dict"])
-    except (ImportError, AttributeError, TypeError, RuntimeError) as error:
-        reason = str(error).splitlines()[0]
-        raise CheckpointError(
-            f"{path}: its model can't be built: {reason}; install or import what it was trained with"
-        ) from error
-    return parts["backbone"], parts["head"], saved

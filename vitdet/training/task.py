@@ -10,18 +10,17 @@ from torch import Tensor, nn
 
 from vitdet import metrics, zoo
 from vitdet.backbone import Backbone
+from vitdet.checkpoint import Checkpoint, write
 from vitdet.config import config_of
 from vitdet.data import ImageData
 from vitdet.errors import UserError, check
 from vitdet.heads.base import Head
 from vitdet.ranges import ranged
-from vitdet.renamed import renew
 from vitdet.structures import Prediction, Target
-from vitdet.training.ema import is_average
+from vitdet.training.callbacks.ema import is_average
 from vitdet.training.learning import Learning
 from vitdet.training.optim import RANGES, Schedule, progress
-from vitdet.training.resume import check_fits, rebuild
-from vitdet.zoo.files import FORMAT
+from vitdet.training.resume import check_fits
 
 Batch = tuple[Sequence[Tensor], list[Target]]
 
@@ -246,27 +245,24 @@ class Task(Learning):
     # ---- checkpoint
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        checkpoint["vitdet"] = {
-            "format": FORMAT,
-            "model": {"backbone": config_of(self.backbone), "head": config_of(self.head)},
-            "data": self.data_config,
-            "training": self.settings,
-            "classes": self.classes,
-            "category_ids": self.category_ids,
-            "eval_transform": self.eval_transform,
-            "mean": [float(v) for v in self.backbone.mean],
-            "std": [float(v) for v in self.backbone.std],
-        }
+        write(
+            checkpoint,
+            self.backbone,
+            self.head,
+            classes=self.classes,
+            category_ids=self.category_ids,
+            eval_transform=self.eval_transform,
+            settings=self.settings,
+            data=self.data_config,
+        )
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        if "vitdet" not in checkpoint:
-            raise UserError("this checkpoint was not written by vitdet: it has no key 'vitdet'")
-        checkpoint["vitdet"] = renew(checkpoint["vitdet"])
+        saved = Checkpoint.of(checkpoint, self.trainer.ckpt_path)
         training = self.trainer.state.fn == "fit"
-        check_fits(self, checkpoint, self.trainer.ckpt_path, training=training, tell=True)
+        check_fits(self, saved, training=training, tell=True)
         if training:
-            self.resumes(checkpoint["vitdet"])
-        if training and "ema_state_dict" in checkpoint and not any(map(is_average, self.trainer.callbacks)):
+            self.resumes(saved)
+        if training and saved.average and not any(map(is_average, self.trainer.callbacks)):
             rank_zero_info(
                 "from here on there is no average of the weights, which the checkpoint has: trainer.ema is 0"
             )
@@ -285,12 +281,12 @@ class Task(Learning):
             FileNotFoundError: there is no such file.
             CheckpointError: it is damaged, was not written by vitdet, or needs a part that is not installed.
         """
-        backbone, head, saved = rebuild(checkpoint_path)
-        known = {"classes": saved["classes"], "category_ids": saved["category_ids"], **saved.get("training", {})}
+        saved = Checkpoint.read(checkpoint_path)
+        known = {"classes": saved.classes, "category_ids": saved.category_ids, **saved.settings}
         options.pop("weights_only", None)  # nothing else is loaded
         for name in ("strict", "hparams_file"):
             value = options.pop(name, None)
             check(name, value, value in (None, True), "nothing: all is in the checkpoint, and must fit")
-        task = cls(backbone, head, **{**known, **options})
-        task.eval_transform = saved["eval_transform"]
+        task = cls(*saved.build(), **{**known, **options})
+        task.eval_transform = saved.eval_transform
         return task.to(map_location or "cpu")

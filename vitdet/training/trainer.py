@@ -15,12 +15,19 @@ from lightning.pytorch.loggers import Logger
 from vitdet.data import ImageData
 from vitdet.errors import UserError
 from vitdet.training import arguments
-from vitdet.training.best import BestCheckpoint, CheckMonitors
-from vitdet.training.callbacks import FinalValidation, Pictures, Summary
-from vitdet.training.checkpoint import DivergedError, LastCheckpoint, StepSeed
-from vitdet.training.ema import EMA
+from vitdet.training.callbacks import (
+    EMA,
+    BestCheckpoint,
+    CheckMonitors,
+    DivergedError,
+    FinalValidation,
+    LastCheckpoint,
+    Pictures,
+    ProgressReport,
+    StepSeed,
+    Summary,
+)
 from vitdet.training.folder import check_free, find, is_run, make_loggers, reserve, runs
-from vitdet.training.progress import ProgressReport
 from vitdet.training.quiet import quiet
 from vitdet.training.resume import check_resume
 from vitdet.training.task import Task

@@ -8,10 +8,11 @@ from typing import Any
 from torch import Tensor, nn
 
 from vitdet.backbone.keys import KeysError, check_complete
+from vitdet.checkpoint import CheckpointError
 from vitdet.config import build
 from vitdet.data.transforms import Resample
 from vitdet.zoo.download import cache_folder, download
-from vitdet.zoo.files import CheckpointError, read_state
+from vitdet.zoo.tensors import read_state
 
 
 @dataclass(frozen=True)

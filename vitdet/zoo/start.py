@@ -13,9 +13,8 @@ from timm.layers import resample_abs_pos_embed, resample_patch_embed
 from torch import Tensor, nn
 
 from vitdet.backbone.weights import create_timm_model, some
-from vitdet.config import check_parts
+from vitdet.checkpoint import Checkpoint, CheckpointError
 from vitdet.zoo.cards import Card
-from vitdet.zoo.files import CheckpointError, read_checkpoint
 
 log = logging.getLogger("vitdet")
 
@@ -26,19 +25,10 @@ def architecture(card: Card | None, path: str | Path) -> dict[str, Any]:
     Raises:
         FileNotFoundError, CheckpointError: there is no such checkpoint, it is damaged, or names something else than vitdet's parts.
     """
-    if card is not None:
-        model, shown = card.config(), {"size": card.size, "resample": card.resample}
-    else:
-        saved = read_checkpoint(path)["vitdet"]
-        model, before = saved["model"], saved["eval_transform"]
-        try:
-            check_parts(model)
-        except (TypeError, ImportError, AttributeError) as error:
-            raise CheckpointError(f"{path}: its model can't be built: {error}") from error
-        shown = {key: before[key] for key in ("size", "resample") if key in before}
-    given = {"in_channels", "strides", "num_classes", "task"}  # these follow from the backbone and the data
-    options = {key: value for key, value in model["head"]["init_args"].items() if key not in given}
-    return {"model": {**model, "head": {**model["head"], "init_args": options}}, "data": {"init_args": shown}}
+    source = card or Checkpoint.read(path)
+    before = {"size": card.size, "resample": card.resample} if card is not None else source.eval_transform
+    shown = {key: before[key] for key in ("size", "resample") if key in before}
+    return {"model": source.config(), "data": {"init_args": shown}}
 
 
 def start(
@@ -60,14 +50,10 @@ def start(
         FileNotFoundError, DownloadError: the weights can't be had.
         CheckpointError: they are of another model.
     """
-    if card is not None:
-        state, known, name = card.weights(path), card.classes, card.name
-        before, options = card.backbone, card.head
-    else:
-        contents = read_checkpoint(path)
-        state = dict(contents.get("ema_state_dict") or contents["state_dict"])
-        known, name = contents["vitdet"]["classes"], str(path)
-        before, options = (contents["vitdet"]["model"][part]["init_args"] for part in ("backbone", "head"))
+    source = card or Checkpoint.read(path)
+    state = card.weights(path) if card is not None else dict(source.weights)
+    known, name = source.classes, source.name
+    before, options = (source.config()[part]["init_args"] for part in ("backbone", "head"))
     model = nn.ModuleDict({"backbone": backbone, "head": head})
     own = model.state_dict()
     log.info("weights: %s", name)

@@ -1,6 +1,24 @@
-"""What the key maps of several models do to tensors.  # c, C channels"""
+"""Files of published weights, and what the key maps of several models do to their tensors.  # c, C channels"""
+
+from pathlib import Path
 
 from torch import Tensor
+
+from vitdet.backbone.weights import read_weights
+from vitdet.checkpoint import CheckpointError
+
+
+def read_state(path: str | Path) -> dict[str, Tensor]:
+    """The tensors of any `.safetensors` or torch file, by name.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        CheckpointError: it is cut off, or holds something else than tensors and plain values.
+    """
+    try:
+        return read_weights(path)
+    except RuntimeError as error:
+        raise CheckpointError(str(error)) from error
 
 
 def flat(weight: Tensor) -> Tensor:

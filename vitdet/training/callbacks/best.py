@@ -9,11 +9,11 @@ import torch
 from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
 from lightning.pytorch.utilities import rank_zero_info
 
+from vitdet.checkpoint import Checkpoint
 from vitdet.data import ImageData
 from vitdet.errors import UserError
 from vitdet.metrics import create_metric
 from vitdet.metrics.average_precision import ABSENT
-from vitdet.zoo.files import read_checkpoint
 
 
 class BestCheckpoint(ModelCheckpoint):
@@ -68,10 +68,14 @@ class BestCheckpoint(ModelCheckpoint):
     def _better(self, score: torch.Tensor, file: Path) -> torch.Tensor:
         """The score of `best.ckpt`, which may have been written after the checkpoint that the run goes on from."""
         try:
-            own = read_checkpoint(file)["callbacks"][self.state_key]
-        except (UserError, KeyError):
+            own = Checkpoint.read(file).callback(self.state_key)
+        except UserError:
             return score
-        if (own["monitor"], own.get("mode")) != (self.monitor, self.mode) or own["best_model_score"] is None:
+        if (
+            own is None
+            or (own["monitor"], own.get("mode")) != (self.monitor, self.mode)
+            or own["best_model_score"] is None
+        ):
             return score
         return (max if self.mode == "max" else min)(score.cpu(), own["best_model_score"].cpu())
 

@@ -12,9 +12,9 @@ from torch import Tensor
 
 from vitdet.metrics import print_scores
 from vitdet.structures import THRESHOLD
-from vitdet.training.best import BestCheckpoint, validates, worth
-from vitdet.training.checkpoint import LastCheckpoint
-from vitdet.training.progress import duration, say
+from vitdet.training.callbacks.bar import duration, say
+from vitdet.training.callbacks.best import BestCheckpoint, validates, worth
+from vitdet.training.callbacks.last import LastCheckpoint
 
 
 class FinalValidation(L.Callback):

@@ -8,6 +8,7 @@ from lightning.pytorch.callbacks import WeightAveraging
 from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor
 
+from vitdet.checkpoint import average_of, write_average, write_weights
 from vitdet.errors import UserError
 
 
@@ -16,7 +17,7 @@ class EMA(L.Callback):
 
     The average is in 32 bits at least, also where the weights are not: in bfloat16 a thousandth of a change would be lost. The decay grows as
     `min(decay, (1 + t) / (10 + t))`, so short runs are not held back by the initial weights. Float buffers are averaged too, others copied. The
-    checkpoint holds the average under "ema_state_dict", with the keys of "state_dict".
+    checkpoint holds the average beside the weights.
     """
 
     def __init__(self, decay: float = 0.999) -> None:
@@ -84,13 +85,13 @@ class EMA(L.Callback):
     def on_save_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
         if not self._average:
             return
-        checkpoint["ema_state_dict"] = dict(self._average)
+        write_average(checkpoint, self._average)
         if self._live:  # saved in the middle of a validation
-            checkpoint["state_dict"] = dict(self._live)
+            write_weights(checkpoint, self._live)
 
     def on_load_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
         self._live = {}  # the module's own weights have just been loaded
-        self._average = {name: _wide(tensor) for name, tensor in checkpoint.get("ema_state_dict", {}).items()}
+        self._average = {name: _wide(tensor) for name, tensor in average_of(checkpoint).items()}
         if not self._average and trainer.state.fn == "fit" and trainer.ckpt_path is not None:
             rank_zero_info(
                 f"the checkpoint has no average of the weights: one of decay {self.decay} starts from its weights"

@@ -1,0 +1,20 @@
+"""What a `Trainer` does beside the steps: the weight average, checkpoints, progress, pictures and a summary."""
+
+from vitdet.training.callbacks.bar import ProgressReport
+from vitdet.training.callbacks.best import BestCheckpoint, CheckMonitors
+from vitdet.training.callbacks.ema import EMA
+from vitdet.training.callbacks.last import DivergedError, LastCheckpoint, StepSeed
+from vitdet.training.callbacks.report import FinalValidation, Pictures, Summary
+
+__all__ = [
+    "EMA",
+    "BestCheckpoint",
+    "CheckMonitors",
+    "DivergedError",
+    "FinalValidation",
+    "LastCheckpoint",
+    "Pictures",
+    "ProgressReport",
+    "StepSeed",
+    "Summary",
+]
