@@ -28,4 +28,3 @@ def test_examples_run(path, tmp_path, monkeypatch, capsys):
         torch.manual_seed(0)
         runner.run(test)
     assert not runner.failures, capsys.readouterr().out
-
