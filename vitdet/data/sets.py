@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from vitdet.data.index import CocoIndex
+from vitdet.annotations.index import CocoIndex
 from vitdet.data.label_sets import label_set
 from vitdet.data.module import ImageData, SplitName
 from vitdet.data.options import RANGES

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from vitdet.data.cache import Strings
+from vitdet.annotations.cache import Strings
 from vitdet.errors import UserError
 
 Visitor = Callable[[int, int, dict], None]

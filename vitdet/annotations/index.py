@@ -13,9 +13,9 @@ from typing import Any
 
 import numpy as np
 
-from vitdet.data import cache
-from vitdet.data.cache import Strings
-from vitdet.data.coco_json import parse
+from vitdet.annotations import cache
+from vitdet.annotations.cache import Strings
+from vitdet.annotations.reader import parse
 
 VERSION = 4  # of the cached arrays; raise it whenever their names, types or meaning change
 

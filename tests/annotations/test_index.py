@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pycocotools.coco import COCO
 
-from vitdet.data.index import CocoIndex
+from vitdet.annotations.index import CocoIndex
 
 ids = st.integers(0, 2**40)
 
