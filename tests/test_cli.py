@@ -12,8 +12,8 @@ import torch
 import yaml
 
 from vitdet.cli import load_config, main
-from vitdet.configuration import ConfigError, merge, read_config
-from vitdet.layers import apply_overrides
+from vitdet.command.layers import apply_overrides
+from vitdet.command.run import ConfigError, merge, read_config
 
 ROOT = Path(__file__).parent.parent
 TINY = """
@@ -132,7 +132,7 @@ def test_base_files_are_read_first(tmp_path):
     config = read_config(tmp_path / "sub" / "b.yaml")
     assert config["model"]["lr"] == 1e-3 and config["model"]["head"]["init_args"] == {"dim": 8, "groups": 3}
     assert config["data"] == {
-        "class_path": "vitdet.data.sets.ShapesData",
+        "class_path": "vitdet.ShapesData",
         "init_args": {"size": 9, "batch_size": 5},
     }  # another class: what all data have is taken over, but not the files
     assert config["trainer"] == {"max_steps": 1}
@@ -144,7 +144,7 @@ def test_a_base_need_not_name_a_class(tmp_path):
     (tmp_path / "c.yaml").write_text("base: a.yaml\ndata: {size: 9}")
     for name, cls in (("b", "ShapesData"), ("c", "CocoData")):
         data = read_config(tmp_path / f"{name}.yaml")["data"]
-        assert data == {"class_path": f"vitdet.data.sets.{cls}", "init_args": {"batch_size": 5, "size": 9}}
+        assert data == {"class_path": f"vitdet.{cls}", "init_args": {"batch_size": 5, "size": 9}}
 
 
 def test_a_file_may_not_be_its_own_base(tmp_path):

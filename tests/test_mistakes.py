@@ -8,10 +8,11 @@ from pathlib import Path
 import pytest
 from test_cli import TINY
 
-from vitdet import cli, funnel
+from vitdet import cli
 from vitdet.cli import main
+from vitdet.command import ending
+from vitdet.command.layers import ConfigError, read_layers
 from vitdet.errors import UserError
-from vitdet.layers import ConfigError, read_layers
 
 ROOT = Path(__file__).parent.parent
 
@@ -217,7 +218,7 @@ def test_a_config_with_a_byte_order_mark_or_a_date_reads(tmp_path):
     ],
 )
 def test_what_is_said_of_an_error(error, said):
-    assert said in funnel.sentence(error)
+    assert said in ending.sentence(error)
 
 
 def test_a_fault_of_our_own_keeps_its_traceback(monkeypatch, capsys):

@@ -12,8 +12,8 @@ from test_cli import TINY
 
 import vitdet
 from vitdet.cli import load_config, main
-from vitdet.keys import all_keys, keys_of
-from vitdet.layers import read_layers
+from vitdet.command.keys import all_keys, keys_of
+from vitdet.command.layers import read_layers
 
 ROOT = Path(__file__).parent.parent
 HEADS = [name for name in vitdet.__all__ if name.endswith("Head") and name != "Head"]

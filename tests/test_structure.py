@@ -11,7 +11,7 @@ SCRIPTS = sorted((ROOT / "tools").glob("*.py"))
 MAX_FILE, MAX_FUNCTION, MAX_SCRIPT = 300, 40, 30
 
 RANKS = [
-    {"errors", "ranges", "structures", "boxes", "masks", "draw", "config"},
+    {"errors", "ranges", "structures", "boxes", "masks", "draw", "config", "renamed"},
     {"backbone"},
     {"losses"},
     {"heads"},
@@ -19,14 +19,14 @@ RANKS = [
     {"data", "metrics", "zoo"},
     {"training"},
     {"deploy"},
-    {"keys", "layers", "unknown", "configuration", "funnel", "cli", "__main__"},
+    {"command", "cli", "__main__"},
 ]
 RANK = {part: rank for rank, parts in enumerate(RANKS) for part in parts}
 LIBRARIES = {  # a library: the paths under vitdet/ that may import it
     "timm": ("backbone/", "zoo/"),
-    "lightning": ("data/module.py", "training/", "cli.py", "configuration.py"),
+    "lightning": ("data/module.py", "training/", "cli.py", "command/run.py"),
     "pytorch_lightning": (),
-    "jsonargparse": ("configuration.py", "keys.py"),
+    "jsonargparse": ("command/",),
     "albumentations": ("data/",),
     "pycocotools": ("metrics/",),
     "pycocotools.mask": ("masks.py", "metrics/", "data/"),

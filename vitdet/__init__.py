@@ -2,7 +2,7 @@
 
     image -> patches -> tokens -> feature maps -> queries -> boxes / masks -> loss, or prediction -> metric
 
-Read in this order: `structures`, `boxes`, `backbone`, `losses`, `heads`, `data`, `metrics`, `zoo`, `training`, `deploy`, `cli`.
+Read in this order: `structures`, `boxes`, `backbone`, `losses`, `heads`, `data`, `metrics`, `zoo`, `training`, `deploy`, `command`, `cli`.
 """
 
 import importlib
@@ -23,6 +23,7 @@ if TYPE_CHECKING:  # at run time a name is imported when it is first used: torch
         ShapesData,
         ShapesPanopticData,
         ShapesSemanticData,
+        Size,
         Split,
     )
     from vitdet.deploy import Detector, load
@@ -43,6 +44,7 @@ _PLACES = {
         "ShapesData",
         "ShapesPanopticData",
         "ShapesSemanticData",
+        "Size",
         "Split",
     ),
     "deploy": ("Detector", "load"),
@@ -74,6 +76,7 @@ __all__ = [
     "ShapesData",
     "ShapesPanopticData",
     "ShapesSemanticData",
+    "Size",
     "Split",
     "Target",
     "Task",

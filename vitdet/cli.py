@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from vitdet import funnel
+from vitdet.command import ending
 from vitdet.errors import UserError
 
 VERBS = {
@@ -31,7 +31,7 @@ def main(argv: list[str] | None = None) -> None:
     try:
         _main(argv)
     except (Exception, KeyboardInterrupt) as error:
-        funnel.end(error)
+        ending.end(error)
 
 
 def _main(argv: list[str]) -> None:
@@ -89,7 +89,7 @@ def _config(verb: str, argv: list[str]) -> Any:
     if argv and argv[0] in ("-h", "--help"):
         print(f"usage: vitdet {verb} {VERBS[verb]}\n\n`vitdet {verb} CONFIG --help` lists the keys of a config.")
         return None
-    from vitdet.configuration import print_keys, read_command
+    from vitdet.command.run import print_keys, read_command
 
     if any(word in ("-h", "--help") for word in argv[1:]):
         print_keys(verb, argv)
@@ -184,7 +184,7 @@ def load_config(path: str | Path, overrides: list[str] | None = None) -> tuple[A
     Raises:
         ConfigError: the file, or an override (`["--model.lr", "1e-4"]`), is wrong.
     """
-    from vitdet.configuration import read_command
+    from vitdet.command.run import read_command
 
     cli = read_command("load", [str(path), *(overrides or [])])
     return cli.model, cli.datamodule

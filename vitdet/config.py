@@ -1,19 +1,61 @@
-"""What a part was built with, so that a checkpoint can build it again.
+"""What a part was built with, so that a file can name it and a checkpoint can build it again.
 
-A `Configurable` remembers its constructor's arguments, whether it was made from YAML or in Python.
-`config_of(part)` gives them as plain values (safe for `torch.load(weights_only=True)`); `build(config)` is the way back.
+A `Configurable` remembers the arguments of its constructor, whether it was made from YAML or in Python.
+`config_of(part)` gives them as plain values (safe for `torch.load(weights_only=True)`), under the part's public name;
+`build(config)` is the way back. `options` makes a group of arguments that belong together.
 """
 
 import dataclasses
 import functools
 import importlib
 import inspect
+import typing
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from vitdet.errors import UserError
+from vitdet.ranges import Rule, ranged
+
+if TYPE_CHECKING:
+    from typing_extensions import dataclass_transform
+else:
+
+    def dataclass_transform(**_):
+        return lambda function: function
+
+
+T = TypeVar("T")
+
+
+@dataclass_transform(frozen_default=True, kw_only_default=True)
+def options(rules: Mapping[str, Rule]) -> Callable[[type[T]], type[T]]:
+    """A decorator that makes a class a group of options: a frozen dataclass of keywords, held to `rules` as by `ranged`.
+
+    Example:
+        >>> from vitdet.ranges import whole
+        >>> @options({"points": whole(1)})
+        ... class Masks:
+        ...     points: int = 1024
+        >>> Masks(points=12)
+        Masks(points=12)
+    """
+
+    def decorate(cls: type[T]) -> type[T]:
+        cls = dataclasses.dataclass(frozen=True, kw_only=True)(cls)
+        cls.__init__ = ranged(rules)(cls.__init__)
+        return cls
+
+    return decorate
 
 
 class Configurable:
-    """Mixin: `self.init_args` holds the arguments of the outermost constructor, defaults included."""
+    """Mixin: `self.init_args` holds the arguments of the outermost constructor, with all defaults.
+
+    A constructor that takes `**options` for its base also records the defaults of the base that nobody gave. An
+    argument that is annotated with a dataclass may be given as a mapping; one that is annotated as a `Callable` that
+    makes a part may be given as `{"class_path": ..., "init_args": ...}`.
+    """
 
     init_args: dict[str, Any]
 
@@ -22,35 +64,100 @@ class Configurable:
         if "__init__" in vars(cls):
             cls.__init__ = _remember(cls.__init__)
 
+    def make_part(self, name: str, factory: Callable[..., T], /, *sizes: Any, **more_sizes: Any) -> T:
+        """`factory(*sizes, **more_sizes)`, recorded as the argument `name`, without the sizes, which only the owner knows."""
+        made = factory(*sizes, **more_sizes)
+        if isinstance(made, Configurable):
+            given = inspect.signature(type(made)).bind_partial(*sizes, **more_sizes).arguments
+            rest = {key: value for key, value in made.init_args.items() if key not in given}
+            self.init_args[name] = {"class_path": public_path(type(made)), "init_args": rest}
+        return made
+
 
 def _remember(init):
     signature = inspect.signature(init)
+    names = [name for name, p in signature.parameters.items() if p.kind is not p.VAR_KEYWORD][1:]
+    rest = next((name for name, p in signature.parameters.items() if p.kind is p.VAR_KEYWORD), None)
 
     @functools.wraps(init)
     def wrapped(self, *args, **kwargs):
-        if "init_args" not in vars(self):  # the outermost constructor runs first; those of its bases change nothing
-            bound = signature.bind(self, *args, **kwargs)
-            bound.apply_defaults()
-            arguments = dict(list(bound.arguments.items())[1:])
-            for name, parameter in signature.parameters.items():
-                if parameter.kind is parameter.VAR_KEYWORD:
-                    arguments.update(arguments.pop(name))
-            object.__setattr__(self, "init_args", arguments)
-        init(self, *args, **kwargs)
+        bound = signature.bind(self, *args, **kwargs)
+        given = bound.arguments
+        hints, raw = _hints(init), dict(given)
+        given.update({name: _understood(given[name], hints.get(name), name) for name in names if name in given})
+        defaults = {name: signature.parameters[name].default for name in names if name not in given}
+        if outermost := "init_args" not in vars(self):
+            recorded = {**{name: given[name] for name in names if name in given}, **given.get(rest, {}), **defaults}
+            object.__setattr__(self, "init_args", recorded)
+        elif self._takes_more:  # the constructors above hand on whatever else they are given
+            recorded = self.init_args
+            handed_on = [name for name in names if name in raw and raw[name] is recorded.get(name, _remember)]
+            recorded.update({name: given[name] for name in handed_on})
+            recorded.update({name: value for name, value in defaults.items() if name not in recorded})
+        object.__setattr__(self, "_takes_more", rest is not None and (outermost or self._takes_more))
+        init(*bound.args, **bound.kwargs)
+        if outermost:
+            object.__delattr__(self, "_takes_more")
 
     return wrapped
 
 
+@functools.cache
+def _hints(init: Callable) -> dict[str, Any]:
+    try:
+        return typing.get_type_hints(init)
+    except (NameError, TypeError):  # a name that only type checkers know
+        return dict(getattr(init, "__annotations__", {}))
+
+
+def _understood(value: Any, hint: Any, name: str) -> Any:
+    """An argument as its annotation means it: a mapping as a dataclass, or as a part or what makes one."""
+    if isinstance(value, str) and _makes_parts(hint):
+        return part(value)
+    if not isinstance(value, Mapping):
+        return value
+    if "class_path" in value and set(value) <= {"class_path", "init_args"}:
+        made = functools.partial(part(value["class_path"]), **(value.get("init_args") or {}))
+        return made if _makes_parts(hint) else made()
+    kind = next((kind for kind in _choices(hint) if dataclasses.is_dataclass(kind)), None)
+    return value if kind is None else _filled(kind, value, name)
+
+
+def _filled(kind: type, values: Mapping[str, Any], name: str) -> Any:
+    known = {field.name for field in dataclasses.fields(kind)}
+    if unknown := sorted(set(values) - known):
+        raise UserError(f"{name} has {', '.join(unknown)}; wanted some of {', '.join(sorted(known))}")
+    hints = _hints(kind)
+    return kind(**{key: _understood(value, hints.get(key), f"{name}.{key}") for key, value in values.items()})
+
+
+def _choices(hint: Any) -> tuple:
+    return typing.get_args(hint) or (hint,)
+
+
+def _makes_parts(hint: Any) -> bool:
+    origins = (typing.get_origin(kind) for kind in (hint, *typing.get_args(hint)))
+    return any(origin is not None and issubclass(origin, Callable) for origin in origins if isinstance(origin, type))
+
+
+def public_path(cls: type) -> str:
+    """The name under which files know a class: `vitdet.DETRHead`, wherever its module may lie; a user's class by its module."""
+    import vitdet
+
+    if cls.__module__.startswith("vitdet.") and getattr(vitdet, cls.__name__, None) is cls:
+        return f"vitdet.{cls.__name__}"
+    return f"{cls.__module__}.{cls.__qualname__}"
+
+
 def config_of(value: Any) -> Any:
-    """`value` as plain Python: a Configurable becomes `{"class_path": ..., "init_args": {...}}`, a dataclass such as `Split` a dict.
+    """`value` as plain Python: a Configurable becomes `{"class_path": ..., "init_args": {...}}`, a dataclass a dict.
 
     Raises:
         TypeError: the value is neither plain nor Configurable, so it could not be built again.
     """
     if isinstance(value, Configurable):
-        cls = type(value)
-        return {"class_path": f"{cls.__module__}.{cls.__qualname__}", "init_args": config_of(value.init_args)}
-    if isinstance(value, dict):
+        return {"class_path": public_path(type(value)), "init_args": config_of(value.init_args)}
+    if isinstance(value, Mapping):
         return {str(key): config_of(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
         return [config_of(item) for item in value]
@@ -61,7 +168,8 @@ def config_of(value: Any) -> Any:
     if value is None or isinstance(value, (bool, int, float, str)):
         return value
     raise TypeError(
-        f"a constructor argument of type {type(value).__name__} can't be saved; use numbers, strings, lists or a Configurable"
+        f"a constructor argument of type {type(value).__name__} can't be saved; "
+        "use numbers, strings, lists or a Configurable"
     )
 
 
@@ -76,18 +184,23 @@ def build(config: Any) -> Any:
     if not isinstance(config, dict):
         return config
     if set(config) == {"class_path", "init_args"}:
-        return part(config["class_path"])(**build(config["init_args"]))
+        arguments = config["init_args"].items()  # the constructor knows what a part that it is given is for
+        return part(config["class_path"])(**{k: v if _is_part(v) else build(v) for k, v in arguments})
     return {key: build(item) for key, item in config.items()}
 
 
+def _is_part(config: Any) -> bool:
+    return isinstance(config, dict) and set(config) == {"class_path", "init_args"}
+
+
 def part(class_path: str) -> type[Configurable]:
-    """The class of that name.
+    """The class of that name; one of vitdet's needs no module.
 
     Raises:
         TypeError: it is not a Configurable.
     """
     module, _, name = class_path.rpartition(".")
-    cls = functools.reduce(getattr, name.split("."), importlib.import_module(module))
+    cls = getattr(importlib.import_module(module or "vitdet"), name)
     if not (isinstance(cls, type) and issubclass(cls, Configurable)):
         raise TypeError(f"{class_path} is not a vitdet part, so a checkpoint may not build it")
     return cls

@@ -7,7 +7,7 @@ boxes_xyxy     corners, in pixels
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -30,17 +30,20 @@ def check_threshold(value: float) -> None:
     check("threshold", value, number and 0 <= value <= 1, "a score from 0 to 1")
 
 
-@dataclass
-class Tokens:
-    """The tokens of all images in one buffer, image after image.
+def equal_grids(grids: Sequence[tuple[int, int]]) -> list[list[int]]:
+    """Which images have the same grid: one list of positions in the batch per grid, in the order in which the grids first appear."""
+    members: dict[tuple[int, int], list[int]] = {}
+    for i, grid in enumerate(grids):
+        members.setdefault(tuple(grid), []).append(i)
+    return list(members.values())
 
-    `x` is `(N, C)`; `grids` the patch grid `(h, w)` of each image; `lengths` how many tokens each attention sequence has (an image with its
-    prefix tokens, or a window of one). `sum(lengths) == N`.
-    """
 
-    x: Tensor
-    grids: list[tuple[int, int]]
-    lengths: list[int]
+def centres(grid: tuple[int, int], step: tuple[float, float], device: torch.device | None = None) -> Tensor:
+    """`(h*w, 2)`: x and y of the centres of a grid's cells, row by row; `step` is the height and width of a cell."""
+    h, w = grid
+    y = (torch.arange(h, device=device) + 0.5) * step[0]
+    x = (torch.arange(w, device=device) + 0.5) * step[1]
+    return torch.stack([x.expand(h, w), y[:, None].expand(h, w)], -1).flatten(0, 1)  # (h, w, 2) -> (h*w, 2)
 
 
 @dataclass
@@ -64,6 +67,11 @@ class Level:
         parts = self.x.split(self.lengths)
         return [part.T.unflatten(1, grid) for part, grid in zip(parts, self.grids)]  # (h*w, C) -> (C, h, w)
 
+    def centres(self, i: int, size: tuple[int, int]) -> Tensor:
+        """`(h*w, 2)`: x and y of the tokens of image `i`, as fractions of its `size` `(H, W)`; those in the padding lie beyond 1."""
+        height, width = size
+        return centres(self.grids[i], (self.stride / height, self.stride / width), self.x.device)
+
     def dense(self) -> tuple[Tensor, Tensor | None]:
         """`(B, C, h, w)`, zero-padded at the right and bottom, and a mask `(B, h, w)`, true on real tokens; the mask is `None` where all grids are equal."""
         if len(set(self.grids)) == 1:
@@ -72,8 +80,8 @@ class Level:
         height, width = (max(side) for side in zip(*self.grids))
         x = self.x.new_zeros(len(self.grids), self.x.shape[1], height, width)
         mask = torch.zeros(len(self.grids), height, width, dtype=torch.bool, device=x.device)
-        for i, (one, (h, w)) in enumerate(zip(self.maps(), self.grids)):
-            x[i, :, :h, :w] = one
+        for i, (image, (h, w)) in enumerate(zip(self.maps(), self.grids)):
+            x[i, :, :h, :w] = image
             mask[i, :h, :w] = True
         return x, mask
 
@@ -156,7 +164,6 @@ class Prediction:
     masks: Tensor | None = None
     semantic: Tensor | None = None
     panoptic: Tensor | None = None
-    extra: dict[str, Any] = field(default_factory=dict)
     path: str | None = None
 
     def __len__(self) -> int:

@@ -5,7 +5,7 @@ import pytest
 import tiny
 import torch
 
-from vitdet.configuration import read_command, read_config
+from vitdet.command.run import read_command, read_config
 
 CONFIGS = tiny.ROOT / "configs"
 PATHS = sorted(path for path in CONFIGS.rglob("*.yaml") if path.parent.name != "_base")

@@ -16,8 +16,8 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from vitdet.checkpoint import write
+from vitdet.command.run import read_config
 from vitdet.config import part
-from vitdet.configuration import read_config
 from vitdet.data.shapes import make_shapes
 
 ROOT = Path(__file__).parents[2]

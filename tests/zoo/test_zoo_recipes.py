@@ -17,7 +17,7 @@ from test_rf_detr import reference as rf_detr
 
 from vitdet import load, zoo
 from vitdet.cli import main
-from vitdet.configuration import read_config
+from vitdet.command.run import read_config
 from vitdet.zoo import DownloadError
 
 ROOT = Path(__file__).parents[2] / "configs"

@@ -6,13 +6,14 @@ maps are (b, h, w, C): channels last, which is what linear layers, norms and CPU
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import ceil, log2
+from math import ceil, log2, prod
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vitdet.errors import UserError
+from vitdet.structures import equal_grids
 
 
 @dataclass
@@ -41,12 +42,9 @@ def group_images(
         images = torch.stack([_on_canvas(image, *canvas) for image in images])
     if isinstance(images, Tensor):
         return [Group(_pad(images, patch_size), list(range(len(images))))]
-    members: dict[tuple[int, int], list[int]] = {}
-    for i, image in enumerate(images):
-        h, w = (ceil(side / patch_size) for side in image.shape[-2:])
-        members.setdefault((h, w), []).append(i)
-    grids = sorted(members, key=lambda grid: (grid[0] * grid[1], grid))
-    return [Group(torch.stack([_pad(images[i], patch_size) for i in members[grid]]), members[grid]) for grid in grids]
+    grids = [tuple(ceil(side / patch_size) for side in image.shape[-2:]) for image in images]
+    groups = sorted(equal_grids(grids), key=lambda group: (prod(grids[group[0]]), grids[group[0]]))
+    return [Group(torch.stack([_pad(images[i], patch_size) for i in group]), group) for group in groups]
 
 
 def _on_canvas(image: Tensor, side: int, colour: Tensor) -> Tensor:

@@ -13,7 +13,7 @@ from vitdet.data.sets import (
     ShapesSemanticData,
     Split,
 )
-from vitdet.data.transforms import EvalTransform
+from vitdet.data.transforms import EvalTransform, Size
 
 __all__ = [
     "CocoData",
@@ -27,5 +27,6 @@ __all__ = [
     "ShapesData",
     "ShapesPanopticData",
     "ShapesSemanticData",
+    "Size",
     "Split",
 ]

@@ -72,7 +72,7 @@ class Card:
     def config(self) -> dict[str, Any]:
         """`backbone` and `head` as a config file has them."""
         return {
-            "backbone": {"class_path": "vitdet.backbone.vit.Backbone", "init_args": dict(self.backbone)},
+            "backbone": {"class_path": "vitdet.Backbone", "init_args": dict(self.backbone)},
             "head": {"class_path": self.head_class, "init_args": dict(self.head)},
         }
 

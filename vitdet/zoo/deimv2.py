@@ -68,7 +68,7 @@ def card(name: str, size: Size) -> Card:
         parameters=size.parameters,
         gflops=size.gflops,
         backbone=_backbone(size),
-        head_class="vitdet.heads.deim.head.DEIMHead",
+        head_class="vitdet.DEIMHead",
         head={
             "dim": size.dim,
             "num_queries": 300,

@@ -93,7 +93,7 @@ def card(name: str, size: Size, **differs: Any) -> Card:
         "licence": "MIT",
         "source": SOURCE,
         "backbone": backbone if tiles else {**backbone, "canvas": size.side},
-        "head_class": "vitdet.heads.mask.eomt.EoMTHead",
+        "head_class": "vitdet.EoMTHead",
         "head": {"num_points": 12544, "task": size.task, "two_step": True, **rules},
         "size": {"short_side" if tiles else "long_side": size.side},
         "resample": "antialias",

@@ -60,7 +60,7 @@ def card(name: str, size: Size) -> Card:
         parameters=size.parameters,
         gflops=size.gflops,
         backbone=_backbone(size),
-        head_class="vitdet.heads.detr.head.DETRHead",
+        head_class="vitdet.DETRHead",
         head=lw_family.head(**size.head),
         size={"square": SIDE},
         resample="antialias",

@@ -70,7 +70,7 @@ def card(name: str, size: Size) -> Card:
         parameters=size.parameters,
         gflops=size.gflops,
         backbone=_backbone(size),
-        head_class="vitdet.heads.detr.head.DETRHead",
+        head_class="vitdet.DETRHead",
         head=_head(size),
         size={"square": size.side},
         resample="bilinear",

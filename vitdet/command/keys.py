@@ -67,7 +67,7 @@ def classes_of(config: dict[str, Any]) -> dict[str, type]:
     for section in ("model.backbone", "model.head", "data"):
         try:
             found[section] = part_class(at(config, section)["class_path"])
-        except Exception:  # the user's own module may raise anything; `unknown` says what
+        except Exception:  # the user's own module may raise anything; `mistakes` says what
             continue
     return {**found, "trainer": vitdet.Trainer}
 

@@ -7,9 +7,9 @@ from collections.abc import Iterator
 from typing import Any
 
 import vitdet
+from vitdet.command.keys import COMMON, REQUIRED, Key, all_keys, at, keys_of, part_class
+from vitdet.command.layers import SECTIONS, ConfigError
 from vitdet.errors import UserError
-from vitdet.keys import COMMON, REQUIRED, Key, all_keys, at, keys_of, part_class
-from vitdet.layers import SECTIONS, ConfigError
 
 OWN_WORDS = {  # what people look for under another name
     "num_classes": "the classes come from the data",

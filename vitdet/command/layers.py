@@ -13,6 +13,7 @@ from typing import Any, ClassVar
 import yaml
 
 from vitdet.errors import UserError
+from vitdet.renamed import renew
 
 SECTIONS = ("model", "data", "trainer")
 CLASSES = (
@@ -126,7 +127,7 @@ def _checked(own: Any, where: str) -> dict[str, Any]:
     for keys in CLASSES:
         spell_out(own, keys, None, where)
     _check_keys(own, where)
-    return own
+    return renew(own)
 
 
 EXAMPLES = {"model": "lr: 1e-4", "data": "batch_size: 4", "trainer": "max_epochs: 10"}
@@ -171,13 +172,10 @@ def spell_out(config: dict[str, Any], keys: tuple[str, ...], default: str | None
 
 
 def full_name(name: str) -> str:
-    """`DETRHead` with its module; any other name as it is."""
+    """`DETRHead` as `vitdet.DETRHead`; any other name as it is."""
     import vitdet
 
-    if "." in name or name not in vitdet.__all__:
-        return name
-    cls = getattr(vitdet, name)
-    return f"{cls.__module__}.{cls.__qualname__}"
+    return f"vitdet.{name}" if name in vitdet.__all__ else name
 
 
 def put_over(base: dict[str, Any], own: dict[str, Any]) -> dict[str, Any]:

@@ -14,13 +14,13 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveCon
 
 from vitdet import zoo
 from vitdet.checkpoint import Checkpoint
+from vitdet.command.keys import at, print_help
+from vitdet.command.layers import CLASSES, ConfigError, apply_overrides, merge, read_layers, spell_out
+from vitdet.command.mistakes import Said, check_config, explain
 from vitdet.data import ImageData
-from vitdet.keys import at, print_help
-from vitdet.layers import CLASSES, ConfigError, apply_overrides, merge, read_layers, spell_out
 from vitdet.training import Task, Trainer
 from vitdet.training.folder import find, runs
 from vitdet.training.quiet import quiet
-from vitdet.unknown import Said, check_config, explain
 
 DEFAULT_CLASSES = dict(zip(CLASSES, ("CocoData", "Backbone", "DETRHead")))
 LINKED = {"classes", "category_ids"}  # of the model, which has them from the data

@@ -1,0 +1,91 @@
+"""What files of earlier versions call a class or an option, and what it is called today.
+
+A file names public classes (`vitdet.DETRHead`) and the arguments of their constructors. Where an argument has moved
+into a part, its old place stands in `MOVED`, by the class that took it: `"anchor_scale": "selection.anchor_scale"`.
+Where its values have changed, too, a function in `CHANGED` turns the old arguments of that class into those of today;
+it runs before `MOVED`, and leaves today's arguments as they are. What derives from a class has its rules, too.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+from vitdet.errors import UserError
+
+Arguments = dict[str, Any]
+
+# the class paths of format 2, which named private modules
+CLASSES = {
+    "vitdet.backbone.vit.Backbone": "vitdet.Backbone",
+    "vitdet.heads.deim.head.DEIMHead": "vitdet.DEIMHead",
+    "vitdet.heads.detr.head.DETRHead": "vitdet.DETRHead",
+    "vitdet.heads.detr.plain.PlainDETRHead": "vitdet.PlainDETRHead",
+    "vitdet.heads.mask.decoder.MaskDecoderHead": "vitdet.MaskDecoderHead",
+    "vitdet.heads.mask.eomt.EoMTHead": "vitdet.EoMTHead",
+    "vitdet.heads.semantic.SemanticHead": "vitdet.SemanticHead",
+    "vitdet.data.sets.CocoData": "vitdet.CocoData",
+    "vitdet.data.sets.PanopticData": "vitdet.PanopticData",
+    "vitdet.data.sets.SemanticData": "vitdet.SemanticData",
+    "vitdet.data.sets.ShapesData": "vitdet.ShapesData",
+    "vitdet.data.sets.ShapesPanopticData": "vitdet.ShapesPanopticData",
+    "vitdet.data.sets.ShapesSemanticData": "vitdet.ShapesSemanticData",
+    "vitdet.data.transforms.Size": "vitdet.Size",
+}
+BASES = {
+    **dict.fromkeys(("CocoData", "PanopticData", "SemanticData"), ("ImageData",)),
+    **dict.fromkeys(("ShapesData", "ShapesPanopticData", "ShapesSemanticData"), ("ImageData",)),
+}
+MOVED: dict[str, dict[str, str]] = {}
+CHANGED: dict[str, Callable[[Arguments], Arguments]] = {}
+
+
+def renew(config: Any) -> Any:
+    """A config of any version, or the model of a checkpoint, as today's: classes by their public names, options where they are now.
+
+    Raises:
+        UserError: an option is given at its old place and at its new one.
+    """
+    if isinstance(config, list):
+        return [renew(item) for item in config]
+    if not isinstance(config, dict):
+        return config
+    config = {key: renew(value) for key, value in config.items()}
+    if isinstance(name := config.get("class_path"), str):
+        config["class_path"] = CLASSES.get(name, name)
+        if isinstance(config.get("init_args"), dict):
+            config["init_args"] = renew_arguments(config["class_path"], config["init_args"])
+    return config
+
+
+def renew_arguments(class_path: str, arguments: Arguments) -> Arguments:
+    """The arguments of a class, or of one that derives from it, where they are now."""
+    for name in _lineage(class_path):
+        arguments = CHANGED.get(name, dict)(arguments)
+        for old, new in MOVED.get(name, {}).items():
+            if old in arguments:
+                arguments = _moved(arguments, old, new)
+    return arguments
+
+
+def _lineage(class_path: str) -> list[str]:
+    """The class and those that it derives from, by name; a class of the user's has to be imported for that."""
+    module, _, name = class_path.rpartition(".")
+    if module in ("", "vitdet"):
+        return [name, *BASES.get(name, ())]
+    from vitdet.config import part
+
+    try:
+        return [cls.__name__ for cls in part(class_path).__mro__ if cls.__module__.startswith("vitdet.")]
+    except (ImportError, AttributeError, TypeError):  # who builds it says what is wrong with it
+        return []
+
+
+def _moved(arguments: Arguments, old: str, new: str) -> Arguments:
+    arguments = dict(arguments)
+    value, (*parts, name), inner = arguments.pop(old), new.split("."), arguments
+    for part in parts:
+        inner[part] = dict(inner.get(part) or {})
+        inner = inner[part]
+    if name in inner:
+        raise UserError(f"{old} is now {new}, and both are given; leave out {old}")
+    inner[name] = value
+    return arguments
