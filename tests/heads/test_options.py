@@ -131,7 +131,7 @@ def test_heads_and_data_that_do_not_fit(head, kind):
 
 @pytest.mark.parametrize("kind", ["instances", "semantic", "panoptic"])
 def test_heads_of_ones_own_take_any_data(kind):
-    Head().use_data(kind, [True])
+    Head(*SIZES).use_data(kind, [True])
     for cls in (MaskDecoderHead, EoMTHead):
         head = cls(*SIZES)
         head.use_data(kind, [True] * 3)

@@ -1,32 +1,34 @@
 """The head contract: features in, outputs, losses and predictions out. Plain PyTorch; no Lightning, no data, no timm."""
 
 from collections.abc import Sequence
+from fnmatch import fnmatchcase
 from typing import Any
 
 from torch import Tensor, nn
 
 from vitdet.config import Configurable
 from vitdet.errors import UserError
+from vitdet.heads.options import RANGES
+from vitdet.ranges import ranged
 from vitdet.structures import Features, Prediction, Target
 
-CLASS_PARTS = {"classify", "dense_classify", "classify_tokens", "things"}  # what heads call the parts that know classes
 DATA = {"instances": "CocoData", "semantic": "SemanticData", "panoptic": "PanopticData"}  # for messages, as are these:
 HEADS = {"instances": "DETRHead or MaskDecoderHead", "semantic": "SemanticHead or MaskDecoderHead"}
 HEADS["panoptic"] = "MaskDecoderHead or EoMTHead"
-QUERY_PARTS = {"queries", "query_embed", "query_boxes", "content"}
 
 
 class Head(nn.Module, Configurable):
     """Base of all heads.
 
-    A head is built as `SomeHead(in_channels, strides, num_classes, **options)`: channels and strides of the feature levels, finest first,
-    and the number of classes. It must accept images without any object, with the same autograd graph (add zero-weight terms), so that
-    DDP never waits for a missing gradient.
+    A head must accept images without any object, with the same autograd graph (add zero-weight terms), so that DDP never
+    waits for a missing gradient.
+
+    Args:
+        in_channels: channels of each feature level, finest first.
+        strides: their strides in pixels.
+        num_classes: how many classes there are.
     """
 
-    in_channels: Sequence[int]
-    strides: Sequence[float]
-    num_classes: int
     progress: float = 0.0
     """How much of the training is done, in [0, 1]; a `Task` keeps it up to date."""
     needs_masks: bool = False
@@ -35,8 +37,23 @@ class Head(nn.Module, Configurable):
     """Whether the head runs the ViT's last blocks, which the backbone then leaves to it."""
     kinds: Sequence[str] = ()
     """The kinds of labels that it can learn from, see `use_data`; any, if none is named."""
+    groups: int = 1
+    """How many sets of queries are trained side by side; inference uses the first."""
+    class_parts: Sequence[str] = ("classify",)
+    """The parts whose parameters have a row for every class, in the order of the labels, and perhaps one more for "nothing".
+
+    They are names as in the state dict, where `*` stands for any number: `selection.groups.*.classify`. By them the weights
+    of one list of classes are taken over for another.
+    """
+    query_parts: Sequence[str] = ("queries",)
+    """The parts whose parameters have a row for every query, those of one group after those of the other."""
     loss_weights: dict[str, float]
-    """The weight of every term that `loss` returns; a term it does not name is an error, a term with weight 0 is only logged."""
+    """The weight of every term that `loss` returns; a term without one is an error, a term with weight 0 is only logged."""
+
+    @ranged(RANGES)
+    def __init__(self, in_channels: Sequence[int], strides: Sequence[float], num_classes: int) -> None:
+        super().__init__()
+        self.in_channels, self.strides, self.num_classes = list(in_channels), list(strides), num_classes
 
     def forward(self, features: Features, targets: list[Target] | None = None) -> Any:
         """Outputs of whatever form `loss` and `predict` of the same head take. `targets` are given in training only."""
@@ -69,10 +86,10 @@ class Head(nn.Module, Configurable):
             raise UserError(
                 f"model.backbone.tail is {tail}, so the ViT's last blocks are left to the head, and {name} does not run them: set it to 0"
             )
-        made, wanted = list(backbone.out_channels), list(getattr(self, "in_channels", backbone.out_channels))
-        if made != wanted:
+        made = list(backbone.out_channels)
+        if made != self.in_channels:
             raise UserError(
-                f"{name} was made for features of {wanted} channels, the backbone gives {made}; make it from backbone.out_channels and .strides"
+                f"{name} was made for features of {self.in_channels} channels, the backbone gives {made}; make it from backbone.out_channels and .strides"
             )
 
     def use_data(self, kind: str, things: Sequence[bool]) -> None:
@@ -93,14 +110,16 @@ class Head(nn.Module, Configurable):
         return None
 
     def class_rows(self) -> list[str]:
-        """The entries of the state dict that have a row for every class, in the order of the labels, and perhaps one more for "nothing"."""
-        return [
-            name for name in self.state_dict() if CLASS_PARTS & set(name.split(".")) or name == "denoising.embed.weight"
-        ]
+        """The entries of the state dict that belong to `class_parts`."""
+        return self._entries(self.class_parts)
 
     def query_rows(self) -> list[str]:
-        """The entries that have a row for every query, those of one group after the other's."""
-        return [name for name in self.state_dict() if QUERY_PARTS & set(name.split("."))]
+        """The entries of the state dict that belong to `query_parts`."""
+        return self._entries(self.query_parts)
+
+    def _entries(self, parts: Sequence[str]) -> list[str]:
+        patterns = [pattern for part in parts for pattern in (part, f"{part}.*")]
+        return [name for name in self.state_dict() if any(fnmatchcase(name, pattern) for pattern in patterns)]
 
     def total(self, losses: dict[str, Tensor]) -> Tensor:
         """The weighted sum of the loss terms.

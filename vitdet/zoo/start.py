@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from vitdet.backbone.weights import create_timm_model, some
 from vitdet.config import check_parts
+from vitdet.heads import Head
 from vitdet.zoo.cards import Card
 from vitdet.zoo.files import CheckpointError, read_checkpoint
 
@@ -43,7 +44,7 @@ def architecture(card: Card | None, path: str | Path) -> dict[str, Any]:
 
 def start(
     backbone: nn.Module,
-    head: nn.Module,
+    head: Head,
     classes: Sequence[str],
     *,
     card: Card | None,
@@ -71,7 +72,7 @@ def start(
     model = nn.ModuleDict({"backbone": backbone, "head": head})
     own = model.state_dict()
     log.info("weights: %s", name)
-    groups = options.get("groups", 1), getattr(head, "groups", 1)
+    groups = options.get("groups", Head.groups), head.groups
     for key in (f"head.{row}" for row in head.query_rows()):
         if key in state:
             state[key] = _queries(key, state[key], own[key], *groups)

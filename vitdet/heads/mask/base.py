@@ -34,11 +34,20 @@ class SegmentationHead(Head):
     """
 
     needs_masks = True
+    class_parts = ("classify", "things")
 
     @ranged(RANGES)
-    def __init__(self, num_classes: int, *, task: MaskTask | None = None, tile: int | None = None) -> None:
-        super().__init__()
-        self.num_classes, self.tile = num_classes, tile
+    def __init__(
+        self,
+        in_channels: Sequence[int],
+        strides: Sequence[float],
+        num_classes: int,
+        *,
+        task: MaskTask | None = None,
+        tile: int | None = None,
+    ) -> None:
+        super().__init__(in_channels, strides, num_classes)
+        self.tile = tile
         self.task: MaskTask = task or "panoptic"
         self._chosen = task is not None
         if self._chosen:
@@ -99,6 +108,8 @@ class QueryMaskHead(SegmentationHead):
     @ranged(RANGES)
     def __init__(
         self,
+        in_channels: Sequence[int],
+        strides: Sequence[float],
         num_classes: int,
         *,
         task: MaskTask | None = None,
@@ -108,7 +119,7 @@ class QueryMaskHead(SegmentationHead):
         two_step: bool = False,
         tile: int | None = None,
     ) -> None:
-        super().__init__(num_classes, task=task, tile=tile)
+        super().__init__(in_channels, strides, num_classes, task=task, tile=tile)
         self.max_detections, self.threshold, self.overlap = max_detections, threshold, overlap
         self.two_step = two_step
 
