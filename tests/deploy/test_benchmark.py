@@ -27,7 +27,7 @@ class Slow(Head):
     """One linear layer; each phase sleeps as long as it is told to."""
 
     def __init__(self, delays=None):
-        super().__init__()
+        super().__init__(in_channels=[8], strides=[2], num_classes=1)
         self.layer = nn.Linear(8, 8, bias=False)
         self.delays, self.loss_weights = delays or {}, {"mean": 1.0}
 

@@ -31,6 +31,7 @@ HEADS = {
     "deim": (DEIMHead, {"num_points": [3, 2]}),
     "plain": (PlainDETRHead, {}),
 }
+
 SIZES = [(64, 96), (40, 50), (80, 32)]
 
 
@@ -140,6 +141,29 @@ def test_rebuilds_from_its_config(head, make_features):
 def test_a_term_without_a_weight_is_an_error(head):
     with pytest.raises(KeyError, match="extra"):
         head.total({"extra": torch.ones(())})
+
+
+def shapes(head, **changed):
+    """The shapes in the state dict of a head that is built with other arguments."""
+    with torch.device("meta"):
+        return {k: v.shape for k, v in type(head)(**{**head.init_args, **changed}).state_dict().items()}
+
+
+def test_rows_of_classes_and_queries_are_declared(head):
+    """What grows with the number of classes, or with that of queries or groups, are just the entries that the head names."""
+    before, options = shapes(head), head.init_args
+    more = {
+        name: shapes(head, **{name: options[name] + 1})
+        for name in ("num_classes", "num_queries", "groups")
+        if name in options
+    }
+    grown = {
+        name: {key for key, shape in after.items() if shape != before.get(key, shape)} for name, after in more.items()
+    }
+    assert set(head.class_rows()) == grown["num_classes"] | {"things"} & set(before)
+    assert all(more["num_classes"][key][0] == before[key][0] + 1 for key in head.class_rows())
+    assert set(head.query_rows()) == grown.get("num_queries", set()) | grown.get("groups", set())
+    assert all(more["num_queries"][key][0] == before[key][0] + head.groups for key in grown.get("num_queries", ()))
 
 
 def test_unknown_loss_weight_names_the_terms():

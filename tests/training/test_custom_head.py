@@ -15,8 +15,8 @@ class CentreHead(Head):
     """At each token: a score for each class, where the centre is, and how large the box is."""
 
     def __init__(self, in_channels, strides, num_classes):
-        super().__init__()
-        self.num_classes, self.loss_weights = num_classes, {"class": 1.0, "box": 5.0}
+        super().__init__(in_channels, strides, num_classes)
+        self.loss_weights = {"class": 1.0, "box": 5.0}
         self.layer = nn.Linear(in_channels[0], num_classes + 4)
 
     def forward(self, features, targets=None):

@@ -1,42 +1,55 @@
 """The head contract: features in, outputs, losses and predictions out. Plain PyTorch; no Lightning, no data, no timm."""
 
 from collections.abc import Sequence
+from fnmatch import fnmatchcase
 from typing import Any
 
 from torch import Tensor, nn
 
 from vitdet.config import Configurable
-from vitdet.errors import UserError
+from vitdet.handshake import Labels
+from vitdet.heads.options import RANGES
+from vitdet.progress import Progress
+from vitdet.ranges import ranged
 from vitdet.structures import Features, Prediction, Target
-
-CLASS_PARTS = {"classify", "dense_classify", "classify_tokens", "things"}  # what heads call the parts that know classes
-DATA = {"instances": "CocoData", "semantic": "SemanticData", "panoptic": "PanopticData"}  # for messages, as are these:
-HEADS = {"instances": "DETRHead or MaskDecoderHead", "semantic": "SemanticHead or MaskDecoderHead"}
-HEADS["panoptic"] = "MaskDecoderHead or EoMTHead"
-QUERY_PARTS = {"queries", "query_embed", "query_boxes", "content"}
 
 
 class Head(nn.Module, Configurable):
     """Base of all heads.
 
-    A head is built as `SomeHead(in_channels, strides, num_classes, **options)`: channels and strides of the feature levels, finest first,
-    and the number of classes. It must accept images without any object, with the same autograd graph (add zero-weight terms), so that
-    DDP never waits for a missing gradient.
+    A head must accept images without any object, with the same autograd graph (add zero-weight terms), so that DDP never
+    waits for a missing gradient.
+
+    Args:
+        in_channels: channels of each feature level, finest first.
+        strides: their strides in pixels.
+        num_classes: how many classes there are.
     """
 
-    in_channels: Sequence[int]
-    strides: Sequence[float]
-    num_classes: int
-    progress: float = 0.0
-    """How much of the training is done, in [0, 1]; a `Task` keeps it up to date."""
+    _progress = Progress()  # of no training
     needs_masks: bool = False
     """Whether the loss reads `Target.masks`."""
     runs_tail: bool = False
     """Whether the head runs the ViT's last blocks, which the backbone then leaves to it."""
     kinds: Sequence[str] = ()
-    """The kinds of labels that it can learn from, see `use_data`; any, if none is named."""
+    """The kinds of labels that it can learn from, see `Labels`; any, if none is named."""
+    groups: int = 1
+    """How many sets of queries are trained side by side; inference uses the first."""
+    class_parts: Sequence[str] = ("classify",)
+    """The parts whose parameters have a row for every class, in the order of the labels, and perhaps one more for "nothing".
+
+    They are names as in the state dict, where `*` stands for any number: `selection.groups.*.classify`. By them the weights
+    of one list of classes are taken over for another.
+    """
+    query_parts: Sequence[str] = ("queries",)
+    """The parts whose parameters have a row for every query, those of one group after those of the other."""
     loss_weights: dict[str, float]
-    """The weight of every term that `loss` returns; a term it does not name is an error, a term with weight 0 is only logged."""
+    """The weight of every term that `loss` returns; a term without one is an error, a term with weight 0 is only logged."""
+
+    @ranged(RANGES)
+    def __init__(self, in_channels: Sequence[int], strides: Sequence[float], num_classes: int) -> None:
+        super().__init__()
+        self.in_channels, self.strides, self.num_classes = list(in_channels), list(strides), num_classes
 
     def forward(self, features: Features, targets: list[Target] | None = None) -> Any:
         """Outputs of whatever form `loss` and `predict` of the same head take. `targets` are given in training only."""
@@ -56,36 +69,22 @@ class Head(nn.Module, Configurable):
         """From normalised images `(3, H, W)` to one `Prediction` each, `sizes` as in `predict`; here in one go."""
         return self.predict(self(backbone(images)), sizes)
 
-    def use_backbone(self, backbone: nn.Module) -> None:
-        """What makes the features; a `Task` calls it when it is made.
+    def prepare(self, progress: Progress, labels: Labels | None = None) -> None:
+        """A `Task` calls it before it trains or evaluates.
+
+        Args:
+            progress: how far the training is; `self.progress` reads it.
+            labels: what kind of labels the data has; none where the loaders are the user's own.
 
         Raises:
-            UserError: the head can't work with them.
+            UserError: the head's options do not go with such labels.
         """
-        tail, name = getattr(getattr(backbone, "trunk", None), "tail", 0), type(self).__name__
-        if self.runs_tail and (not tail or backbone.neck is not None):
-            raise UserError(f"{name} runs the backbone's last blocks: set model.backbone.tail (3 or 4) and neck: null")
-        if tail and not self.runs_tail:
-            raise UserError(
-                f"model.backbone.tail is {tail}, so the ViT's last blocks are left to the head, and {name} does not run them: set it to 0"
-            )
-        made, wanted = list(backbone.out_channels), list(getattr(self, "in_channels", backbone.out_channels))
-        if made != wanted:
-            raise UserError(
-                f"{name} was made for features of {wanted} channels, the backbone gives {made}; make it from backbone.out_channels and .strides"
-            )
+        self._progress = progress
 
-    def use_data(self, kind: str, things: Sequence[bool]) -> None:
-        """What kind of labels the data has (`instances`, `semantic` or `panoptic`), and which classes are things; a `Task` calls it before it trains.
-
-        Raises:
-            UserError: the head can't learn from them.
-        """
-        if self.kinds and kind not in self.kinds:
-            raise UserError(
-                f"{type(self).__name__} learns from data of {' or '.join(self.kinds)}, and this is {kind}: "
-                f"choose {DATA[self.kinds[0]]}, or for this data model.head {HEADS[kind]}"
-            )
+    @property
+    def progress(self) -> float:
+        """How much of the training is done, in [0, 1]."""
+        return self._progress.done
 
     def metric(self, data: Any) -> Any:
         """How the head is scored on a data module: a name that `vitdet.metrics.create_metric` knows, an object with `update`,
@@ -93,14 +92,16 @@ class Head(nn.Module, Configurable):
         return None
 
     def class_rows(self) -> list[str]:
-        """The entries of the state dict that have a row for every class, in the order of the labels, and perhaps one more for "nothing"."""
-        return [
-            name for name in self.state_dict() if CLASS_PARTS & set(name.split(".")) or name == "denoising.embed.weight"
-        ]
+        """The entries of the state dict that belong to `class_parts`."""
+        return self._entries(self.class_parts)
 
     def query_rows(self) -> list[str]:
-        """The entries that have a row for every query, those of one group after the other's."""
-        return [name for name in self.state_dict() if QUERY_PARTS & set(name.split("."))]
+        """The entries of the state dict that belong to `query_parts`."""
+        return self._entries(self.query_parts)
+
+    def _entries(self, parts: Sequence[str]) -> list[str]:
+        patterns = [pattern for part in parts for pattern in (part, f"{part}.*")]
+        return [name for name in self.state_dict() if any(fnmatchcase(name, pattern) for pattern in patterns)]
 
     def total(self, losses: dict[str, Tensor]) -> Tensor:
         """The weighted sum of the loss terms.

@@ -50,8 +50,7 @@ class SemanticHead(SegmentationHead):
         dim: int = 0,
         tile: int | None = None,
     ) -> None:
-        super().__init__(num_classes, task="semantic", tile=tile)
-        self.in_channels, self.strides = list(in_channels), list(strides)
+        super().__init__(in_channels, strides, num_classes, task="semantic", tile=tile)
         self.mix = nn.ModuleList(nn.Linear(c, dim) for c in in_channels) if dim else None
         self.norm = nn.LayerNorm(dim) if dim else nn.Identity()
         self.classify = nn.Linear(dim or self.in_channels[0], num_classes)

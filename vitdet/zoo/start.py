@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from vitdet.backbone.weights import create_timm_model, some
 from vitdet.checkpoint import Checkpoint, CheckpointError
+from vitdet.heads import Head
 from vitdet.zoo.cards import Card
 
 log = logging.getLogger("vitdet")
@@ -33,7 +34,7 @@ def architecture(card: Card | None, path: str | Path) -> dict[str, Any]:
 
 def start(
     backbone: nn.Module,
-    head: nn.Module,
+    head: Head,
     classes: Sequence[str],
     *,
     card: Card | None,
@@ -57,7 +58,7 @@ def start(
     model = nn.ModuleDict({"backbone": backbone, "head": head})
     own = model.state_dict()
     log.info("weights: %s", name)
-    groups = options.get("groups", 1), getattr(head, "groups", 1)
+    groups = options.get("groups", Head.groups), head.groups
     for key in (f"head.{row}" for row in head.query_rows()):
         if key in state:
             state[key] = _queries(key, state[key], own[key], *groups)

@@ -60,6 +60,8 @@ class DEIMHead(Head):
     """
 
     kinds = ("instances",)
+    class_parts = ("decoder.classify", "selection.groups.*.classify", "denoising.embed")
+    query_parts = ()
 
     @ranged(RANGES | {"dim": COUNT, "num_points": POINTS})
     def __init__(
@@ -79,9 +81,8 @@ class DEIMHead(Head):
         loss_weights: dict[str, float] | None = None,
         max_detections: int | None = None,
     ) -> None:
-        super().__init__()
+        super().__init__(in_channels, strides, num_classes)
         check_divides("dim", dim, num_heads=num_heads)
-        self.in_channels, self.strides, self.num_classes = list(in_channels), list(strides), num_classes
         self.num_queries, self.max_detections = num_queries, max_detections or num_queries
         self.input_proj = nn.ModuleList(nn.Identity() if c == dim else nn.Linear(c, dim) for c in in_channels)
         options = {"num_queries": num_queries, "anchor_fraction": 0.05, "margin": 0.01, "distinct": None}

@@ -58,6 +58,8 @@ class DETRHead(Head):
     """
 
     kinds = ("instances",)
+    class_parts = ("decoder.classify", "selection.groups.*.classify", "selection.dense_classify", "denoising.embed")
+    query_parts = ("query_embed", "query_boxes")
 
     @ranged(RANGES | {"num_points": POINTS})
     def __init__(
@@ -92,9 +94,8 @@ class DETRHead(Head):
         mask_branch: Literal["plain", "refined"] = "plain",
         mask_points: int = 1024,
     ) -> None:
-        super().__init__()
+        super().__init__(in_channels, strides, num_classes)
         check_divides("dim", dim, num_heads=num_heads, cross_heads=cross_heads or num_heads)
-        self.in_channels, self.strides, self.num_classes = list(in_channels), list(strides), num_classes
         self.num_queries, self.groups, self.content = num_queries, groups, content
         self.max_detections = max_detections or num_queries
         self.input_proj = nn.ModuleList(nn.Identity() if c == dim else nn.Linear(c, dim) for c in in_channels)

@@ -71,9 +71,8 @@ class PlainDETRHead(Head):
         class_loss: ClassLoss = "focal",
         loss_weights: dict[str, float] | None = None,
     ) -> None:
-        super().__init__()
+        super().__init__(in_channels, strides, num_classes)
         check_divides("dim", dim, num_heads=num_heads)
-        self.in_channels, self.strides, self.num_classes = list(in_channels), list(strides), num_classes
         self.num_queries, self.dim = num_queries, dim
         self.input_proj = nn.Linear(self.in_channels[-1], dim)
         self.queries = nn.Embedding(num_queries, dim)

@@ -8,12 +8,14 @@ import torch
 from torch import Tensor, nn
 
 from vitdet.errors import UserError
+from vitdet.handshake import Labels
 from vitdet.heads.base import Head
 from vitdet.heads.mask.criterion import MaskCriterion, MaskOutputs
 from vitdet.heads.mask.inference import Masks, class_scores, instances, panoptic, semantic
 from vitdet.heads.mask.pixels import extents, full_size
 from vitdet.heads.mask.tiles import cut, put_together
 from vitdet.heads.options import RANGES
+from vitdet.progress import Progress
 from vitdet.ranges import ranged
 from vitdet.structures import Prediction, Target
 
@@ -34,11 +36,20 @@ class SegmentationHead(Head):
     """
 
     needs_masks = True
+    class_parts = ("classify", "things")
 
     @ranged(RANGES)
-    def __init__(self, num_classes: int, *, task: MaskTask | None = None, tile: int | None = None) -> None:
-        super().__init__()
-        self.num_classes, self.tile = num_classes, tile
+    def __init__(
+        self,
+        in_channels: Sequence[int],
+        strides: Sequence[float],
+        num_classes: int,
+        *,
+        task: MaskTask | None = None,
+        tile: int | None = None,
+    ) -> None:
+        super().__init__(in_channels, strides, num_classes)
+        self.tile = tile
         self.task: MaskTask = task or "panoptic"
         self._chosen = task is not None
         if self._chosen:
@@ -46,17 +57,14 @@ class SegmentationHead(Head):
             self._check_tile()
         self.register_buffer("things", torch.ones(num_classes, dtype=torch.bool))
 
-    def use_data(self, kind: MaskTask, things: Sequence[bool]) -> None:
-        """What kind of labels the data has; a `Task` calls it before it trains."""
-        if self._chosen and kind != self.task and "task" in self.init_args:
-            raise UserError(
-                f"task is {self.task}, but the data is {kind}: leave model.head.task out, and it follows the data"
-            )
-        super().use_data(kind, things)
-        self.things.copy_(torch.tensor(things))
+    def prepare(self, progress: Progress, labels: Labels | None = None) -> None:
+        super().prepare(progress, labels)
+        if labels is None:
+            return
+        self.things.copy_(torch.tensor(labels.things))
         if not self._chosen:
-            self.task = kind
-            self.init_args = {**self.init_args, "task": kind}  # a checkpoint gives the same again
+            self.task = labels.kind
+            self.init_args = {**self.init_args, "task": labels.kind}  # a checkpoint gives the same again
         self._check_tile()
 
     def _check_tile(self) -> None:
@@ -99,6 +107,8 @@ class QueryMaskHead(SegmentationHead):
     @ranged(RANGES)
     def __init__(
         self,
+        in_channels: Sequence[int],
+        strides: Sequence[float],
         num_classes: int,
         *,
         task: MaskTask | None = None,
@@ -108,7 +118,7 @@ class QueryMaskHead(SegmentationHead):
         two_step: bool = False,
         tile: int | None = None,
     ) -> None:
-        super().__init__(num_classes, task=task, tile=tile)
+        super().__init__(in_channels, strides, num_classes, task=task, tile=tile)
         self.max_detections, self.threshold, self.overlap = max_detections, threshold, overlap
         self.two_step = two_step
 

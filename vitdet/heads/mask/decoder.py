@@ -70,6 +70,9 @@ class MaskDecoderHead(QueryMaskHead):
         max_detections, threshold, overlap, two_step, tile: see `QueryMaskHead`.
     """
 
+    class_parts = ("classify", "classify_tokens", "things")
+    query_parts = ("queries", "content")
+
     @ranged(RANGES)
     def __init__(
         self,
@@ -93,9 +96,9 @@ class MaskDecoderHead(QueryMaskHead):
         tile: int | None = None,
     ) -> None:
         rules = {"max_detections": max_detections, "threshold": threshold, "overlap": overlap, "two_step": two_step}
-        super().__init__(num_classes, task=task, tile=tile, **rules)
+        super().__init__(in_channels, strides, num_classes, task=task, tile=tile, **rules)
         check_divides("dim", dim, num_heads=num_heads)
-        self.in_channels, self.strides, self.dim = list(in_channels), list(strides), dim
+        self.dim = dim
         self.input_proj = nn.ModuleList(nn.Identity() if c == dim else nn.Linear(c, dim) for c in in_channels)
         self.pixels = PixelBranch(self.in_channels[0], self.strides[0], dim)
         self.content, self.queries = nn.Embedding(num_queries, dim), nn.Embedding(num_queries, dim)

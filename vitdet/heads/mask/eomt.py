@@ -76,8 +76,8 @@ class EoMTHead(QueryMaskHead):
         tile: int | None = None,
     ) -> None:
         rules = {"max_detections": max_detections, "threshold": threshold, "overlap": overlap, "two_step": two_step}
-        super().__init__(num_classes, task=task, tile=tile, **rules)
-        self.in_channels, self.strides, self.annealing = list(in_channels), list(strides), tuple(annealing)
+        super().__init__(in_channels, strides, num_classes, task=task, tile=tile, **rules)
+        self.annealing = tuple(annealing)
         dim, steps = self.in_channels[-1], round(log2(self.strides[-1] / mask_stride))
         if steps < 0:
             raise UserError(f"mask_stride is {mask_stride}; wanted at most the backbone's stride, {self.strides[-1]}")
