@@ -1,6 +1,10 @@
 """What many tests need."""
 
+import functools
 import os
+import re
+from importlib.util import find_spec
+from pathlib import Path
 
 import pytest
 import torch
@@ -9,6 +13,37 @@ from vitdet.structures import Features, Level, Target
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 torch.set_num_threads(1)  # tiny tensors: a second thread only waits; pytest runs two processes instead
+
+# a test file that imports one of these compares vitdet with it: it is collected where the extra `parity` is installed
+PARITY = re.compile(r"^(?:from|import) (rfdetr|transformers)\b", re.MULTILINE)
+
+
+@functools.cache
+def parity_libraries(path: Path) -> set[str]:
+    return set(PARITY.findall(path.read_text(encoding="utf-8")))
+
+
+def cannot_run(path: Path) -> bool:
+    return not all(find_spec(name) for name in parity_libraries(path))
+
+
+def pytest_ignore_collect(collection_path, config):
+    if collection_path.match("test_*.py") and cannot_run(collection_path):
+        return True
+
+
+def pytest_itemcollected(item):
+    if parity_libraries(item.path):
+        item.add_marker("parity")
+
+
+def pytest_terminal_summary(terminalreporter, config):
+    """Says how many tests were left out; no run passes for one with them."""
+    left_out = [path for path in sorted(Path(__file__).parent.rglob("test_*.py")) if cannot_run(path)]
+    tests = sum(len(re.findall(r"^def test_", path.read_text(encoding="utf-8"), re.MULTILINE)) for path in left_out)
+    if tests:
+        text = f"{tests} parity tests in {len(left_out)} files deselected: parity tests need pip install '.[parity]'"
+        terminalreporter.write_line(text, yellow=True)
 
 
 @pytest.fixture(autouse=True)

@@ -1,11 +1,13 @@
 """What the arguments of constructors may be: rules by name, and a decorator that holds a constructor to them."""
 
+import dataclasses
 import functools
 import inspect
 import math
 from collections.abc import Callable, Mapping, Sequence
 from numbers import Integral, Real
-from typing import Any, Literal, get_args, get_origin
+from types import UnionType
+from typing import Any, Literal, Union, get_args, get_origin
 
 from vitdet.errors import UserError, check
 
@@ -63,7 +65,8 @@ def either(*rules: Rule) -> Rule:
 def ranged(rules: Mapping[str, Rule]) -> Callable[[Callable], Callable]:
     """A decorator of constructors and functions, which then refuse arguments that break the rules.
 
-    Arguments that are annotated as `bool` or `Literal` need no rule; `None` is right where it is in the annotation.
+    Arguments that are annotated as `bool`, `Literal` or a dataclass need no rule; `None` is right where it is in the
+    annotation.
 
     Raises:
         UserError: on the call: an argument is wrong; it is named, with its value and what was wanted.
@@ -87,17 +90,27 @@ def ranged(rules: Mapping[str, Rule]) -> Callable[[Callable], Callable]:
 
 
 def _rule(rule: Rule | None, annotation: Any) -> Rule | None:
-    kinds = get_args(annotation) if get_origin(annotation) is not Literal else (annotation,)
-    kind = next((one for one in kinds or (annotation,) if one is not type(None)), None)
-    if rule is None and kind is bool:
-        rule = (lambda v: isinstance(v, bool)), "true or false"
-    if rule is None and get_origin(kind) is Literal:
-        choices = get_args(kind)
-        rule = (lambda v: v in choices), " or ".join([", ".join(map(str, choices[:-1])), str(choices[-1])])
-    if rule is None or type(None) not in get_args(annotation):
+    kinds = get_args(annotation) if get_origin(annotation) in (Union, UnionType) else (annotation,)
+    if rule is None:
+        rules = [_rule_of(kind) for kind in kinds if kind is not type(None)]
+        rule = either(*rules) if rules and None not in rules else None
+    if rule is None or type(None) not in kinds:
         return rule
     ok, wanted = rule
     return (lambda v: v is None or ok(v)), f"{wanted}, or null"
+
+
+def _rule_of(kind: Any) -> Rule | None:
+    """The rule that an annotation is by itself, if it is one."""
+    if kind is bool:
+        return (lambda v: isinstance(v, bool)), "true or false"
+    if get_origin(kind) is Literal:
+        choices = get_args(kind)
+        return (lambda v: v in choices), " or ".join([", ".join(map(str, choices[:-1])), str(choices[-1])])
+    if dataclasses.is_dataclass(kind):
+        names = ", ".join(field.name for field in dataclasses.fields(kind))
+        return (lambda v: isinstance(v, kind)), f"options out of {names}"
+    return None
 
 
 def check_divides(name: str, value: int, **parts: int) -> None:

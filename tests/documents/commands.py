@@ -141,7 +141,8 @@ def pip(site: Site, words: list[str]) -> str:
     project = tiny.ROOT / "pyproject.toml"
     if words[1] == "-e":
         extras = words[2].removeprefix(".").strip("[]")
-        assert project.is_file() and (not extras or f"\n{extras} = [" in project.read_text())
+        declared = re.findall(r"^(\w+) = \[", project.read_text(), re.MULTILINE)
+        assert not extras or set(extras.split(",")) <= set(declared)
     else:
         assert words[1:] == ["wandb"]  # a row of the README tells what it is for
     return ""
@@ -163,10 +164,25 @@ def ruff(site: Site, words: list[str]) -> str:
     return site.process(shutil.which("ruff"), *words, cwd=tiny.ROOT)
 
 
+def just(site: Site, words: list[str]) -> str:
+    """Not run: the recipes call pytest, ruff and others. There is such a recipe."""
+    recipes = re.findall(r"^([\w-]+).*:$", (tiny.ROOT / "justfile").read_text(), re.MULTILINE)
+    assert words[0] in recipes
+    return ""
+
+
+def pre_commit(site: Site, words: list[str]) -> str:
+    """Not run: it would change this clone. There is a file for it."""
+    assert words == ["install"] and (tiny.ROOT / ".pre-commit-config.yaml").is_file()
+    return ""
+
+
 PROGRAMS: dict[str, Callable[[Site, list[str]], str]] = {
     "torchrun": torchrun,
     "srun": srun,
     "pip": pip,
     "pytest": tests,
     "ruff": ruff,
+    "just": just,
+    "pre-commit": pre_commit,
 }

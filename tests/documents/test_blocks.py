@@ -29,7 +29,7 @@ FEWER = {
     '"vit_tiny_patch16_224"': '"vit_tiny_patch16_224", embed_dim=48, num_heads=3',
 }
 ELSEWHERE = {
-    'vitdet.load("rf-detr-nano")': "tests/zoo/test_zoo_recipes.py"
+    'vitdet.load("rf-detr-nano")': "tests/zoo/test_published_files.py"
 }  # where a file as its authors write it is at hand
 
 

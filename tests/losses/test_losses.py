@@ -29,7 +29,7 @@ def test_focal_equals_torchvision():
 def test_iou_aware_losses_by_hand(kind, gamma, positive):
     p, q, u = 0.7, 0.2, 0.6  # scores of an object and of background, IoU of the object's box
     logits = torch.tensor([[p], [q]]).logit()
-    loss = classification_loss(kind, logits, torch.tensor([0]), torch.tensor([0]), torch.tensor([u]), gamma=gamma)
+    loss = classification_loss(kind, logits, torch.tensor([0]), torch.tensor([0]), torch.tensor([u]))
     torch.testing.assert_close(loss, torch.tensor([positive(p, u), -(q**gamma) * math.log(1 - q)]))
 
 
@@ -62,9 +62,9 @@ def test_all_layers_in_one_pass_equal_one_layer_at_a_time():
     where = torch.stack([torch.randperm(N)[:5] for _ in range(L)])
     matched = (where + torch.arange(L)[:, None] * N).flatten()
     objects = torch.arange(5).repeat(L)
-    together = set_losses(logits, boxes, matched, objects, truth, torch.tensor(5.0))
+    together = set_losses(logits, boxes, matched, objects, truth, torch.tensor(5.0), class_loss="mal")
     for layer in range(L):
-        alone = set_losses(logits[[layer]], boxes[[layer]], where[layer], torch.arange(5), truth, torch.tensor(5.0))
+        alone = set_losses(logits[[layer]], boxes[[layer]], where[layer], torch.arange(5), truth, torch.tensor(5.0), class_loss="mal")
         for name in together:
             torch.testing.assert_close(together[name][layer], alone[name][0])
 

@@ -42,7 +42,7 @@ RANGES: dict[str, Rule] = {
     "distinct": FRACTION,
     "loss_weights": (_are_weights, "terms of the loss, each with a number from 0"),
     "max_detections": COUNT,
-    "mask_points": COUNT,
+    "points": COUNT,
     "mask_stride": number(0, math.inf, without=[0]),
     "annealing": (_is_annealing, "two fractions of the training, the smaller one first"),
     "threshold": FRACTION,

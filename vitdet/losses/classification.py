@@ -9,6 +9,7 @@ from torch import Tensor
 from vitdet.errors import UserError
 
 ClassLoss = Literal["focal", "ia_bce", "mal"]
+ALPHA, GAMMA = 0.25, {"focal": 2.0, "ia_bce": 2.0, "mal": 1.5}
 
 
 def classification_loss(
@@ -18,17 +19,15 @@ def classification_loss(
     labels: Tensor,
     ious: Tensor,
     *,
-    alpha: float = 0.25,
-    gamma: float = 2.0,
     detached: bool = False,
 ) -> Tensor:
     """Loss `(N,)` of each prediction, summed over classes.
 
     All three are a weighted cross-entropy, `-(w⁺ log p + w⁻ log(1 - p))`, and differ in the weights:
 
-    - `focal`: w⁺ = α(1-p)^γ on objects, w⁻ = (1-α)p^γ elsewhere (Lin et al. 2017, arXiv:1708.02002).
-    - `ia_bce`: t = p^α IoU^(1-α); w⁺ = t, w⁻ = 1-t on objects, w⁻ = p^γ elsewhere (LW-DETR, arXiv:2406.03459).
-    - `mal`: w⁺ = IoU^γ, w⁻ = 1-IoU^γ on objects, w⁻ = p^γ elsewhere, γ = 1.5 there (DEIM, arXiv:2412.04234).
+    - `focal`: w⁺ = α(1-p)^γ on objects, w⁻ = (1-α)p^γ elsewhere, γ = 2 (Lin et al. 2017, arXiv:1708.02002).
+    - `ia_bce`: t = p^α IoU^(1-α); w⁺ = t, w⁻ = 1-t on objects, w⁻ = p^γ elsewhere, γ = 2 (LW-DETR, arXiv:2406.03459).
+    - `mal`: w⁺ = IoU^γ, w⁻ = 1-IoU^γ on objects, w⁻ = p^γ elsewhere, γ = 1.5 (DEIM, arXiv:2412.04234).
 
     Args:
         logits: `(N, K)`.
@@ -37,6 +36,9 @@ def classification_loss(
         ious: `(M,)` IoU of predicted and true box, without gradient.
         detached: the weights are constants to the gradient, too, as in DEIM's own code.
     """
+    if kind not in GAMMA:
+        raise UserError(f"class_loss is {kind!r}; choose from focal, ia_bce, mal")
+    alpha, gamma = ALPHA, GAMMA[kind]
     logits, ious = logits.float(), ious.detach().float()
     p = logits.sigmoid()
     positive = torch.zeros_like(logits)
@@ -48,11 +50,9 @@ def classification_loss(
     elif kind == "ia_bce":
         w_positive = (p[at].detach() ** alpha * ious ** (1 - alpha)).clamp(min=0.01)
         w_negative = 1 - w_positive
-    elif kind == "mal":
+    else:
         w_positive = ious**gamma
         w_negative = 1 - w_positive
-    else:
-        raise UserError(f"class_loss is {kind!r}; choose from focal, ia_bce, mal")
     positive = positive.index_put(at, w_positive)
     negative = negative.index_put(at, w_negative)
     return -(positive * F.logsigmoid(logits) + negative * F.logsigmoid(-logits)).sum(-1)

@@ -41,9 +41,7 @@ def set_losses(
     truth: Objects,
     normaliser: Tensor,
     *,
-    class_loss: ClassLoss = "mal",
-    alpha: float = 0.25,
-    gamma: float = 1.5,
+    class_loss: ClassLoss,
 ) -> dict[str, Tensor]:
     """`class`, `box` and `giou` loss of each layer, `(L,)`, all layers in one pass.
 
@@ -57,9 +55,7 @@ def set_losses(
     L, N = logits.shape[:2]
     layer = matched // max(N, 1)
     l1, one_less_giou, ious = box_losses(boxes_cxcywh.flatten(0, 1)[matched], truth.boxes_cxcywh[objects])
-    per_query = classification_loss(
-        class_loss, logits.flatten(0, 1), matched, truth.labels[objects], ious, alpha=alpha, gamma=gamma
-    )
+    per_query = classification_loss(class_loss, logits.flatten(0, 1), matched, truth.labels[objects], ious)
     nothing = 0.0 * boxes_cxcywh.float().sum()  # the graph of a batch without objects is that of any other
     by_layer = l1.new_zeros(L)
     return {

@@ -42,8 +42,7 @@ class DEIMCriterion:
     Terms are named as those of `SetCriterion`; the edges add `fgl`, and, where there is a later layer to learn from, `ddf`.
     """
 
-    def __init__(self, *, class_loss: ClassLoss = "mal", weights: dict[str, float] | None = None) -> None:
-        self.options = {"gamma": 1.5, "detached": True} if class_loss == "mal" else {}
+    def __init__(self, class_loss: ClassLoss, weights: dict[str, float] | None) -> None:
         self.class_loss = class_loss
         defaults = {f"{part}{name}": w for part in ("", "aux_", "enc_", "dn_") for name, w in TERMS.items()}
         defaults |= {f"{part}fgl": 0.15 for part in ("", "aux_", "dn_")} | {"aux_ddf": 1.5, "dn_ddf": 1.5}
@@ -75,7 +74,7 @@ class DEIMCriterion:
         ious = box_losses(boxes_cxcywh.flatten(0, 1)[own.queries], truth.boxes_cxcywh[own.objects])[2]
         labels = truth.labels[own.objects]
         per_query = classification_loss(
-            self.class_loss, logits.flatten(0, 1), own.queries, labels, ious, **self.options
+            self.class_loss, logits.flatten(0, 1), own.queries, labels, ious, detached=self.class_loss == "mal"
         )
         objects = truth.boxes_cxcywh[common.objects]  # (M, 4)
         scored = box_losses(boxes_cxcywh[:, common.queries].flatten(0, 1), objects.repeat(P, 1))

@@ -16,16 +16,15 @@ from vitdet.heads.detr.criterion import best_detections
 from vitdet.heads.detr.decoder import Queries
 from vitdet.heads.detr.deformable import Memory
 from vitdet.heads.detr.denoising import Denoising
-from vitdet.heads.detr.selection import Proposer, QuerySelection
+from vitdet.heads.detr.selection import Proposer, QuerySelection, Selection
 from vitdet.heads.layers import BoxMLP
 from vitdet.heads.options import COUNT, POINTS, RANGES
 from vitdet.losses import ClassLoss
 from vitdet.ranges import check_divides, ranged
 from vitdet.structures import Features, Prediction, Target
 
-LABEL_NOISE = (
-    0.25  # the share of denoising queries whose class is drawn anew: half of D-FINE's `label_noise_ratio`, as there
-)
+SELECTION = Selection(anchor_fraction=0.05, anchor_margin=0.01, distinct=None)
+LABEL_NOISE = 0.25  # half of D-FINE's `label_noise_ratio`, as there
 
 
 class PlainProposer(Proposer):
@@ -85,14 +84,14 @@ class DEIMHead(Head):
         check_divides("dim", dim, num_heads=num_heads)
         self.num_queries, self.max_detections = num_queries, max_detections or num_queries
         self.input_proj = nn.ModuleList(nn.Identity() if c == dim else nn.Linear(c, dim) for c in in_channels)
-        options = {"num_queries": num_queries, "anchor_fraction": 0.05, "margin": 0.01, "distinct": None}
-        self.selection = QuerySelection(dim, num_classes, **options, proposer=PlainProposer)
+        sizes = {"num_queries": num_queries, "proposer": PlainProposer}
+        self.selection = QuerySelection(dim, num_classes, options=SELECTION, **sizes)
         layer = {"num_heads": num_heads, "num_points": num_points, "ffn_dim": ffn_dim}
         layer["num_levels"] = len(self.in_channels)
         self.decoder = DEIMDecoder(dim, num_classes, num_layers=num_layers, **layer)
         noise = {"num_queries": denoising, "label_noise": LABEL_NOISE}
         self.denoising = Denoising(dim, num_classes, **noise) if denoising else None
-        self.criterion = DEIMCriterion(class_loss=class_loss, weights=loss_weights)
+        self.criterion = DEIMCriterion(class_loss, loss_weights)
         self.loss_weights = self.criterion.weights
 
     def forward(self, features: Features, targets: list[Target] | None = None) -> DEIMOutputs:

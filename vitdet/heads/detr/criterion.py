@@ -57,10 +57,9 @@ class SetCriterion:
     """Matches, then scores, each set of predictions: the last layer, `aux_` layers, `enc_` proposals, `dn_` denoising, `dense_` tokens."""
 
     def __init__(
-        self, *, class_loss: ClassLoss = "mal", weights: dict[str, float] | None = None, mask_points: int = 0
+        self, class_loss: ClassLoss, weights: dict[str, float] | None, *, mask_points: int = 0
     ) -> None:
-        self.mask_points = mask_points
-        self.options = {"class_loss": class_loss, "gamma": 1.5 if class_loss == "mal" else 2.0}
+        self.class_loss, self.mask_points = class_loss, mask_points
         self.weights = {
             f"{part}{name}": w for part in ("", "aux_", "enc_", "dn_", "dense_") for name, w in TERMS.items()
         }
@@ -88,7 +87,7 @@ class SetCriterion:
             matched = (steps + noised.matched).flatten()  # the same queries in each layer
             objects = noised.objects.repeat(len(boxes))
             pairs = mean_over_ranks(len(noised.matched), boxes.device)
-            losses = set_losses(outputs.noised_logits, boxes, matched, objects, truth, pairs, **self.options)
+            losses = set_losses(outputs.noised_logits, boxes, matched, objects, truth, pairs, class_loss=self.class_loss)
             terms.update({f"dn_{name}": value.sum() for name, value in losses.items()})
         return terms
 
@@ -102,7 +101,7 @@ class SetCriterion:
         matched, objects = match(logits, boxes_cxcywh, targets, extra=costs)
         groups = logits.shape[2]
         losses = set_losses(
-            logits.flatten(1, 3), boxes_cxcywh.flatten(1, 3), matched, objects, truth, count * groups, **self.options
+            logits.flatten(1, 3), boxes_cxcywh.flatten(1, 3), matched, objects, truth, count * groups, class_loss=self.class_loss
         )
         if sampled is not None:
             layer = matched // logits[0, ..., 0].numel()
@@ -135,7 +134,7 @@ class SetCriterion:
         tokens, objects = torch.cat(tokens), torch.cat(objects)
         count = mean_over_ranks(len(tokens), truth.labels.device)
         losses = set_losses(
-            enc.dense_logits[None], enc.dense_boxes[None], tokens, objects, truth, count, **self.options
+            enc.dense_logits[None], enc.dense_boxes[None], tokens, objects, truth, count, class_loss=self.class_loss
         )
         return {name: value.sum() for name, value in losses.items()}
 

@@ -12,10 +12,37 @@ import torch
 from torch import Tensor, nn
 
 from vitdet.backbone.attention import attend
-from vitdet.errors import UserError
+from vitdet.config import options
 from vitdet.heads.detr.deformable import DeformableAttention, Memory
 from vitdet.heads.detr.denoising import Noised
 from vitdet.heads.layers import BoxMLP, FeedForward, class_bias, shift_boxes, sine_embedding
+from vitdet.heads.options import POINTS, RANGES
+from vitdet.ranges import check_divides
+
+
+@options(RANGES | {"num_points": POINTS})
+class Decoder:
+    """What the decoder layers of a DETR head are made of.
+
+    Args:
+        num_heads: attention heads between queries.
+        cross_heads: attention heads that look at the image; `num_heads` if not given.
+        num_points: at which each of them looks, in every level or in each.
+        ffn_dim, dropout: hidden width of the MLPs, and the share of values that training drops.
+        refine: `iterative` starts each layer from the boxes of the layer before (Deformable DETR), `fixed` always from
+            the proposals (LW-DETR).
+
+    Example:
+        >>> Decoder(num_points=2).ffn_dim
+        1024
+    """
+
+    num_heads: int = 8
+    cross_heads: int | None = None
+    num_points: int | list[int] = 4
+    ffn_dim: int = 1024
+    dropout: float = 0.0
+    refine: Literal["iterative", "fixed"] = "iterative"
 
 
 @dataclass
@@ -61,20 +88,19 @@ class DecoderLayer(nn.Module):
         dim: int,
         *,
         num_levels: int,
-        num_heads: int,
-        cross_heads: int,
-        num_points: int | list[int],
-        ffn_dim: int,
-        dropout: float,
+        options: Decoder,
     ) -> None:
         super().__init__()
-        self.self_attention = SelfAttention(dim, num_heads)
+        self.self_attention = SelfAttention(dim, options.num_heads)
         self.cross_attention = DeformableAttention(
-            dim, num_levels=num_levels, num_heads=cross_heads, num_points=num_points
+            dim,
+            num_levels=num_levels,
+            num_heads=options.cross_heads or options.num_heads,
+            num_points=options.num_points,
         )
-        self.ffn = FeedForward(dim, ffn_dim, dropout)
+        self.ffn = FeedForward(dim, options.ffn_dim, options.dropout)
         self.norm1, self.norm2 = nn.LayerNorm(dim), nn.LayerNorm(dim)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = nn.Dropout(options.dropout)
 
     def forward(self, x: Tensor, position: Tensor, queries: Queries, boxes_cxcywh: Tensor, memory: Memory) -> Tensor:
         x = self.norm1(x + self.dropout(self.self_attention(x, position, queries.lengths)))
@@ -83,10 +109,7 @@ class DecoderLayer(nn.Module):
 
 
 class DeformableDecoder(nn.Module):
-    """Layers that look where the boxes are, and move them.
-
-    `refine="iterative"` starts each layer from the boxes of the one before (Deformable DETR); `"fixed"` from the proposals, always (LW-DETR).
-    """
+    """Layers that look where the boxes are, and move them."""
 
     def __init__(
         self,
@@ -94,15 +117,14 @@ class DeformableDecoder(nn.Module):
         num_classes: int,
         *,
         num_layers: int,
-        refine: Literal["iterative", "fixed"] = "iterative",
-        **layer,
+        num_levels: int,
+        options: Decoder,
     ) -> None:
         super().__init__()
-        if refine not in ("iterative", "fixed"):
-            raise UserError(f"refine is {refine!r}; choose from iterative, fixed")
-        self.dim, self.refine = dim, refine
+        check_divides("dim", dim, num_heads=options.num_heads, cross_heads=options.cross_heads or options.num_heads)
+        self.dim, self.refine = dim, options.refine
         self.position = nn.Sequential(nn.Linear(2 * dim, dim), nn.ReLU(), nn.Linear(dim, dim))
-        self.layers = nn.ModuleList(DecoderLayer(dim, **layer) for _ in range(num_layers))
+        self.layers = nn.ModuleList(DecoderLayer(dim, num_levels=num_levels, options=options) for _ in range(num_layers))
         self.norm = nn.LayerNorm(dim)
         self.box = BoxMLP(dim)
         self.classify = nn.Linear(dim, num_classes)

@@ -133,8 +133,8 @@ class DeformableAttention(nn.Module):
         dim: int,
         *,
         num_levels: int,
-        num_heads: int = 8,
-        num_points: int | Sequence[int] = 4,
+        num_heads: int,
+        num_points: int | Sequence[int],
         projected: bool = True,
     ) -> None:
         super().__init__()

@@ -14,6 +14,8 @@ from torch import Tensor, nn
 from vitdet.boxes import cxcywh_to_xyxy, xyxy_to_cxcywh
 from vitdet.structures import Target
 
+BOX_NOISE, MAX_GROUPS = 1.0, 10
+
 
 @dataclass
 class Noised:
@@ -29,25 +31,15 @@ class Noised:
 
 
 class Denoising(nn.Module):
-    """Makes about `num_queries` denoising queries for each image, fewer where it has few objects."""
+    """Makes about `num_queries` denoising queries for each image, fewer where it has few objects.
 
-    def __init__(
-        self,
-        dim: int,
-        num_classes: int,
-        *,
-        num_queries: int = 100,
-        label_noise: float = 0.2,
-        box_noise: float = 1.0,
-        max_groups: int = 10,
-    ):
+    Args:
+        label_noise: the share of the queries whose class is drawn anew.
+    """
+
+    def __init__(self, dim: int, num_classes: int, *, num_queries: int, label_noise: float = 0.2) -> None:
         super().__init__()
-        self.num_queries, self.label_noise, self.box_noise, self.max_groups = (
-            num_queries,
-            label_noise,
-            box_noise,
-            max_groups,
-        )
+        self.num_queries, self.label_noise = num_queries, label_noise
         self.embed = nn.Embedding(num_classes, dim)
 
     def forward(self, targets: list[Target]) -> Noised:
@@ -57,7 +49,7 @@ class Denoising(nn.Module):
             T = len(target.labels)
             if T:
                 keep = min(T, max(self.num_queries // 2, 1))  # a crowd is sampled, or its square would fill the memory
-                groups = max(1, min(self.num_queries // (2 * keep), self.max_groups))
+                groups = max(1, min(self.num_queries // (2 * keep), MAX_GROUPS))
                 for _ in range(groups):
                     which = (
                         torch.randperm(T, device=device)[:keep] + first
@@ -89,11 +81,11 @@ class Denoising(nn.Module):
         return torch.where(torch.rand(len(labels), device=labels.device) < self.label_noise, other, labels)
 
     def _shake_boxes(self, boxes_cxcywh: Tensor, positive: Tensor) -> Tensor:
-        """Move each corner by up to half the box's size (positives), or by half to all of it (negatives), times `box_noise`."""
+        """Move each corner by up to half the box's size (positives), or by half to all of it (negatives), times `BOX_NOISE`."""
         share = torch.rand_like(boxes_cxcywh) + (~positive).unsqueeze(1)
         sign = torch.randint_like(boxes_cxcywh, 2) * 2 - 1
         half = boxes_cxcywh[:, 2:].repeat(1, 2) / 2
-        corners = (cxcywh_to_xyxy(boxes_cxcywh) + sign * share * half * self.box_noise).clamp(0, 1)
+        corners = (cxcywh_to_xyxy(boxes_cxcywh) + sign * share * half * BOX_NOISE).clamp(0, 1)
         low = torch.minimum(corners[:, :2], corners[:, 2:])
         high = torch.maximum(corners[:, :2], corners[:, 2:])
         return xyxy_to_cxcywh(torch.cat([low, high], -1))

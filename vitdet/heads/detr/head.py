@@ -4,22 +4,22 @@
 """
 
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from vitdet.heads.base import Head
 from vitdet.heads.detr.criterion import DETROutputs, SetCriterion, best_detections
-from vitdet.heads.detr.decoder import DeformableDecoder, Queries
+from vitdet.heads.detr.decoder import Decoder, DeformableDecoder, Queries
 from vitdet.heads.detr.deformable import Memory
 from vitdet.heads.detr.denoising import Denoising
-from vitdet.heads.detr.masks import QueryMasks, make_masks
-from vitdet.heads.detr.selection import Proposals, QuerySelection
+from vitdet.heads.detr.masks import BRANCHES, Masks, QueryMasks
+from vitdet.heads.detr.selection import Proposals, QuerySelection, Selection
 from vitdet.heads.layers import shift_boxes
-from vitdet.heads.options import POINTS, RANGES
+from vitdet.heads.options import RANGES
 from vitdet.losses import ClassLoss
-from vitdet.ranges import check_divides, ranged
+from vitdet.ranges import ranged
 from vitdet.structures import Features, Prediction, Target
 
 
@@ -33,35 +33,28 @@ class DETRHead(Head):
         dim: width of the decoder.
         num_queries: queries of an image: at most so many objects can be found.
         num_layers: decoder layers.
-        num_heads: attention heads between queries.
-        ffn_dim, dropout: hidden width of the MLPs, and the share of values that training drops.
-        cross_heads: attention heads that look at the image; `num_heads` if not given.
-        num_points: at which each head looks, in every level or in each.
+        decoder: what they are made of, see `Decoder`.
+        selection: where queries start, see `Selection`.
         groups: sets of queries in training, each matched on its own (Group DETR, arXiv:2207.13085); inference uses the first.
-        group_proposals: each group also selects its own proposals.
         denoising: about how many denoising queries an image has in training; 0 turns them off.
         dense_aux: also train every token near an object to find it (one-to-many); costs nothing at inference.
-        content: what queries start from: the selected `tokens`, or `learned` vectors.
-        refine: `iterative` moves the reference boxes layer by layer, `fixed` keeps the proposals.
-        learned_reference: each query also learns where to look relative to its proposal.
-        anchor_scale: side of the box that each token starts from, in strides.
-        anchor_fraction: the same as a fraction of the image instead.
-        anchor_margin, distinct: see `QuerySelection`.
+        masks: find the mask of every object, too (instance segmentation); scored by mask AP. `True`, or see `Masks`.
         class_loss: `mal`, `ia_bce` or `focal`.
-        loss_weights: weights other than the defaults, by term: `{class: 1, box: 5, giou: 2}`, each also with `aux_`, `enc_`, `dn_`, `dense_`; with masks
-            also `{mask: 5, dice: 5}`, and their `aux_` and `enc_`.
+        loss_weights: weights other than the defaults, by term: `{class: 1, box: 5, giou: 2}`, each also with `aux_`,
+            `enc_`, `dn_`, `dense_`; with masks also `{mask: 5, dice: 5}`, and their `aux_` and `enc_`.
         max_detections: how many boxes `predict` returns for an image; `num_queries` if not given.
-        masks: find the mask of every object, too (instance segmentation), in the manner of RF-DETR-Seg; scored by mask AP.
-        mask_branch: what masks are made from: the finest level at twice its resolution (`plain`), or, as in RF-DETR-Seg, at stride 4, refined once for every
-            decoder layer (`refined`).
-        mask_points: points at which the loss looks at each mask.
+
+    Example:
+        >>> head = DETRHead([256, 256], [8, 16], num_classes=80, num_queries=100, selection={"distinct": None})
+        >>> head.selection.num_queries
+        100
     """
 
     kinds = ("instances",)
     class_parts = ("decoder.classify", "selection.groups.*.classify", "selection.dense_classify", "denoising.embed")
     query_parts = ("query_embed", "query_boxes")
 
-    @ranged(RANGES | {"num_points": POINTS})
+    @ranged(RANGES)
     def __init__(
         self,
         in_channels: Sequence[int],
@@ -71,59 +64,36 @@ class DETRHead(Head):
         dim: int = 256,
         num_queries: int = 300,
         num_layers: int = 3,
-        num_heads: int = 8,
-        cross_heads: int | None = None,
-        num_points: int | list[int] = 4,
-        ffn_dim: int = 1024,
-        dropout: float = 0.0,
+        decoder: Decoder = Decoder(),
+        selection: Selection = Selection(),
         groups: int = 1,
-        group_proposals: bool = False,
         denoising: int = 100,
         dense_aux: bool = False,
-        content: Literal["tokens", "learned"] = "tokens",
-        refine: Literal["iterative", "fixed"] = "iterative",
-        learned_reference: bool = False,
-        anchor_scale: float = 4.0,
-        anchor_fraction: float | None = None,
-        anchor_margin: float = 0.0,
-        distinct: float | None = 0.7,
+        masks: bool | Masks = False,
         class_loss: ClassLoss = "mal",
         loss_weights: dict[str, float] | None = None,
         max_detections: int | None = None,
-        masks: bool = False,
-        mask_branch: Literal["plain", "refined"] = "plain",
-        mask_points: int = 1024,
     ) -> None:
         super().__init__(in_channels, strides, num_classes)
-        check_divides("dim", dim, num_heads=num_heads, cross_heads=cross_heads or num_heads)
-        self.num_queries, self.groups, self.content = num_queries, groups, content
+        self.num_queries, self.groups, self.content = num_queries, groups, selection.content
         self.max_detections = max_detections or num_queries
         self.input_proj = nn.ModuleList(nn.Identity() if c == dim else nn.Linear(c, dim) for c in in_channels)
-        self.selection = QuerySelection(
-            dim,
-            num_classes,
-            num_queries=num_queries,
-            groups=groups if group_proposals else 1,
-            anchor_scale=anchor_scale,
-            anchor_fraction=anchor_fraction,
-            margin=anchor_margin,
-            dense=dense_aux,
-            distinct=distinct,
-        )
-        layer = {"num_heads": num_heads, "cross_heads": cross_heads or num_heads, "num_points": num_points}
-        layer |= {"ffn_dim": ffn_dim, "dropout": dropout, "num_levels": len(self.in_channels)}
-        self.decoder = DeformableDecoder(dim, num_classes, num_layers=num_layers, refine=refine, **layer)
-        self.query_embed = nn.Embedding(groups * (1 if content == "tokens" else num_queries), dim)
-        self.query_boxes = nn.Embedding(groups * num_queries, 4) if learned_reference else None
+        chosen_by = groups if selection.per_group else 1
+        sizes = {"num_queries": num_queries, "groups": chosen_by, "dense": dense_aux}
+        self.selection = QuerySelection(dim, num_classes, options=selection, **sizes)
+        sizes = {"num_layers": num_layers, "num_levels": len(self.in_channels)}
+        self.decoder = DeformableDecoder(dim, num_classes, options=decoder, **sizes)
+        self.query_embed = nn.Embedding(groups * (1 if self.content == "tokens" else num_queries), dim)
+        self.query_boxes = nn.Embedding(groups * num_queries, 4) if selection.learned_reference else None
         if self.query_boxes is not None:
             nn.init.zeros_(self.query_boxes.weight)
         self.denoising = Denoising(dim, num_classes, num_queries=denoising) if denoising else None
-        self.needs_masks, self.masks = masks, None
-        if masks:
-            finest = (self.in_channels[0], self.strides[0], dim)
-            self.masks = make_masks(mask_branch, *finest, num_layers=num_layers)
-        points = mask_points if masks else 0
-        self.criterion = SetCriterion(class_loss=class_loss, weights=loss_weights, mask_points=points)
+        options = Masks() if masks is True else masks or None
+        self.needs_masks, self.masks = options is not None, None
+        if options is not None:
+            make = BRANCHES[options.branch]
+            self.masks = make(self.in_channels[0], self.strides[0], dim, num_layers=num_layers)
+        self.criterion = SetCriterion(class_loss, loss_weights, mask_points=options.points if options else 0)
         self.loss_weights = self.criterion.weights
 
     def forward(self, features: Features, targets: list[Target] | None = None) -> DETROutputs:

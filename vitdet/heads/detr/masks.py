@@ -4,16 +4,37 @@
 """
 
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vitdet.errors import UserError
+from vitdet.config import options
 from vitdet.heads.mask.pixels import MaskEmbedding, PixelBranch, on_maps
+from vitdet.heads.options import RANGES
 from vitdet.structures import Features, Level
 
 Made = tuple[Tensor, list[Level]]
+MASK_STRIDE = 4  # of RF-DETR-Seg
+
+
+@options(RANGES)
+class Masks:
+    """How a detection head finds the mask of every object, too, in the manner of RF-DETR-Seg.
+
+    Args:
+        branch: what masks are made from: the finest level at twice its resolution (`plain`), or, as in RF-DETR-Seg, at
+            stride 4, refined once for every decoder layer (`refined`).
+        points: at which the loss looks at each mask.
+
+    Example:
+        >>> Masks(branch="refined").points
+        1024
+    """
+
+    branch: Literal["plain", "refined"] = "plain"
+    points: int = 1024
 
 
 @dataclass
@@ -29,7 +50,7 @@ class QueryMasks:
 class PlainMasks(nn.Module):
     """The finest level at twice its resolution, the same for all layers."""
 
-    def __init__(self, in_channels: int, stride: float, dim: int) -> None:
+    def __init__(self, in_channels: int, stride: float, dim: int, *, num_layers: int) -> None:
         super().__init__()
         self.pixels, self.embed = PixelBranch(in_channels, stride, dim), MaskEmbedding(dim, dim)
 
@@ -52,11 +73,11 @@ class RefineBlock(nn.Module):
 
 
 class RefinedMasks(nn.Module):
-    """RF-DETR's segmentation head: the finest level, resized to `mask_stride`, passes one block for each decoder layer, whose queries meet it there."""
+    """RF-DETR's segmentation head: the finest level, resized to stride 4, passes one block for each decoder layer, whose queries meet it there."""
 
-    def __init__(self, in_channels: int, stride: float, dim: int, *, num_layers: int, mask_stride: int = 4) -> None:
+    def __init__(self, in_channels: int, stride: float, dim: int, *, num_layers: int) -> None:
         super().__init__()
-        self.mask_stride, self.factor = mask_stride, stride / mask_stride
+        self.factor = stride / MASK_STRIDE
         self.blocks = nn.ModuleList(RefineBlock(in_channels) for _ in range(num_layers))
         self.pixels = nn.Linear(in_channels, in_channels)
         self.norm = nn.LayerNorm(dim)
@@ -73,14 +94,14 @@ class RefinedMasks(nn.Module):
         if tokens is not None:
             proposals = self._embeddings(tokens), [self._pixels(level)]
         for block in self.blocks:
-            level = on_maps(level, block, self.mask_stride)
+            level = on_maps(level, block, MASK_STRIDE)
             levels.append(level)
         if tokens is None:
             states, levels = states[-1:], levels[-1:]
         return (self._embeddings(states), [self._pixels(level) for level in levels]), proposals
 
     def _resized(self, features: Features) -> Level:
-        return on_maps(features[0], self._resize, self.mask_stride)
+        return on_maps(features[0], self._resize, MASK_STRIDE)
 
     def _resize(self, x: Tensor) -> Tensor:
         size = [round(side * self.factor) for side in x.shape[1:3]]
@@ -97,14 +118,4 @@ class RefinedMasks(nn.Module):
         return Level(torch.cat([x, x.new_ones(len(x), 1)], 1), level.grids, level.stride)
 
 
-def make_masks(branch: str, in_channels: int, stride: float, dim: int, *, num_layers: int) -> nn.Module:
-    """`PlainMasks` or `RefinedMasks`.
-
-    Raises:
-        ValueError: `branch` is neither `plain` nor `refined`.
-    """
-    if branch == "plain":
-        return PlainMasks(in_channels, stride, dim)
-    if branch == "refined":
-        return RefinedMasks(in_channels, stride, dim, num_layers=num_layers)
-    raise UserError(f"mask_branch is {branch!r}; choose from plain, refined")
+BRANCHES = {"plain": PlainMasks, "refined": RefinedMasks}

@@ -81,7 +81,7 @@ class PlainDETRHead(Head):
         self.classify, self.box = nn.Linear(dim, num_classes), BoxMLP(dim)
         nn.init.constant_(self.classify.bias, class_bias())
         nn.init.xavier_uniform_(self.box[-1].weight)  # boxes are absolute here: all queries must not start alike
-        self.criterion = SetCriterion(class_loss=class_loss, weights=loss_weights)
+        self.criterion = SetCriterion(class_loss, loss_weights)
         self.loss_weights = self.criterion.weights
 
     def forward(self, features: Features, targets: list[Target] | None = None) -> DETROutputs:

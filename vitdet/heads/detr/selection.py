@@ -5,14 +5,49 @@
 
 from dataclasses import dataclass
 from math import floor
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 from torchvision.ops import nms
 
 from vitdet.boxes import cxcywh_to_xyxy
+from vitdet.config import options
 from vitdet.heads.layers import BoxMLP, class_bias, shift_boxes
+from vitdet.heads.options import RANGES
 from vitdet.structures import Features
+
+
+@options(RANGES)
+class Selection:
+    """How the queries of a DETR head start: from which tokens of the image, where, and with what content.
+
+    Args:
+        content: what queries start from: the selected `tokens`, or `learned` vectors.
+        learned_reference: each query also learns where to look relative to its proposal.
+        per_group: each group of queries selects its own proposals; otherwise all groups share them.
+        anchor_scale: side of the box that each token starts from, in strides: a size in pixels, so that an object looks
+            the same to its token in an image of any size and aspect.
+        anchor_fraction: the same as a fraction of the image instead, twice that on the second level, and so on
+            (Deformable DETR, arXiv:2010.04159).
+        anchor_margin: tokens whose centre is nearer than this fraction to the image's border see nothing, and start
+            from no box.
+        distinct: of proposals that overlap by more than this IoU the best goes first, in the manner of DDQ, Zhang et
+            al. 2023 (arXiv:2303.12776): queries that start from the same place can hardly learn which of them counts.
+            `None` takes the best as they are.
+
+    Example:
+        >>> Selection(content="learned", distinct=None).anchor_scale
+        4.0
+    """
+
+    content: Literal["tokens", "learned"] = "tokens"
+    learned_reference: bool = False
+    per_group: bool = False
+    anchor_scale: float = 4.0
+    anchor_fraction: float | None = None
+    anchor_margin: float = 0.0
+    distinct: float | None = 0.7
 
 
 @dataclass
@@ -31,11 +66,10 @@ class Proposals:
     centres: Tensor | None = None
 
 
-def anchors(features: Features, device, *, scale: float = 4.0, fraction: float | None = None) -> tuple[Tensor, Tensor]:
+def anchors(features: Features, device, *, scale: float, fraction: float | None) -> tuple[Tensor, Tensor]:
     """A box `(N, 4)` on each token, as a fraction of its image, and the image `(N,)` it belongs to.
 
-    Its side is `scale` strides: a size in pixels, not in fractions, so that an object looks the same to its token in an image of any size and aspect. Or,
-    as in Deformable DETR (arXiv:2010.04159), `fraction` of the image, twice that on the second level, and so on.
+    Its side is `scale` strides, or `fraction` of the image, twice that on the second level, and so on; see `Selection`.
     """
     boxes, images = [], []
     for number, level in enumerate(features):
@@ -72,15 +106,10 @@ class Proposer(nn.Module):
 class QuerySelection(nn.Module):
     """Scores every token, and turns the `num_queries` best of each image into proposals.
 
-    They are chosen to be distinct: of proposals that overlap by more than `distinct` (IoU) the best goes first, in the manner of DDQ, Zhang et al. 2023
-    (arXiv:2303.12776); queries that start from the same place can hardly learn which of them is the one that counts. `None` takes the best as they are.
-
-    With `groups`, each group of queries chooses its own in training, by predictors of its own; inference uses the first.
-    With `dense=True`, a further pair of predictors learns from every token near an object (one-to-many) and is used in training only.
-
     Args:
-        anchor_scale, anchor_fraction: the box that each token starts from, see `anchors`.
-        margin: tokens whose centre is nearer than this fraction to the image's border see nothing, and start from no box.
+        options: see `Selection`.
+        groups: in training each group of queries chooses proposals by predictors of its own; inference uses the first.
+        dense: a further pair of predictors learns from every token near an object (one-to-many), in training only.
         proposer: how tokens are scored and turned into boxes.
     """
 
@@ -90,17 +119,14 @@ class QuerySelection(nn.Module):
         num_classes: int,
         *,
         num_queries: int,
+        options: Selection,
         groups: int = 1,
-        anchor_scale: float = 4.0,
-        anchor_fraction: float | None = None,
-        margin: float = 0.0,
         dense: bool = False,
-        distinct: float | None = 0.7,
         proposer: type[Proposer] = Proposer,
     ) -> None:
         super().__init__()
-        self.num_queries, self.distinct, self.margin = num_queries, distinct, margin
-        self.anchors = {"scale": anchor_scale, "fraction": anchor_fraction}
+        self.num_queries, self.distinct, self.margin = num_queries, options.distinct, options.anchor_margin
+        self.anchors = {"scale": options.anchor_scale, "fraction": options.anchor_fraction}
         self.groups = nn.ModuleList(proposer(dim, num_classes) for _ in range(groups))
         self.dense_classify = nn.Linear(dim, num_classes) if dense else None
         self.dense_box = BoxMLP(dim) if dense else None

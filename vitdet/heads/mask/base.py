@@ -11,7 +11,7 @@ from vitdet.errors import UserError
 from vitdet.handshake import Labels
 from vitdet.heads.base import Head
 from vitdet.heads.mask.criterion import MaskCriterion, MaskOutputs
-from vitdet.heads.mask.inference import Masks, class_scores, instances, panoptic, semantic
+from vitdet.heads.mask.inference import MaskRules, Masks, class_scores, instances, panoptic, semantic
 from vitdet.heads.mask.pixels import extents, full_size
 from vitdet.heads.mask.tiles import cut, put_together
 from vitdet.heads.options import RANGES
@@ -45,8 +45,8 @@ class SegmentationHead(Head):
         strides: Sequence[float],
         num_classes: int,
         *,
-        task: MaskTask | None = None,
-        tile: int | None = None,
+        task: MaskTask | None,
+        tile: int | None,
     ) -> None:
         super().__init__(in_channels, strides, num_classes)
         self.tile = tile
@@ -96,10 +96,8 @@ class QueryMaskHead(SegmentationHead):
     """A head whose queries have a class and a mask each; `forward` gives `MaskOutputs`.
 
     Args:
-        max_detections: instances that `predict` returns for an image.
-        threshold, overlap: of panoptic segments, see `panoptic`.
-        tile: see `SegmentationHead`.
-        two_step: masks are enlarged to the size that the model sees before they are to the original one, as most published figures were taken.
+        rules: how masks become a prediction, see `MaskRules`.
+        task, tile: see `SegmentationHead`.
     """
 
     criterion: MaskCriterion
@@ -111,16 +109,12 @@ class QueryMaskHead(SegmentationHead):
         strides: Sequence[float],
         num_classes: int,
         *,
-        task: MaskTask | None = None,
-        max_detections: int = 100,
-        threshold: float = 0.5,
-        overlap: float = 0.8,
-        two_step: bool = False,
-        tile: int | None = None,
+        task: MaskTask | None,
+        rules: MaskRules,
+        tile: int | None,
     ) -> None:
         super().__init__(in_channels, strides, num_classes, task=task, tile=tile)
-        self.max_detections, self.threshold, self.overlap = max_detections, threshold, overlap
-        self.two_step = two_step
+        self.rules = rules
 
     def loss(self, outputs: MaskOutputs, targets: list[Target]) -> dict[str, Tensor]:
         """The terms of `loss_weights`, in fp32."""
@@ -140,7 +134,7 @@ class QueryMaskHead(SegmentationHead):
     def _found(self, outputs: MaskOutputs, sizes: Sequence[tuple[int, int]]) -> Iterator[tuple[Tensor, Masks]]:
         """Of each image the scores of its queries, `(Q, K)`, and their masks at `sizes`."""
         pixels = outputs.pixels[-1]
-        zoom = pixels.stride if self.two_step else None
+        zoom = pixels.stride if self.rules.two_step else None
         scores = outputs.logits[-1].float().softmax(-1)[..., :-1]  # (B, Q, K + 1) -> (B, Q, K)
         parts = zip(scores, outputs.embeddings[-1], pixels.maps(), extents(pixels, outputs.sizes), sizes)
         for scores, embeddings, features, extent, size in parts:
@@ -148,10 +142,10 @@ class QueryMaskHead(SegmentationHead):
 
     def _predict_one(self, scores: Tensor, masks: Masks, size: tuple[int, int]) -> Prediction:
         if self.task == "instances":
-            return instances(scores, masks, size, self.max_detections)
+            return instances(scores, masks, size, self.rules.max_detections)
         if self.task == "semantic":
             return semantic(class_scores(scores, masks, size), size)
-        return panoptic(scores, masks, size, self.things, threshold=self.threshold, overlap=self.overlap)
+        return panoptic(scores, masks, size, self.things, self.rules)
 
 
 def _mask_logits(

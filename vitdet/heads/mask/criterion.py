@@ -16,6 +16,7 @@ from vitdet.losses.masks import important_points, mask_costs, mask_losses, mask_
 from vitdet.structures import Level, Target
 
 OVERSAMPLE = 3  # candidates for each point that is learned from
+NOTHING = 0.1  # weight of the class "nothing"
 
 
 @dataclass
@@ -92,20 +93,12 @@ class MaskCriterion:
 
     Args:
         num_points: at which each mask is learned.
-        nothing: weight of the class "nothing".
-        dense: the head classifies tokens, too.
         weights: other than the defaults, by term.
+        dense: the head classifies tokens, too.
     """
 
-    def __init__(
-        self,
-        *,
-        num_points: int = 2048,
-        nothing: float = 0.1,
-        dense: bool = False,
-        weights: dict[str, float] | None = None,
-    ) -> None:
-        self.num_points, self.nothing = num_points, nothing
+    def __init__(self, num_points: int, weights: dict[str, float] | None, *, dense: bool = False) -> None:
+        self.num_points = num_points
         terms = {"class": 2.0, "mask": 5.0, "dice": 5.0}
         self.weights = {f"{part}{name}": weight for part in ("", "aux_") for name, weight in terms.items()}
         self.weights |= {"dense": 1.0} if dense else {}
@@ -123,7 +116,7 @@ class MaskCriterion:
         wanted = torch.full((L * B * Q,), logits.shape[-1] - 1, device=logits.device)
         wanted[matched] = truth.labels[objects]
         weight = torch.ones(logits.shape[-1], device=logits.device)
-        weight[-1] = self.nothing
+        weight[-1] = NOTHING
         by_query = F.cross_entropy(logits.flatten(0, 2), wanted, weight, reduction="none").view(L, B * Q)
         count = mean_over_ranks(len(truth.labels), logits.device)
         nothing = 0.0 * (outputs.embeddings.float().sum() + sum(level.x.float().sum() for level in outputs.pixels))

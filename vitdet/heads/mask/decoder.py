@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from vitdet.heads.layers import FeedForward, sine_embedding
 from vitdet.heads.mask.base import MaskTask, QueryMaskHead
 from vitdet.heads.mask.criterion import MaskCriterion, MaskOutputs
+from vitdet.heads.mask.inference import MaskRules
 from vitdet.heads.mask.pixels import MaskEmbedding, PixelBranch, attend_to, extents, sequence_batches, token_points
 from vitdet.heads.options import RANGES
 from vitdet.losses.masks import sample_points
@@ -67,7 +68,8 @@ class MaskDecoderHead(QueryMaskHead):
         ffn_dim, dropout: hidden width of the MLPs, and the share of values that training drops.
         num_points: of each mask in the loss.
         loss_weights: weights other than the defaults: `{class: 2, mask: 5, dice: 5}`, each also with `aux_`, and `{dense: 1}` for the tokens.
-        max_detections, threshold, overlap, two_step, tile: see `QueryMaskHead`.
+        rules: how masks become a prediction, see `MaskRules`.
+        tile: see `SegmentationHead`.
     """
 
     class_parts = ("classify", "classify_tokens", "things")
@@ -89,14 +91,10 @@ class MaskDecoderHead(QueryMaskHead):
         dropout: float = 0.0,
         num_points: int = 2048,
         loss_weights: dict[str, float] | None = None,
-        max_detections: int = 100,
-        threshold: float = 0.5,
-        overlap: float = 0.8,
-        two_step: bool = False,
+        rules: MaskRules = MaskRules(),
         tile: int | None = None,
     ) -> None:
-        rules = {"max_detections": max_detections, "threshold": threshold, "overlap": overlap, "two_step": two_step}
-        super().__init__(in_channels, strides, num_classes, task=task, tile=tile, **rules)
+        super().__init__(in_channels, strides, num_classes, task=task, rules=rules, tile=tile)
         check_divides("dim", dim, num_heads=num_heads)
         self.dim = dim
         self.input_proj = nn.ModuleList(nn.Identity() if c == dim else nn.Linear(c, dim) for c in in_channels)
@@ -106,7 +104,7 @@ class MaskDecoderHead(QueryMaskHead):
         self.norm = nn.LayerNorm(dim)
         self.classify, self.embed = nn.Linear(dim, num_classes + 1), MaskEmbedding(dim, dim)
         self.classify_tokens = nn.Linear(dim, num_classes + 1)
-        self.criterion = MaskCriterion(num_points=num_points, dense=True, weights=loss_weights)
+        self.criterion = MaskCriterion(num_points, loss_weights, dense=True)
         self.loss_weights = self.criterion.weights
 
     def forward(self, features: Features, targets: list[Target] | None = None) -> MaskOutputs:

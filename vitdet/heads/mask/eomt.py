@@ -14,6 +14,7 @@ from vitdet.backbone.neck import Expand
 from vitdet.errors import UserError
 from vitdet.heads.mask.base import MaskTask, QueryMaskHead
 from vitdet.heads.mask.criterion import MaskCriterion, MaskOutputs
+from vitdet.heads.mask.inference import MaskRules
 from vitdet.heads.mask.pixels import MaskEmbedding, extents, on_maps, token_points
 from vitdet.heads.options import RANGES
 from vitdet.losses.masks import sample_points
@@ -51,7 +52,8 @@ class EoMTHead(QueryMaskHead):
         mask_stride: resolution of the masks, in pixels.
         annealing: the fractions of training between which masked attention is given up, one block after the other; each takes a quarter of that time.
         loss_weights: weights other than the defaults: `{class: 2, mask: 5, dice: 5}`, each also with `aux_`.
-        max_detections, threshold, overlap, two_step, tile: see `QueryMaskHead`.
+        rules: how masks become a prediction, see `MaskRules`.
+        tile: see `SegmentationHead`.
     """
 
     runs_tail = True
@@ -69,14 +71,10 @@ class EoMTHead(QueryMaskHead):
         mask_stride: int = 4,
         annealing: tuple[float, float] = (1 / 6, 5 / 6),
         loss_weights: dict[str, float] | None = None,
-        max_detections: int = 100,
-        threshold: float = 0.5,
-        overlap: float = 0.8,
-        two_step: bool = False,
+        rules: MaskRules = MaskRules(),
         tile: int | None = None,
     ) -> None:
-        rules = {"max_detections": max_detections, "threshold": threshold, "overlap": overlap, "two_step": two_step}
-        super().__init__(in_channels, strides, num_classes, task=task, tile=tile, **rules)
+        super().__init__(in_channels, strides, num_classes, task=task, rules=rules, tile=tile)
         self.annealing = tuple(annealing)
         dim, steps = self.in_channels[-1], round(log2(self.strides[-1] / mask_stride))
         if steps < 0:
@@ -85,7 +83,7 @@ class EoMTHead(QueryMaskHead):
         self.queries = nn.Embedding(num_queries, dim)
         self.upscale = nn.Sequential(*(Upscale(dim) for _ in range(steps)))
         self.classify, self.embed = nn.Linear(dim, num_classes + 1), MaskEmbedding(dim, dim, activation=nn.GELU)
-        self.criterion = MaskCriterion(num_points=num_points, weights=loss_weights)
+        self.criterion = MaskCriterion(num_points, loss_weights)
         self.loss_weights = self.criterion.weights
 
     def forward(self, features: Features, targets: list[Target] | None = None) -> MaskOutputs:

@@ -9,11 +9,35 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from vitdet.config import options
 from vitdet.heads.mask.tiles import best_class
+from vitdet.heads.options import RANGES
 from vitdet.structures import Prediction
 
 Masks = Callable[[Tensor], Tensor]  # numbers of queries (n,) -> the logits of their masks (n, H, W)
 CHUNK = 16  # masks at full size that are held as logits at once
+
+
+@options(RANGES)
+class MaskRules:
+    """How the classes and masks of queries become a prediction.
+
+    Args:
+        max_detections: instances that are returned for an image.
+        threshold: of panoptic segments: queries that score less are left out.
+        overlap: of panoptic segments: how many pixels a query must win, as a share of its mask.
+        two_step: masks are enlarged to the size that the model sees before they are to the original one, as most
+            published figures were taken.
+
+    Example:
+        >>> MaskRules(threshold=0.8).overlap
+        0.8
+    """
+
+    max_detections: int = 100
+    threshold: float = 0.5
+    overlap: float = 0.8
+    two_step: bool = False
 
 
 def instances(scores: Tensor, masks: Masks, size: tuple[int, int], max_detections: int) -> Prediction:
@@ -48,17 +72,16 @@ def semantic(scores: Tensor, size: tuple[int, int]) -> Prediction:
 
 
 def panoptic(
-    scores: Tensor, masks: Masks, size: tuple[int, int], things: Tensor, *, threshold: float, overlap: float
+    scores: Tensor, masks: Masks, size: tuple[int, int], things: Tensor, rules: MaskRules
 ) -> Prediction:
     """Every pixel to the query with the largest score times mask; queries that keep too little of their mask are dropped.
 
     Args:
         things: `(K,)` bool; segments of a class that is no thing are merged.
-        threshold: queries that score less are left out.
-        overlap: how many pixels a query must win, as a share of its mask.
+        rules: the threshold and the overlap.
     """
     best, labels = scores.max(1)
-    kept = (best > threshold).nonzero().squeeze(1)
+    kept = (best > rules.threshold).nonzero().squeeze(1)
     ids = torch.zeros(size, dtype=torch.int32, device=scores.device)
     if not len(kept):
         return nothing_found(size, scores.device, panoptic=ids)
@@ -70,7 +93,7 @@ def panoptic(
         sure = p[k] >= 0.5
         won = owner == k
         mine = won & sure
-        if not mine.any() or won.sum() < overlap * sure.sum():
+        if not mine.any() or won.sum() < rules.overlap * sure.sum():
             continue
         if not things[label] and label in stuff:
             ids[mine] = stuff[label]

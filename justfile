@@ -1,0 +1,40 @@
+# `just` lists the recipes; `pip install -e '.[dev]'` brings everything that they call.
+
+_list:
+    @just --list --unsorted
+
+# every test that the installed extras allow
+test *options:
+    pytest {{options}}
+
+# the tests of the parts alone, without training runs, processes and pages: under 90 s on 2 cores
+test-quick *options:
+    pytest -m 'not parity' tests/losses tests/heads tests/test_*.py {{options}}
+
+# the comparisons with other libraries: pip install -e '.[test,parity]'
+test-parity *options:
+    pytest -m parity {{options}}
+
+# which lines and branches the tests reach; shown, not gated
+cov *options:
+    pytest --cov --cov-report=term-missing:skip-covered {{options}}
+
+# ruff, checks and format
+lint:
+    ruff check . && ruff format --check .
+
+# pyright's errors, of which there may be no more than .ci/types.json says
+types:
+    python .ci/types
+
+# the pages, with warnings as errors
+docs:
+    mkdocs build --strict
+
+# the size and speed of the default model
+bench *options:
+    vitdet benchmark configs/detr_vit.yaml {{options}}
+
+# what must hold before a change goes in, in a fresh environment
+ci:
+    bash .ci/run
