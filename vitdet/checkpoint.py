@@ -25,8 +25,10 @@ from vitdet.config import build, check_parts, config_of
 from vitdet.errors import UserError
 from vitdet.renamed import renew
 
-FORMAT, OLDEST = 3, 2  # 3: public class paths, parts instead of flags; 2: parts of DETRHead and EoMTHead changed
-DERIVED = frozenset({"in_channels", "strides", "num_classes", "task"})  # of a head: they follow from backbone and data
+# from 3 on, files name public classes, and options in parts; what 2 calls them is in `renamed`
+FORMAT, OLDEST = 3, 2
+# arguments of a head that follow from the backbone and the data
+DERIVED = frozenset({"in_channels", "strides", "num_classes", "task"})
 WANTED = "wanted a best.ckpt or last.ckpt of a run"
 _ENTRY, _WEIGHTS, _AVERAGE = "vitdet", "state_dict", "ema_state_dict"
 _NEEDED = {"format", "model", "classes", "category_ids"}

@@ -6,6 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vitdet.data.sampler import BatchSampler, EvalBatchSampler
+from vitdet.progress import Progress
 
 
 def _indices(batches):
@@ -101,8 +102,7 @@ def test_epochs_differ_and_repeat():
 
 
 def test_progressive_scale_grows_to_the_full_size_and_stays():
-    sampler = BatchSampler([1] * 40, batch_size=2, scales=(0.5, 1.0), progressive=True)
-    sampler.total_batches = 40
+    sampler = BatchSampler([1] * 40, batch_size=2, scales=(0.5, 1.0), progressive=True, progress=Progress(max_epochs=2))
     scales = [batch[0].scale for batch in sampler]
     sampler.set_epoch(1)
     scales += [batch[0].scale for batch in sampler]

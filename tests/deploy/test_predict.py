@@ -12,6 +12,8 @@ from vitdet.data import CocoData, Split
 from vitdet.data.images import ImageError
 from vitdet.deploy import CheckpointError, load, predict_files
 from vitdet.errors import UserError
+from vitdet.handshake import Needs
+from vitdet.progress import Progress
 from vitdet.structures import THRESHOLD, Prediction
 
 
@@ -50,7 +52,7 @@ def test_files_are_seen_as_validation_sees_them(model, contents, tmp_path, size)
     }
     (tmp_path / "val.json").write_text(json.dumps(truth))
     data = CocoData(val=Split(str(tmp_path), str(tmp_path / "val.json")), size=size, batch_size=2)
-    data.use_backbone(mean=saved["mean"], std=saved["std"], patch_size=backbone.patch_size)
+    data.prepare(Progress(), Needs(tuple(saved["mean"]), tuple(saved["std"]), backbone.patch_size))
     saved["eval_transform"] = data.eval_transform().config
     torch.save(contents, tmp_path / "best.ckpt")
     detector = load(tmp_path / "best.ckpt", device="cpu")

@@ -7,6 +7,7 @@ from vitdet.backbone import Backbone
 from vitdet.backbone.attention import attend
 from vitdet.heads import EoMTHead
 from vitdet.heads.mask.criterion import MaskOutputs
+from vitdet.progress import Progress
 
 TINY = {"embed_dim": 32, "depth": 4, "num_heads": 2, "neck": None}
 SIZES = [(64, 96), (40, 50), (64, 96)]
@@ -19,6 +20,13 @@ def build(name="vit_tiny_patch16_224", task="panoptic", **options):
     return backbone, EoMTHead(
         backbone.out_channels, backbone.strides, 3, task=task, num_queries=8, num_points=64, **options
     )
+
+
+def at(done):
+    """How far a training is."""
+    progress = Progress()
+    progress.done = done
+    return progress
 
 
 def images():
@@ -59,7 +67,7 @@ def test_allowed_is_a_mask_for_each_sequence():
 @pytest.mark.parametrize("name", ["vit_tiny_patch16_224", ROPE])
 def test_every_parameter_has_a_finite_gradient(name, progress, counts, make_targets):
     backbone, head = build(name)
-    head.progress = progress
+    head.prepare(at(progress))
     targets = make_targets(SIZES, counts)
     head.total(head.loss(head(backbone(images()), targets), targets)).backward()
     for module in (backbone, head):
@@ -83,7 +91,7 @@ def test_masks_hold_queries_back_less_and_less():
     features = backbone(images())
 
     def held(progress, depth):
-        head.progress = progress
+        head.prepare(at(progress))
         rest = features.unfinished
         x = head._with_queries(rest.x, rest.lengths)
         prediction = head._predictions(rest.norm(x), [8 + n for n in rest.lengths], features)
@@ -119,7 +127,7 @@ def test_overfits_one_batch(make_targets):
     parameters = [*backbone.parameters(), *head.parameters()]
     optimiser = torch.optim.AdamW(parameters, lr=2e-3)
     for step in range(150):
-        head.progress = step / 150
+        head.prepare(at(step / 150))
         optimiser.zero_grad()
         outputs: MaskOutputs = head(backbone(images()), targets)
         head.total(head.loss(outputs, targets)).backward()

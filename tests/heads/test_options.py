@@ -11,8 +11,10 @@ from vitdet import heads
 from vitdet.backbone import Backbone
 from vitdet.config import build, config_of
 from vitdet.errors import UserError
+from vitdet.handshake import Labels, check_features, check_labels
 from vitdet.heads import DEIMHead, DETRHead, EoMTHead, Head, MaskDecoderHead, PlainDETRHead, SemanticHead
 from vitdet.heads.options import RANGES
+from vitdet.progress import Progress
 
 HEADS = [value for name, value in vars(heads).items() if name in heads.__all__ and value is not Head]
 SIZES = ([32, 32], [8, 16], 3)
@@ -96,7 +98,7 @@ def test_heads_and_backbones_that_do_not_fit():
     both = Backbone("vit_tiny_patch16_224", **TINY, tail=2)
 
     def meet(cls, backbone, **options):
-        cls(backbone.out_channels, backbone.strides, 3, **options).use_backbone(backbone)
+        check_features(backbone, cls(backbone.out_channels, backbone.strides, 3, **options))
 
     meet(EoMTHead, tail), meet(DETRHead, plain), meet(MaskDecoderHead, plain)
     for backbone in (plain, both):
@@ -106,7 +108,7 @@ def test_heads_and_backbones_that_do_not_fit():
         with pytest.raises(UserError, match=rf"model\.backbone\.tail is 2, .* {cls.__name__} does not .*: set it to 0"):
             meet(cls, tail)
     with pytest.raises(UserError, match=r"made for features of \[8, 8\] channels, the backbone gives \[32, 32, 32\]"):
-        DETRHead([8, 8], [8, 16], 3).use_backbone(plain)
+        check_features(plain, DETRHead([8, 8], [8, 16], 3))
 
 
 @pytest.mark.parametrize(
@@ -126,14 +128,15 @@ def test_heads_and_backbones_that_do_not_fit():
 def test_heads_and_data_that_do_not_fit(head, kind):
     advice = r"choose \w+Data, or .* model\.head|leave model\.head\.task out"
     with pytest.raises(UserError, match=rf"(learns from data of \w+, and this|but the data) is {kind}: ({advice})"):
-        head().use_data(kind, [True] * 3)
+        check_labels(head(), kind)
 
 
 @pytest.mark.parametrize("kind", ["instances", "semantic", "panoptic"])
 def test_heads_of_ones_own_take_any_data(kind):
-    Head(*SIZES).use_data(kind, [True])
+    check_labels(Head(*SIZES), kind if kind != "semantic" else "panoptic")
     for cls in (MaskDecoderHead, EoMTHead):
         head = cls(*SIZES)
-        head.use_data(kind, [True] * 3)
-        build(config_of(head)).use_data(kind, [True] * 3)  # as from a checkpoint
+        check_labels(head, kind)
+        head.prepare(Progress(), Labels(kind, ("a", "b", "c"), (True,) * 3))
+        check_labels(build(config_of(head)), kind)  # as from a checkpoint
     assert vitdet.Head is Head

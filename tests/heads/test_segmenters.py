@@ -4,12 +4,14 @@ import pytest
 import torch
 
 from vitdet.config import build, config_of
+from vitdet.handshake import Labels
 from vitdet.heads import DETRHead, MaskDecoderHead, SemanticHead
 from vitdet.heads.mask.inference import class_scores, instances, mask_boxes, panoptic, semantic
 from vitdet.heads.mask.pixels import PixelBranch, extents, full_size
 from vitdet.heads.semantic import label_map
 from vitdet.losses.masks import important_points, mask_costs, mask_losses, mask_points, sample_points
 from vitdet.masks import VOID
+from vitdet.progress import Progress
 from vitdet.structures import Features, Level
 
 SMALL = {"dim": 32, "num_queries": 12, "ffn_dim": 64, "num_heads": 4, "num_layers": 3, "num_points": 128}
@@ -76,7 +78,8 @@ def test_predictions_are_of_the_original_size(head, make_features):
 
 
 def test_rebuilds_from_its_config_and_weights(head, make_features):
-    head.use_data(head.kinds[0] if head.kinds else "semantic", [True, False, False])
+    kind = head.kinds[0] if head.kinds else "semantic"
+    head.prepare(Progress(), Labels(kind, ("a", "b", "c"), (True, False, False)))
     twin = build(config_of(head))
     twin.load_state_dict(head.state_dict())
     assert twin.task == head.task and twin.things.tolist() == [True, False, False]

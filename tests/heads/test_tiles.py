@@ -7,7 +7,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import vitdet
+from vitdet.handshake import Labels
 from vitdet.heads.mask.tiles import best_class, cut, put_together
+from vitdet.progress import Progress
 
 SIDES = st.integers(1, 90)
 
@@ -69,7 +71,7 @@ def test_only_semantic_maps_are_put_together():
     with pytest.raises(ValueError, match=r"head.tile is 64, but the task is panoptic: .* set it to null"):
         vitdet.MaskDecoderHead([32], [16], 4, task="panoptic", tile=64)
     head = vitdet.MaskDecoderHead([32], [16], 4, tile=64)
-    head.use_data("semantic", [False] * 4)
+    head.prepare(Progress(), Labels("semantic", tuple("abcd"), (False,) * 4))
     head = vitdet.MaskDecoderHead([32], [16], 4, tile=64)
     with pytest.raises(ValueError, match="the task is instances"):
-        head.use_data("instances", [True] * 4)
+        head.prepare(Progress(), Labels("instances", tuple("abcd"), (True,) * 4))

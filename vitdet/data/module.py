@@ -1,12 +1,10 @@
 """The data module under all data sets: sizes, batches, augmentation, loaders."""
 
 import os
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 import lightning as L
-from lightning.pytorch.callbacks import Timer
 from lightning.pytorch.utilities import rank_zero_info
 
 from vitdet.annotations.index import CocoIndex
@@ -19,6 +17,8 @@ from vitdet.data.semantic import SemanticIndex
 from vitdet.data.sources import CocoSource, ImageSource
 from vitdet.data.transforms import Augment, EvalTransform, Resample, Size
 from vitdet.errors import UserError
+from vitdet.handshake import Needs
+from vitdet.progress import Progress
 from vitdet.ranges import ranged
 
 SplitName = Literal["train", "val", "test"]
@@ -98,7 +98,7 @@ class ImageData(L.LightningDataModule, Configurable):
         self.num_workers, self.seed = num_workers, seed
         self.mean, self.std, self.patch_size = tuple(mean), tuple(std), patch_size
         self.eval_transform()  # a misspelt `resample` fails here
-        self.masks, self.canvas = False, None
+        self.masks, self.canvas, self.progress = False, None, Progress()
         self._indices = {name: self._open(name) for name in self.splits}
         self._check()
 
@@ -171,15 +171,15 @@ class ImageData(L.LightningDataModule, Configurable):
     def _given(self, split: SplitName) -> SplitName:
         return "val" if split == "test" and "test" not in self.splits else split
 
-    def use_backbone(
-        self, *, mean: Sequence[float], std: Sequence[float], patch_size: int, canvas: int | None = None
-    ) -> None:
-        """What the backbone expects of its images; a `Task` calls it before it trains."""
-        self.mean, self.std, self.patch_size, self.canvas = tuple(mean), tuple(std), patch_size, canvas
+    def prepare(self, progress: Progress, needs: Needs) -> None:
+        """A `Task` calls it before it trains or evaluates.
 
-    def use_head(self, head: Any) -> None:
-        """What the head needs of its targets; a `Task` calls it before it trains."""
-        self.masks = head.needs_masks
+        Args:
+            progress: how far the training is, which batches and mosaics follow.
+            needs: what the backbone expects of images, and the head of targets.
+        """
+        self.progress, self.masks = progress, needs.masks
+        self.mean, self.std, self.patch_size, self.canvas = needs.mean, needs.std, needs.patch_size, needs.canvas
 
     def eval_transform(self) -> EvalTransform:
         """What validation does to an image; its `config` goes into the checkpoint, so that prediction does the same."""
@@ -226,10 +226,10 @@ class ImageData(L.LightningDataModule, Configurable):
             scales=self.batch_scale,
             progressive=self.progressive,
             seed=self.seed,
+            progress=self.progress,
             **self._ranks,
         )
         if self.trainer is not None:
-            sampler.total_batches, sampler.elapsed = self._total_batches(len(sampler)), self._elapsed
             sampler.same_order = bool(self.trainer.overfit_batches)
         return self._loader(dataset, sampler)
 
@@ -264,19 +264,6 @@ class ImageData(L.LightningDataModule, Configurable):
             persistent_workers=workers > 0,  # they keep their cached images from epoch to epoch
             pin_memory=on_gpu,
         )
-
-    def _total_batches(self, per_epoch: int) -> int | None:
-        epochs, steps = self.trainer.max_epochs, self.trainer.max_steps
-        bounds = [epochs * per_epoch] if epochs and epochs > 0 else []
-        bounds += [steps * self.trainer.accumulate_grad_batches] if steps and steps > 0 else []
-        return min(bounds, default=None)
-
-    def _elapsed(self) -> float:
-        """The fraction of `trainer.max_time` that has passed."""
-        for timer in (callback for callback in self.trainer.callbacks if isinstance(callback, Timer)):
-            spent, left = timer.time_elapsed("train"), timer.time_remaining("train")
-            return spent / max(1e-9, spent + left) if left is not None else 0.0
-        return 0.0
 
 
 def _usable_cores() -> int:

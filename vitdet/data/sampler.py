@@ -3,7 +3,7 @@
 A draw says all that a sample depends on. The order is that of (seed, epoch); rank r takes its share of each global batch.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -11,6 +11,7 @@ from torch.utils.data import DataLoader, Sampler
 
 from vitdet.data.options import RANGES
 from vitdet.errors import UserError
+from vitdet.progress import Progress
 from vitdet.ranges import ranged
 
 
@@ -33,6 +34,7 @@ class BatchSampler(Sampler[list[Draw]]):
         scales: each batch is made at one scale from this range: a random one, or, with `progressive`, from the lowest to the highest over the first
             80 % of the training. Batches at a small scale cost less.
         seed: of the order and of the scales.
+        progress: how far the training is.
 
     Attributes:
         same_order: every epoch has the batches of the first, as Lightning's `overfit_batches` wants; augmentation still differs.
@@ -48,17 +50,17 @@ class BatchSampler(Sampler[list[Draw]]):
         scales: tuple[float, float] = (1.0, 1.0),
         progressive: bool = False,
         seed: int = 0,
+        progress: Progress | None = None,
         rank: int = 0,
         world_size: int = 1,
     ) -> None:
+        self.progress = Progress() if progress is None else progress
         self.tokens, self.batch_size, self.max_tokens = np.asarray(tokens), batch_size, max_tokens
         self.scales, self.progressive, self.seed = scales, progressive, seed
         self.rank, self.world_size = rank, world_size
         self.epoch = self.position = 0
         self.same_order = False
         self.sampler = self  # where Lightning looks for `set_epoch`
-        self.total_batches: int | None = None
-        self.elapsed: Callable[[], float] = lambda: 0.0
         self._length = max(1, len(self._batches(epoch=0)) // world_size)
         self._planned: tuple[int, list[np.ndarray]] | None = None
 
@@ -86,8 +88,7 @@ class BatchSampler(Sampler[list[Draw]]):
         rng = np.random.default_rng((self.seed, epoch, 1))
         random_scales = rng.uniform(*self.scales, size=max(total, 1))
         for step in range(self.position, total):
-            done = (epoch * total + step) / self.total_batches if self.total_batches else 0.0
-            progress = min(1.0, max(done, self.elapsed()))
+            progress = self.progress.at(epoch, step, total)
             low, high = self.scales
             scale = low + (high - low) * min(1.0, progress / 0.8) if self.progressive else float(random_scales[step])
             self.position = step + 1

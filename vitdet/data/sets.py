@@ -168,13 +168,6 @@ class SemanticData(ImageData):
     def keys(self, split: str) -> str:
         return f"data.{split}.images and data.{split}.labels"
 
-    def use_head(self, head: Any) -> None:
-        super().use_head(head)
-        if not self.masks:
-            raise UserError(
-                f"semantic labels have no boxes, which is all that {type(head).__name__} learns from: choose model.head SemanticHead or MaskDecoderHead"
-            )
-
     def _open(self, split: SplitName) -> SemanticIndex:
         return SemanticIndex(self.splits[split].images, self.splits[split].labels, **self._classes, **self._suffixes)
 

@@ -7,14 +7,11 @@ from typing import Any
 from torch import Tensor, nn
 
 from vitdet.config import Configurable
-from vitdet.errors import UserError
+from vitdet.handshake import Labels
 from vitdet.heads.options import RANGES
+from vitdet.progress import Progress
 from vitdet.ranges import ranged
 from vitdet.structures import Features, Prediction, Target
-
-DATA = {"instances": "CocoData", "semantic": "SemanticData", "panoptic": "PanopticData"}  # for messages, as are these:
-HEADS = {"instances": "DETRHead or MaskDecoderHead", "semantic": "SemanticHead or MaskDecoderHead"}
-HEADS["panoptic"] = "MaskDecoderHead or EoMTHead"
 
 
 class Head(nn.Module, Configurable):
@@ -29,14 +26,13 @@ class Head(nn.Module, Configurable):
         num_classes: how many classes there are.
     """
 
-    progress: float = 0.0
-    """How much of the training is done, in [0, 1]; a `Task` keeps it up to date."""
+    _progress = Progress()  # of no training
     needs_masks: bool = False
     """Whether the loss reads `Target.masks`."""
     runs_tail: bool = False
     """Whether the head runs the ViT's last blocks, which the backbone then leaves to it."""
     kinds: Sequence[str] = ()
-    """The kinds of labels that it can learn from, see `use_data`; any, if none is named."""
+    """The kinds of labels that it can learn from, see `Labels`; any, if none is named."""
     groups: int = 1
     """How many sets of queries are trained side by side; inference uses the first."""
     class_parts: Sequence[str] = ("classify",)
@@ -73,36 +69,22 @@ class Head(nn.Module, Configurable):
         """From normalised images `(3, H, W)` to one `Prediction` each, `sizes` as in `predict`; here in one go."""
         return self.predict(self(backbone(images)), sizes)
 
-    def use_backbone(self, backbone: nn.Module) -> None:
-        """What makes the features; a `Task` calls it when it is made.
+    def prepare(self, progress: Progress, labels: Labels | None = None) -> None:
+        """A `Task` calls it before it trains or evaluates.
+
+        Args:
+            progress: how far the training is; `self.progress` reads it.
+            labels: what kind of labels the data has; none where the loaders are the user's own.
 
         Raises:
-            UserError: the head can't work with them.
+            UserError: the head's options do not go with such labels.
         """
-        tail, name = getattr(getattr(backbone, "trunk", None), "tail", 0), type(self).__name__
-        if self.runs_tail and (not tail or backbone.neck is not None):
-            raise UserError(f"{name} runs the backbone's last blocks: set model.backbone.tail (3 or 4) and neck: null")
-        if tail and not self.runs_tail:
-            raise UserError(
-                f"model.backbone.tail is {tail}, so the ViT's last blocks are left to the head, and {name} does not run them: set it to 0"
-            )
-        made = list(backbone.out_channels)
-        if made != self.in_channels:
-            raise UserError(
-                f"{name} was made for features of {self.in_channels} channels, the backbone gives {made}; make it from backbone.out_channels and .strides"
-            )
+        self._progress = progress
 
-    def use_data(self, kind: str, things: Sequence[bool]) -> None:
-        """What kind of labels the data has (`instances`, `semantic` or `panoptic`), and which classes are things; a `Task` calls it before it trains.
-
-        Raises:
-            UserError: the head can't learn from them.
-        """
-        if self.kinds and kind not in self.kinds:
-            raise UserError(
-                f"{type(self).__name__} learns from data of {' or '.join(self.kinds)}, and this is {kind}: "
-                f"choose {DATA[self.kinds[0]]}, or for this data model.head {HEADS[kind]}"
-            )
+    @property
+    def progress(self) -> float:
+        """How much of the training is done, in [0, 1]."""
+        return self._progress.done
 
     def metric(self, data: Any) -> Any:
         """How the head is scored on a data module: a name that `vitdet.metrics.create_metric` knows, an object with `update`,

@@ -8,8 +8,10 @@ from lightning.pytorch.plugins.precision import MixedPrecision, Precision
 from lightning.pytorch.utilities import GradClipAlgorithmType
 
 from vitdet.checkpoint import Checkpoint
+from vitdet.progress import Progress
+from vitdet.training import progress
 from vitdet.training.muon import Muon
-from vitdet.training.optim import is_scaled, lr_factor, parameter_groups, progress
+from vitdet.training.optim import is_scaled, lr_factor, parameter_groups
 from vitdet.training.resume import apply_settings
 
 OPTIMIZERS = {"adamw": torch.optim.AdamW, "muon": Muon}
@@ -20,7 +22,7 @@ class Learning(L.LightningModule):
 
     Attributes:
         lr, optimizer, schedule, …: the arguments of the task that say how it learns, see `settings`.
-        done: how much of the training, in [0, 1], at the last step of the schedule.
+        progress: how far the training is; the schedule, the data and the head read it.
     """
 
     backbone: torch.nn.Module
@@ -31,7 +33,7 @@ class Learning(L.LightningModule):
         self._settings = tuple(settings)
         for name, value in settings.items():
             setattr(self, name, value)
-        self.done = 0.0
+        self.progress = Progress()
         self._resumed: Checkpoint | None = None
 
     @property
@@ -70,19 +72,29 @@ class Learning(L.LightningModule):
 
     def configure_optimizers(self) -> dict[str, Any]:
         optimizer = self.make_optimizer(fused=not is_scaled(self.trainer))
-        self.done = 0.0
         scheduler = torch.optim.lr_scheduler.LambdaLR(
-            optimizer, lambda _: lr_factor(self.done, **self.schedule_options)
+            optimizer, lambda _: lr_factor(self.progress.done, **self.schedule_options)
         )
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
+    def setup(self, stage: str) -> None:
+        if stage == "fit":
+            progress.begin(self.progress, self.trainer)
+
+    def on_fit_start(self) -> None:
+        progress.update(self.progress, self.trainer)  # loaders may draw batches ahead before the training starts
+
+    def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
+        progress.update(self.progress, self.trainer)
+
     def on_train_start(self) -> None:
+        progress.update(self.progress, self.trainer)
         if self._resumed is not None and self.standard_optimizer:
             apply_settings(self, self._resumed)
         self._resumed = None
 
     def lr_scheduler_step(self, scheduler: Any, metric: Any) -> None:
-        self.done = progress(self.trainer)
+        progress.update(self.progress, self.trainer)
         scheduler.step()
 
     def configure_gradient_clipping(

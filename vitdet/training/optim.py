@@ -4,7 +4,6 @@ import math
 from typing import Literal, get_args
 
 import lightning as L
-from lightning.pytorch.callbacks import Timer
 from torch import nn
 
 from vitdet.errors import UserError
@@ -102,24 +101,3 @@ def lr_factor(progress: float, *, schedule: Schedule, warmup: float, final: floa
     if schedule == "wsd":
         return 1.0 - (1 - final) * max(0.0, (progress - (1 - WSD_DECAY)) / WSD_DECAY)
     raise UserError(f"schedule is {schedule!r}; wanted cosine, linear, constant or wsd")
-
-
-def progress(trainer: L.Trainer) -> float:
-    """How much of the training is done, in [0, 1], by whichever of `max_steps`, `max_epochs` and `max_time` ends it first.
-
-    So a run with `max_time: 00:00:12:00` reaches its final learning rate when the twelve minutes are up; a resumed run goes on counting where it stopped.
-    """
-    loop, done = trainer.fit_loop, 0.0
-    if trainer.max_steps > 0:
-        done = trainer.global_step / trainer.max_steps
-    if trainer.max_epochs and trainer.max_epochs > 0:
-        epochs = loop.epoch_progress.current
-        within = loop.epoch_loop.batch_progress.current.processed / trainer.num_training_batches
-        # of a run that goes on after a whole epoch, that epoch's batches are still counted, too
-        done = max(done, (epochs.processed + (within if epochs.ready > epochs.processed else 0)) / trainer.max_epochs)
-    for timer in (callback for callback in trainer.callbacks if isinstance(callback, Timer)):
-        elapsed = timer.time_elapsed("train")
-        spent = elapsed / max(1e-9, elapsed + timer.time_remaining("train"))
-        # ranks read their own clocks, but must step at one learning rate
-        done = max(done, trainer.strategy.broadcast(spent) if trainer.world_size > 1 else spent)
-    return min(1.0, done)

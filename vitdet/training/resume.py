@@ -10,7 +10,7 @@ from lightning.pytorch.utilities import rank_zero_info
 
 from vitdet.checkpoint import DERIVED, Checkpoint, CheckpointError
 from vitdet.config import config_of, part
-from vitdet.training.optim import lr_factor, progress
+from vitdet.training.optim import lr_factor
 
 FREE = {
     "drop_path",
@@ -165,8 +165,7 @@ def apply_settings(task: Any, saved: Checkpoint) -> None:
     """Lets a task's own learning rate, schedule, weight decay and moment decays hold where Lightning has just restored
     those of a checkpoint, and says which.
     """
-    task.done = progress(task.trainer)
-    factor = lr_factor(task.done, **task.schedule_options)
+    factor = lr_factor(task.progress.done, **task.schedule_options)
     (optimizer,), fresh = task.trainer.optimizers, task.make_optimizer(fused=False)
     changed = [(key.removeprefix("model."), own, before) for key, own, before in _settings(task, saved)]
     rates = []

@@ -14,12 +14,13 @@ from vitdet.checkpoint import Checkpoint, write
 from vitdet.config import config_of
 from vitdet.data import ImageData
 from vitdet.errors import UserError, check
+from vitdet.handshake import agree, check_features
 from vitdet.heads.base import Head
 from vitdet.ranges import ranged
 from vitdet.structures import Prediction, Target
 from vitdet.training.callbacks.ema import is_average
 from vitdet.training.learning import Learning
-from vitdet.training.optim import RANGES, Schedule, progress
+from vitdet.training.optim import RANGES, Schedule
 from vitdet.training.resume import check_fits
 
 Batch = tuple[Sequence[Tensor], list[Target]]
@@ -97,7 +98,8 @@ class Task(Learning):
         self.backbone = backbone
         built = isinstance(head, Head)
         self.head = head if built else head(backbone.out_channels, backbone.strides, len(self.classes))
-        self.head.use_backbone(backbone)
+        check_features(backbone, self.head)
+        self.head.prepare(self.progress)
         if checkpoint_file is not None and checkpoint is None:
             raise UserError("checkpoint_file goes with checkpoint, the name of a published model")
         self.checkpoint = checkpoint
@@ -112,6 +114,7 @@ class Task(Learning):
         self._compiles = compile
 
     def setup(self, stage: str) -> None:
+        super().setup(stage)
         if self.trainer.precision == "64-true":
             raise UserError("precision is 64-true; losses and sampling are in 32 bits, so wanted 32-true or bf16-mixed")
         if self._compiles:
@@ -130,11 +133,14 @@ class Task(Learning):
         self._compiles = False
 
     def use_data(self, data: ImageData) -> None:
-        """Tells the data what backbone and head need, and the head what labels there are; a trainer calls it before it trains."""
-        data.use_head(self.head)
-        self.head.use_data(data.kind, data.things)
-        own = self.backbone
-        data.use_backbone(mean=own.mean, std=own.std, patch_size=own.patch_size, canvas=getattr(own, "canvas", None))
+        """Tells data and head of each other; a trainer calls it before it trains or evaluates.
+
+        Raises:
+            UserError: they can't work together.
+        """
+        labels, needs = agree(self.backbone, self.head, data)
+        self.head.prepare(self.progress, labels)
+        data.prepare(self.progress, needs)
         self.eval_transform = data.eval_transform().config
         if not self._ids_given and data.classes == self.classes:
             self.category_ids = data.category_ids
@@ -144,9 +150,6 @@ class Task(Learning):
             self.data_config = None
 
     # ---- training
-
-    def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
-        self.head.progress = progress(self.trainer)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         images, targets = batch

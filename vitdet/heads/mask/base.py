@@ -8,12 +8,14 @@ import torch
 from torch import Tensor, nn
 
 from vitdet.errors import UserError
+from vitdet.handshake import Labels
 from vitdet.heads.base import Head
 from vitdet.heads.mask.criterion import MaskCriterion, MaskOutputs
 from vitdet.heads.mask.inference import MaskRules, Masks, class_scores, instances, panoptic, semantic
 from vitdet.heads.mask.pixels import extents, full_size
 from vitdet.heads.mask.tiles import cut, put_together
 from vitdet.heads.options import RANGES
+from vitdet.progress import Progress
 from vitdet.ranges import ranged
 from vitdet.structures import Prediction, Target
 
@@ -55,17 +57,14 @@ class SegmentationHead(Head):
             self._check_tile()
         self.register_buffer("things", torch.ones(num_classes, dtype=torch.bool))
 
-    def use_data(self, kind: MaskTask, things: Sequence[bool]) -> None:
-        """What kind of labels the data has; a `Task` calls it before it trains."""
-        if self._chosen and kind != self.task and "task" in self.init_args:
-            raise UserError(
-                f"task is {self.task}, but the data is {kind}: leave model.head.task out, and it follows the data"
-            )
-        super().use_data(kind, things)
-        self.things.copy_(torch.tensor(things))
+    def prepare(self, progress: Progress, labels: Labels | None = None) -> None:
+        super().prepare(progress, labels)
+        if labels is None:
+            return
+        self.things.copy_(torch.tensor(labels.things))
         if not self._chosen:
-            self.task = kind
-            self.init_args = {**self.init_args, "task": kind}  # a checkpoint gives the same again
+            self.task = labels.kind
+            self.init_args = {**self.init_args, "task": labels.kind}  # a checkpoint gives the same again
         self._check_tile()
 
     def _check_tile(self) -> None:

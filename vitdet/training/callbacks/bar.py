@@ -6,9 +6,10 @@ import time
 from typing import Any
 
 import lightning as L
-from lightning.pytorch.callbacks import Timer
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
+
+from vitdet.training.progress import time_spent
 
 
 def say(text: str) -> None:
@@ -29,7 +30,7 @@ def duration(seconds: float) -> str:
 def extent(trainer: L.Trainer) -> tuple[float, str]:
     """The fraction of the training that is done, by whichever bound ends it first, and how many steps it has: `900`, or `~900` where time ends it.
 
-    Unlike `optim.progress` it asks no other rank, so one rank may call it.
+    Unlike `vitdet.training.progress.update` it asks no other rank, so one rank may call it.
     """
     per_epoch = trainer.num_training_batches / trainer.accumulate_grad_batches  # endless where the data are
     planned = [trainer.max_steps] if trainer.max_steps > 0 else []
@@ -40,12 +41,8 @@ def extent(trainer: L.Trainer) -> tuple[float, str]:
     )
     total = min(planned, default=float("inf"))
     done = min(1.0, trainer.global_step / total) if total > 0 else 1.0
-    for timer in (callback for callback in trainer.callbacks if isinstance(callback, Timer)):
-        left, spent = timer.time_remaining("train"), timer.time_elapsed("train")
-        if left is not None and spent / max(1e-9, spent + left) > done:
-            done = min(1.0, spent / max(1e-9, spent + left))
-            total = None
-    if total is None:
+    if (spent := time_spent(trainer) or 0.0) > done:
+        done = min(1.0, spent)
         return done, f"~{round(trainer.global_step / done)}"
     return done, "?" if total == float("inf") else f"{int(total)}"
 
