@@ -13,7 +13,19 @@ from typing import TYPE_CHECKING, Any
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 if TYPE_CHECKING:  # at run time a name is imported when it is first used: torch, timm and lightning take seconds
-    from vitdet.backbone import Backbone, create_backbone
+    from vitdet.backbone import (
+        Backbone,
+        ConvStem,
+        CSPNeck,
+        HybridNeck,
+        Neck,
+        Projector,
+        Pyramid,
+        SpatialAdapter,
+        Stem,
+        TrunkOptions,
+        create_backbone,
+    )
     from vitdet.data import (
         CocoData,
         PanopticData,
@@ -34,7 +46,19 @@ if TYPE_CHECKING:  # at run time a name is imported when it is first used: torch
 
 __version__ = "0.1.0"
 _PLACES = {
-    "backbone": ("Backbone", "create_backbone"),
+    "backbone": (
+        "Backbone",
+        "CSPNeck",
+        "ConvStem",
+        "HybridNeck",
+        "Neck",
+        "Projector",
+        "Pyramid",
+        "SpatialAdapter",
+        "Stem",
+        "TrunkOptions",
+        "create_backbone",
+    ),
     "data": (
         "CocoData",
         "PanopticData",
@@ -57,19 +81,25 @@ _PLACE_OF = {name: place for place, names in _PLACES.items() for name in names}
 _MODULES = {*_PLACES, "boxes", "cli", "config", "losses", "masks", "metrics", "zoo"}
 __all__ = [
     "Backbone",
+    "CSPNeck",
     "CocoData",
+    "ConvStem",
     "DEIMHead",
     "DETRHead",
     "Detector",
     "EoMTHead",
     "Features",
     "Head",
+    "HybridNeck",
     "Level",
     "MaskDecoderHead",
+    "Neck",
     "PanopticData",
     "PanopticSplit",
     "PlainDETRHead",
     "Prediction",
+    "Projector",
+    "Pyramid",
     "SemanticData",
     "SemanticHead",
     "SemanticSplit",
@@ -77,10 +107,13 @@ __all__ = [
     "ShapesPanopticData",
     "ShapesSemanticData",
     "Size",
+    "SpatialAdapter",
     "Split",
+    "Stem",
     "Target",
     "Task",
     "Trainer",
+    "TrunkOptions",
     "UserError",
     "create_backbone",
     "load",

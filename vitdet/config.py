@@ -113,7 +113,10 @@ def _hints(init: Callable) -> dict[str, Any]:
 def _understood(value: Any, hint: Any, name: str) -> Any:
     """An argument as its annotation means it: a mapping as a dataclass, or as a part or what makes one."""
     if isinstance(value, str) and _makes_parts(hint):
-        return part(value)
+        try:
+            return part(value)
+        except AttributeError:  # no class of that name: who takes the argument says what was wanted
+            return value
     if not isinstance(value, Mapping):
         return value
     if "class_path" in value and set(value) <= {"class_path", "init_args"}:

@@ -4,11 +4,13 @@ T objects, H×W an image in pixels; every size below scales with the image
 """
 
 import colorsys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont, ImageOps
+
+from vitdet.masks import bounds
 
 Colour = tuple[int, int, int]
 Rectangle = tuple[float, float, float, float]
@@ -43,6 +45,15 @@ def draw(
     font = ImageFont.load_default(max(11, round(scale / 42)))
     _draw_texts(pen, boxes_xyxy, texts, colours, font, width)
     return canvas
+
+
+def draw_classes(image: Image.Image, classes: np.ndarray, name_of: Callable[[int], str]) -> Image.Image:
+    """A copy of `image` under a map `(H, W)` of classes, each in its colour and with its name."""
+    present = np.unique(classes).tolist()
+    masks = np.stack([classes == label for label in present])
+    return draw(
+        image, bounds(masks).tolist(), [name_of(label) for label in present], present, masks=masks, outline=False
+    )
 
 
 def class_colour(label: int) -> Colour:

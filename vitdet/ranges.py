@@ -30,6 +30,9 @@ def whole(low: int) -> Rule:
     return (lambda v: is_whole(v, low)), f"a whole number from {low}"
 
 
+INTEGER: Rule = ((lambda v: isinstance(v, int) and not isinstance(v, bool)), "a whole number")
+
+
 def number(low: float, high: float = math.inf, *, without: Sequence[float] = ()) -> Rule:
     """A finite number from `low` to `high`, but for the ends that are named in `without`."""
     to = "" if high == math.inf else f" to {high:g}"

@@ -34,8 +34,46 @@ BASES = {
     **dict.fromkeys(("CocoData", "PanopticData", "SemanticData"), ("ImageData",)),
     **dict.fromkeys(("ShapesData", "ShapesPanopticData", "ShapesSemanticData"), ("ImageData",)),
 }
-MOVED: dict[str, dict[str, str]] = {}
-CHANGED: dict[str, Callable[[Arguments], Arguments]] = {}
+NECKS = {"projector": "Projector", "pyramid": "Pyramid", "csp": "CSPNeck", "hybrid": "HybridNeck"}
+STEMS = {"patch": None, "conv": "ConvStem", "adapter": "SpatialAdapter"}
+
+
+def _backbone(arguments: Arguments) -> Arguments:
+    """Neck and stem were names, with their options beside them, and the ViT's width an option of its own."""
+    sizes = {name: arguments[name] for name in ("embed_dim", "num_heads") if arguments.get(name) is not None}
+    changed = {name: value for name, value in arguments.items() if name not in ("embed_dim", "num_heads")}
+    if sizes:
+        changed["model_args"] = {**(changed.get("model_args") or {}), **sizes}
+    _part(changed, "neck", NECKS, {"neck_depth": "depth"})
+    _part(changed, "stem", STEMS, {"stem_width": "width", "stem_taps": "lateral"})
+    return changed
+
+
+def _part(arguments: Arguments, name: str, classes: dict[str, str | None], moved: dict[str, str]) -> None:
+    """`{stem: conv, stem_width: 8}` becomes `{stem: {class_path: vitdet.ConvStem, init_args: {width: 8}}}`."""
+    inside = {new: arguments.pop(old) for old, new in moved.items() if old in arguments}
+    inside.update(arguments.pop(f"{name}_args", None) or {})
+    value = arguments.get(name, {})
+    if isinstance(value, str) and value in classes:
+        cls = classes[value]
+        value = arguments[name] = None if cls is None else {"class_path": f"vitdet.{cls}", "init_args": {}}
+    if inside and isinstance(value, dict):
+        if value.get("class_path") == "vitdet.SpatialAdapter":
+            inside.pop("lateral", None)  # it was true, or an error
+        arguments[name] = {**value, "init_args": {**inside, **(value.get("init_args") or {})}}
+
+
+TRUNK = (
+    "windows",
+    "global_blocks",
+    "window_prefix",
+    "relative_position",
+    "pos_antialias",
+    "canvas",
+    "grad_checkpointing",
+)
+MOVED: dict[str, dict[str, str]] = {"Backbone": {name: f"trunk.{name}" for name in TRUNK}}
+CHANGED: dict[str, Callable[[Arguments], Arguments]] = {"Backbone": _backbone}
 
 
 def renew(config: Any) -> Any:

@@ -6,18 +6,18 @@ boxes_cxcywh   centre and size, as fractions of the image
 boxes_xyxy     corners, in pixels
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from vitdet.draw import as_image, draw
+from vitdet.draw import as_image, draw, draw_classes
 from vitdet.errors import UserError, check
-from vitdet.masks import bounds, encode, id_png
+from vitdet.masks import encode, id_png
 
 THRESHOLD = 0.3  # the score from which a detection is shown, counted and returned, unless something else is said
 
@@ -87,15 +87,42 @@ class Level:
 
 
 @dataclass
+class UnfinishedTokens:
+    """Tokens `x` `(N, C)` before the ViT's last blocks, which a head runs, with tokens of its own in front of each image's.
+
+    Images lie group by group; `order` has the position in the batch, `grids` the patch grid, `lengths` the number of tokens
+    of each, of which the first `num_prefix` are no patches. `blocks` are the blocks that are left, each with its rotations
+    `(N, heads or 1, 2*d)` or `None`, and `norm` is the norm behind the last.
+    """
+
+    x: Tensor
+    lengths: list[int]
+    grids: list[tuple[int, int]]
+    order: list[int]
+    num_prefix: int
+    blocks: list[tuple[nn.Module, Tensor | None]]
+    norm: nn.Module
+
+    def run(self, i: int, x: Tensor, added: int, allowed: Sequence[Tensor] | None = None) -> Tensor:
+        """Block `i` on tokens `x`, `added` of which stand in front of each image's; `allowed` says who sees whom, see `attend`."""
+        (block, rope), lengths = self.blocks[i], [added + length for length in self.lengths]
+        if rope is not None:  # added tokens have no place in the image: their sines are 0, their cosines 1
+            half = rope.shape[-1] // 2
+            still = torch.cat([rope.new_zeros(half), rope.new_ones(half)]).expand(added, rope.shape[1], -1)
+            rope = torch.cat([part for image in rope.split(self.lengths) for part in (still, image)])
+        return block(x, lengths, lengths, rope, allowed)
+
+
+@dataclass
 class Features(Sequence[Level]):
-    """The levels that a backbone returns, finest first, and the sizes `(H, W)` in pixels of the images they came from (before padding).
+    """The levels that a backbone returns, finest first, and the sizes `(H, W)` in pixels of the images before padding.
 
     `unfinished` is there if the backbone leaves its last blocks to the head.
     """
 
     levels: list[Level]
     sizes: list[tuple[int, int]]
-    unfinished: Any = None
+    unfinished: UnfinishedTokens | None = None
 
     def __getitem__(self, index):
         return self.levels[index]
@@ -103,8 +130,11 @@ class Features(Sequence[Level]):
     def __len__(self) -> int:
         return len(self.levels)
 
-    def __iter__(self) -> Iterator[Level]:
-        return iter(self.levels)
+
+def _with_tensors(value: Any, change: Callable[[Tensor], Tensor]) -> Any:
+    """A dataclass with `change` done to its tensors."""
+    known = ((field.name, getattr(value, field.name)) for field in fields(value))
+    return replace(value, **{name: change(item) for name, item in known if isinstance(item, Tensor)})
 
 
 @dataclass
@@ -128,12 +158,10 @@ class Target:
     masks: Tensor | None = None
 
     def to(self, device, **kwargs) -> "Target":
-        moved = {f.name: getattr(self, f.name) for f in fields(self)}
-        return replace(self, **{k: v.to(device, **kwargs) for k, v in moved.items() if isinstance(v, Tensor)})
+        return _with_tensors(self, lambda tensor: tensor.to(device, **kwargs))
 
     def pin_memory(self) -> "Target":
-        tensors = {f.name: getattr(self, f.name) for f in fields(self)}
-        return replace(self, **{k: v.pin_memory() for k, v in tensors.items() if isinstance(v, Tensor)})
+        return _with_tensors(self, Tensor.pin_memory)
 
 
 @dataclass
@@ -170,8 +198,7 @@ class Prediction:
         return len(self.scores)
 
     def cpu(self) -> "Prediction":
-        moved = {f.name: getattr(self, f.name) for f in fields(self)}
-        return replace(self, **{k: v.detach().cpu() for k, v in moved.items() if isinstance(v, Tensor)})
+        return _with_tensors(self, lambda tensor: tensor.detach().cpu())
 
     def above(self, threshold: float) -> "Prediction":
         """Only the detections that score at least `threshold`; pixels of the others belong to no segment.
@@ -181,9 +208,8 @@ class Prediction:
         """
         check_threshold(threshold)
         keep = self.scores >= threshold
-        kept = {name: getattr(self, name)[keep] for name in ("boxes_xyxy", "scores", "labels")}
-        if self.masks is not None:
-            kept["masks"] = self.masks[keep]
+        names = ("boxes_xyxy", "scores", "labels", *(() if self.masks is None else ("masks",)))
+        kept = {name: getattr(self, name)[keep] for name in names}
         if self.panoptic is not None:
             number = torch.zeros(len(keep) + 1, dtype=self.panoptic.dtype, device=keep.device)
             number[1:] = keep.cumsum(0) * keep
@@ -192,23 +218,18 @@ class Prediction:
 
     def to_coco(self) -> list[dict[str, Any]]:
         """Rows of a COCO results file: box as `[x, y, width, height]` in pixels, the data set's own category id, and the mask as run lengths."""
-        rows = []
         codes = () if self.masks is None else encode(self.masks.cpu().numpy())
-        for box, score, label in zip(self.boxes_xyxy.tolist(), self.scores.tolist(), self.labels.tolist()):
-            x1, y1, x2, y2 = box
-            row = {
-                "image_id": self.image_id,
-                "category_id": self._category(label),
-                "bbox": [x1, y1, x2 - x1, y2 - y1],
-                "score": score,
-            }
-            rows.append(row)
+        found = zip(self.boxes_xyxy.tolist(), self.scores.tolist(), map(self._category, self.labels.tolist()))
+        rows = [
+            {"image_id": self.image_id, "category_id": category, "bbox": [x1, y1, x2 - x1, y2 - y1], "score": score}
+            for (x1, y1, x2, y2), score, category in found
+        ]
         for row, code in zip(rows, codes):
             row["segmentation"] = {"size": list(self.masks.shape[1:]), "counts": code.decode()}
         return rows
 
     def to_coco_panoptic(self) -> tuple[bytes, list[dict[str, Any]]]:
-        """The PNG of an image in COCO's panoptic format, and its `segments_info`: id, the data set's own category id, area in pixels.
+        """The PNG of an image in COCO's panoptic format, and its `segments_info`: id, the data set's category id, area in pixels.
 
         Raises:
             ValueError: the prediction has no panoptic map.
@@ -217,12 +238,8 @@ class Prediction:
             raise UserError("this prediction has no panoptic map; the model must have been trained on panoptic data")
         ids = self.panoptic.cpu().numpy()
         present, areas = np.unique(ids, return_counts=True)
-        labels = self.labels.tolist()
-        info = [
-            {"id": number, "category_id": self._category(labels[number - 1]), "area": area}
-            for number, area in zip(present.tolist(), areas.tolist())
-            if number
-        ]
+        labels, found = self.labels.tolist(), zip(present.tolist(), areas.tolist())
+        info = [{"id": i, "category_id": self._category(labels[i - 1]), "area": area} for i, area in found if i]
         return id_png(ids), info
 
     def _category(self, label: int) -> int:
@@ -246,24 +263,14 @@ class Prediction:
             raise UserError("this prediction was not made from a file: give the image to draw on, as plot(image)")
         canvas = as_image(self.path if image is None else image)
         if canvas.size != tuple(self.size[::-1]):
-            height, width = self.size
-            raise UserError(
-                f"image is {canvas.width}×{canvas.height}, the prediction is about one of {width}×{height}; give the original image"
-            )
+            about = f"the prediction is about one of {self.size[1]}×{self.size[0]}; give the original image"
+            raise UserError(f"image is {canvas.width}×{canvas.height}, {about}")
         if self.semantic is not None:
-            return self._plot_semantic(canvas)
+            return draw_classes(canvas, self.semantic.cpu().numpy(), self.name_of)
         kept = self.cpu().above(threshold)
-        labels = kept.labels.tolist()
+        labels, masks = kept.labels.tolist(), None if kept.masks is None else kept.masks.numpy()
         texts = [f"{self.name_of(label)} {score:.2f}" for label, score in zip(labels, kept.scores.tolist())]
-        masks = None if kept.masks is None else kept.masks.numpy()
         return draw(canvas, kept.boxes_xyxy.tolist(), texts, labels, masks=masks, outline=self.panoptic is None)
-
-    def _plot_semantic(self, canvas: Any) -> Any:
-        classes = self.semantic.cpu().numpy()
-        present = np.unique(classes).tolist()
-        masks = np.stack([classes == label for label in present])
-        names = [self.name_of(label) for label in present]
-        return draw(canvas, bounds(masks).tolist(), names, present, masks=masks, outline=False)
 
     def save(self, path: str | Path, *, image: Any = None, threshold: float = 0.0) -> None:
         """Write `plot(image, threshold=threshold)` to `path`; the suffix chooses the format, and folders are made."""

@@ -85,5 +85,3 @@ def test_windows_hold_every_patch_once_and_are_rectangles(grid, option, prefix, 
 def test_a_grid_is_cut_evenly():
     assert Windows.parse(14, "image").sides((20, 28)) == ([10, 10], [14, 14])
     assert Windows.parse("2x3", "image").sides((5, 2)) == ([3, 2], [1, 1])
-    with pytest.raises(ValueError, match="window_prefix is 'none'"):
-        Windows.parse(14, "none")

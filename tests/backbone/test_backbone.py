@@ -2,6 +2,7 @@
 
 import copy
 import io
+from functools import partial
 
 import pytest
 import torch
@@ -9,32 +10,45 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from vitdet.backbone import Backbone, create_backbone
+from vitdet.backbone import (
+    Backbone,
+    ConvStem,
+    CSPNeck,
+    HybridNeck,
+    Pyramid,
+    TrunkOptions,
+    create_backbone,
+)
 from vitdet.config import build, config_of
 
-SMALL = {"embed_dim": 32, "depth": 3, "num_heads": 2}
+SMALL = {"model_args": {"embed_dim": 32, "num_heads": 2}, "depth": 3}
 TINY = "vit_tiny_patch16_224"
+NARROW = partial(ConvStem, width=8)
+ADAPTER = {"class_path": "vitdet.SpatialAdapter", "init_args": {"width": 4}}
 
 SETUPS = {
     "plain": (TINY, {}),
-    "windows": (TINY, {"windows": 3}),
-    "window prefixes": ("vit_small_patch14_reg4_dinov2", {"windows": "2x2", "window_prefix": "window"}),
-    "rope windows": ("vit_small_patch16_dinov3", {"windows": 2}),
-    "mixed rope": ("vit_small_patch16_rope_mixed_224", {"windows": 3}),
-    "conv stem": (TINY, {"stem": "conv", "stem_width": 8, "out_strides": [4, 8, 16, 32, 64]}),
-    "conv stem 32": (TINY, {"stem": "conv", "stem_width": 8, "patch_size": 32, "out_strides": [8, 16, 32]}),
-    "conv stem 8": (TINY, {"stem": "conv", "stem_width": 8, "patch_size": 8}),
-    "pyramid": (TINY, {"neck": "pyramid", "out_channels": 16}),
-    "adapter": (TINY, {"stem": "adapter", "stem_width": 4, "out_strides": [8, 16, 32]}),
+    "windows": (TINY, {"trunk": {"windows": 3}}),
+    "window prefixes": ("vit_small_patch14_reg4_dinov2", {"trunk": {"windows": "2x2", "window_prefix": "window"}}),
+    "rope windows": ("vit_small_patch16_dinov3", {"trunk": TrunkOptions(windows=2)}),
+    "mixed rope": ("vit_small_patch16_rope_mixed_224", {"trunk": TrunkOptions(windows=3)}),
+    "conv stem": (TINY, {"stem": NARROW, "out_strides": [4, 8, 16, 32, 64]}),
+    "conv stem 32": (TINY, {"stem": NARROW, "patch_size": 32, "out_strides": [8, 16, 32]}),
+    "conv stem 8": (TINY, {"stem": NARROW, "patch_size": 8}),
+    "pyramid": (TINY, {"neck": Pyramid, "out_channels": 16}),
+    "adapter": (TINY, {"stem": ADAPTER, "out_strides": [8, 16, 32]}),
     "hybrid": (
         "vit_small_patch16_dinov3",
-        {"stem": "adapter", "stem_width": 4, "neck": "hybrid", "out_blocks": [0, 1, 2], "neck_args": {"ffn_dim": 32}},
+        {"stem": ADAPTER, "neck": partial(HybridNeck, ffn_dim=32), "out_blocks": [0, 1, 2]},
     ),
-    "hybrid of one tap": (TINY, {"neck": "hybrid", "out_strides": [4, 8, 16, 32, 64]}),
-    "csp": (TINY, {"neck": "csp", "neck_args": {"norm": "frozen_batch"}, "pos_antialias": False}),
-    "relative position": (TINY, {"relative_position": 4}),
-    "relative position, windows": (TINY, {"relative_position": 6, "windows": 3, "global_blocks": [0]}),
-    "relative position, four windows": (TINY, {"relative_position": 6, "windows": "2x2", "window_prefix": "window"}),
+    "hybrid of one tap": (TINY, {"neck": HybridNeck, "out_strides": [4, 8, 16, 32, 64]}),
+    "csp": (TINY, {"neck": partial(CSPNeck, norm="frozen_batch"), "trunk": {"pos_antialias": False}}),
+    "relative position": (TINY, {"trunk": {"relative_position": 4}}),
+    "relative position, windows": (TINY, {"trunk": {"relative_position": 6, "windows": 3, "global_blocks": [0]}}),
+    "relative position, four windows": (
+        TINY,
+        {"trunk": {"relative_position": 6, "windows": "2x2", "window_prefix": "window"}},
+    ),
     "no neck": (TINY, {"neck": None, "out_blocks": [0, -1]}),
 }
 
@@ -101,7 +115,7 @@ def test_every_parameter_is_trained(setup):
 
 def test_windows_bound_what_a_patch_sees():
     backbone = randomise(
-        Backbone("vit_base_patch16_siglip_224", **SMALL, windows="2x2", global_blocks=[], neck=None)
+        Backbone("vit_base_patch16_siglip_224", **SMALL, trunk=TrunkOptions(windows="2x2", global_blocks=[]), neck=None)
     ).eval()
     image = torch.randn(1, 3, 5 * 16, 4 * 16)
     changed = image.clone()
@@ -116,7 +130,7 @@ def test_windows_bound_what_a_patch_sees():
 @pytest.mark.parametrize("name", [TINY, "vit_small_patch16_dinov3"])
 def test_one_window_with_its_prefix_is_global_attention(name):
     plain = randomise(Backbone(name, **SMALL)).eval()
-    windowed = Backbone(name, **SMALL, windows=99, window_prefix="window", global_blocks=[]).eval()
+    windowed = Backbone(name, **SMALL, trunk=TrunkOptions(windows=99, window_prefix="window", global_blocks=[])).eval()
     windowed.load_state_dict(plain.state_dict())
     images = [torch.randn(3, 50, 70), torch.randn(3, 33, 20)]
     with torch.no_grad():
@@ -126,9 +140,10 @@ def test_one_window_with_its_prefix_is_global_attention(name):
 
 def test_window_prefixes_are_rf_detrs():
     """Windows as a batch dimension, the class token repeated for each: what RF-DETR's windowed DINOv2 computes."""
-    options = {"embed_dim": 32, "depth": 2, "num_heads": 2, "neck": None, "out_blocks": [1]}
+    options = {"model_args": {"embed_dim": 32, "num_heads": 2}, "depth": 2, "neck": None, "out_blocks": [1]}
     plain = randomise(Backbone(TINY, **options)).eval()
-    windowed = Backbone(TINY, **options, windows="2x2", window_prefix="window", global_blocks=[1]).eval()
+    windows = TrunkOptions(windows="2x2", window_prefix="window", global_blocks=[1])
+    windowed = Backbone(TINY, **options, trunk=windows).eval()
     windowed.load_state_dict(plain.state_dict())
     trunk = plain.trunk
     image = torch.randn(1, 3, 64, 96)  # 4×6 patches, so windows of 2×3
@@ -230,7 +245,7 @@ def test_layer_ids_and_no_weight_decay():
 
 def test_blocks_behind_the_last_tap_are_dropped():
     assert len(Backbone(TINY, **SMALL, out_blocks=[1]).trunk.blocks) == 2
-    assert Backbone(TINY, embed_dim=32, depth=12, num_heads=2).trunk.taps == (2, 5, 8, 11)
+    assert Backbone(TINY, model_args={"embed_dim": 32, "num_heads": 2}, depth=12).trunk.taps == (2, 5, 8, 11)
 
 
 @pytest.mark.parametrize("setup", SETUPS)
@@ -295,7 +310,7 @@ class Levels(nn.Module):
 
 
 def test_most_filters_of_the_convolutional_stem_start_blind_to_flat_colour():
-    stem = Backbone(TINY, **SMALL, stem="conv", stem_width=8).trunk.patch_embed
+    stem = Backbone(TINY, **SMALL, stem=NARROW).trunk.patch_embed
     flat = torch.rand(1, 3, 1, 1).expand(1, 3, 32, 32)
     answers = stem.convs[0](flat)[0, :, 1:-1, 1:-1].abs().amax((1, 2))  # (8,), away from the border
     assert (answers < 1e-5).sum() == 6 and (answers > 1e-3).sum() == 2

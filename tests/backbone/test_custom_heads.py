@@ -1,6 +1,7 @@
 """The backbone under other people's heads: torchvision's Faster R-CNN, and plain PyTorch."""
 
 from collections import OrderedDict
+from functools import partial
 
 import torch
 from torch import nn
@@ -8,9 +9,9 @@ from torchvision.models.detection import FasterRCNN
 from torchvision.models.detection.rpn import AnchorGenerator
 from torchvision.ops import MultiScaleRoIAlign
 
-from vitdet.backbone import Backbone
+from vitdet.backbone import Backbone, ConvStem, Pyramid
 
-SMALL = {"embed_dim": 32, "depth": 2, "num_heads": 2, "out_channels": 16}
+SMALL = {"model_args": {"embed_dim": 32, "num_heads": 2}, "depth": 2, "out_channels": 16}
 
 
 class DenseMaps(nn.Module):
@@ -26,7 +27,7 @@ class DenseMaps(nn.Module):
 
 def test_faster_rcnn_trains_and_predicts():
     torch.manual_seed(0)
-    backbone = Backbone("vit_tiny_patch16_224", **SMALL, neck="pyramid", out_strides=[8, 16, 32])
+    backbone = Backbone("vit_tiny_patch16_224", **SMALL, neck=Pyramid, out_strides=[8, 16, 32])
     model = FasterRCNN(
         DenseMaps(backbone),
         num_classes=3,
@@ -60,7 +61,7 @@ def test_faster_rcnn_trains_and_predicts():
 def test_plain_pytorch_on_images_of_different_sizes():
     """A head of three lines: which side of the image is bright? Hard for a stem that starts nearly blind to it, hence the many steps."""
     torch.manual_seed(0)
-    backbone = Backbone("vit_tiny_patch16_224", **SMALL, stem="conv", stem_width=8)
+    backbone = Backbone("vit_tiny_patch16_224", **SMALL, stem=partial(ConvStem, width=8))
     head = nn.Linear(sum(backbone.out_channels), 2)
     optimizer = torch.optim.AdamW([*backbone.parameters(), *head.parameters()], lr=2e-3)
 

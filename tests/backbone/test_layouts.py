@@ -35,7 +35,8 @@ CASES = {
         "vit_small_plus_patch16_dinov3_qkvb",
     ),
 }
-ARGS = {"embed_dim": 32, "depth": 2, "num_heads": 2, "neck": None}
+SIZES = {"embed_dim": 32, "num_heads": 2}
+ARGS = {"model_args": SIZES, "depth": 2, "neck": None}
 
 
 def make(case, tmp_path):
@@ -56,7 +57,7 @@ def test_its_tokens_are_those_of_transformers(case, tmp_path):
     model, name, file = make(case, tmp_path)
     args = {"img_size": 56} if "dinov2" in name else {}
     args |= {"mlp_ratio": 88 / 32 * 2} if case == "swiglu" else {}  # of gate and value together
-    backbone = Backbone(name, **ARGS, checkpoint=str(file), model_args=args).eval()
+    backbone = Backbone(name, **{**ARGS, "model_args": SIZES | args}, checkpoint=str(file)).eval()
     patch = backbone.patch_size
     images = torch.randn(2, 3, 56, 56) if "dinov2" in name else torch.randn(2, 3, 3 * patch, 5 * patch)
     tokens = model(images).last_hidden_state[:, 1 + getattr(model.config, "num_register_tokens", 0) :]

@@ -1,15 +1,16 @@
 """Necks against torch's own convolutions, and where their levels lie in the image."""
 
+from functools import partial
+
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
 
-from vitdet.backbone import Backbone
-from vitdet.backbone.csp import ConvNorm, CSPNeck
-from vitdet.backbone.hybrid import resize
-from vitdet.backbone.neck import Expand, MaxPool, Merge, Projector, Pyramid
-from vitdet.backbone.norm import FrozenBatchNorm
+from vitdet.backbone import Backbone, ConvStem, CSPNeck, Projector, Pyramid
+from vitdet.backbone.necks.convolutions import ConvNorm, FrozenBatchNorm
+from vitdet.backbone.necks.hybrid import resize
+from vitdet.backbone.necks.simple import Expand, MaxPool, Merge
 
 
 def nchw(x):
@@ -43,7 +44,7 @@ def test_levels_cover_the_image(cls):
     """What a patch holds appears in every level around the place where `Level` says that patch is."""
     torch.manual_seed(0)
     strides = [4, 8, 16, 32]
-    neck = cls(8, 1, 16, strides=strides, out_channels=8, depth=0).eval()
+    neck = cls(8, 1, 16, strides, 8, {}, depth=0).eval()
     x = torch.randn(1, 5, 7, 8)
     changed = x.clone()
     changed[0, 3, 4] += 1  # pixels 48-63 down, 64-79 across
@@ -57,13 +58,14 @@ def test_levels_cover_the_image(cls):
 
 
 def test_stem_maps_reach_the_levels_of_their_stride():
-    options = {"embed_dim": 32, "depth": 1, "num_heads": 2, "stem": "conv", "stem_width": 8, "out_channels": 16}
-    with_taps = Backbone("vit_tiny_patch16_224", **options, out_strides=[4, 8, 16])
+    options = {"model_args": {"embed_dim": 32, "num_heads": 2}, "depth": 1, "out_channels": 16}
+    stem = partial(ConvStem, width=8)
+    with_taps = Backbone("vit_tiny_patch16_224", **options, stem=stem, out_strides=[4, 8, 16])
     assert sorted(with_taps.neck.laterals) == ["0", "1"]  # stride 16 is the trunk's own
     assert [layer.in_features for layer in with_taps.neck.laterals.values()] == [16, 32]
-    without = Backbone("vit_tiny_patch16_224", **options, out_strides=[4, 8, 16], stem_taps=False)
+    without = Backbone("vit_tiny_patch16_224", **options, stem=partial(stem, lateral=False), out_strides=[4, 8, 16])
     assert len(without.neck.laterals) == 0
-    wide = Backbone("vit_tiny_patch16_224", **options, patch_size=32, out_strides=[8, 16, 32])
+    wide = Backbone("vit_tiny_patch16_224", **options, stem=stem, patch_size=32, out_strides=[8, 16, 32])
     assert sorted(wide.neck.laterals) == ["0", "1"]
     # fine detail of an image gets to the finest level past the trunk
     image = torch.zeros(1, 3, 32, 32)
@@ -76,9 +78,9 @@ def test_stem_maps_reach_the_levels_of_their_stride():
 
 
 def test_default_strides_follow_the_patch_size():
-    small = {"embed_dim": 32, "depth": 1, "num_heads": 2}
+    small = {"model_args": {"embed_dim": 32, "num_heads": 2}, "depth": 1}
     assert Backbone("vit_small_patch14_dinov2", **small).strides == [7, 14, 28]
-    assert Backbone("vit_tiny_patch16_224", **small, neck="pyramid").strides == [4, 8, 16, 32]
+    assert Backbone("vit_tiny_patch16_224", **small, neck=Pyramid).strides == [4, 8, 16, 32]
 
 
 @pytest.mark.parametrize("step", [1, -1])
@@ -107,7 +109,7 @@ def test_frozen_batch_norm_is_batch_norm_in_inference_and_learns_its_scale_and_s
 def test_csp_halves_wide_taps_before_they_grow(channels, halved):
     """As LW-DETR's projector: channels of the taps after resizing, and what resizes them."""
     with torch.device("meta"):
-        neck = CSPNeck(channels, 2, 16, strides=[8, 16, 32], out_channels=64, norm="frozen_batch")
+        neck = CSPNeck(channels, 2, 16, [8, 16, 32], 64, {}, norm="frozen_batch")
     grown = [[type(layer) for layer in tap] for tap in neck.resize[0].each]
     assert grown == [[ConvNorm, Expand] if halved else [Expand]] * 2
     inputs = [block.enter.conv.in_features for block in neck.refine]
@@ -115,7 +117,8 @@ def test_csp_halves_wide_taps_before_they_grow(channels, halved):
 
 
 def test_position_embeddings_are_resampled_without_antialiasing_if_asked():
-    backbone = Backbone("vit_tiny_patch16_224", embed_dim=32, depth=1, num_heads=2, neck=None, pos_antialias=False)
+    options = {"model_args": {"embed_dim": 32, "num_heads": 2}, "depth": 1, "neck": None}
+    backbone = Backbone("vit_tiny_patch16_224", **options, trunk={"pos_antialias": False})
     table = torch.randn_like(backbone.trunk.pos_embed)
     backbone.trunk.pos_embed.data.copy_(table)
     native = table[:, 1:].unflatten(1, (14, 14)).permute(0, 3, 1, 2)  # (1, 1 + 14*14, C) -> (1, C, 14, 14)

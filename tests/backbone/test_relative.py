@@ -14,10 +14,18 @@ from vitdet import Backbone
 from vitdet.backbone.layouts import to_timm
 from vitdet.backbone.relative import find_places, resample_table
 
-PLAIN = {"class_token": False, "global_pool": "", "final_norm": False, "img_size": 32, "patch_size": 8}
+PLAIN = {
+    "embed_dim": 32,
+    "num_heads": 2,
+    "class_token": False,
+    "global_pool": "",
+    "final_norm": False,
+    "img_size": 32,
+    "patch_size": 8,
+}
 VITDET = {
-    **{"embed_dim": 32, "depth": 3, "num_heads": 2, "model_args": PLAIN, "neck": None, "pos_antialias": False},
-    **{"windows": 4, "global_blocks": [2], "out_blocks": [2], "relative_position": 8},
+    **{"model_args": PLAIN, "depth": 3, "neck": None, "out_blocks": [2]},
+    "trunk": {"windows": 4, "global_blocks": [2], "relative_position": 8, "pos_antialias": False},
 }
 
 
@@ -101,7 +109,7 @@ def test_images_of_any_sizes_together_are_as_alone(tmp_path):
 def test_tables_are_resampled_to_other_windows_and_it_is_said(tmp_path, caplog):
     state = as_transformers(reference().state_dict())
     with caplog.at_level(logging.INFO):
-        backbone = ours(tmp_path, state, windows=2, relative_position=16)
+        backbone = ours(tmp_path, state, trunk={**VITDET["trunk"], "windows": 2, "relative_position": 16})
     assert "blocks.0.attn.rel_pos_h (7, 16) -> (3, 16)" in caplog.text
     table = state["vitdet.encoder.layer.2.attention.rel_pos_h"]
     wanted = F.interpolate(table.T[None], 31, mode="linear")[0].T
@@ -123,9 +131,9 @@ def test_products_by_hand():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"relative_position": 0}, "relative_position is 0; wanted a whole number from 1"),
+        ({"trunk": {"relative_position": 0}}, "relative_position is 0; wanted a whole number from 1"),
         (
-            {"windows": None, "global_blocks": None, "out_blocks": None, "tail": 1},
+            {"trunk": {"relative_position": 8}, "out_blocks": None, "tail": 1},
             "neither windows nor relative_position",
         ),
     ],

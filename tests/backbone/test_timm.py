@@ -1,14 +1,17 @@
 """The packed trunk against timm's own forward, family by family."""
 
+from functools import partial
+
 import pytest
 import timm
 import torch
 from timm.layers import resample_patch_embed
 from torch import nn
 
-from vitdet.backbone import Backbone
+from vitdet.backbone import Backbone, ConvStem, CSPNeck, HybridNeck, Pyramid, SpatialAdapter
 
-SMALL = {"embed_dim": 64, "depth": 2, "num_heads": 2}
+SIZES = {"embed_dim": 64, "num_heads": 2}
+SMALL = {"model_args": SIZES, "depth": 2}
 
 # one name per difference that the constructors settle
 FAMILIES = [
@@ -52,9 +55,9 @@ def randomise(model: nn.Module) -> nn.Module:
 
 def pair(name: str, **options) -> tuple[nn.Module, Backbone]:
     """A timm model and a backbone with the same random weights."""
-    extra = EXTRA.get(name, {})
-    backbone = Backbone(name, **SMALL, out_blocks=[0, 1], neck=None, model_args=extra, **options).eval()
-    model = randomise(timm.create_model(name, **SMALL, **extra, num_classes=0, dynamic_img_size=True))
+    sizes = {**SIZES, **EXTRA.get(name, {})}
+    backbone = Backbone(name, depth=2, out_blocks=[0, 1], neck=None, model_args=sizes, **options).eval()
+    model = randomise(timm.create_model(name, **sizes, depth=2, num_classes=0, dynamic_img_size=True))
     state = {rename(key): value for key, value in model.state_dict().items()}
     missing = backbone.trunk.load_state_dict(state, strict=False).missing_keys
     assert not missing
@@ -110,7 +113,7 @@ def test_native_size_and_normalisation_are_timms():
 
 
 def test_patch_size_resamples_the_kernel_and_keeps_the_positions(tmp_path):
-    model = randomise(timm.create_model("vit_tiny_patch16_224", **SMALL, num_classes=0))
+    model = randomise(timm.create_model("vit_tiny_patch16_224", **SIZES, depth=2, num_classes=0))
     path = tmp_path / "weights.pth"
     torch.save(model.state_dict(), path)
     backbone = Backbone("vit_tiny_patch16_224", **SMALL, checkpoint=str(path), patch_size=8)
@@ -136,22 +139,33 @@ def test_patch_size_resamples_the_kernel_and_keeps_the_positions(tmp_path):
         ("vit_tiny_patch16_224", {"model_args": {1: 2}}, "model_args is .*; wanted arguments"),
         ("vit_tiny_patch16_224", {"out_blocks": [0, 5]}, "blocks are 0 to 1"),
         ("vit_tiny_patch16_224", {"out_blocks": [1, -1]}, "at most once"),
-        ("vit_tiny_patch16_224", {"stem": "convs"}, "choose among patch, conv"),
-        ("vit_tiny_patch16_224", {"neck": "fpn"}, "choose among projector, pyramid, csp, hybrid, None"),
+        (
+            "vit_tiny_patch16_224",
+            {"stem": "convs"},
+            "stem is 'convs'; wanted a stem, ConvStem or SpatialAdapter, or null",
+        ),
+        ("vit_tiny_patch16_224", {"neck": "fpn"}, "neck is 'fpn'; wanted a neck, such as Projector, .* or null"),
         ("vit_tiny_patch16_224", {"out_strides": [8, 12]}, "choose among 4, 8, 16, 32"),
         ("vit_tiny_patch16_224", {"neck": None, "out_strides": [8]}, "need a neck"),
-        ("vit_tiny_patch16_224", {"neck": "pyramid", "out_blocks": [0, 1]}, "reads one tap"),
-        ("vit_tiny_patch16_224", {"neck_args": {"norm": "frozen_batch"}}, "neck='projector' takes none"),
-        ("vit_tiny_patch16_224", {"neck": "csp", "neck_args": {"norm": "batch"}}, "has layer, frozen_batch"),
-        ("vit_tiny_patch16_224", {"windows": "2by2"}, "windows is '2by2'"),
-        ("vit_tiny_patch16_224", {"windows": 7, "global_blocks": []}, "prefix tokens never meet"),
-        ("vit_tiny_patch16_224", {"global_blocks": [0]}, "needs windows"),
+        ("vit_tiny_patch16_224", {"neck": Pyramid, "out_blocks": [0, 1]}, "reads one tap"),
+        (
+            "vit_tiny_patch16_224",
+            {"neck": partial(CSPNeck, norm="batch")},
+            "norm is 'batch'; wanted layer or frozen_batch",
+        ),
+        ("vit_tiny_patch16_224", {"trunk": {"windows": "2by2"}}, "windows is '2by2'"),
+        ("vit_tiny_patch16_224", {"trunk": {"windows": 7, "global_blocks": []}}, "prefix tokens never meet"),
+        ("vit_tiny_patch16_224", {"trunk": {"global_blocks": [0]}}, "needs windows"),
         ("vit_tiny_patch16_224", {"freeze": 3}, "from 0 to 2"),
-        ("vit_small_patch14_dinov2", {"stem": "conv", "model_args": {"img_size": 56}}, "power of two"),
-        ("vit_small_patch14_dinov2", {"stem": "adapter", "model_args": {"img_size": 56}}, "the neck's, .* use none"),
-        ("vit_tiny_patch16_224", {"stem": "adapter", "neck": None}, "need a neck"),
-        ("vit_tiny_patch16_224", {"neck": "hybrid", "out_strides": [8, 32]}, "doubles them, as in 8, 16, 32"),
-        ("vit_tiny_patch16_224", {"neck": "hybrid", "out_blocks": [0, 1]}, "2 out_blocks for 3 levels"),
+        ("vit_small_patch14_dinov2", {"stem": ConvStem, "model_args": {"img_size": 56}}, "power of two"),
+        (
+            "vit_small_patch14_dinov2",
+            {"stem": SpatialAdapter, "model_args": {"img_size": 56}},
+            "the neck's, .* use none",
+        ),
+        ("vit_tiny_patch16_224", {"stem": SpatialAdapter, "neck": None}, "need a neck"),
+        ("vit_tiny_patch16_224", {"neck": HybridNeck, "out_strides": [8, 32]}, "doubles them, as in 8, 16, 32"),
+        ("vit_tiny_patch16_224", {"neck": HybridNeck, "out_blocks": [0, 1]}, "2 out_blocks for 3 levels"),
     ],
 )
 def test_errors_say_what_is_wrong(name, options, message):
@@ -163,4 +177,4 @@ def test_attention_that_is_no_softmax_is_refused():
     if "diff" not in getattr(timm.models.vision_transformer, "ATTN_LAYERS", {}):
         return  # a timm without it cannot build one
     with pytest.raises(ValueError, match="Block with DiffAttention"):
-        Backbone("vit_tiny_patch16_224", **SMALL, model_args={"attn_layer": "diff"})
+        Backbone("vit_tiny_patch16_224", depth=2, model_args={**SIZES, "attn_layer": "diff"})

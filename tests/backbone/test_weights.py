@@ -5,6 +5,7 @@ import os
 import socket
 import subprocess
 import sys
+from functools import partial
 
 import pytest
 import timm
@@ -13,15 +14,16 @@ from safetensors.torch import save_file
 from timm.layers import resample_abs_pos_embed
 from timm.models import save_for_hf
 
-from vitdet.backbone import Backbone
+from vitdet.backbone import Backbone, ConvStem
 from vitdet.backbone.weights import WeightsError, read_weights
 
-SMALL = {"embed_dim": 32, "depth": 2, "num_heads": 2}
+SIZES = {"embed_dim": 32, "num_heads": 2}
+SMALL = {"model_args": SIZES, "depth": 2}
 TINY = "vit_tiny_patch16_224"
 
 
 def weights(name: str = TINY, **options) -> dict[str, torch.Tensor]:
-    model = timm.create_model(name, **(SMALL | {"num_classes": 5} | options))
+    model = timm.create_model(name, **(SIZES | {"depth": 2, "num_classes": 5} | options))
     return {key: torch.randn_like(value) for key, value in model.state_dict().items()}
 
 
@@ -77,7 +79,7 @@ def test_original_dinov2_layout(tmp_path):
     cls_position = torch.randn(1, 1, 32)
     original["pos_embed"] = torch.cat([cls_position, state["pos_embed"]], dim=1)
     original["cls_token"] = state["cls_token"] - cls_position
-    trunk = load(tmp_path / "weights.pth", original, name, model_args={"img_size": 70}).trunk.state_dict()
+    trunk = load(tmp_path / "weights.pth", original, name, model_args={**SIZES, "img_size": 70}).trunk.state_dict()
     for key in trunk:
         torch.testing.assert_close(trunk[key], state[key])
 
@@ -122,7 +124,7 @@ def test_dinov3_biases_are_never_dropped(tmp_path, name, part):
 
 
 def test_a_conv_stem_says_that_it_is_untrained(tmp_path, caplog):
-    load(tmp_path / "weights.pth", weights(), stem="conv", stem_width=8)
+    load(tmp_path / "weights.pth", weights(), stem=partial(ConvStem, width=8))
     assert "weights not used: patch_embed" in caplog.text
 
 

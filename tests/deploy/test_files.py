@@ -67,7 +67,7 @@ def test_files_folders_and_globs(file, tmp_path):
 
 @pytest.mark.parametrize("task", ["semantic", "panoptic", "instances"])
 def test_maps_are_written_in_the_format_of_their_kind(task, contents, file, tmp_path):
-    backbone = Backbone("vit_tiny_patch16_224", embed_dim=32, depth=2, num_heads=2, out_channels=32)
+    backbone = Backbone("vit_tiny_patch16_224", model_args={"embed_dim": 32, "num_heads": 2}, depth=2, out_channels=32)
     head = MaskDecoderHead(
         backbone.out_channels,
         backbone.strides,

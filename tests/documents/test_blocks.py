@@ -26,7 +26,7 @@ FEWER = {
     "ShapesData(size=256)": "ShapesData(size=64, train_images=8, val_images=2)",
     "max_epochs=10": "max_steps=1, accelerator='cpu'",
     "max_steps=50": "max_steps=2, accelerator='cpu'",
-    '"vit_tiny_patch16_224"': '"vit_tiny_patch16_224", embed_dim=48, num_heads=3',
+    '"vit_tiny_patch16_224"': '"vit_tiny_patch16_224", model_args={"embed_dim": 48, "num_heads": 3}',
 }
 ELSEWHERE = {
     'vitdet.load("rf-detr-nano")': "tests/zoo/test_published_files.py"
@@ -121,7 +121,11 @@ def step(block, site, tree):
     from vitdet.structures import Target
 
     head = functools.partial(DETRHead, dim=32, num_layers=1, num_queries=5, ffn_dim=32, denoising=0)
-    task = Task(Backbone("vit_tiny_patch16_224", embed_dim=32, depth=1, num_heads=2), head, classes=["a", "b"]).eval()
+    task = Task(
+        Backbone("vit_tiny_patch16_224", model_args={"embed_dim": 32, "num_heads": 2}, depth=1),
+        head,
+        classes=["a", "b"],
+    ).eval()
     batch = (
         [torch.randn(3, 32, 48)],
         [Target(torch.tensor([[0.5, 0.5, 0.4, 0.4]]), torch.tensor([1]), (32, 48), (32, 48))],

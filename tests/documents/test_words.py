@@ -118,7 +118,7 @@ def is_call(word):
 @pytest.mark.parametrize("word", [w for w in WORDS if is_call(w)])
 def test_call(word, site):
     """What it calls takes these arguments."""
-    backbone = vitdet.Backbone("vit_tiny_patch16_224", embed_dim=32, depth=1, num_heads=2)
+    backbone = vitdet.Backbone("vit_tiny_patch16_224", model_args={"embed_dim": 32, "num_heads": 2}, depth=1)
     level = backbone([torch.zeros(3, 32, 32)])[0]
     if not re.match(r"[\w.]+\(", word):
         given = {"checkpoint", "pretrained"} & {word.partition("=")[0]}

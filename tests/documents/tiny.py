@@ -21,9 +21,9 @@ from vitdet.config import part
 from vitdet.data.shapes import make_shapes
 
 ROOT = Path(__file__).parents[2]
-BACKBONE = {"embed_dim": 48, "num_heads": 3, "out_channels": 48, "stem_width": 4}
+SIZES = {"embed_dim": 48, "num_heads": 3}
 HEAD = {"dim": 48, "ffn_dim": 48, "num_queries": 8, "mask_points": 32, "num_layers": 2}
-INSIDE = {"img_size": 64, "csp_channels": 16, "ffn_dim": 48}  # of model_args and neck_args
+NECK, STEM = {"csp_channels": 16, "ffn_dim": 48}, {"width": 4}
 PIXELS, CROP, TILE, POINTS, TOKENS = 64, [40, 48], 32, 32, 64
 IMAGES = {"train": 8, "val": 2}
 RNG = np.random.default_rng(0)
@@ -32,13 +32,16 @@ RNG = np.random.default_rng(0)
 def smaller(config: dict[str, Any]) -> dict[str, Any]:
     """Overrides of a resolved config, by dotted key."""
     backbone, head = config["model"]["backbone"]["init_args"], config["model"]["head"]
-    sizes = {f"model.backbone.{key}": value for key, value in BACKBONE.items()}
-    for group in ("model_args", "neck_args"):
-        given = backbone.get(group) or {}
-        if shrunk := {key: value for key, value in INSIDE.items() if key in given}:
-            sizes[f"model.backbone.{group}"] = {**given, **shrunk}
-    if backbone.get("canvas"):
-        sizes["model.backbone.canvas"] = PIXELS
+    given = backbone.get("model_args") or {}
+    shrunk = {"img_size": PIXELS} if "img_size" in given else {}
+    sizes = {"model.backbone.out_channels": 48, "model.backbone.model_args": {**given, **SIZES, **shrunk}}
+    neck, stem, trunk = ({**(backbone.get(name) or {})} for name in ("neck", "stem", "trunk"))
+    if shrunk := {key: value for key, value in NECK.items() if key in neck.get("init_args", {})}:
+        sizes["model.backbone.neck"] = {**neck, "init_args": {**neck["init_args"], **shrunk}}
+    if stem:
+        sizes["model.backbone.stem"] = {**stem, "init_args": {**stem["init_args"], **STEM}}
+    if trunk.get("canvas"):
+        sizes["model.backbone.trunk"] = {**trunk, "canvas": PIXELS}
     known = inspect.signature(part(head["class_path"])).parameters
     own = head["init_args"]
     sizes |= {f"model.head.{key}": value for key, value in HEAD.items() if key in known and own.get(key) != 0}
@@ -111,7 +114,7 @@ def _text(value: Any) -> str:
 def weights(name: str, folder: Path) -> Path:
     """A file of timm's layout, as `backbone.checkpoint` takes it."""
     path = folder / "weights.safetensors"
-    model = timm.create_model(name, embed_dim=BACKBONE["embed_dim"], num_heads=BACKBONE["num_heads"], img_size=PIXELS)
+    model = timm.create_model(name, **SIZES, img_size=PIXELS)
     save_file(model.state_dict(), path)
     return path
 

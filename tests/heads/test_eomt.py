@@ -9,7 +9,7 @@ from vitdet.heads import EoMTHead
 from vitdet.heads.mask.criterion import MaskOutputs
 from vitdet.progress import Progress
 
-TINY = {"embed_dim": 32, "depth": 4, "num_heads": 2, "neck": None}
+TINY = {"model_args": {"embed_dim": 32, "num_heads": 2}, "depth": 4, "neck": None}
 SIZES = [(64, 96), (40, 50), (64, 96)]
 ROPE = "eva02_tiny_patch14_224"
 
@@ -42,8 +42,8 @@ def test_the_blocks_left_to_the_head_give_the_whole_vit(name):
     part.load_state_dict(whole.state_dict())
     features = part(images())
     rest, x = features.unfinished, features.unfinished.x
-    for block, rope in zip(rest.blocks, rest.ropes):
-        x = block(x, rest.lengths, rest.lengths, rope)
+    for i in range(len(rest.blocks)):
+        x = rest.run(i, x, added=0)
     parts = [one[rest.num_prefix :] for one in rest.norm(x).split(rest.lengths)]
     wanted = whole(images())[0]
     for place, one in zip(rest.order, parts):

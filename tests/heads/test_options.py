@@ -90,7 +90,7 @@ def test_one_of_each_trains(cls, num_layers, make_features, make_targets):
     assert torch.isfinite(total)
 
 
-TINY = {"embed_dim": 32, "depth": 4, "num_heads": 2, "out_channels": 32}
+TINY = {"model_args": {"embed_dim": 32, "num_heads": 2}, "depth": 4, "out_channels": 32}
 
 
 def test_heads_and_backbones_that_do_not_fit():

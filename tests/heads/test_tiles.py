@@ -52,7 +52,9 @@ HEADS = {
 @pytest.mark.parametrize("make", HEADS.values(), ids=HEADS)
 @torch.no_grad()
 def test_a_tile_is_seen_alone(make):
-    backbone = vitdet.Backbone("vit_tiny_patch16_224", embed_dim=48, depth=2, num_heads=2, out_channels=32).eval()
+    backbone = vitdet.Backbone(
+        "vit_tiny_patch16_224", model_args={"embed_dim": 48, "num_heads": 2}, depth=2, out_channels=32
+    ).eval()
     torch.manual_seed(0)
     plain = make(backbone).eval()
     tiled = make(backbone, tile=64).eval()

@@ -5,7 +5,12 @@ import pytest
 
 from vitdet import Backbone, DETRHead, ShapesData, Task, Trainer
 
-BACKBONE = {"stem": "conv", "stem_width": 8, "embed_dim": 32, "depth": 1, "num_heads": 2, "out_channels": 32}
+BACKBONE = {
+    "stem": {"class_path": "vitdet.ConvStem", "init_args": {"width": 8}},
+    "model_args": {"embed_dim": 32, "num_heads": 2},
+    "depth": 1,
+    "out_channels": 32,
+}
 HEAD = {"dim": 32, "num_queries": 20, "num_layers": 1, "num_heads": 4, "ffn_dim": 32, "denoising": 20}
 
 

@@ -6,11 +6,16 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from vitdet import Backbone, DETRHead, PlainDETRHead, Task
+from vitdet import Backbone, DETRHead, PlainDETRHead, Pyramid, Task
 from vitdet.training.resume import check_resume
 from vitdet.zoo import CheckpointError
 
-BACKBONE = {"stem": "conv", "stem_width": 8, "embed_dim": 32, "depth": 1, "num_heads": 2, "out_channels": 32}
+BACKBONE = {
+    "stem": {"class_path": "vitdet.ConvStem", "init_args": {"width": 8}},
+    "model_args": {"embed_dim": 32, "num_heads": 2},
+    "depth": 1,
+    "out_channels": 32,
+}
 HEAD = {"dim": 32, "num_queries": 20, "num_layers": 1, "num_heads": 4, "ffn_dim": 32, "denoising": 20}
 CLASSES = ["disc", "square", "triangle", "star", "ring", "cross"]
 
@@ -40,11 +45,17 @@ def last(tmp_path_factory):
     ("changed", "says"),
     [
         ({"backbone": {"depth": 2}}, r"model\.backbone\.depth 2, the checkpoint has 1;"),
-        ({"backbone": {"embed_dim": 64}}, r"embed_dim 64, the checkpoint has 32;"),
-        ({"backbone": {"num_heads": 4}}, r"num_heads 4, the checkpoint has 2;"),
-        ({"backbone": {"neck": "pyramid"}}, r"neck pyramid, the checkpoint has projector;"),
-        ({"backbone": {"windows": 2}}, r"windows 2, the checkpoint has null;"),
-        ({"backbone": {"model_args": {"reg_tokens": 2}}}, r"model_args {'reg_tokens': 2}, the checkpoint has null;"),
+        ({"backbone": {"model_args": {"embed_dim": 64, "num_heads": 2}}}, r"embed_dim 64, the checkpoint has 32;"),
+        (
+            {"backbone": {"model_args": {"embed_dim": 32, "num_heads": 4}}},
+            r"model_args\.num_heads 4, the checkpoint has 2;",
+        ),
+        ({"backbone": {"neck": Pyramid}}, r"model\.backbone\.neck Pyramid, the checkpoint has Projector;"),
+        ({"backbone": {"trunk": {"windows": 2}}}, r"trunk\.windows 2, the checkpoint has null;"),
+        (
+            {"backbone": {"model_args": {**BACKBONE["model_args"], "reg_tokens": 2}}},
+            r"model_args\.reg_tokens 2, the checkpoint has null;",
+        ),
         (
             {"head": {"num_layers": 2, "ffn_dim": 64}},
             r"num_layers 2, the checkpoint has 1, model\.head\.ffn_dim 64, the",

@@ -10,8 +10,13 @@ from vitdet.errors import UserError
 from vitdet.heads import DEIMHead, DETRHead, EoMTHead, MaskDecoderHead, PlainDETRHead, SemanticHead
 from vitdet.training.muon import Muon
 
-BACKBONE = {"stem": "conv", "stem_width": 8, "embed_dim": 32, "depth": 1, "num_heads": 2, "out_channels": 32}
-PLAIN = {**BACKBONE, "stem": "patch", "depth": 2, "tail": 1, "neck": None}
+BACKBONE = {
+    "stem": {"class_path": "vitdet.ConvStem", "init_args": {"width": 8}},
+    "model_args": {"embed_dim": 32, "num_heads": 2},
+    "depth": 1,
+    "out_channels": 32,
+}
+PLAIN = {**BACKBONE, "stem": None, "depth": 2, "tail": 1, "neck": None}
 QUERIES = {"dim": 32, "num_queries": 10, "num_layers": 1, "num_heads": 4, "ffn_dim": 32}
 HEADS = {
     "deim": (DEIMHead, QUERIES, BACKBONE, ShapesData),

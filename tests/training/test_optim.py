@@ -15,7 +15,9 @@ HEAD = {"dim": 32, "num_queries": 20, "num_layers": 1, "num_heads": 4, "ffn_dim"
 
 
 def _parts(**options):
-    backbone = Backbone("vit_tiny_patch16_224", embed_dim=32, depth=3, num_heads=2, out_channels=32, **options)
+    backbone = Backbone(
+        "vit_tiny_patch16_224", model_args={"embed_dim": 32, "num_heads": 2}, depth=3, out_channels=32, **options
+    )
     return backbone, DETRHead(backbone.out_channels, backbone.strides, 3, **HEAD)
 
 

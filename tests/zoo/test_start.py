@@ -15,7 +15,7 @@ from vitdet.config import config_of
 from vitdet.zoo import CheckpointError
 
 CLASSES = ["cat", "dog", "bird"]
-BACKBONE = {"embed_dim": 32, "depth": 2, "num_heads": 2}
+BACKBONE = {"model_args": {"embed_dim": 32, "num_heads": 2}, "depth": 2}
 HEAD = {"dim": 32, "num_queries": 12, "num_layers": 2, "num_heads": 2, "ffn_dim": 64, "groups": 2}
 LEARNED = {"content": "learned", "learned_reference": True, "group_proposals": True, "denoising": 0}
 

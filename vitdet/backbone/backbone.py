@@ -4,27 +4,53 @@ B images, N tokens of all images, C channels, h×w a patch grid, b images of a g
 """
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from vitdet.backbone.adapter import SpatialAdapter
-from vitdet.backbone.necks import NECKS, SEVERAL_TAPS, make_neck
-from vitdet.backbone.options import INTEGER, RANGES
-from vitdet.backbone.patches import ConvStem, Group, group_images
+from vitdet.backbone.necks import Neck, Projector
 from vitdet.backbone.relative import NAMES, add_relative_position
-from vitdet.backbone.roles import body, choose_blocks, choose_global_blocks, quarters
-from vitdet.backbone.trunk import ViT
+from vitdet.backbone.stems import Stem, group_images, pack_level
+from vitdet.backbone.trunk import TrunkOptions, ViT, choose_blocks, choose_global_blocks, quarters
 from vitdet.backbone.weights import create_timm_model, load_checkpoint
 from vitdet.backbone.windows import Windows
 from vitdet.config import Configurable
 from vitdet.errors import UserError
-from vitdet.ranges import ranged
-from vitdet.structures import Features, Level
+from vitdet.ranges import INTEGER, Rule, listed, number, ranged, whole
+from vitdet.structures import Features
 
 log = logging.getLogger("vitdet")
+
+OURS = {"checkpoint_path", "dynamic_img_pad", "dynamic_img_size", "features_only", "in_chans", "model_name"}
+OURS |= {"num_classes", "pretrained"}
+
+
+def _are_timms(value: object) -> bool:
+    return isinstance(value, Mapping) and all(isinstance(name, str) and name not in OURS for name in value)
+
+
+RANGES: dict[str, Rule] = {
+    "name": ((lambda v: isinstance(v, str) and v != ""), "the name of a model of timm"),
+    "checkpoint": ((lambda v: isinstance(v, (str, Path)) and str(v) != ""), "the path of a file with weights"),
+    "patch_size": whole(1),
+    "depth": whole(1),
+    "model_args": (
+        _are_timms,
+        f"arguments of the timm model by name, without {', '.join(sorted(OURS))}, which are vitdet's to set",
+    ),
+    "tail": whole(0),
+    "out_blocks": listed(INTEGER),  # -1 is the last one
+    "out_strides": listed(number(0, without=[0])),
+    "out_channels": whole(2),
+    "neck": (callable, "a neck, such as Projector, Pyramid, CSPNeck or HybridNeck"),
+    "stem": (callable, "a stem, ConvStem or SpatialAdapter"),
+    "trunk": ((lambda v: isinstance(v, TrunkOptions)), "TrunkOptions, or some of them by name"),
+    "drop_path": number(0, 1, without=[1]),
+}
 
 
 class Backbone(nn.Module, Configurable):
@@ -34,41 +60,43 @@ class Backbone(nn.Module, Configurable):
         name: of a timm model, such as `vit_small_patch14_dinov2.lvd142m`.
         pretrained: fetch timm's weights (or find them in the Hugging Face cache).
         checkpoint: a `.safetensors` or `.pth` file with weights instead.
-        patch_size: if not the model's own; the patch kernel is resampled (FlexiViT, arXiv:2212.08013).
-        embed_dim, depth, num_heads: if not the model's own, to train a ViT of another size from scratch.
-        model_args: further arguments of the timm model, such as `mlp_ratio`, `img_size` or `reg_tokens`.
-        stem: `"patch"`, `"conv"` to train from scratch (arXiv:2106.14881), or `"adapter"`: the patches, and convolutions beside the ViT (`SpatialAdapter`).
-        stem_width: channels of the convolutions at stride 2; they double with every stride.
-        stem_taps: give the convolutions' maps of strides 4, 8 … to the neck's levels of those strides.
-        tail: so many of the last blocks are left to the head, which runs them on tokens of its own too (`EoMTHead`).
-        out_blocks: the blocks whose outputs are used, from 0; by default the ends of the four quarters for necks of several taps, else the last.
-        windows: a size in tokens (`14`) or a count (`"2x2"`): most blocks then attend inside windows (ViTDet, arXiv:2203.16527).
-        global_blocks: the blocks that attend inside the whole image all the same; by default the ends of the four quarters.
-        window_prefix: `"image"`, class and register tokens sit out windowed blocks, or `"window"`, each window has its own (see `Windows`).
-        relative_position: a side in tokens: attention learns from the distances of tokens, too, down and across (ViTDet), by tables that cover windows, and
-            this side in global blocks (64 in ViTDet); there they are resampled to every image's grid.
-        neck: `"projector"` (several taps), `"pyramid"` (the last one), `"csp"` (several taps, wider: that of LW-DETR and RF-DETR), `"hybrid"` (a tap for each
-            level, or the last for all, fused both ways: that of the real-time DETRs), or `None`: one level per tap at the patch stride.
-        out_strides: of the neck's levels, finest first; by default half, one and two patches (pyramid: a quarter, too).
-        out_channels: of the neck's levels.
-        neck_depth: 3×3 stages that refine each level.
-        neck_args: what only this neck takes: `norm` of `"csp"`, `csp_channels`, `ffn_dim` and `num_heads` of `"hybrid"`, see there.
-        freeze: that many blocks, and what is before them, are not trained and stay in eval mode; -1 or `"all"` is the whole trunk.
+        patch_size: another one than the model's, in pixels; the patch kernel is resampled (FlexiViT, arXiv:2212.08013).
+        depth: another number of blocks than the model's.
+        model_args: further arguments of the timm model, such as `embed_dim` and `num_heads`, to train a ViT of another
+            size from scratch, `mlp_ratio`, `img_size` or `reg_tokens`.
+        stem: convolutions on the pixels: `ConvStem`, in place of the patch embedding, to train from scratch, or
+            `SpatialAdapter`, beside the ViT.
+        trunk: how the ViT is run: windows, relative positions, the canvas, gradient checkpointing (`TrunkOptions`).
+        tail: so many of the last blocks are left to the head, which runs them on its queries, too (`EoMTHead`).
+        out_blocks: the blocks whose outputs are used, from 0; by default what the neck reads: the ends of the four
+            quarters, or the last block.
+        neck: `Projector` or `CSPNeck` (of LW-DETR and RF-DETR) over several blocks, `Pyramid` over the last one,
+            `HybridNeck` (of the real-time DETRs) over one for each level or the last for all; or `None`, a level for each
+            of `out_blocks`, at the patch's stride.
+        out_strides: of the levels, finest first; by default half, one and two patches (`Pyramid`: a quarter, too).
+        out_channels: of the levels that a neck makes.
+        freeze: that many blocks, and what is before them, are not trained and stay in eval mode; -1 or `"all"` is the ViT.
         drop_path: stochastic depth of the last block, growing from 0; drops whole images.
-        canvas: pad every image with black to a square of this side, as many published models were trained; it wastes tokens.
-        grad_checkpointing: trade time for memory.
-        pos_antialias: resample position embeddings to an image's grid as timm does; `False` is plain bicubic, as in ViTDet's and LW-DETR's own code.
 
     Attributes:
         channels: width of the ViT.
         strides, out_channels: of every level, finest first.
         patch_size: an image is padded, right and bottom, to a multiple of it (or see `canvas`).
+        canvas: the side of the square that every image is padded to, if it is.
         mean, std: what images must be normalised with, for values in [0, 1].
         num_layers: for layer-wise decay, one more than the largest of `layer_ids`.
 
     Raises:
-        ValueError: an option does not fit the model.
-        RuntimeError: the weights cannot be fetched, or do not fit.
+        UserError: an option does not fit the model.
+        WeightsError: the weights cannot be fetched, or do not fit.
+
+    Example:
+        >>> import torch
+        >>> from vitdet import Backbone
+        >>> backbone = Backbone("vit_tiny_patch16_224", depth=4, out_strides=[8, 16], out_channels=64)
+        >>> features = backbone([torch.rand(3, 64, 96), torch.rand(3, 50, 40)])
+        >>> [(level.stride, level.grids, tuple(level.x.shape)) for level in features]
+        [(8, [(8, 12), (8, 6)], (144, 64)), (16, [(4, 6), (4, 3)], (36, 64))]
     """
 
     @ranged(RANGES)
@@ -79,44 +107,30 @@ class Backbone(nn.Module, Configurable):
         pretrained: bool = False,
         checkpoint: str | None = None,
         patch_size: int | None = None,
-        embed_dim: int | None = None,
         depth: int | None = None,
-        num_heads: int | None = None,
         model_args: dict[str, Any] | None = None,
-        stem: str = "patch",
-        stem_width: int = 32,
-        stem_taps: bool = True,
+        stem: Callable[[int, int], Stem] | None = None,
+        trunk: TrunkOptions = TrunkOptions(),
         tail: int = 0,
         out_blocks: list[int] | None = None,
-        windows: int | str | None = None,
-        global_blocks: list[int] | None = None,
-        window_prefix: str = "image",
-        relative_position: int | None = None,
-        neck: str | None = "projector",
+        neck: Callable[[int, int, int, Sequence[float], int, Mapping[int, int]], Neck] | None = Projector,
         out_strides: list[float] | None = None,
         out_channels: int = 256,
-        neck_depth: int = 1,
-        neck_args: dict[str, Any] | None = None,
         freeze: int | str = 0,
         drop_path: float = 0.0,
-        canvas: int | None = None,
-        grad_checkpointing: bool = False,
-        pos_antialias: bool = True,
     ) -> None:
         super().__init__()
-        _choose("stem", stem, ("patch", "conv", "adapter"))
-        _choose("neck", neck, (*NECKS, None))
-        overrides = {"embed_dim": embed_dim, "depth": depth, "num_heads": num_heads}
-        model_args = {**(model_args or {}), **{key: value for key, value in overrides.items() if value is not None}}
         if pretrained and checkpoint:
             raise UserError(f"got pretrained=True and checkpoint={checkpoint!r}; give one of them")
-        model = create_timm_model(name, pretrained=pretrained, **model_args)
-        count = body(len(model.blocks), tail, windows, relative_position)
-        taps = choose_blocks("out_blocks", out_blocks, count, quarters(count) if neck in SEVERAL_TAPS else [count - 1])
-        whole = choose_global_blocks(global_blocks, count, taps[-1], windows, window_prefix, model.num_prefix_tokens)
-        cut = None if windows is None else Windows.parse(windows, window_prefix)
-        if relative_position is not None:
-            add_relative_position(model, relative_position, cut, whole)
+        sizes = {**(model_args or {}), **({} if depth is None else {"depth": depth})}
+        model = create_timm_model(name, pretrained=pretrained, **sizes)
+        count = _body(len(model.blocks), tail, trunk)
+        several = neck is not None and getattr(_class(neck), "several_taps", True)
+        taps = choose_blocks("out_blocks", out_blocks, count, quarters(count) if several else [count - 1])
+        whole = choose_global_blocks(trunk, count, taps[-1], model.num_prefix_tokens)
+        windows = None if trunk.windows is None else Windows.parse(trunk.windows, trunk.window_prefix)
+        if trunk.relative_position is not None:
+            add_relative_position(model, trunk.relative_position, windows, whole)
         if checkpoint:
             load_checkpoint(model, name, checkpoint)
         _resample_patches(model, patch_size, report=bool(pretrained or checkpoint))
@@ -128,17 +142,16 @@ class Backbone(nn.Module, Configurable):
             model,
             taps=taps,
             tail=tail,
-            windows=cut,
+            windows=windows,
             global_blocks=whole,
             drop_path=drop_path,
-            grad_checkpointing=grad_checkpointing,
-            pos_antialias=pos_antialias,
+            grad_checkpointing=trunk.grad_checkpointing,
+            pos_antialias=trunk.pos_antialias,
         )
         self.patch_size, self.channels = self.trunk.patch_size, self.trunk.embed_dim
-        self.canvas = _canvas(canvas, self.patch_size)
-        self._add_stem(stem, stem_width, trained=bool(pretrained or checkpoint))
-        options = {"out_channels": out_channels, "depth": neck_depth, "args": neck_args or {}}
-        self._add_neck(neck, len(taps), out_strides, stem_taps, options)
+        self.canvas = _canvas(trunk.canvas, self.patch_size)
+        self._add_stem(stem, trained=bool(pretrained or checkpoint))
+        self._add_neck(neck, len(taps), out_strides, out_channels)
         self._freeze(freeze)
 
     def forward(self, images: Sequence[Tensor] | Tensor) -> Features:
@@ -150,46 +163,53 @@ class Backbone(nn.Module, Configurable):
         black = -torch.tensor(self.mean) / torch.tensor(self.std)
         groups = group_images(images, self.patch_size, self.canvas and (self.canvas, black))
         embedded = [self.trunk.patch_embed(group.pixels) for group in groups]
-        taps, unfinished = self.trunk([patches for patches, _ in embedded])
-        if unfinished is not None:
-            unfinished.order = [i for group in groups for i in group.indices]
+        order = [i for group in groups for i in group.indices]
+        taps, unfinished = self.trunk([patches for patches, _ in embedded], order)
         if self.neck is not None:
-            beside = (
-                [self.adapter(group.pixels) for group in groups] if self.adapter else [maps for _, maps in embedded]
-            )
-            taps = [self.neck(tap, maps) for tap, maps in zip(taps, beside)]
+            finer = [maps for _, maps in embedded]
+            if self.adapter is not None:
+                finer = [self.adapter(group.pixels) for group in groups]
+            taps = [self.neck(tap, maps) for tap, maps in zip(taps, finer)]
         levels = [pack_level(list(maps), groups, stride) for maps, stride in zip(zip(*taps), self.strides)]
         return Features(levels, [tuple(image.shape[-2:]) for image in images], unfinished)
 
-    def _add_stem(self, stem: str, width: int, *, trained: bool) -> None:
-        if stem == "conv":
-            if trained:
-                log.warning("weights not used: patch_embed, which stem='conv' replaces by an untrained stem")
-            in_channels = self.trunk.patch_embed.proj.in_channels
-            self.trunk.patch_embed = ConvStem(self.channels, self.patch_size, width=width, in_channels=in_channels)
-        self.adapter = SpatialAdapter(width) if stem == "adapter" else None
+    def _add_stem(self, stem: Callable[[int, int], Stem] | None, *, trained: bool) -> None:
+        self.adapter: Stem | None = None
+        if stem is None:
+            return
+        made = self.make_part("stem", stem, self.channels, self.patch_size)
+        if made.beside:
+            self.adapter = made
+            return
+        if trained:
+            log.warning(
+                "weights not used: patch_embed, which the stem replaces by an untrained %s", type(made).__name__
+            )
+        self.trunk.patch_embed = made
 
-    def _add_neck(self, neck: str | None, taps: int, strides, stem_taps: bool, options: dict[str, Any]) -> None:
-        self.neck: nn.Module | None = None
+    def _add_neck(self, neck: Callable[..., Neck] | None, taps: int, strides, out_channels: int) -> None:
+        self.neck: Neck | None = None
         self.strides, self.out_channels = [self.patch_size] * taps, [self.channels] * taps
         if neck is None:
-            if options["args"] or strides is not None or self.adapter:
-                raise UserError(
-                    "out_strides, neck_args and stem='adapter' need a neck; neck=None gives the patch stride only"
-                )
+            if strides is not None or self.adapter:
+                raise UserError("out_strides and SpatialAdapter need a neck; neck: null gives the patch stride only")
             return
         if strides is None:
-            finest = -2 if neck == "pyramid" else -1
+            finest = getattr(_class(neck), "first_step", -1)
             strides = [_plain(self.patch_size * 2.0**step) for step in range(finest, 2)]
-        source = self.adapter or self.trunk.patch_embed
-        if self.adapter and not (stem_taps and set(strides) & set(source.strides)):
-            raise UserError(f"stem='adapter' has maps of strides {source.strides}; the neck's, {strides}, use none")
-        lateral = {"stem_strides": source.strides, "stem_channels": source.channels} if stem_taps else {}
-        self.neck = make_neck(neck, self.channels, taps, self.patch_size, strides=strides, **options, **lateral)
-        self.strides, self.out_channels = list(strides), [options["out_channels"]] * len(strides)
+        stem = self.adapter or self.trunk.patch_embed
+        if self.adapter and not set(strides) & set(stem.strides):
+            raise UserError(f"SpatialAdapter has maps of strides {stem.strides}; the neck's, {strides}, use none")
+        finer = dict(zip(stem.strides, stem.channels))
+        sizes = (self.channels, taps, self.patch_size, strides, out_channels, finer)
+        self.neck = self.make_part("neck", neck, *sizes)
+        self.strides, self.out_channels = list(strides), [out_channels] * len(strides)
 
     def layer_ids(self) -> dict[str, int]:
-        """Depth of every parameter, for layer-wise learning-rate decay: 0 embeddings, `i + 1` block `i`, `num_layers - 1` final norm, adapter and neck."""
+        """Depth of every parameter, for layer-wise learning-rate decay.
+
+        Embeddings have 0, block `i` has `i + 1`, the final norm, an adapter and the neck have `num_layers - 1`.
+        """
         return {name: self._layer_id(name) for name, _ in self.named_parameters()}
 
     def _layer_id(self, name: str) -> int:
@@ -238,25 +258,28 @@ def create_backbone(name: str, **options: Any) -> Backbone:
     return Backbone(name, **options)
 
 
-def pack_level(maps: list[Tensor], groups: list[Group], stride: float) -> Level:
-    """Maps `(b, h, w, C)` of each group to one packed level, in the order of the batch."""
-    if len(groups) == 1:
-        return Level(
-            maps[0].flatten(0, 2), [tuple(maps[0].shape[1:3])] * len(maps[0]), stride
-        )  # (b, h, w, C) -> (N, C)
-    images = {i: image for one, group in zip(maps, groups) for i, image in zip(group.indices, one)}
-    ordered = [images[i] for i in range(len(images))]
-    return Level(
-        torch.cat([image.flatten(0, 1) for image in ordered]), [tuple(image.shape[:2]) for image in ordered], stride
-    )
+def _class(factory: Callable) -> Any:
+    """The class that a factory makes, where it can be told: a class, or a partial of it, in whichever way it was written."""
+    while isinstance(factory, partial):
+        factory = next((arg for arg in factory.args if isinstance(arg, type)), factory.func)
+    return factory
+
+
+def _body(blocks: int, tail: int, options: TrunkOptions) -> int:
+    """How many blocks the backbone runs itself."""
+    if not 0 <= tail < blocks or (tail and (options.windows is not None or options.relative_position is not None)):
+        raise UserError(
+            f"tail is {tail}; wanted fewer than the model's {blocks} blocks, and neither windows nor relative_position"
+        )
+    return blocks - tail
 
 
 def _resample_patches(model: nn.Module, patch_size: int | None, *, report: bool) -> None:
-    own = model.patch_embed.patch_size[0]
-    if patch_size in (None, own):
+    before = model.patch_embed.patch_size[0]
+    if patch_size in (None, before):
         return
     if report:
-        log.info("weights resampled: patch_embed from patches of %d pixels to %d", own, patch_size)
+        log.info("weights resampled: patch_embed from patches of %d pixels to %d", before, patch_size)
     h, w = model.patch_embed.grid_size  # the position embedding keeps its grid
     model.set_input_size(img_size=(h * patch_size, w * patch_size), patch_size=patch_size)
 
@@ -265,11 +288,6 @@ def _canvas(side: int | None, patch_size: int) -> int | None:
     if side is not None and side % patch_size:
         raise UserError(f"canvas is {side}; wanted a multiple of the patch size, {patch_size}")
     return side
-
-
-def _choose(option: str, value: Any, choices: tuple) -> None:
-    if value not in choices:
-        raise UserError(f"{option} is {value!r}; choose among {', '.join(map(str, choices))}")
 
 
 def _plain(stride: float) -> float | int:

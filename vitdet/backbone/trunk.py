@@ -4,9 +4,10 @@ B images, b of them with equal grids, h×w a patch grid, C channels, P prefix to
 L tokens of one image: P + h*w, N tokens of all images together, d channels of a head
 """
 
+import re
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from itertools import chain
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -18,12 +19,18 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from vitdet.backbone.block import pack_block
-from vitdet.backbone.patches import PatchStem
 from vitdet.backbone.relative import Places, find_places
+from vitdet.backbone.stems import PatchStem
 from vitdet.backbone.windows import Windows, window_layout
+from vitdet.config import options
 from vitdet.errors import UserError
+from vitdet.ranges import INTEGER, listed, whole
+from vitdet.structures import UnfinishedTokens
 
-SUPPORTED = "the plain ViTs of timm: VisionTransformer (augreg, DeiT-3, MAE, CLIP, SigLIP, DINO, DINOv2, FlexiViT) and Eva (EVA-02, DINOv3, RoPE ViT)"
+SUPPORTED = (
+    "the plain ViTs of timm: VisionTransformer (augreg, DeiT-3, MAE, CLIP, SigLIP, DINO, DINOv2, FlexiViT) "
+    "and Eva (EVA-02, DINOv3, RoPE ViT)"
+)
 
 
 def check_plain(model: nn.Module, name: str) -> None:
@@ -41,33 +48,87 @@ def check_plain(model: nn.Module, name: str) -> None:
         raise UserError(f"{name} has an img_size of {embed.img_size}, less than a patch of {embed.patch_size}")
 
 
-@dataclass
-class Unfinished:
-    """Tokens after all blocks but the last few, which a head runs itself: `x` `(N, C)`, image after image, each with its prefix tokens first.
+@options(
+    {
+        "windows": (
+            (lambda v: re.fullmatch(r"[1-9]\d*(x[1-9]\d*)?", str(v)) is not None),
+            "a size in tokens such as 14, or a count such as '2x2'",
+        ),
+        "global_blocks": listed(INTEGER, least=0),
+        "relative_position": whole(1),
+        "canvas": whole(1),
+    }
+)
+class TrunkOptions:
+    """How a ViT is run, where it is not as timm runs it.
 
-    `lengths` and `grids` of the images in that order; `blocks` still to run, each with its `ropes` (`(N, heads or 1, 2*d)` or `None`), and the final `norm`.
-    `order` says which image of the batch each one is.
+    Args:
+        windows: a size in tokens (`14`) or a count (`"2x2"`): most blocks then attend inside windows (ViTDet,
+            arXiv:2203.16527).
+        global_blocks: the blocks that attend inside the whole image all the same; by default the ends of the four quarters.
+        window_prefix: `"image"`, class and register tokens sit out windowed blocks, or `"window"`, each window has its own
+            copy (see `Windows`).
+        relative_position: a side in tokens: attention learns from the distances of tokens, too, down and across (ViTDet),
+            by tables that cover windows, and this side in global blocks (64 in ViTDet); there they are resampled to every
+            image's grid.
+        pos_antialias: resample position embeddings to an image's grid as timm does; `False` is plain bicubic, as in
+            ViTDet's and LW-DETR's code.
+        canvas: pad every image with black to a square of this side in pixels, as many published models were trained; it
+            wastes tokens.
+        grad_checkpointing: trade time for memory in training.
     """
 
-    x: Tensor
-    lengths: list[int]
-    grids: list[tuple[int, int]]
-    num_prefix: int
-    blocks: list[nn.Module]
-    ropes: list[Tensor | None]
-    norm: nn.Module
-    order: list[int] = field(default_factory=list)
+    windows: int | str | None = None
+    global_blocks: list[int] | None = None
+    window_prefix: Literal["image", "window"] = "image"
+    relative_position: int | None = None
+    pos_antialias: bool = True
+    canvas: int | None = None
+    grad_checkpointing: bool = False
+
+
+def quarters(depth: int) -> list[int]:
+    return sorted({(i * depth + 3) // 4 - 1 for i in range(1, 5)})  # 12 -> 2, 5, 8, 11
+
+
+def choose_blocks(option: str, blocks: Sequence[int] | None, depth: int, default: list[int]) -> list[int]:
+    """The blocks that an option names, ascending; a negative number counts from the last one."""
+    if blocks is None:
+        return default
+    chosen = sorted({block % depth for block in blocks if -depth <= block < depth})
+    if len(chosen) != len(blocks):
+        raise UserError(f"{option} is {list(blocks)}; the model's blocks are 0 to {depth - 1}, each at most once")
+    return chosen
+
+
+def choose_global_blocks(options: TrunkOptions, depth: int, last: int, prefix: int) -> list[int]:
+    """The blocks up to the `last` tap that attend inside the whole image, of a ViT with so many `prefix` tokens."""
+    if options.windows is None:
+        if options.global_blocks is not None:
+            raise UserError("global_blocks needs windows; without windows all blocks are global")
+        return list(range(depth))
+    chosen = choose_blocks("global_blocks", options.global_blocks, depth, quarters(depth))
+    chosen = [block for block in chosen if block <= last]
+    if not chosen and prefix and options.window_prefix == "image":
+        raise UserError(
+            f"no block up to the last tap, {last}, is global, so prefix tokens never meet patches; "
+            "add one to global_blocks, or set window_prefix: window"
+        )
+    return chosen
 
 
 class ViT(nn.Module):
     """A timm ViT without its head, with timm's parameter names.
 
-    `taps` are the blocks whose output is returned, after the final norm; the `tail` blocks behind the last tap are left to the head, and what is behind
-    them is dropped. `global_blocks` attend inside whole images,
-    all others inside `windows`.
+    Args:
+        model: timm's; its modules are taken over.
+        taps: the blocks whose output is returned, after the final norm.
+        tail: so many blocks behind the last tap are left to the head, and what is behind them is dropped.
+        windows: what all blocks but `global_blocks` attend inside of.
+        drop_path, grad_checkpointing, pos_antialias: see `Backbone` and `TrunkOptions`.
 
     Raises:
-        ValueError: the model holds something that a plain ViT does not.
+        UserError: the model holds something that a plain ViT does not.
     """
 
     def __init__(
@@ -75,12 +136,12 @@ class ViT(nn.Module):
         model: VisionTransformer | Eva,
         *,
         taps: Sequence[int],
-        tail: int = 0,
-        windows: Windows | None = None,
-        global_blocks: Sequence[int] = (),
-        drop_path: float = 0.0,
-        grad_checkpointing: bool = False,
-        pos_antialias: bool = True,
+        tail: int,
+        windows: Windows | None,
+        global_blocks: Sequence[int],
+        drop_path: float,
+        grad_checkpointing: bool,
+        pos_antialias: bool,
     ) -> None:
         super().__init__()
         if not isinstance(model.patch_drop, (nn.Identity, type(None))):
@@ -109,20 +170,25 @@ class ViT(nn.Module):
         self.norm = model.fc_norm if isinstance(model.norm, nn.Identity) else model.norm
         self._tables: dict = {}
 
-    def forward(self, patches: list[Tensor]) -> tuple[list[list[Tensor]], Unfinished | None]:
-        """Patches `(b, h, w, C)` of each group of equal grids to the taps `(b, h, w, C)` of each group, and what the head goes on with."""
+    def forward(
+        self, patches: list[Tensor], order: Sequence[int]
+    ) -> tuple[list[list[Tensor]], UnfinishedTokens | None]:
+        """Patches `(b, h, w, C)` of each group of equal grids to the taps `(b, h, w, C)` of each group, and what the head goes on with.
+
+        Args:
+            order: the position in the batch of each image, group after group.
+        """
         counts, grids = [len(x) for x in patches], [tuple(x.shape[1:3]) for x in patches]
-        x = torch.cat(
-            [self._with_prefix(x, grid).flatten(0, 1) for x, grid in zip(patches, grids)]
-        )  # (b, L, C) -> (N, C)
+        # (b, L, C) -> (N, C)
+        x = torch.cat([self._with_prefix(x, grid).flatten(0, 1) for x, grid in zip(patches, grids)])
         x = self.norm_pre(self.pos_drop(x))
         lengths, windows = self._lengths(counts, grids, x.device)
         rope = self._rope(counts, grids)
         whole, inside = self._places(counts, grids, x.device)
         outputs, body = [], len(self.blocks) - self.tail
         for i, block in enumerate(self.blocks[:body]):
-            own = (lengths, whole) if i in self.global_blocks else (windows, inside)
-            arguments = (x, own[0], lengths, rope[i], None, own[1])
+            sequences, places = (lengths, whole) if i in self.global_blocks else (windows, inside)
+            arguments = (x, sequences, lengths, rope[i], None, places)
             if self.grad_checkpointing and self.training and torch.is_grad_enabled():
                 x = checkpoint(block, *arguments, use_reentrant=False)
             else:
@@ -132,9 +198,8 @@ class ViT(nn.Module):
         rest = None
         if self.tail:
             per_image = [grid for count, grid in zip(counts, grids) for _ in range(count)]
-            rest = Unfinished(
-                x, lengths, per_image, self.num_prefix, list(self.blocks[body:]), list(rope)[body:], self.norm
-            )
+            blocks = list(zip(self.blocks[body:], list(rope)[body:]))
+            rest = UnfinishedTokens(x, lengths, per_image, list(order), self.num_prefix, blocks, self.norm)
         return [list(group) for group in zip(*outputs)], rest
 
     def _with_prefix(self, x: Tensor, grid: tuple[int, int]) -> Tensor:

@@ -10,7 +10,6 @@ import torch
 from torch import Tensor
 
 from vitdet.backbone.attention import remembered
-from vitdet.errors import UserError
 
 
 @dataclass(frozen=True)
@@ -30,16 +29,8 @@ class Windows:
 
     @classmethod
     def parse(cls, windows: int | str, prefix: str) -> "Windows":
-        """From an option: `14` is a size in tokens, `"2x2"` counts windows.
-
-        Raises:
-            ValueError: neither of the two, or an unknown `prefix`.
-        """
-        if prefix not in ("image", "window"):
-            raise UserError(f"window_prefix is {prefix!r}; choose 'image' or 'window'")
+        """Of an option: `14` is a size in tokens, `"2x2"` counts windows."""
         rows, x, columns = str(windows).partition("x")
-        if not (rows.isdigit() and int(rows)) or (x and not (columns.isdigit() and int(columns))):
-            raise UserError(f"windows is {windows!r}; give a size in tokens such as 14, or a count such as '2x2'")
         return cls(rows=int(rows), columns=int(columns), prefix=prefix) if x else cls(size=int(rows), prefix=prefix)
 
     def sides(self, grid: tuple[int, int]) -> tuple[list[int], list[int]]:

@@ -9,7 +9,7 @@ from typing import Any
 from lightning.pytorch.utilities import rank_zero_info
 
 from vitdet.checkpoint import DERIVED, Checkpoint, CheckpointError
-from vitdet.config import config_of, part
+from vitdet.config import config_of, part, public_path
 from vitdet.training.optim import lr_factor
 
 FREE = {
@@ -100,21 +100,35 @@ def _model(task: Any, before: dict[str, Any]) -> Iterator[Difference]:
         if own["class_path"] != other["class_path"]:
             yield f"model.{name}", *(one["class_path"].rpartition(".")[2] for one in (own, other))
         else:
-            known = {**_defaults(own["class_path"]), **other["init_args"]}
+            known = _over(_defaults(part(own["class_path"])), other["init_args"])
             yield from _arguments(f"model.{name}", own["init_args"], known)
 
 
-def _defaults(class_path: str) -> dict[str, Any]:
+def _defaults(cls: type) -> dict[str, Any]:
     """What arguments have that a checkpoint of an older vitdet does not name."""
-    parameters = inspect.signature(part(class_path)).parameters.values()
-    return {p.name: config_of(p.default) for p in parameters if p.default is not p.empty}
+    given = {p.name: p.default for p in inspect.signature(cls).parameters.values() if p.default is not p.empty}
+    return {name: _part_of(value) if isinstance(value, type) else config_of(value) for name, value in given.items()}
+
+
+def _part_of(cls: type) -> dict[str, Any]:
+    return {"class_path": public_path(cls), "init_args": _defaults(cls)}
+
+
+def _over(base: Any, own: Any) -> Any:
+    """`own`, with what `base` has beside it, unless they are parts of different classes."""
+    if not (isinstance(base, dict) and isinstance(own, dict)) or own.get("class_path") != base.get("class_path"):
+        return own
+    return {**base, **{key: _over(base.get(key), value) for key, value in own.items()}}
 
 
 def _arguments(place: str, own: dict[str, Any], before: dict[str, Any]) -> Iterator[Difference]:
     for key in own:
         if key in DERIVED or own[key] == before.get(key):
             continue
-        if isinstance(own[key], dict) and isinstance(before.get(key), dict):
+        classes = [value.get("class_path") for value in (own[key], before.get(key)) if isinstance(value, dict)]
+        if len(classes) == 2 and classes[0] != classes[1]:
+            yield f"{place}.{key}", *(str(name).rpartition(".")[2] for name in classes)
+        elif len(classes) == 2:
             yield from _arguments(f"{place}.{key}".removesuffix(".init_args"), own[key], before[key])
         else:
             yield f"{place}.{key}", own[key], before.get(key)

@@ -19,15 +19,17 @@ from vitdet.zoo.tensors import split_values
 HOST = "https://huggingface.co/Intellindust"
 SOURCE = "DEIMv2's README: COCO val2017"
 TINY = {
-    "name": "vit_small_patch16_rope_224",
-    "model_args": {
-        "rope_type": "dinov3",
-        "rope_rotate_half": True,
-        "rope_grid_indexing": "ij",
-        "init_values": 1.0,  # timm has this one with a layer scale only: by one, it scales nothing
-        "use_post_transformer_norm": False,
-    },
+    "rope_type": "dinov3",
+    "rope_rotate_half": True,
+    "rope_grid_indexing": "ij",
+    "init_values": 1.0,  # timm has this one with a layer scale only: by one, it scales nothing
+    "use_post_transformer_norm": False,
 }
+
+
+def _tiny(embed_dim: int, num_heads: int) -> dict:
+    sizes = {"embed_dim": embed_dim, "num_heads": num_heads}
+    return {"name": "vit_small_patch16_rope_224", "model_args": {**TINY, **sizes}}
 
 
 class Size(NamedTuple):
@@ -49,8 +51,8 @@ class Size(NamedTuple):
 
 # fmt: off
 SIZES = {
-    "s": Size({**TINY, "embed_dim": 192, "num_heads": 3}, (3, 7, 11), 16, 192, 32, 2, 512, 256, "box AP 50.9", 9.8, 25.6),
-    "m": Size({**TINY, "embed_dim": 256, "num_heads": 4}, (3, 7, 11), 16, 256, 85, 3, 512, 256, "box AP 53.0", 18.4, 53.0),
+    "s": Size(_tiny(192, 3), (3, 7, 11), 16, 192, 32, 2, 512, 256, "box AP 50.9", 9.8, 25.6),
+    "m": Size(_tiny(256, 4), (3, 7, 11), 16, 256, 85, 3, 512, 256, "box AP 53.0", 18.4, 53.0),
     "l": Size({"name": "vit_small_patch16_dinov3_qkvb"}, (5, 8, 11), 32, 224, 112, 3, 896, 896, "box AP 56.0", 32.5, 98.1),
     "x": Size({"name": "vit_small_plus_patch16_dinov3_qkvb"}, (5, 8, 11), 64, 256, 160, 4, 1024, 1024, "box AP 57.8", 51.2, 155.6, layers=6),
 }
@@ -58,7 +60,7 @@ SIZES = {
 
 
 def card(name: str, size: Size) -> Card:
-    tiny = "embed_dim" in size.vit
+    tiny = "model_args" in size.vit
     return Card(
         name=f"deimv2-{name}",
         url=f"{HOST}/DEIMv2_DINOv3_{name.upper()}_COCO/resolve/main/model.safetensors",
@@ -88,14 +90,12 @@ def card(name: str, size: Size) -> Card:
 
 
 def _backbone(size: Size) -> dict:
+    neck = {"depth": size.depth, "csp_channels": size.csp, "ffn_dim": size.attention_ffn, "num_heads": 8}
     return {
         **size.vit,
-        "stem": "adapter",
-        "stem_width": size.detail,
+        "stem": {"class_path": "vitdet.SpatialAdapter", "init_args": {"width": size.detail}},
         "out_blocks": list(size.taps),
-        "neck": "hybrid",
-        "neck_depth": size.depth,
-        "neck_args": {"csp_channels": size.csp, "ffn_dim": size.attention_ffn, "num_heads": 8},
+        "neck": {"class_path": "vitdet.HybridNeck", "init_args": neck},
         "out_strides": [8, 16, 32],
         "out_channels": size.dim,
     }

@@ -92,7 +92,7 @@ def card(name: str, size: Size, **differs: Any) -> Card:
         "url": f"https://huggingface.co/tue-mps/{size.repository}/resolve/main/pytorch_model.bin",
         "licence": "MIT",
         "source": SOURCE,
-        "backbone": backbone if tiles else {**backbone, "canvas": size.side},
+        "backbone": backbone if tiles else {**backbone, "trunk": {"canvas": size.side}},
         "head_class": "vitdet.EoMTHead",
         "head": {"num_points": 12544, "task": size.task, "two_step": True, **rules},
         "size": {"short_side" if tiles else "long_side": size.side},

@@ -75,15 +75,11 @@ def _backbone(size: Size) -> dict:
     return {
         "name": size.vit,
         "depth": size.depth,
-        "num_heads": 12,
-        "model_args": plain,
-        "pos_antialias": False,  # from the 14×14 of pretraining to any grid
-        "windows": "4x4",
-        "global_blocks": list(size.global_blocks),
+        "model_args": {**plain, "num_heads": 12},
+        # positions are resampled from the 14×14 of pretraining to any grid
+        "trunk": {"windows": "4x4", "global_blocks": list(size.global_blocks), "pos_antialias": False},
         "out_blocks": list(size.taps),
-        "neck": "csp",
-        "neck_depth": 3,
-        "neck_args": {"norm": "frozen_batch"},
+        "neck": {"class_path": "vitdet.CSPNeck", "init_args": {"depth": 3, "norm": "frozen_batch"}},
         "out_strides": list(size.strides),
         "out_channels": size.head.get("dim", 256),
     }

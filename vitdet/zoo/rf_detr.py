@@ -82,15 +82,16 @@ def card(name: str, size: Size) -> Card:
 
 def _backbone(size: Size) -> dict:
     grid = size.position_grid or size.side // size.patch
+    trunk = {}
+    if size.windows > 1:
+        windows = f"{size.windows}x{size.windows}"
+        trunk = {"windows": windows, "global_blocks": list(size.global_blocks), "window_prefix": "window"}
     return {
         "name": "vit_small_patch14_dinov2",
         "model_args": {"img_size": grid * size.patch, "patch_size": size.patch},
-        "windows": f"{size.windows}x{size.windows}" if size.windows > 1 else None,
-        "global_blocks": list(size.global_blocks) if size.windows > 1 else None,
-        "window_prefix": "window",
+        "trunk": trunk,
         "out_blocks": list(size.taps),
-        "neck": "csp",
-        "neck_depth": 3,
+        "neck": {"class_path": "vitdet.CSPNeck", "init_args": {"depth": 3}},
         "out_strides": [size.patch],
         "out_channels": 256,
     }

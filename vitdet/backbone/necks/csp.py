@@ -3,52 +3,21 @@
 b images with equal grids, h×w a grid, C channels; maps are (b, h, w, C), channels last
 """
 
-from collections.abc import Callable
+from collections.abc import Mapping, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vitdet.backbone.neck import Expand, Neck
-from vitdet.backbone.norm import FrozenBatchNorm
-from vitdet.errors import UserError
-from vitdet.ranges import check_divides
+from vitdet.backbone.necks.convolutions import ConvNorm, FrozenBatchNorm, Norm
+from vitdet.backbone.necks.simple import Expand, ResizeNeck
+from vitdet.ranges import check_divides, ranged
 
 WIDE = 512  # channels above which a tap is halved before it grows, as in LW-DETR
-
-
-Norm = Callable[[int], nn.Module]
 layer_norm = partial(nn.LayerNorm, eps=1e-6)
 NORMS: dict[str, Norm] = {"layer": layer_norm, "frozen_batch": FrozenBatchNorm}
-
-
-class ConvNorm(nn.Module):
-    """Convolution without bias, a norm, an activation."""
-
-    def __init__(
-        self,
-        in_channels: int,
-        out_channels: int,
-        kernel: int = 1,
-        stride: int = 1,
-        *,
-        norm: Norm,
-        activation: Callable[[Tensor], Tensor] = F.silu,
-    ) -> None:
-        super().__init__()
-        if kernel == 1:
-            self.conv: nn.Module = nn.Linear(in_channels, out_channels, bias=False)
-        else:
-            self.conv = nn.Conv2d(in_channels, out_channels, kernel, stride, padding=kernel // 2, bias=False)
-        self.norm, self.activation = norm(out_channels), activation
-
-    def forward(self, x: Tensor) -> Tensor:
-        if isinstance(self.conv, nn.Linear):
-            return self.activation(self.norm(self.conv(x)))
-        x = self.conv(x.permute(0, 3, 1, 2))  # (b, h, w, C) -> (b, C, h, w), channels last in memory
-        return self.activation(self.norm(x.permute(0, 2, 3, 1)))
 
 
 class CSP(nn.Module):
@@ -82,22 +51,40 @@ class PerTap(nn.Module):
         return torch.cat([module(part) for module, part in zip(self.each, parts)], dim=-1)
 
 
-class CSPNeck(Neck):
-    """All taps, resized, through one wide `CSP` for each level.
+class CSPNeck(ResizeNeck):
+    """All taps, resized, through one wide `CSP` for each level: the neck of LW-DETR and RF-DETR.
 
     Args:
-        norm: after each convolution: `"layer"`, or `"frozen_batch"`, batch norm whose mean and variance stay as loaded (LW-DETR).
+        channels, taps, patch_size, strides, out_channels, stem: see `Neck`.
+        norm: after each convolution: `"layer"`, or `"frozen_batch"`, a batch norm whose statistics stay as loaded (LW-DETR).
+        options: `depth`, see `ResizeNeck`.
 
     Raises:
-        ValueError: there is no such norm.
+        UserError: `out_channels` is odd, or a stride cannot be reached.
+
+    Example:
+        >>> from functools import partial
+        >>> from vitdet import Backbone
+        >>> Backbone("vit_tiny_patch16_224", depth=4, out_strides=[16], neck=partial(CSPNeck, depth=3)).strides
+        [16]
     """
 
-    def __init__(self, channels: int, taps: int, patch_size: int, *, norm: str = "layer", **options: Any) -> None:
-        if norm not in list(NORMS):
-            raise UserError(f"norm is {norm!r}; neck='csp' has {', '.join(NORMS)}")
-        check_divides("out_channels", options.get("out_channels", 0), halves=2)
-        self.conv_norm = NORMS[norm]  # the parts are made in the base's constructor
-        super().__init__(channels, taps, patch_size, **options)
+    @ranged({})
+    def __init__(
+        self,
+        channels: int,
+        taps: int,
+        patch_size: int,
+        strides: Sequence[float],
+        out_channels: int,
+        stem: Mapping[int, int],
+        *,
+        norm: Literal["layer", "frozen_batch"] = "layer",
+        **options: Any,
+    ) -> None:
+        check_divides("out_channels", out_channels, halves=2)
+        self.conv_norm = NORMS[norm]  # the layers are made in the base's constructor
+        super().__init__(channels, taps, patch_size, strides, out_channels, stem, **options)
 
     def make_enter(self, channels: int, taps: int) -> nn.Module:
         self.taps = taps

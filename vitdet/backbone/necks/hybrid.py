@@ -1,44 +1,21 @@
-"""The hybrid encoder of the real-time DETRs as a neck: attention on the coarsest level, then convolutions from coarse to fine and back.
+"""The hybrid encoder of the real-time DETRs: attention on the coarsest level, then convolutions from coarse to fine and back.
 
     b images with equal grids, h×w a grid, C channels; maps are (b, h, w, C), channels last
 
 RT-DETR, Zhao et al. 2023 (arXiv:2304.08069), with the blocks and the sums of DEIMv2, Huang et al. 2025 (arXiv:2509.20787).
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from math import log2
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vitdet.backbone.norm import FrozenBatchNorm
+from vitdet.backbone.necks.convolutions import ConvBN
+from vitdet.backbone.necks.simple import Neck
 from vitdet.errors import UserError
 from vitdet.ranges import check_divides, ranged, whole
-
-
-class ConvBN(nn.Module):
-    """Convolution without bias, frozen batch norm, and an activation if one is given."""
-
-    def __init__(
-        self,
-        in_channels: int,
-        out_channels: int,
-        kernel: int = 1,
-        *,
-        stride: int = 1,
-        groups: int = 1,
-        activation: nn.Module | None = None,
-    ) -> None:
-        super().__init__()
-        options = {"stride": stride, "padding": kernel // 2, "groups": groups, "bias": False}
-        self.conv = nn.Conv2d(in_channels, out_channels, kernel, **options)
-        self.norm = FrozenBatchNorm(out_channels)
-        self.activation = activation or nn.Identity()
-
-    def forward(self, x: Tensor) -> Tensor:
-        x = self.conv(x.permute(0, 3, 1, 2))  # (b, h, w, C) -> (b, C, h, w), channels last in memory
-        return self.activation(self.norm(x.permute(0, 2, 3, 1)))
 
 
 class RepVGG(nn.Module):
@@ -66,7 +43,10 @@ class CSPRep(nn.Module):
 
 
 class ELAN(nn.Module):
-    """Two halves, one through two `CSPRep` in a row, all stages concatenated: GELAN's block (arXiv:2402.13616) without its convolutions in between."""
+    """Two halves, one through two `CSPRep` in a row, all stages concatenated.
+
+    This is GELAN's block (arXiv:2402.13616) without its convolutions in between.
+    """
 
     def __init__(self, channels: int, csp_channels: int, depth: int) -> None:
         super().__init__()
@@ -106,61 +86,63 @@ class MapAttention(nn.Module):
         return self.norm2(x + self.ffn(x)).view_as(maps)
 
 
-class HybridNeck(nn.Module):
-    """Levels from the taps and the stem's maps of the same strides, put side by side; the coarsest attends; each is fused with its neighbours.
+class HybridNeck(Neck):
+    """Levels of the taps and of the stem's maps of the same strides; the coarsest attends, then each is fused with its neighbours.
 
     Args:
-        channels: of the taps.
-        taps: how many there are: one for each level, or one for all.
-        patch_size: the stride of the taps.
-        strides: of the levels, finest first, each twice the one before.
-        out_channels: of every level.
+        channels, taps, patch_size, strides, out_channels, stem: see `Neck`; taps are one for each level, or one for all,
+            and each stride is twice the one before.
         depth: RepVGG blocks in a row.
         csp_channels: of those blocks; half of `out_channels` if not given.
         ffn_dim, num_heads: of the attention.
-        stem_strides, stem_channels: of the maps that come with the taps.
 
     Raises:
-        ValueError: a stride cannot be reached, or the taps do not fit.
+        UserError: a stride cannot be reached, or the taps do not fit.
+
+    Example:
+        >>> from functools import partial
+        >>> from vitdet import Backbone
+        >>> backbone = Backbone("vit_tiny_patch16_224", depth=2, neck=partial(HybridNeck, csp_channels=64))
+        >>> backbone.strides
+        [8, 16, 32]
     """
 
-    @ranged({"csp_channels": whole(1), "ffn_dim": whole(1), "num_heads": whole(1)})
+    several_taps = False
+
+    @ranged({"depth": whole(0), "csp_channels": whole(1), "ffn_dim": whole(1), "num_heads": whole(1)})
     def __init__(
         self,
         channels: int,
         taps: int,
         patch_size: int,
-        *,
         strides: Sequence[float],
-        out_channels: int = 256,
-        depth: int = 3,
+        out_channels: int,
+        stem: Mapping[int, int],
+        *,
+        depth: int = 1,
         csp_channels: int | None = None,
         ffn_dim: int = 1024,
         num_heads: int = 8,
-        stem_strides: Sequence[int] = (),
-        stem_channels: Sequence[int] = (),
     ) -> None:
         super().__init__()
-        check_divides(
-            "out_channels", out_channels, num_heads=num_heads, quarters=4
-        )  # sines and cosines of two coordinates
+        # the sines and cosines of two coordinates take a quarter each
+        check_divides("out_channels", out_channels, num_heads=num_heads, quarters=4)
         self.steps = [log2(patch_size / stride) for stride in strides]
         if any(step != self.steps[0] - i or step != int(step) for i, step in enumerate(self.steps)):
             wanted = [f"{patch_size * 2.0**i:g}" for i in range(-1, 2)]
-            raise UserError(f"out_strides is {list(strides)}; neck='hybrid' doubles them, as in {', '.join(wanted)}")
+            raise UserError(f"out_strides is {list(strides)}; HybridNeck doubles them, as in {', '.join(wanted)}")
         if taps not in (1, len(strides)):
-            raise UserError(f"got {taps} out_blocks for {len(strides)} levels; neck='hybrid' wants as many, or one")
-        self.beside = [stem_strides.index(s) if s in stem_strides else None for s in strides]  # of the stem's maps
-        widths = [channels + (0 if i is None else stem_channels[i]) for i in self.beside]
+            raise UserError(f"got {taps} out_blocks for {len(strides)} levels; HybridNeck wants as many, or one")
+        self.beside = [list(stem).index(s) if s in stem else None for s in strides]  # of the stem's maps
+        widths = [channels + stem.get(s, 0) for s in strides]
         c, fusions = out_channels, range(len(strides) - 1)
         block = {"csp_channels": csp_channels or c // 2, "depth": depth}
         self.enter = nn.ModuleList(ConvBN(width, c) for width in widths)
         self.attend = MapAttention(c, num_heads, ffn_dim)
         self.lateral = nn.ModuleList(ConvBN(c, c) for _ in fusions)
         self.top_down = nn.ModuleList(ELAN(c, **block) for _ in fusions)
-        self.halve = nn.ModuleList(
-            nn.Sequential(ConvBN(c, c), ConvBN(c, c, 3, stride=2, groups=c)) for _ in fusions
-        )  # an odd side is rounded up
+        # an odd side is rounded up
+        self.halve = nn.ModuleList(nn.Sequential(ConvBN(c, c), ConvBN(c, c, 3, stride=2, groups=c)) for _ in fusions)
         self.bottom_up = nn.ModuleList(ELAN(c, **block) for _ in fusions)
 
     def forward(self, taps: list[Tensor], stem: list[Tensor]) -> list[Tensor]:

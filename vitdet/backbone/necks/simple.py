@@ -1,18 +1,20 @@
-"""Necks: from the trunk's taps, all on the patch grid, to feature levels of several strides.
+"""Necks: from the ViT's taps, all on the patch grid, to feature levels of several strides.
 
     b images with equal grids, h×w a grid, C channels; maps are (b, h, w, C), channels last
 
 A neck sees one group of equal grids at a time, so nothing is padded; its norms are per position, so images do not meet.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from math import log2
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from vitdet.config import Configurable
 from vitdet.errors import UserError
+from vitdet.ranges import ranged, whole
 
 
 class Expand(nn.Module):
@@ -28,7 +30,10 @@ class Expand(nn.Module):
 
 
 class Merge(nn.Module):
-    """Halves a map: a 2×2 stride-2 convolution, whose outputs lie at the centres of their inputs; odd sides are zero-padded."""
+    """Halves a map: a 2×2 stride-2 convolution, whose outputs lie at the centres of their inputs.
+
+    Odd sides are zero-padded.
+    """
 
     def __init__(self, in_channels: int, out_channels: int) -> None:
         super().__init__()
@@ -62,7 +67,10 @@ class Conv3x3(nn.Module):
 
 
 class C2f(nn.Module):
-    """Two branches, one through residual 3×3 convolutions, all stages concatenated; YOLOv8's block as LW-DETR's projector has it (arXiv:2406.03459)."""
+    """Two branches, one through residual 3×3 convolutions, all stages concatenated.
+
+    YOLOv8's block as LW-DETR's projector has it (arXiv:2406.03459).
+    """
 
     def __init__(self, channels: int, depth: int) -> None:
         super().__init__()
@@ -79,33 +87,55 @@ class C2f(nn.Module):
         return self.norm(self.leave(torch.cat(parts, dim=-1)))
 
 
-class Neck(nn.Module):
-    """Base of the necks: a level is the tap's map brought to the level's stride, plus the stem's map of that stride, refined.
+class Neck(nn.Module, Configurable):
+    """Base of the necks, which turn the ViT's tapped maps, all of the patch's stride, into the backbone's levels.
+
+    `Backbone` makes it as `SomeNeck(channels, taps, patch_size, strides, out_channels, stem, **options)`: only the options
+    are the user's.
 
     Args:
-        channels: of the taps.
+        channels: of each tap.
         taps: how many there are.
-        patch_size: the stride of the taps.
+        patch_size: their stride in pixels.
         strides: of the levels, finest first; each the patch size times a power of two.
         out_channels: of every level.
-        stem_strides: strides of the maps that a convolutional stem hands over.
-        stem_channels: their channels.
+        stem: channels of the finer maps that a convolutional stem hands over, by their strides.
 
-    Raises:
-        ValueError: a stride cannot be reached.
+    Attributes:
+        several_taps: whether the taps are the ends of the ViT's four quarters, where `out_blocks` does not say, or its end.
+        first_step: the finest level's stride is the patch size times two to this power, where `out_strides` does not say.
     """
 
+    several_taps = True
+    first_step = -1
+
+    def forward(self, taps: list[Tensor], stem: list[Tensor]) -> list[Tensor]:
+        """Taps `(b, h, w, C)` and the stem's maps to levels `(b, h', w', out_channels)`, finest first."""
+        raise NotImplementedError
+
+
+class ResizeNeck(Neck):
+    """A level is the taps' map brought to the level's stride, plus the stem's map of that stride, refined.
+
+    Args:
+        channels, taps, patch_size, strides, out_channels, stem: see `Neck`.
+        depth: stages of 3×3 convolutions that refine each level.
+
+    Raises:
+        UserError: a stride cannot be reached.
+    """
+
+    @ranged({"depth": whole(0)})
     def __init__(
         self,
         channels: int,
         taps: int,
         patch_size: int,
-        *,
         strides: Sequence[float],
-        out_channels: int = 256,
+        out_channels: int,
+        stem: Mapping[int, int],
+        *,
         depth: int = 1,
-        stem_strides: Sequence[int] = (),
-        stem_channels: Sequence[int] = (),
     ) -> None:
         super().__init__()
         steps = [log2(patch_size / stride) for stride in strides]
@@ -118,12 +148,11 @@ class Neck(nn.Module):
         self.enter = self.make_enter(channels, taps)
         self.resize = nn.ModuleList(self.make_resize(channels, int(step)) for step in steps)
         self.refine = nn.ModuleList(self.make_refine(channels, int(step)) for step in steps)
-        self.lateral_of = [
-            stem_strides.index(s) if s in stem_strides else None for s in strides
-        ]  # position in the stem's maps
-        used = [(level, i) for level, i in enumerate(self.lateral_of) if i is not None]
+        # position among the stem's maps
+        self.lateral_of = [list(stem).index(s) if s in stem else None for s in strides]
+        used = [(str(level), int(step), stem[s]) for level, (s, step) in enumerate(zip(strides, steps)) if s in stem]
         self.laterals = nn.ModuleDict(
-            {str(level): nn.Linear(stem_channels[i], self.resized(channels, int(steps[level]))) for level, i in used}
+            {level: nn.Linear(width, self.resized(channels, step)) for level, step, width in used}
         )
 
     def make_enter(self, channels: int, taps: int) -> nn.Module:
@@ -153,8 +182,18 @@ class Neck(nn.Module):
         return levels
 
 
-class Projector(Neck):
-    """Light projector over several taps, in the manner of LW-DETR (arXiv:2406.03459): reduce, resize, C2f."""
+class Projector(ResizeNeck):
+    """Light projector over several taps, in the manner of LW-DETR (arXiv:2406.03459): reduce, resize, C2f.
+
+    Args:
+        channels, taps, patch_size, strides, out_channels, stem: see `Neck`.
+        depth: see `ResizeNeck`.
+
+    Example:
+        >>> from vitdet import Backbone
+        >>> Backbone("vit_tiny_patch16_224", depth=4, out_strides=[8, 16], neck=Projector).out_channels
+        [256, 256]
+    """
 
     def make_enter(self, channels: int, taps: int) -> nn.Module:
         return nn.Sequential(nn.Linear(channels * taps, self.out_channels), nn.LayerNorm(self.out_channels))
@@ -169,12 +208,28 @@ class Projector(Neck):
         return C2f(self.out_channels, self.depth) if self.depth else nn.LayerNorm(self.out_channels)
 
 
-class Pyramid(Neck):
-    """Simple feature pyramid from the last tap, Li et al. 2022 (arXiv:2203.16527)."""
+class Pyramid(ResizeNeck):
+    """Simple feature pyramid from the ViT's last block, Li et al. 2022 (arXiv:2203.16527).
+
+    Args:
+        channels, taps, patch_size, strides, out_channels, stem: see `Neck`; it reads one tap.
+        depth: see `ResizeNeck`.
+
+    Raises:
+        UserError: there are several taps.
+
+    Example:
+        >>> from vitdet import Backbone
+        >>> Backbone("vit_tiny_patch16_224", depth=2, neck=Pyramid).strides
+        [4, 8, 16, 32]
+    """
+
+    several_taps = False
+    first_step = -2
 
     def make_enter(self, channels: int, taps: int) -> nn.Module:
         if taps != 1:
-            raise UserError(f"neck='pyramid' reads one tap, got {taps} out_blocks; use neck='projector' for several")
+            raise UserError(f"Pyramid reads one tap, got {taps} out_blocks; Projector reads several")
         return nn.Identity()
 
     def make_resize(self, channels: int, step: int) -> nn.Module:

@@ -10,7 +10,7 @@ from math import log2
 import torch
 from torch import Tensor, nn
 
-from vitdet.backbone.neck import Expand
+from vitdet.backbone.necks import Expand
 from vitdet.errors import UserError
 from vitdet.heads.mask.base import MaskTask, QueryMaskHead
 from vitdet.heads.mask.criterion import MaskCriterion, MaskOutputs
@@ -94,12 +94,12 @@ class EoMTHead(QueryMaskHead):
         x = self._with_queries(rest.x, rest.lengths)
         lengths = [Q + length for length in rest.lengths]
         predictions = []
-        for i, (block, rope) in enumerate(zip(rest.blocks, rest.ropes)):
+        for i in range(len(rest.blocks)):
             allowed = None
             if self.training:
                 predictions.append(self._predictions(rest.norm(x), lengths, features))
                 allowed = self._allowed(predictions[-1], features, i / max(len(rest.blocks) - 1, 1))
-            x = block(x, lengths, lengths, None if rope is None else self._with_identity(rope, rest.lengths), allowed)
+            x = rest.run(i, x, Q, allowed)
         predictions.append(self._predictions(rest.norm(x), lengths, features))
         queries = torch.stack([q for q, _ in predictions])  # (L, B, Q, C)
         return MaskOutputs(self.classify(queries), self.embed(queries), [p for _, p in predictions], features.sizes)
@@ -107,14 +107,6 @@ class EoMTHead(QueryMaskHead):
     def _with_queries(self, x: Tensor, lengths: list[int]) -> Tensor:
         """`(N, C)`: each image's tokens behind a copy of the queries."""
         return torch.cat([part for one in x.split(lengths) for part in (self.queries.weight.to(x.dtype), one)])
-
-    def _with_identity(self, rope: Tensor, lengths: list[int]) -> Tensor:
-        """The queries have no place in the image: their sines are 0, their cosines 1."""
-        half = rope.shape[-1] // 2
-        still = torch.cat([rope.new_zeros(half), rope.new_ones(half)]).expand(
-            self.queries.num_embeddings, rope.shape[1], -1
-        )
-        return torch.cat([part for one in rope.split(lengths) for part in (still, one)])
 
     def _predictions(self, x: Tensor, lengths: list[int], features: Features) -> tuple[Tensor, Level]:
         """The queries `(B, Q, C)` and the pixel features, in the order of the batch."""

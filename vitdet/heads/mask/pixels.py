@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vitdet.backbone.neck import Expand
+from vitdet.backbone.necks import Expand
 from vitdet.losses.masks import sample_points
 from vitdet.structures import Features, Level
 
