@@ -120,7 +120,7 @@ def step(block, site, tree):
     from vitdet import Backbone, DETRHead, Task
     from vitdet.structures import Target
 
-    head = functools.partial(DETRHead, dim=32, num_layers=1, num_queries=5, ffn_dim=32, denoising=0)
+    head = functools.partial(DETRHead, dim=32, num_layers=1, num_queries=5, decoder={"ffn_dim": 32}, denoising=0)
     task = Task(Backbone("vit_tiny_patch16_224", embed_dim=32, depth=1, num_heads=2), head, classes=["a", "b"]).eval()
     batch = (
         [torch.randn(3, 32, 48)],

@@ -64,7 +64,9 @@ def test_all_layers_in_one_pass_equal_one_layer_at_a_time():
     objects = torch.arange(5).repeat(L)
     together = set_losses(logits, boxes, matched, objects, truth, torch.tensor(5.0), class_loss="mal")
     for layer in range(L):
-        alone = set_losses(logits[[layer]], boxes[[layer]], where[layer], torch.arange(5), truth, torch.tensor(5.0), class_loss="mal")
+        alone = set_losses(
+            logits[[layer]], boxes[[layer]], where[layer], torch.arange(5), truth, torch.tensor(5.0), class_loss="mal"
+        )
         for name in together:
             torch.testing.assert_close(together[name][layer], alone[name][0])
 

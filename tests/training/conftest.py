@@ -6,7 +6,7 @@ import pytest
 from vitdet import Backbone, DETRHead, ShapesData, Task, Trainer
 
 BACKBONE = {"stem": "conv", "stem_width": 8, "embed_dim": 32, "depth": 1, "num_heads": 2, "out_channels": 32}
-HEAD = {"dim": 32, "num_queries": 20, "num_layers": 1, "num_heads": 4, "ffn_dim": 32, "denoising": 20}
+HEAD = {"dim": 32, "num_queries": 20, "num_layers": 1, "decoder": {"num_heads": 4, "ffn_dim": 32}, "denoising": 20}
 
 
 @pytest.fixture(scope="session")

@@ -12,7 +12,7 @@ from vitdet.training.muon import Muon
 
 BACKBONE = {"stem": "conv", "stem_width": 8, "embed_dim": 32, "depth": 1, "num_heads": 2, "out_channels": 32}
 PLAIN = {**BACKBONE, "stem": "patch", "depth": 2, "tail": 1, "neck": None}
-QUERIES = {"dim": 32, "num_queries": 10, "num_layers": 1, "num_heads": 4, "ffn_dim": 32}
+QUERIES = {"dim": 32, "num_queries": 10, "num_layers": 1, "decoder": {"num_heads": 4, "ffn_dim": 32}}
 HEADS = {
     "deim": (DEIMHead, QUERIES, BACKBONE, ShapesData),
     "plain": (PlainDETRHead, QUERIES, BACKBONE, ShapesData),

@@ -56,9 +56,7 @@ def with_weights(defaults: dict[str, float], given: dict[str, float] | None) -> 
 class SetCriterion:
     """Matches, then scores, each set of predictions: the last layer, `aux_` layers, `enc_` proposals, `dn_` denoising, `dense_` tokens."""
 
-    def __init__(
-        self, class_loss: ClassLoss, weights: dict[str, float] | None, *, mask_points: int = 0
-    ) -> None:
+    def __init__(self, class_loss: ClassLoss, weights: dict[str, float] | None, *, mask_points: int = 0) -> None:
         self.class_loss, self.mask_points = class_loss, mask_points
         self.weights = {
             f"{part}{name}": w for part in ("", "aux_", "enc_", "dn_", "dense_") for name, w in TERMS.items()
@@ -87,7 +85,9 @@ class SetCriterion:
             matched = (steps + noised.matched).flatten()  # the same queries in each layer
             objects = noised.objects.repeat(len(boxes))
             pairs = mean_over_ranks(len(noised.matched), boxes.device)
-            losses = set_losses(outputs.noised_logits, boxes, matched, objects, truth, pairs, class_loss=self.class_loss)
+            losses = set_losses(
+                outputs.noised_logits, boxes, matched, objects, truth, pairs, class_loss=self.class_loss
+            )
             terms.update({f"dn_{name}": value.sum() for name, value in losses.items()})
         return terms
 
@@ -101,7 +101,13 @@ class SetCriterion:
         matched, objects = match(logits, boxes_cxcywh, targets, extra=costs)
         groups = logits.shape[2]
         losses = set_losses(
-            logits.flatten(1, 3), boxes_cxcywh.flatten(1, 3), matched, objects, truth, count * groups, class_loss=self.class_loss
+            logits.flatten(1, 3),
+            boxes_cxcywh.flatten(1, 3),
+            matched,
+            objects,
+            truth,
+            count * groups,
+            class_loss=self.class_loss,
         )
         if sampled is not None:
             layer = matched // logits[0, ..., 0].numel()

@@ -124,7 +124,9 @@ class DeformableDecoder(nn.Module):
         check_divides("dim", dim, num_heads=options.num_heads, cross_heads=options.cross_heads or options.num_heads)
         self.dim, self.refine = dim, options.refine
         self.position = nn.Sequential(nn.Linear(2 * dim, dim), nn.ReLU(), nn.Linear(dim, dim))
-        self.layers = nn.ModuleList(DecoderLayer(dim, num_levels=num_levels, options=options) for _ in range(num_layers))
+        self.layers = nn.ModuleList(
+            DecoderLayer(dim, num_levels=num_levels, options=options) for _ in range(num_layers)
+        )
         self.norm = nn.LayerNorm(dim)
         self.box = BoxMLP(dim)
         self.classify = nn.Linear(dim, num_classes)

@@ -71,9 +71,7 @@ def semantic(scores: Tensor, size: tuple[int, int]) -> Prediction:
     return nothing_found(size, scores.device, semantic=best_class(scores, size))
 
 
-def panoptic(
-    scores: Tensor, masks: Masks, size: tuple[int, int], things: Tensor, rules: MaskRules
-) -> Prediction:
+def panoptic(scores: Tensor, masks: Masks, size: tuple[int, int], things: Tensor, rules: MaskRules) -> Prediction:
     """Every pixel to the query with the largest score times mask; queries that keep too little of their mask are dropped.
 
     Args:
