@@ -20,7 +20,7 @@ ROOT = Path(__file__).parent.parent
 TINY = """
 model:
   backbone: {name: vit_tiny_patch16_224, stem: {class_path: ConvStem, width: 8}, model_args: {embed_dim: 32, num_heads: 2}, depth: 1, out_channels: 32}
-  head: {dim: 32, num_queries: 20, num_layers: 1, num_heads: 4, ffn_dim: 32}
+  head: {dim: 32, num_queries: 20, num_layers: 1, decoder: {num_heads: 4, ffn_dim: 32}}
   optimizer: muon
 data: {class_path: ShapesData, root: ROOT, train_images: 12, val_images: 5, size: 64, batch_size: 4}
 trainer: {max_epochs: 2, root: RUNS, accelerator: cpu}

@@ -67,7 +67,7 @@ def test_a_head_has_its_own_defaults(name, tmp_path):
     """What YAML resolves is what the signature says, whichever head the file named before."""
     text = TINY.replace("ROOT", str(tmp_path / "shapes"))
     other = "DEIMHead" if name == "PlainDETRHead" else "PlainDETRHead"
-    small = "dim: 32, num_queries: 20, num_layers: 1, num_heads: 4, ffn_dim: 32"
+    small = "dim: 32, num_queries: 20, num_layers: 1, decoder: {num_heads: 4, ffn_dim: 32}"
     (tmp_path / "a.yaml").write_text(text.replace(small, f"class_path: {other}, dim: 8, num_queries: 3"))
     tail = ["--model.backbone.tail", "1", "--model.backbone.depth", "3", "--model.backbone.neck", "null"]
     words = ["--model.head", name, *(tail if name == "EoMTHead" else [])]
@@ -100,7 +100,7 @@ def test_short_classes_on_the_command_line_and_in_a_second_config(tmp_path):
 def test_a_head_in_the_folder_of_the_command_is_found(tmp_path):
     code = (
         "from vitdet import DETRHead\n\nclass MyHead(DETRHead):\n    def __init__(self, in_channels, strides, num_classes, *, num_queries: int = 7):\n"
-        "        super().__init__(in_channels, strides, num_classes, dim=32, num_queries=num_queries, num_layers=1, num_heads=4, ffn_dim=32)\n"
+        "        super().__init__(in_channels, strides, num_classes, dim=32, num_queries=num_queries, num_layers=1, decoder={'num_heads': 4, 'ffn_dim': 32})\n"
     )
     (tmp_path / "my_heads.py").write_text(code)
     (tmp_path / "a.yaml").write_text(TINY.replace("ROOT", "shapes").replace("RUNS", "runs"))

@@ -40,7 +40,19 @@ if TYPE_CHECKING:  # at run time a name is imported when it is first used: torch
     )
     from vitdet.deploy import Detector, load
     from vitdet.errors import UserError
-    from vitdet.heads import DEIMHead, DETRHead, EoMTHead, Head, MaskDecoderHead, PlainDETRHead, SemanticHead
+    from vitdet.heads import (
+        Decoder,
+        DEIMHead,
+        DETRHead,
+        EoMTHead,
+        Head,
+        MaskDecoderHead,
+        MaskRules,
+        Masks,
+        PlainDETRHead,
+        Selection,
+        SemanticHead,
+    )
     from vitdet.structures import Features, Level, Prediction, Target
     from vitdet.training import Task, Trainer
 
@@ -73,7 +85,19 @@ _PLACES = {
     ),
     "deploy": ("Detector", "load"),
     "errors": ("UserError",),
-    "heads": ("DEIMHead", "DETRHead", "EoMTHead", "Head", "MaskDecoderHead", "PlainDETRHead", "SemanticHead"),
+    "heads": (
+        "DEIMHead",
+        "DETRHead",
+        "Decoder",
+        "EoMTHead",
+        "Head",
+        "MaskDecoderHead",
+        "MaskRules",
+        "Masks",
+        "PlainDETRHead",
+        "Selection",
+        "SemanticHead",
+    ),
     "structures": ("Features", "Level", "Prediction", "Target"),
     "training": ("Task", "Trainer"),
 }
@@ -86,6 +110,7 @@ __all__ = [
     "ConvStem",
     "DEIMHead",
     "DETRHead",
+    "Decoder",
     "Detector",
     "EoMTHead",
     "Features",
@@ -94,12 +119,15 @@ __all__ = [
     "Level",
     "MaskDecoderHead",
     "Neck",
+    "MaskRules",
+    "Masks",
     "PanopticData",
     "PanopticSplit",
     "PlainDETRHead",
     "Prediction",
     "Projector",
     "Pyramid",
+    "Selection",
     "SemanticData",
     "SemanticHead",
     "SemanticSplit",

@@ -31,6 +31,7 @@ CLASSES = {
     "vitdet.data.transforms.Size": "vitdet.Size",
 }
 BASES = {
+    **dict.fromkeys(("MaskDecoderHead", "EoMTHead"), ("QueryMaskHead",)),
     **dict.fromkeys(("CocoData", "PanopticData", "SemanticData"), ("ImageData",)),
     **dict.fromkeys(("ShapesData", "ShapesPanopticData", "ShapesSemanticData"), ("ImageData",)),
 }
@@ -72,8 +73,45 @@ TRUNK = (
     "canvas",
     "grad_checkpointing",
 )
-MOVED: dict[str, dict[str, str]] = {"Backbone": {name: f"trunk.{name}" for name in TRUNK}}
-CHANGED: dict[str, Callable[[Arguments], Arguments]] = {"Backbone": _backbone}
+MOVED: dict[str, dict[str, str]] = {
+    "Backbone": {name: f"trunk.{name}" for name in TRUNK},
+    "DETRHead": {
+        "num_heads": "decoder.num_heads",
+        "cross_heads": "decoder.cross_heads",
+        "num_points": "decoder.num_points",
+        "ffn_dim": "decoder.ffn_dim",
+        "dropout": "decoder.dropout",
+        "refine": "decoder.refine",
+        "content": "selection.content",
+        "learned_reference": "selection.learned_reference",
+        "group_proposals": "selection.per_group",
+        "anchor_scale": "selection.anchor_scale",
+        "anchor_fraction": "selection.anchor_fraction",
+        "anchor_margin": "selection.anchor_margin",
+        "distinct": "selection.distinct",
+    },
+    "QueryMaskHead": {
+        "max_detections": "rules.max_detections",
+        "threshold": "rules.threshold",
+        "overlap": "rules.overlap",
+        "two_step": "rules.two_step",
+    },
+}
+
+
+def _masks(arguments: Arguments) -> Arguments:
+    """`masks`, `mask_branch` and `mask_points` of a detection head are one argument."""
+    names = {"mask_branch": "branch", "mask_points": "points"}
+    given = {new: arguments[old] for old, new in names.items() if old in arguments}
+    rest = {name: value for name, value in arguments.items() if name not in names}
+    if not given or rest.get("masks") is False:
+        return rest
+    if isinstance(rest.get("masks"), dict):
+        raise UserError("mask_branch and mask_points are now masks.branch and masks.points, and both are given")
+    return {**rest, "masks": given}
+
+
+CHANGED: dict[str, Callable[[Arguments], Arguments]] = {"Backbone": _backbone, "DETRHead": _masks}
 
 
 def renew(config: Any) -> Any:

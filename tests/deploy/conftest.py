@@ -16,7 +16,13 @@ TRANSFORM = {"size": {"long_side": 64}, "mean": [0.5, 0.4, 0.3], "std": [0.2, 0.
 def make_model():
     backbone = Backbone("vit_tiny_patch16_224", model_args={"embed_dim": 32, "num_heads": 2}, depth=2, out_channels=32)
     head = DETRHead(
-        backbone.out_channels, backbone.strides, 3, dim=32, num_queries=12, num_layers=2, num_heads=2, ffn_dim=64
+        backbone.out_channels,
+        backbone.strides,
+        3,
+        dim=32,
+        num_queries=12,
+        num_layers=2,
+        decoder={"num_heads": 2, "ffn_dim": 64},
     )
     return backbone, head
 

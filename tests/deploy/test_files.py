@@ -76,8 +76,7 @@ def test_maps_are_written_in_the_format_of_their_kind(task, contents, file, tmp_
         dim=32,
         num_queries=9,
         num_heads=4,
-        threshold=0.0,
-        overlap=0.0,
+        rules={"threshold": 0.0, "overlap": 0.0},
     )
     contents["vitdet"]["model"] = {"backbone": config_of(backbone), "head": config_of(head)}
     contents["state_dict"] = {f"backbone.{k}": v for k, v in backbone.state_dict().items()}

@@ -120,7 +120,7 @@ def step(block, site, tree):
     from vitdet import Backbone, DETRHead, Task
     from vitdet.structures import Target
 
-    head = functools.partial(DETRHead, dim=32, num_layers=1, num_queries=5, ffn_dim=32, denoising=0)
+    head = functools.partial(DETRHead, dim=32, num_layers=1, num_queries=5, decoder={"ffn_dim": 32}, denoising=0)
     task = Task(
         Backbone("vit_tiny_patch16_224", model_args={"embed_dim": 32, "num_heads": 2}, depth=1),
         head,

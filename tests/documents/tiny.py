@@ -22,7 +22,7 @@ from vitdet.data.shapes import make_shapes
 
 ROOT = Path(__file__).parents[2]
 SIZES = {"embed_dim": 48, "num_heads": 3}
-HEAD = {"dim": 48, "ffn_dim": 48, "num_queries": 8, "mask_points": 32, "num_layers": 2}
+HEAD = {"dim": 48, "ffn_dim": 48, "decoder.ffn_dim": 48, "num_queries": 8, "num_layers": 2}
 NECK, STEM = {"csp_channels": 16, "ffn_dim": 48}, {"width": 4}
 PIXELS, CROP, TILE, POINTS, TOKENS = 64, [40, 48], 32, 32, 64
 IMAGES = {"train": 8, "val": 2}
@@ -44,7 +44,11 @@ def smaller(config: dict[str, Any]) -> dict[str, Any]:
         sizes["model.backbone.trunk"] = {**trunk, "canvas": PIXELS}
     known = inspect.signature(part(head["class_path"])).parameters
     own = head["init_args"]
-    sizes |= {f"model.head.{key}": value for key, value in HEAD.items() if key in known and own.get(key) != 0}
+    sizes |= {
+        f"model.head.{key}": value for key, value in HEAD.items() if key.split(".")[0] in known and own.get(key) != 0
+    }
+    if own.get("masks"):
+        sizes["model.head.masks.points"] = POINTS
     if own.get("tile"):
         sizes["model.head.tile"] = TILE
     points = own.get("num_points", known["num_points"].default if "num_points" in known else 0)
@@ -69,8 +73,9 @@ def checkpoint(config: dict[str, Any], path: Path) -> Path:
     """A checkpoint as training writes it, of the small sister of a config's model, for what the config starts from."""
     model = {name: {**value, "init_args": dict(value["init_args"])} for name, value in _parts(config).items()}
     for key, value in smaller(config).items():
-        _, name, option = key.split(".")
-        model[name]["init_args"][option] = value
+        _, name, option, *inner = key.split(".")
+        given = model[name]["init_args"]
+        given[option] = {**(given.get(option) or {}), inner[0]: value} if inner else value
     backbone = part(model["backbone"]["class_path"])(**model["backbone"]["init_args"])
     classes = ["disc", "zebra"]
     head = part(model["head"]["class_path"])(

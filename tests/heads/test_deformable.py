@@ -10,7 +10,7 @@ from torchvision.ops import nms
 
 from vitdet.boxes import cxcywh_to_xyxy
 from vitdet.heads.detr.deformable import DeformableAttention, Memory, _WeightedSum, sample
-from vitdet.heads.detr.selection import QuerySelection, anchors, image_tokens, tokens_inside
+from vitdet.heads.detr.selection import QuerySelection, Selection, anchors, image_tokens, tokens_inside
 from vitdet.heads.layers import shift_boxes
 from vitdet.structures import Features, Level
 
@@ -80,12 +80,12 @@ def test_levels_may_have_points_of_their_own(make_features):
         found = few(q, boxes, images, Memory(x, features))
     torch.testing.assert_close(found, many(q, boxes, images, Memory(x, features)), atol=1e-5, rtol=1e-4)
     with pytest.raises(ValueError, match="there are 3 levels"):
-        DeformableAttention(16, num_levels=3, num_points=[3, 1])
+        DeformableAttention(16, num_levels=3, num_heads=8, num_points=[3, 1])
 
 
 def test_no_queries(make_features):
     features = make_features([(32, 32)], channels=16)
-    attention = DeformableAttention(16, num_levels=2, num_heads=2)
+    attention = DeformableAttention(16, num_levels=2, num_heads=2, num_points=4)
     x = torch.cat([level.x for level in features])
     out = attention(torch.zeros(0, 16), torch.zeros(0, 4), torch.zeros(0, dtype=torch.long), Memory(x, features))
     out.sum().backward()
@@ -94,7 +94,7 @@ def test_no_queries(make_features):
 
 def test_anchors_are_centred_on_tokens_and_have_a_size_in_pixels(make_features):
     features = make_features([(48, 80), (20, 32)], strides=(16,))
-    boxes, images = anchors(features, scale=4.0, device="cpu")
+    boxes, images = anchors(features, device="cpu", scale=4.0, fraction=None)
     assert images.tolist() == [0] * 15 + [1] * 4
     width, height = 80, 48
     pixels = boxes[7] * torch.tensor([width, height, width, height])  # row 1, column 2
@@ -103,12 +103,12 @@ def test_anchors_are_centred_on_tokens_and_have_a_size_in_pixels(make_features):
 
 
 def test_queries_start_from_proposals_that_do_not_overlap(make_features):
-    selection = QuerySelection(32, 3, num_queries=6, anchor_scale=4.0).eval()
+    selection = QuerySelection(32, 3, num_queries=6, options=Selection()).eval()
     group = selection.groups[0]
     torch.nn.init.normal_(group.classify.weight)
     features = make_features([(96, 96), (64, 64)])
     x = torch.cat([level.x for level in features])
-    boxes, images = anchors(features, "cpu", scale=4.0)
+    boxes, images = anchors(features, "cpu", scale=4.0, fraction=None)
     proposals = selection(x, features)
     scores = group.classify(group.project(x)).amax(-1)
     for b in range(2):
@@ -129,7 +129,7 @@ def test_tokens_of_each_image_and_those_inside_of_it(sizes):
         grids = [(max(1, -(-h // 16) * 16 // stride), max(1, -(-w // 16) * 16 // stride)) for h, w in sizes]
         levels.append(Level(torch.zeros(sum(h * w for h, w in grids), 1), grids, stride))
     features = Features(levels, sizes)
-    boxes, images = anchors(features, "cpu")
+    boxes, images = anchors(features, "cpu", scale=4.0, fraction=None)
     for i, (mine, inside) in enumerate(zip(image_tokens(features, "cpu"), tokens_inside(features))):
         assert torch.equal(mine, (images == i).nonzero().squeeze(1))
         assert inside == max(1, (boxes[mine, :2] <= 1 + 1e-6).all(-1).sum().item())

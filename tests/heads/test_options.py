@@ -1,5 +1,6 @@
 """Options of heads that are out of range, and heads that do not fit what is before or behind them, are refused where they are given."""
 
+import dataclasses
 import inspect
 import math
 
@@ -12,11 +13,12 @@ from vitdet.backbone import Backbone
 from vitdet.config import build, config_of
 from vitdet.errors import UserError
 from vitdet.handshake import Labels, check_features, check_labels
-from vitdet.heads import DEIMHead, DETRHead, EoMTHead, Head, MaskDecoderHead, PlainDETRHead, SemanticHead
+from vitdet.heads import Decoder, DEIMHead, DETRHead, EoMTHead, Head, MaskDecoderHead, PlainDETRHead, SemanticHead
 from vitdet.heads.options import RANGES
 from vitdet.progress import Progress
 
-HEADS = [value for name, value in vars(heads).items() if name in heads.__all__ and value is not Head]
+PARTS = [value for name, value in vars(heads).items() if name in heads.__all__ and dataclasses.is_dataclass(value)]
+HEADS = [v for name, v in vars(heads).items() if name in heads.__all__ and v is not Head and v not in PARTS]
 SIZES = ([32, 32], [8, 16], 3)
 EMPTY_OK = {"denoising", "anchor_margin", "distinct", "dropout", "threshold", "overlap", "loss_weights"}  # 0 is right
 EXTRA = {
@@ -36,7 +38,7 @@ EXTRA = {
     "class_loss": ["vfl"],
     "content": ["token"],
     "refine": ["no"],
-    "mask_branch": ["refine"],
+    "branch": ["refine"],
     "task": ["boxes", "panoptics"],
     "masks": ["yes"],
     "in_channels": [[], [0, 32], "32"],
@@ -52,14 +54,16 @@ def options(cls):
         wrong += [] if type(None) in getattr(parameter.annotation, "__args__", ()) else [None]
         if cls in (SemanticHead, DEIMHead) and name == "dim":
             wrong.remove(30)
+        if cls is Decoder:  # only with the head's levels and width is it known whether these fit
+            wrong = [value for value in wrong if value not in ([4, 4, 4], 5)]
         for value in wrong:
             yield pytest.param(cls, name, value, id=f"{cls.__name__}-{name}-{value}")
 
 
-@pytest.mark.parametrize(("cls", "name", "value"), [case for cls in HEADS for case in options(cls)])
+@pytest.mark.parametrize(("cls", "name", "value"), [case for cls in HEADS + PARTS for case in options(cls)])
 def test_every_option_is_checked(cls, name, value):
     """A new option fails here until it is annotated as a choice, or has a rule in `RANGES`."""
-    needed = dict(zip(("in_channels", "strides", "num_classes"), SIZES))
+    needed = {} if cls in PARTS else dict(zip(("in_channels", "strides", "num_classes"), SIZES))
     with pytest.raises(
         UserError, match=rf"^(head\.)?{name} is |dim is 256; wanted a multiple of 5 \({name}\)|loss_weights has"
     ):
@@ -67,13 +71,31 @@ def test_every_option_is_checked(cls, name, value):
 
 
 def test_the_table_has_no_option_that_no_head_has():
-    assert set(RANGES) == {n for cls in HEADS for n in inspect.signature(cls).parameters if n in RANGES}
+    assert set(RANGES) == {n for cls in HEADS + PARTS for n in inspect.signature(cls).parameters if n in RANGES}
+
+
+def test_no_head_takes_more_than_fifteen_arguments():
+    counts = {cls.__name__: len(inspect.signature(cls).parameters) for cls in HEADS}
+    assert max(counts.values()) <= 15, counts
+
+
+@pytest.mark.parametrize("option", [{"dim": 30}, {"decoder": {"num_heads": 5}}, {"decoder": {"cross_heads": 5}}])
+def test_the_width_is_a_multiple_of_the_heads(option):
+    with pytest.raises(UserError, match=r"^dim is \d+; wanted a multiple of \d"):
+        DETRHead(*SIZES, **option)
+
+
+@pytest.mark.parametrize("value", [{"num_pints": 4}, {"num_points": -1}, 4, "conv"])
+def test_a_part_is_checked_where_it_is_given(value):
+    with pytest.raises(UserError, match=r"decoder (is|has) |num_points is -1"):
+        DETRHead(*SIZES, decoder=value)
 
 
 @pytest.mark.parametrize("cls", HEADS)
 def test_what_is_at_the_edge_is_right(cls):
     least = {"num_queries": 1, "num_layers": 1, "num_heads": 1, "num_points": 1, "ffn_dim": 1, "denoising": 0}
-    least |= {"max_detections": 1, "mask_points": 1, "threshold": 1.0, "overlap": 0, "annealing": [0, 0], "dim": 4}
+    least |= {"max_detections": 1, "annealing": [0, 0], "dim": 4, "masks": {"points": 1}}
+    least |= {"decoder": {"num_heads": 1, "num_points": 1, "ffn_dim": 1}, "rules": {"threshold": 1.0, "overlap": 0}}
     own = {name: value for name, value in least.items() if name in inspect.signature(cls).parameters}
     head = cls(*SIZES, **own)
     assert build(config_of(head)).init_args == head.init_args
@@ -83,7 +105,9 @@ def test_what_is_at_the_edge_is_right(cls):
     ("cls", "num_layers"), [(DEIMHead, 1), (DETRHead, 1), (PlainDETRHead, 1), (MaskDecoderHead, 1)]
 )
 def test_one_of_each_trains(cls, num_layers, make_features, make_targets):
-    head = cls(*SIZES, dim=8, num_heads=1, num_queries=1, num_layers=num_layers, ffn_dim=1)
+    layer = {"num_heads": 1, "ffn_dim": 1}
+    layer = {"decoder": layer} if cls is DETRHead else layer
+    head = cls(*SIZES, dim=8, num_queries=1, num_layers=num_layers, **layer)
     features, targets = make_features([(64, 96), (40, 50)]), make_targets([(64, 96), (40, 50)], [3, 0])
     total = head.total(head.loss(head(features, targets), targets))
     total.backward()

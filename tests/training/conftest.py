@@ -11,7 +11,7 @@ BACKBONE = {
     "depth": 1,
     "out_channels": 32,
 }
-HEAD = {"dim": 32, "num_queries": 20, "num_layers": 1, "num_heads": 4, "ffn_dim": 32, "denoising": 20}
+HEAD = {"dim": 32, "num_queries": 20, "num_layers": 1, "decoder": {"num_heads": 4, "ffn_dim": 32}, "denoising": 20}
 
 
 @pytest.fixture(scope="session")

@@ -16,7 +16,7 @@ BACKBONE = {
     "depth": 1,
     "out_channels": 32,
 }
-HEAD = {"dim": 32, "num_queries": 20, "num_layers": 1, "num_heads": 4, "ffn_dim": 32, "denoising": 20}
+HEAD = {"dim": 32, "num_queries": 20, "num_layers": 1, "decoder": {"num_heads": 4, "ffn_dim": 32}, "denoising": 20}
 CLASSES = ["disc", "square", "triangle", "star", "ring", "cross"]
 
 
@@ -57,10 +57,13 @@ def last(tmp_path_factory):
             r"model_args\.reg_tokens 2, the checkpoint has null;",
         ),
         (
-            {"head": {"num_layers": 2, "ffn_dim": 64}},
-            r"num_layers 2, the checkpoint has 1, model\.head\.ffn_dim 64, the",
+            {"head": {"num_layers": 2, "decoder": {"num_heads": 4, "ffn_dim": 64}}},
+            r"num_layers 2, the checkpoint has 1, model\.head\.decoder\.ffn_dim 64, the",
         ),
-        ({"head": {"num_heads": 2}}, r"model\.head\.num_heads 2, the checkpoint has 4"),
+        (
+            {"head": {"decoder": {"num_heads": 2, "ffn_dim": 32}}},
+            r"model\.head\.decoder\.num_heads 2, the checkpoint has 4",
+        ),
         (
             {"cls": lambda c, s, k, **_: PlainDETRHead(c, s, k, dim=32, num_layers=1)},
             r"model\.head PlainDETRHead, the checkpoint has DETRHead;",

@@ -17,7 +17,7 @@ BACKBONE = {
     "out_channels": 32,
 }
 PLAIN = {**BACKBONE, "stem": None, "depth": 2, "tail": 1, "neck": None}
-QUERIES = {"dim": 32, "num_queries": 10, "num_layers": 1, "num_heads": 4, "ffn_dim": 32}
+QUERIES = {"dim": 32, "num_queries": 10, "num_layers": 1, "decoder": {"num_heads": 4, "ffn_dim": 32}}
 HEADS = {
     "deim": (DEIMHead, QUERIES, BACKBONE, ShapesData),
     "plain": (PlainDETRHead, QUERIES, BACKBONE, ShapesData),

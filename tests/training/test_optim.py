@@ -11,7 +11,7 @@ from vitdet import Backbone, DETRHead
 from vitdet.training.optim import lr_factor, parameter_groups
 
 SCHEDULES = ("cosine", "linear", "constant", "wsd")
-HEAD = {"dim": 32, "num_queries": 20, "num_layers": 1, "num_heads": 4, "ffn_dim": 32}
+HEAD = {"dim": 32, "num_queries": 20, "num_layers": 1, "decoder": {"num_heads": 4, "ffn_dim": 32}}
 
 
 def _parts(**options):

@@ -1,5 +1,7 @@
 """EoMT against transformers, with random weights."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -137,7 +139,7 @@ def test_panoptic_segments_are_those_of_transformers():
     inputs = processor(image, return_tensors="pt")
     rules = {"threshold": 0.2, "overlap_mask_area_threshold": 0.3, "stuff_classes": list(range(80, 133))}
     wanted = processor.post_process_panoptic_segmentation(model(inputs["pixel_values"]), [(240, 320)], **rules)[0]
-    own["head"].threshold, own["head"].overlap = 0.2, 0.3
+    own["head"].rules = replace(own["head"].rules, threshold=0.2, overlap=0.3)
     found = detector(own, {"long_side": 160}).predict(image, threshold=0)
     assert len(found) == len(wanted["segments_info"]) > 1
     assert found.labels.tolist() == [segment["label_id"] for segment in wanted["segments_info"]]

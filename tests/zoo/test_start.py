@@ -16,8 +16,8 @@ from vitdet.zoo import CheckpointError
 
 CLASSES = ["cat", "dog", "bird"]
 BACKBONE = {"model_args": {"embed_dim": 32, "num_heads": 2}, "depth": 2}
-HEAD = {"dim": 32, "num_queries": 12, "num_layers": 2, "num_heads": 2, "ffn_dim": 64, "groups": 2}
-LEARNED = {"content": "learned", "learned_reference": True, "group_proposals": True, "denoising": 0}
+HEAD = {"dim": 32, "num_queries": 12, "num_layers": 2, "decoder": {"num_heads": 2, "ffn_dim": 64}, "groups": 2}
+LEARNED = {"selection": {"content": "learned", "learned_reference": True, "per_group": True}, "denoising": 0}
 
 
 def make(head=None, backbone=None, classes=CLASSES, **task):

@@ -2,8 +2,20 @@
 
 from vitdet.heads.base import Head
 from vitdet.heads.deim import DEIMHead
-from vitdet.heads.detr import DETRHead, PlainDETRHead
-from vitdet.heads.mask import EoMTHead, MaskDecoderHead
+from vitdet.heads.detr import Decoder, DETRHead, Masks, PlainDETRHead, Selection
+from vitdet.heads.mask import EoMTHead, MaskDecoderHead, MaskRules
 from vitdet.heads.semantic import SemanticHead
 
-__all__ = ["DEIMHead", "DETRHead", "EoMTHead", "Head", "MaskDecoderHead", "PlainDETRHead", "SemanticHead"]
+__all__ = [
+    "DEIMHead",
+    "DETRHead",
+    "Decoder",
+    "EoMTHead",
+    "Head",
+    "MaskDecoderHead",
+    "MaskRules",
+    "Masks",
+    "PlainDETRHead",
+    "Selection",
+    "SemanticHead",
+]

@@ -82,7 +82,8 @@ def card(name: str, size: Size, **differs: Any) -> Card:
     """The card of a model; `differs` are attributes that are not those of DINOv2's."""
     labels = LABELS[size.data, size.task]
     tiles = size.task == "semantic"
-    rules = {"tile": size.side, "num_queries": 100} if tiles else {"threshold": 0.8, "overlap": 0.8, "num_queries": 200}
+    rules = {"two_step": True} if tiles else {"two_step": True, "threshold": 0.8, "overlap": 0.8}
+    more = {"tile": size.side, "num_queries": 100} if tiles else {"num_queries": 200}
     vit = {
         "name": f"vit_{size.vit}_patch14_reg4_dinov2",
         "model_args": {"img_size": size.side, "patch_size": 16},
@@ -94,7 +95,7 @@ def card(name: str, size: Size, **differs: Any) -> Card:
         "source": SOURCE,
         "backbone": backbone if tiles else {**backbone, "trunk": {"canvas": size.side}},
         "head_class": "vitdet.EoMTHead",
-        "head": {"num_points": 12544, "task": size.task, "two_step": True, **rules},
+        "head": {"num_points": 12544, "task": size.task, "rules": rules, **more},
         "size": {"short_side" if tiles else "long_side": size.side},
         "resample": "antialias",
         "convert": partial(differs.pop("convert", convert), things=labels.things, blocks=size.blocks),

@@ -6,7 +6,7 @@ What the authors' code does counts: a token at the border of a fine level (see `
 
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -33,12 +33,12 @@ class Size(NamedTuple):
     taps: tuple[int, ...] = (2, 4, 5, 9)
     global_blocks: tuple[int, ...] = (2, 4, 5, 8)
     strides: tuple[int, ...] = (16,)
-    head: Mapping[str, int] = MappingProxyType({})
+    head: Mapping[str, Any] = MappingProxyType({})
 
 
 # deit's ViTs are plain ones, and like LW-DETR see images normalised by ImageNet's mean
 TINY, SMALL, BASE = (f"deit_{size}_patch16_224" for size in ("tiny", "small", "base"))
-TWO_LEVELS = {"dim": 384, "num_heads": 12, "cross_heads": 24, "num_points": 4}
+TWO_LEVELS = {"dim": 384, "decoder": {"num_heads": 12, "cross_heads": 24, "num_points": 4}}
 # fmt: off
 SIZES = {
     "tiny": Size(TINY, 6, "box AP 42.6", 12.0, 21.0, taps=(1, 3, 5), global_blocks=(1, 3, 5), head={"num_queries": 100}),

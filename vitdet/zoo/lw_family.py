@@ -1,6 +1,6 @@
 """What RF-DETR took over from LW-DETR: the head, the neck's blocks, and the names that their authors gave to both.  # C channels"""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -11,25 +11,19 @@ from vitdet.zoo.coco import IDS
 from vitdet.zoo.tensors import flat, split_values
 
 
-def head(**differs: Any) -> dict[str, Any]:
+def head(*, decoder: Mapping[str, Any] | None = None, **differs: Any) -> dict[str, Any]:
     """Arguments of `DETRHead`: those of the smaller models, and what differs."""
+    layers = {"num_heads": 8, "cross_heads": 16, "num_points": 2, "ffn_dim": 2048, "refine": "fixed"}
+    start = {"content": "learned", "learned_reference": True, "per_group": True}
+    anchors = {"anchor_fraction": 0.05, "anchor_margin": 0.01, "distinct": None}
     return {
         "dim": 256,
         "num_queries": 300,
         "num_layers": 3,
-        "num_heads": 8,
-        "cross_heads": 16,
-        "num_points": 2,
-        "ffn_dim": 2048,
+        "decoder": {**layers, **(decoder or {})},
+        "selection": {**start, **anchors},
         "groups": 13,
-        "group_proposals": True,
         "denoising": 0,
-        "content": "learned",
-        "refine": "fixed",
-        "learned_reference": True,
-        "anchor_fraction": 0.05,
-        "anchor_margin": 0.01,
-        "distinct": None,
         "class_loss": "ia_bce",
         **differs,
     }

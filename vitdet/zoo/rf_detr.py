@@ -100,7 +100,7 @@ def _backbone(size: Size) -> dict:
 def _head(size: Size) -> dict:
     masks = {}
     if size.masks:
-        masks = {"masks": True, "mask_branch": "refined", "mask_points": (size.side // 4) ** 2 // 16}
+        masks = {"masks": {"branch": "refined", "points": (size.side // 4) ** 2 // 16}}
     return lw_family.head(num_queries=size.queries, num_layers=size.layers, **masks)
 
 
