@@ -39,15 +39,16 @@ def one(**changes):
     return Prediction(**values | changes)
 
 
+CONTENT = {
+    "images": [{"id": 5}, {"id": 6}],
+    "categories": [{"id": 7, "name": "dog"}, {"id": 3, "name": "cat"}],
+    "annotations": [{"id": 1, "image_id": 5, "category_id": 7, "bbox": [0, 0, 9, 9], "area": 81, "iscrowd": 0}],
+}
+
+
 @pytest.fixture
 def metric():
-    return CocoMetric(
-        {
-            "images": [{"id": 5}, {"id": 6}],
-            "categories": [{"id": 7, "name": "dog"}, {"id": 3, "name": "cat"}],
-            "annotations": [{"id": 1, "image_id": 5, "category_id": 7, "bbox": [0, 0, 9, 9], "area": 81, "iscrowd": 0}],
-        }
-    )
+    return CocoMetric(CONTENT)
 
 
 def test_labels_follow_the_ids_of_the_file_or_those_of_the_prediction(metric):
@@ -104,7 +105,8 @@ def test_the_protocol_says_what_was_counted(metric, caplog):
     metric.compute()
     assert metric.protocol().endswith("1 images got no prediction and count as missed")
     assert "1 images got no prediction" in caplog.text
-    metric.seen_only = True
+    metric = CocoMetric(CONTENT, seen_only=True)
+    metric.update([one()])
     metric.compute()
     assert "only the 1 images seen of 2" in metric.protocol() and "missed" not in metric.protocol()
     assert "\n" not in metric.protocol()
@@ -133,11 +135,11 @@ def test_metrics_by_name(case, tmp_path):
     (tmp_path / "truth.json").write_text(json.dumps(case[0]))
     asked = []
     data = SimpleNamespace(index=lambda split: asked.append(split) or CocoIndex.open(tmp_path / "truth.json"))
-    assert len(create_metric("coco_box", data).truth) == 3
-    create_metric("coco_box", data, split="test")
+    assert len(create_metric("boxes", data).truth) == 3
+    create_metric("masks", data, split="test")
     assert asked == ["val", "test"]
-    with pytest.raises(ValueError, match="no metric 'coco_bbox'; did you mean 'coco_box'"):
-        create_metric("coco_bbox", data)
+    with pytest.raises(ValueError, match="no metric for 'boxs'; did you mean 'boxes'"):
+        create_metric("boxs", data)
 
 
 def _process(rank, port, truth, shares, folder):

@@ -14,6 +14,8 @@ from vitdet.boxes import cxcywh_to_xyxy
 class CentreHead(Head):
     """At each token: a score for each class, where the centre is, and how large the box is."""
 
+    predicts = "boxes"
+
     def __init__(self, in_channels, strides, num_classes):
         super().__init__(in_channels, strides, num_classes)
         self.loss_weights = {"class": 1.0, "box": 5.0}
@@ -45,9 +47,6 @@ class CentreHead(Head):
             boxes_xyxy = cxcywh_to_xyxy(boxes[index // self.num_classes]) * boxes.new_tensor([W, H, W, H])
             predictions.append(Prediction(boxes_xyxy, scores, index % self.num_classes, (H, W)))
         return predictions
-
-    def metric(self, data):
-        return "coco_box"
 
 
 def test_it_learns_its_images_is_scored_and_loads(tiny, shapes_root):

@@ -16,6 +16,10 @@ sys.path.insert(0, {here!r})
 from conftest import BACKBONE, HEAD
 from vitdet import Backbone, CocoData, DETRHead, ShapesData, Split, Task, Trainer
 
+def count_seen(metric):
+    with metric.sync_context(dist_sync_fn=metric.dist_sync_fn):
+        return len(metric.images)
+
 if __name__ == "__main__":
     verb, devices, root, out, counts = sys.argv[1], int(sys.argv[2]), sys.argv[3], sys.argv[4], json.loads(sys.argv[5])
     torch.manual_seed(0)
@@ -36,13 +40,13 @@ if __name__ == "__main__":
         scores, seen = [], []
         for data in datas:
             scores.append(trainer.validate(task, data, verbose=False)[0])
-            seen.append(len(task.metric("val")._gathered()[1]))
+            seen.append(count_seen(task.metric("val")))
     else:
         trainer.fit(task, data)
         scores = {{k: float(v) for k, v in trainer.callback_metrics.items()}}
         with open(out + f"/rank{{trainer.global_rank}}", "w") as file:
             file.write(str(trainer.run_folder))
-        seen = len(task.metric("val")._gathered()[1])
+        seen = count_seen(task.metric("val"))
     if trainer.is_global_zero:
         json.dump({{"scores": scores, "seen": seen, "step": trainer.global_step}}, open(out + "/result.json", "w"))
 """

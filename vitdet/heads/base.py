@@ -27,6 +27,8 @@ class Head(nn.Module, Configurable):
     """
 
     _progress = Progress()  # of no training
+    predicts: str | None = None
+    """What is scored of its predictions: `boxes`, `masks`, `semantic` or `panoptic`; nothing, if none is named."""
     needs_masks: bool = False
     """Whether the loss reads `Target.masks`."""
     runs_tail: bool = False
@@ -87,8 +89,8 @@ class Head(nn.Module, Configurable):
         return self._progress.done
 
     def metric(self, data: Any) -> Any:
-        """How the head is scored on a data module: a name that `vitdet.metrics.create_metric` knows, an object with `update`,
-        `compute` and `reset`, or `None`."""
+        """A `torchmetrics.Metric` of your own for a data module, made anew for each evaluation: `update(predictions,
+        targets)` and `compute() -> {name: score}`; by default none, and the scores are those of what it `predicts`."""
         return None
 
     def class_rows(self) -> list[str]:

@@ -5,31 +5,47 @@ from collections.abc import Callable
 from typing import Any
 
 from vitdet.errors import UserError
+from vitdet.metrics.base import Metric
 from vitdet.metrics.coco import CocoMetric
 from vitdet.metrics.panoptic import PanopticMetric
 from vitdet.metrics.results import evaluate, print_scores
 from vitdet.metrics.semantic import SemanticMetric
 
-__all__ = ["METRICS", "CocoMetric", "PanopticMetric", "SemanticMetric", "create_metric", "evaluate", "print_scores"]
+__all__ = [
+    "METRICS",
+    "CocoMetric",
+    "Metric",
+    "PanopticMetric",
+    "SemanticMetric",
+    "create_metric",
+    "evaluate",
+    "print_scores",
+]
 
-METRICS: dict[str, Callable[[Any, str], Any]] = {
-    "coco_box": lambda data, split: CocoMetric(data.index(split)),
-    "coco_mask": lambda data, split: CocoMetric(data.index(split), iou_type="segm"),
-    "semantic": lambda data, split: SemanticMetric(data.truth(split), data.classes, len(data.index(split))),
-    "panoptic": lambda data, split: PanopticMetric(
-        data.truth(split), data.classes, data.things, data.category_ids, len(data.index(split))
+METRICS: dict[str, Callable[..., Metric]] = {
+    "boxes": lambda data, split, **options: CocoMetric(data.index(split), **options),
+    "masks": lambda data, split, **options: CocoMetric(data.index(split), iou_type="segm", **options),
+    "semantic": lambda data, split, **options: SemanticMetric(
+        data.truth(split), data.classes, len(data.index(split)), **options
+    ),
+    "panoptic": lambda data, split, **options: PanopticMetric(
+        data.truth(split), data.classes, data.things, data.category_ids, len(data.index(split)), **options
     ),
 }
+"""What scores each kind of prediction: what a head says that it `predicts`."""
 
 
-def create_metric(name: str, data: Any, *, split: str = "val") -> Any:
-    """The metric `name` on one split of a data module.
+def create_metric(predicts: str, data: Any, *, split: str = "val", seen_only: bool = False) -> Metric:
+    """The metric of what a head `predicts`, on one split of a data module.
+
+    Args:
+        seen_only: see `Metric`.
 
     Raises:
-        ValueError: no such metric.
+        UserError: there is no metric for that.
     """
-    if name not in METRICS:
-        near = difflib.get_close_matches(name, METRICS, n=1)
+    if predicts not in METRICS:
+        near = difflib.get_close_matches(predicts, METRICS, n=1)
         hint = f"; did you mean {near[0]!r}?" if near else ""
-        raise UserError(f"no metric {name!r}{hint} (there are {sorted(METRICS)})")
-    return METRICS[name](data, split)
+        raise UserError(f"no metric for {predicts!r}{hint} (there are {sorted(METRICS)})")
+    return METRICS[predicts](data, split, seen_only=seen_only)

@@ -13,30 +13,38 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+import torch
 
 from vitdet.annotations import CocoIndex
 from vitdet.errors import UserError, check
 from vitdet.masks import encode
 from vitdet.metrics.average_precision import EVALUATOR, coco_scores, max_dets_levels
+from vitdet.metrics.base import Metric, rank
 from vitdet.metrics.ground_truth import GroundTruth
-from vitdet.metrics.ranks import gather, rank
 from vitdet.ranges import whole
-from vitdet.structures import Prediction, Target
+from vitdet.structures import Prediction
 
 log = logging.getLogger("vitdet")
 
 
-class CocoMetric:
+class CocoMetric(Metric):
     """COCO AP and AR, of boxes (`bbox`) or masks (`segm`), over all images of an annotation file (its index, its path, or its content).
 
     A prediction's labels mean its own `category_ids`; where it has none, the file's ids in ascending order. Detections are kept as one row of seven
     numbers, so 5,000 images × 100 detections take 28 MB; masks as compressed run lengths of the image they are in
     (5,000 × 100 of 640×480: 128 MB).
 
-    Attributes:
-        seen_only: score only the images that `update` was given, for sanity checks and `limit_val_batches`. By default an image that was
-            never given counts as missed.
+    Args:
+        annotations: what is to be found.
+        iou_type: score boxes or masks.
+        max_dets: how many detections of an image and a class count.
+        seen_only: see `Metric`; by default an image that was never given counts as missed.
+
+    Raises:
+        UserError: an option is out of range, or the file is no annotation file.
     """
+
+    saves = True
 
     def __init__(
         self,
@@ -50,47 +58,47 @@ class CocoMetric:
         check("max_dets", max_dets, ok(max_dets), wanted)
         if iou_type not in ("bbox", "segm"):
             raise UserError(f"iou_type is {iou_type!r}; choose from bbox, segm")
-        self.iou_type = iou_type
-        self.truth = GroundTruth.read(annotations, masks=iou_type == "segm")
-        self.max_dets, self.seen_only = max_dets, seen_only
+        truth = GroundTruth.read(annotations, masks=iou_type == "segm")
+        super().__init__(len(truth), seen_only=seen_only)
+        self.iou_type, self.truth, self.max_dets = iou_type, truth, max_dets
         self._position_of = {number: i for i, number in enumerate(self.truth.image_ids.tolist())}
         self._label_of = {number: k for k, number in enumerate(self.truth.category_ids)}
         self._maps: dict[tuple[int, ...], np.ndarray] = {}
         for reason, count in self.truth.notes.items():
             log.warning("%d %s", count, reason)
-        self.reset()
+        self._clear()
+        self.add_state("rows", [], dist_reduce_fx="cat")  # (D, 7): image, left, top, width, height, score, class
+        self.add_state("masks", [], dist_reduce_fx="cat")  # run lengths of all rows, where masks are scored
+        self.add_state("mask_sizes", [], dist_reduce_fx="cat")  # (D,) bytes
 
-    def reset(self) -> None:
-        """Forget all predictions."""
-        # Few blocks that grow, and no small ones: those would land where an image's masks have just been freed, and the next image's no longer fit.
-        self._rows = array("d")  # (D, 7): image, left, top, width, height, score, class
-        self._masks, self._mask_ends = bytearray(), array("q", [0])  # run lengths of all rows, where masks are scored
-        self._seen: dict[int, None] = {}  # positions of the images, in the order they came
+    def _clear(self) -> None:
+        # Few blocks that grow, and no small ones: those would land where an image's masks have just been freed, and the
+        # next image's no longer fit.
+        self._rows, self._masks, self._mask_sizes = array("d"), bytearray(), array("q")
         self._protocol = ""
 
-    def update(self, predictions: Sequence[Prediction], targets: Sequence[Target] | None = None) -> None:
-        """Add the predictions of some images; image ids come from `targets` where given, else from the predictions.
+    def reset(self) -> None:
+        super().reset()
+        self._clear()
 
-        Raises:
-            ValueError: an image or a category that the annotation file does not have, an image given twice, a label that is no class, or a
-                score or box that is not finite.
-        """
-        if targets is not None and len(targets) != len(predictions):
-            raise UserError(
-                f"got {len(predictions)} predictions for {len(targets)} targets; wanted one of each per image"
-            )
-        ids = [int(one.image_id) for one in (predictions if targets is None else targets)]
-        for image_id, prediction in zip(ids, predictions):
-            position = self._position_of.get(image_id)
-            if position is None:
-                raise UserError(f"image id {image_id} is not in the annotation file; evaluate on the data it describes")
-            if position in self._seen:
-                raise UserError(f"image id {image_id} was given twice; call reset() before another evaluation")
-            prediction = prediction.cpu()
-            self._rows.frombytes(self._rows_of(position, image_id, prediction).tobytes())
-            if self.iou_type == "segm":
-                self._keep_masks(position, image_id, prediction)
-            self._seen[position] = None
+    def _add(self, image_id: int, prediction: Prediction) -> None:
+        position = self._position_of.get(image_id)
+        if position is None:
+            raise UserError(f"image id {image_id} is not in the annotation file; evaluate on the data it describes")
+        rows = self._rows_of(position, image_id, prediction)
+        if self.iou_type == "segm":
+            self._keep_masks(position, image_id, prediction)
+        self._rows.frombytes(rows.tobytes())
+
+    def _pack(self, images: list[int]) -> None:
+        rows, sizes = np.array(self._rows).reshape(-1, 7), np.array(self._mask_sizes)
+        masks = np.frombuffer(self._masks, np.uint8).copy()
+        if len(images) < len(self._seen):
+            kept = np.isin(rows[:, 0], [self._position_of[image_id] for image_id in images])
+            rows = rows[kept]
+            if len(sizes):
+                masks, sizes = masks[np.repeat(kept, sizes)], sizes[kept]
+        self.rows, self.masks, self.mask_sizes = ([torch.from_numpy(state)] for state in (rows, masks, sizes))
 
     def _rows_of(self, position: int, image_id: int, prediction: Prediction) -> np.ndarray:
         """`(T, 7)`: what is kept of a prediction."""
@@ -115,7 +123,7 @@ class CocoMetric:
             raise UserError(f"image id {image_id}: masks are {got}, wanted {expected}: (T, H, W) of the original image")
         for code in encode(prediction.masks.numpy()):
             self._masks += code
-            self._mask_ends.append(len(self._masks))
+            self._mask_sizes.append(len(code))
 
     def _labels(self, labels: np.ndarray, category_ids: tuple[int, ...], image_id: int) -> np.ndarray:
         """A prediction's labels `(T,)` -> classes of the annotation file `(T,)`."""
@@ -141,19 +149,23 @@ class CocoMetric:
 
         Under `torch.distributed` every process must call it; each gets the numbers of all, every image counted once.
         """
-        rows, seen, masks, notes = self._gathered()
-        total = len(self.truth)
-        if not self.seen_only and len(seen) < total:
-            notes["images got no prediction and count as missed"] = total - len(seen)
+        seen = np.sort([self._position_of[image_id] for image_id in self.images.tolist()]).astype(np.int64)
+        notes: Counter[str] = Counter({"images dropped: another process had them too": int(self.repeated)})
+        if not self.seen_only:
+            notes["images got no prediction and count as missed"] = self.total - len(seen)
         if rank() == 0:
-            for reason, count in notes.items():
+            for reason, count in (+notes).items():
                 log.warning("%d %s", count, reason)
-        images = seen if self.seen_only else np.arange(total)
+        images = seen if self.seen_only else np.arange(self.total)
+        masks = self._run_lengths() if self.iou_type == "segm" else None
         kind = {"bbox": "box", "segm": "mask"}[self.iou_type]
-        self._protocol = protocol(self.truth, max_dets=self.max_dets, images=len(images), notes=notes, kind=kind)
-        return coco_scores(
-            self.truth, rows, images=images, max_dets=self.max_dets, masks=masks if self.iou_type == "segm" else None
-        )
+        self._protocol = protocol(self.truth, max_dets=self.max_dets, images=len(images), notes=+notes, kind=kind)
+        return coco_scores(self.truth, self.rows.numpy(), images=images, max_dets=self.max_dets, masks=masks)
+
+    def _run_lengths(self) -> list[bytes]:
+        """Those of each row."""
+        text, ends = self.masks.numpy().tobytes(), np.cumsum(self.mask_sizes.numpy()).tolist()
+        return [text[start:end] for start, end in pairwise([0, *ends])]
 
     def protocol(self) -> str:
         """One line that says how the last `compute` counted: images, evaluator, limits, and what was left out."""
@@ -164,7 +176,8 @@ class CocoMetric:
 
         Under `torch.distributed` every process must call it; the first one writes.
         """
-        rows, _, masks, _ = self._gathered()
+        with self.sync_context(dist_sync_fn=self.dist_sync_fn):
+            rows, masks = self.rows.numpy(), self._run_lengths()
         if rank() != 0:
             return
         Path(path).parent.mkdir(parents=True, exist_ok=True)
@@ -176,30 +189,6 @@ class CocoMetric:
             result["segmentation"] = {"size": self.truth.sizes[position].tolist(), "counts": counts.decode()}
         with open(path, "w", encoding="utf-8") as file:
             json.dump(results, file)
-
-    def _gathered(self) -> tuple[np.ndarray, np.ndarray, list[bytes], Counter[str]]:
-        """Rows `(D, 7)`, positions of the images seen, masks, and notes, of all processes; an image that two had is kept once."""
-        rows = np.array(self._rows).reshape(-1, 7)
-        masks = [bytes(self._masks[start:end]) for start, end in pairwise(self._mask_ends)]
-        return merge(gather((rows, np.fromiter(self._seen, dtype=np.int64), masks)))
-
-
-def merge(
-    parts: Sequence[tuple[np.ndarray, np.ndarray, list[bytes]]],
-) -> tuple[np.ndarray, np.ndarray, list[bytes], Counter[str]]:
-    """One `(rows, seen, masks)` from those of several processes, and notes; of an image that several had, the first is kept.
-
-    Samplers repeat images so that all processes have equally many; the repeats are counted.
-    """
-    kept, seen, masks, notes = [], np.empty(0, dtype=np.int64), [], Counter()
-    for rows, positions, own_masks in parts:
-        repeated = np.intersect1d(positions, seen)
-        new = ~np.isin(rows[:, 0], repeated)
-        kept.append(rows[new])
-        masks += [mask for mask, is_new in zip(own_masks, new) if is_new]
-        seen = np.union1d(seen, positions)
-        notes["images dropped: another process had them too"] += len(repeated)
-    return np.concatenate(kept), seen, masks, +notes
 
 
 def protocol(

@@ -4,6 +4,7 @@ I images, A annotations, K classes
 boxes_xywh   left, top, width, height in pixels, as COCO writes them
 """
 
+import weakref
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -51,6 +52,13 @@ class GroundTruth:
         if isinstance(source, Mapping):
             source = CocoIndex.of(source)
         index = source if isinstance(source, CocoIndex) else CocoIndex.open(source)
+        known = _read.setdefault(index, {})
+        if masks not in known:
+            known[masks] = cls._of(index, masks)
+        return known[masks]
+
+    @classmethod
+    def _of(cls, index: CocoIndex, masks: bool) -> "GroundTruth":
         if index.panoptic:
             raise UserError(
                 f"{index.path} has nothing to score against: it is a COCO panoptic file; wanted boxes or masks in COCO's "
@@ -86,6 +94,10 @@ class GroundTruth:
         """How each class is called in results: `AP/<name>`, with its id where two classes share a name."""
         shared = {name for name, count in Counter(self.names).items() if count > 1}
         return [f"AP/{n} ({i})" if n in shared else f"AP/{n}" for n, i in zip(self.names, self.category_ids)]
+
+
+# a run validates many times on one index
+_read: weakref.WeakKeyDictionary[CocoIndex, dict[bool, GroundTruth]] = weakref.WeakKeyDictionary()
 
 
 def _run_lengths(index: CocoIndex, row: int, size: list[int]) -> dict[str, Any] | None:

@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch.distributed as dist
 
+from vitdet.metrics.base import distributed, rank
 from vitdet.metrics.per_image import PerImageMetric, check_map
-from vitdet.metrics.ranks import gather, rank
 from vitdet.structures import Prediction
 
 
@@ -33,8 +34,10 @@ class PanopticMetric(PerImageMetric):
     Args:
         truth: gives the true segments of an image, by its id: the id map, and number, class and crowd flag of each (the fields of `Segments`).
         names, things, category_ids: of the classes, by label.
-        total: how many images there are.
+        total, seen_only: see `Metric`.
     """
+
+    saves = True
 
     what = "panoptic quality, IoU > 0.5"
 
@@ -45,14 +48,17 @@ class PanopticMetric(PerImageMetric):
         things: Sequence[bool],
         category_ids: Sequence[int],
         total: int,
+        *,
+        seen_only: bool = False,
     ) -> None:
+        super().__init__(np.zeros((4, len(names))), total, seen_only=seen_only)
         self.truth, self.names, self.things = truth, list(names), np.asarray(things, bool)
         self.category_ids = list(category_ids)
-        super().__init__(total)
+        self._kept: dict[int, tuple[bytes, list[dict[str, Any]]]] = {}
 
     def reset(self) -> None:
         super().reset()
-        self._kept: dict[int, tuple[bytes, list[dict[str, Any]]]] = {}
+        self._kept.clear()
 
     def _count(self, image_id: int, prediction: Prediction) -> np.ndarray:
         truth, labels = Segments(*self.truth(image_id)), prediction.labels.numpy()
@@ -66,7 +72,7 @@ class PanopticMetric(PerImageMetric):
 
         Under `torch.distributed` every process must call it; an image that several had counts once.
         """
-        iou, tp, fp, fn = self._sum(np.zeros((4, len(self.names))))
+        iou, tp, fp, fn = self._total()
         occurs = tp + fp + fn > 0
         pq = np.where(occurs, iou / np.maximum(tp + fp / 2 + fn / 2, 0.5), -1.0)
         sq = np.where(occurs, iou / np.maximum(tp, 1), -1.0)
@@ -82,12 +88,12 @@ class PanopticMetric(PerImageMetric):
 
         Under `torch.distributed` every process must call it; the first one writes.
         """
-        kept: dict[int, Any] = {}
-        for part in gather(self._kept):
-            kept.update(part)
-        if rank() != 0:
-            return
-        write_panoptic(path, kept)
+        parts: list = [self._kept]
+        if distributed():
+            parts *= dist.get_world_size()
+            dist.all_gather_object(parts, self._kept)
+        if rank() == 0:
+            write_panoptic(path, dict(item for part in parts for item in part.items()))
 
 
 def write_panoptic(

@@ -17,14 +17,16 @@ class SemanticMetric(PerImageMetric):
     Args:
         labels: gives the `(H, W)` uint8 label map of an image, by its id.
         names: the class names, by label.
-        total: how many images there are.
+        total, seen_only: see `Metric`.
     """
 
     what = "mean IoU of pixels, void left out"
 
-    def __init__(self, labels: Callable[[int], np.ndarray], names: Sequence[str], total: int) -> None:
+    def __init__(
+        self, labels: Callable[[int], np.ndarray], names: Sequence[str], total: int, *, seen_only: bool = False
+    ) -> None:
+        super().__init__(np.zeros((len(names),) * 2, np.int64), total, seen_only=seen_only)
         self.labels, self.names = labels, list(names)
-        super().__init__(total)
 
     def _count(self, image_id: int, prediction: Prediction) -> np.ndarray:
         truth = self.labels(image_id)
@@ -35,7 +37,7 @@ class SemanticMetric(PerImageMetric):
 
         Under `torch.distributed` every process must call it; an image that several had counts once.
         """
-        counts = self._sum(np.zeros((len(self.names),) * 2, np.int64))
+        counts = self._total()
         hit, true, found = np.diag(counts), counts.sum(1), counts.sum(0)
         ious = _ratio(hit, true + found - hit)
         scores = {

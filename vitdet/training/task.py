@@ -8,7 +8,7 @@ import torch
 from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor, nn
 
-from vitdet import metrics, zoo
+from vitdet import zoo
 from vitdet.backbone import Backbone
 from vitdet.checkpoint import Checkpoint, write
 from vitdet.config import config_of
@@ -16,6 +16,7 @@ from vitdet.data import ImageData
 from vitdet.errors import UserError, check
 from vitdet.handshake import agree, check_features
 from vitdet.heads.base import Head
+from vitdet.metrics import create_metric
 from vitdet.ranges import ranged
 from vitdet.structures import Prediction, Target
 from vitdet.training.callbacks.ema import is_average
@@ -182,21 +183,26 @@ class Task(Learning):
         return predictions
 
     def _eval_start(self, split: str) -> None:
-        metric = self._metric(split)
+        metric = self._new_metric(split)
         if metric is None and split not in self._metrics:  # once is enough
             rank_zero_info(f"{type(self.head).__name__} has no metric for this data: nothing is scored on {split}")
-        elif hasattr(metric, "seen_only"):
-            limit = self.trainer.limit_test_batches if split == "test" else self.trainer.limit_val_batches
-            # the number 1.0 is all batches, the whole number 1 a single one
-            metric.seen_only = isinstance(limit, int) or limit < 1 or self.trainer.sanity_checking
         self._metrics[split] = metric
 
-    def _metric(self, split: str) -> Any:
+    def _new_metric(self, split: str) -> Any:
+        """The user's metric, where the head has one, else that of what the head predicts, if there is one."""
         data = self.trainer.datamodule
         metric = self.head.metric(data)
-        if isinstance(metric, str):
-            metric = metrics.create_metric(metric, data, split=split) if isinstance(data, ImageData) else None
-        return metric
+        if metric is not None:
+            wanted = "a torchmetrics.Metric, or None: vitdet's own metric follows from the head's `predicts`"
+            check(f"{type(self.head).__name__}.metric()", metric, isinstance(metric, nn.Module), wanted)
+            metric.reset()
+            return metric.to(self.device)
+        if self.head.predicts is None or not isinstance(data, ImageData):
+            return None
+        limit = self.trainer.limit_test_batches if split == "test" else self.trainer.limit_val_batches
+        # the number 1.0 is all batches, the whole number 1 a single one
+        seen_only = isinstance(limit, int) or limit < 1 or self.trainer.sanity_checking
+        return create_metric(self.head.predicts, data, split=split, seen_only=seen_only)
 
     def _eval_step(self, batch: Batch, split: str) -> list[Prediction]:
         images, targets = batch

@@ -4,7 +4,6 @@
 """
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -57,6 +56,8 @@ class DEIMHead(Head):
             `enc_`, and `{aux_ddf: 1.5, dn_ddf: 1.5}`.
         max_detections: how many boxes `predict` returns for an image; `num_queries` if not given.
     """
+
+    predicts = "boxes"
 
     kinds = ("instances",)
     class_parts = ("decoder.classify", "selection.groups.*.classify", "denoising.embed")
@@ -122,6 +123,3 @@ class DEIMHead(Head):
 
     def predict(self, outputs: DEIMOutputs, sizes: Sequence[tuple[int, int]]) -> list[Prediction]:
         return best_detections(outputs.logits[-1, :, 0], outputs.boxes_cxcywh[-1, :, 0], sizes, self.max_detections)
-
-    def metric(self, data: Any) -> str:
-        return "coco_box"

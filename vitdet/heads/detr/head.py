@@ -4,7 +4,6 @@
 """
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -142,5 +141,6 @@ class DETRHead(Head):
         logits, boxes = outputs.logits[-1, :, 0], outputs.boxes_cxcywh[-1, :, 0]
         return best_detections(logits, boxes, sizes, self.max_detections, outputs.masks)
 
-    def metric(self, data: Any) -> str:
-        return "coco_mask" if self.needs_masks else "coco_box"
+    @property
+    def predicts(self) -> str:
+        return "masks" if self.needs_masks else "boxes"

@@ -4,7 +4,6 @@
 """
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -52,6 +51,8 @@ class PlainDETRHead(Head):
         class_loss: `mal`, `ia_bce` or `focal`.
         loss_weights: weights other than the defaults, by term: `{class: 1, box: 5, giou: 2}`, each also with `aux_`.
     """
+
+    predicts = "boxes"
 
     kinds = ("instances",)
 
@@ -113,6 +114,3 @@ class PlainDETRHead(Head):
 
     def predict(self, outputs: DETROutputs, sizes: Sequence[tuple[int, int]]) -> list[Prediction]:
         return best_detections(outputs.logits[-1, :, 0], outputs.boxes_cxcywh[-1, :, 0], sizes, self.num_queries)
-
-    def metric(self, data: Any) -> str:
-        return "coco_box"

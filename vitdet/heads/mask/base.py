@@ -20,7 +20,6 @@ from vitdet.ranges import ranged
 from vitdet.structures import Prediction, Target
 
 MaskTask = Literal["instances", "semantic", "panoptic"]
-METRICS = {"instances": "coco_mask", "semantic": "semantic", "panoptic": "panoptic"}
 
 
 class SegmentationHead(Head):
@@ -88,8 +87,9 @@ class SegmentationHead(Head):
         """Of each image the scores `(K, H, W)` of the classes at every pixel that the model saw."""
         raise NotImplementedError
 
-    def metric(self, data: Any) -> str:
-        return METRICS[self.task]
+    @property
+    def predicts(self) -> str:
+        return "masks" if self.task == "instances" else self.task
 
 
 class QueryMaskHead(SegmentationHead):

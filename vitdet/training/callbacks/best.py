@@ -145,11 +145,11 @@ def worth(score: torch.Tensor | float, name: str) -> bool:
 
 def _scores(task: L.LightningModule, data: Any) -> list[str]:
     """The names that a validation will log, or nothing where they are not known before: where the data or the metric are the user's own."""
-    metric = task.head.metric(data) if isinstance(data, ImageData) and "val" in data.splits else None
-    if not isinstance(metric, str):
+    known = isinstance(data, ImageData) and "val" in data.splits and task.head.predicts is not None
+    if not known or task.head.metric(data) is not None:
         return []
-    metric = create_metric(metric, data)
-    metric.seen_only = True  # of no image at all
+    # of no image at all
+    metric = create_metric(task.head.predicts, data, seen_only=True)
     return [f"val/{name}" for name in metric.compute()]
 
 

@@ -10,7 +10,7 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from PIL import Image
 from torch import Tensor
 
-from vitdet.metrics import print_scores
+from vitdet.metrics import Metric, print_scores
 from vitdet.structures import THRESHOLD
 from vitdet.training.callbacks.bar import duration, say
 from vitdet.training.callbacks.best import BestCheckpoint, validates, worth
@@ -146,10 +146,11 @@ class Summary(L.Callback):
         metric = pl_module.metric("test")
         if trainer.is_global_zero:
             self._report(trainer, pl_module, "test", "test")
-        if hasattr(metric, "save"):
-            self._save(trainer, metric)  # gathers, so every rank takes part
+        if isinstance(metric, Metric) and metric.saves:
+            # it gathers, so every rank takes part
+            self._save(trainer, metric)
 
-    def _save(self, trainer: L.Trainer, metric: Any) -> None:
+    def _save(self, trainer: L.Trainer, metric: Metric) -> None:
         folder = trainer.tested_folder
         if folder is None:
             text = "predictions.json is not written: there is no checkpoint to put it beside"
@@ -169,4 +170,4 @@ class Summary(L.Callback):
         metric = task.metric(split)
         if scores:
             say(title)
-            print_scores(scores, metric.protocol() if hasattr(metric, "protocol") else "")
+            print_scores(scores, metric.protocol() if isinstance(metric, Metric) else "")
