@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -65,7 +66,18 @@ def test_train_test_evaluate_and_resume(config, tmp_path, capsys):
 
 
 def test_the_saved_config_gives_the_same_model(config, tmp_path):
-    main(["train", str(config), "--trainer.max_epochs", "1"])
+    text = config.read_text().replace("backbone: {", "backbone: {class_path: vitdet.backbone.Backbone, ")
+    config.write_text(text.replace("{class_path: ShapesData", "{class_path: vitdet.data.ShapesData"))
+    words = [
+        "--trainer.max_epochs",
+        "1",
+        "--trainer.callbacks+=vitdet.training.ema.EMA",
+        "--trainer.callbacks.decay=0.9",
+    ]
+    main(["train", str(config), *words])
+    saved = (tmp_path / "runs" / "tiny" / "version_0" / "config.yaml").read_text()
+    public = {"vitdet.Backbone", "vitdet.DETRHead", "vitdet.ShapesData", "vitdet.training.EMA"}
+    assert public <= set(re.findall(r"class_path: (\S+)", saved)), "what is saved names public classes"
     task, _ = load_config(tmp_path / "runs" / "tiny" / "version_0" / "config.yaml")
     task.load_state_dict(
         torch.load(tmp_path / "runs" / "tiny" / "version_0" / "last.ckpt", weights_only=True)["state_dict"]

@@ -17,7 +17,7 @@ import docstring_parser
 from jsonargparse import ArgumentError, ArgumentParser
 
 import vitdet
-from vitdet.command.layers import at
+from vitdet.command.layers import arguments, at, structure
 
 TITLES = {
     "model": "how it is trained",
@@ -158,17 +158,6 @@ def keys_of(section: str, cls: type, values: dict[str, Any] | None = None, *, si
     return keys
 
 
-def default_class(owner: str, name: str) -> str | None:
-    """The path of the class that an argument of a class has by default."""
-    try:
-        keys = keys_of("owner", part_class(owner))
-    # whoever builds the owner says what is wrong with it
-    except Exception:
-        return None
-    default = next((key.default for key in keys if key.name == f"owner.{name}"), None)
-    return default.get("class_path") if isinstance(default, dict) else None
-
-
 def _plain(value: Any) -> Any:
     """A default as a mapping where it is an object that a config gives as one."""
     if hasattr(value, "as_dict"):
@@ -177,8 +166,12 @@ def _plain(value: Any) -> Any:
 
 
 def _over(default: Any, value: Any) -> Any:
-    both = isinstance(default, dict) and isinstance(value, dict) and "class_path" not in default
-    return {**default, **value} if both else value
+    """A value with what is not given in it: the other fields of a dataclass, or the class."""
+    if not isinstance(default, dict) or not isinstance(value, dict):
+        return value
+    if "class_path" in default:
+        return value if "class_path" in value else {**default, "init_args": arguments(value)}
+    return {**default, **value}
 
 
 def sections(config: dict[str, Any]) -> Iterator[Section]:
@@ -189,7 +182,7 @@ def sections(config: dict[str, Any]) -> Iterator[Section]:
 
 
 def _section(section: Section) -> Iterator[Section]:
-    section.title = TITLES.get(section.name, section.title)
+    section.title = TITLES.get(section.name, section.title.partition(", see `")[0].rstrip("."))
     section.keys = keys_of(section.name, section.cls, section.values, sizes=section.kind.sizes)
     yield section
     for key in section.keys:
@@ -198,23 +191,24 @@ def _section(section: Section) -> Iterator[Section]:
 
 def _held(key: Key) -> Iterator[Section]:
     """What stands under a key: a dataclass, a class with its arguments, or a list of these."""
-    kind = key.part
+    kind, value = key.part, structure(key.default)
     if kind is None:
         return
     if dataclasses.is_dataclass(kind.cls):
-        values = key.default if isinstance(key.default, dict) else None
+        values = value if isinstance(value, dict) else None
         yield from _section(Section(key.name, kind, values, cls=kind.cls, title=key.text))
     # what Lightning takes may be of several classes; only what the parser refuses is looked into
-    elif not key.name.startswith("trainer.") or not accepts(key.hint, key.default):
-        for item in key.default if isinstance(key.default, list) else [key.default]:
-            yield from _class(key, kind, {"class_path": item} if isinstance(item, str) else item)
+    elif not key.name.startswith("trainer.") or not accepts(key.hint, value):
+        for item in value if isinstance(value, list) else [value]:
+            named = isinstance(item, str) and str not in typing.get_args(key.hint)
+            yield from _class(key, kind, {"class_path": item} if named else item)
 
 
 def _class(key: Key, kind: Kind, part: Any) -> Iterator[Section]:
     if not isinstance(part, dict):
         return
     path = str(part.get("class_path") or "")
-    section = Section(key.name, kind, part.get("init_args") or {}, path, title=key.text)
+    section = Section(key.name, kind, arguments(part) if "class_path" in part else {}, path, title=key.text)
     try:
         cls = section.cls = part_class(path, kind.cls)
         if not callable(cls) or (isinstance(cls, type) and not issubclass(cls, kind.cls)):

@@ -5,6 +5,7 @@ says what differs. What the command line sets lies on top, as if every option we
 """
 
 import inspect
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -86,7 +87,8 @@ def _checked(content: Any, where: str) -> dict[str, Any]:
             wanted = f"wanted its keys, such as {section}: {{{example}}}"
             raise ConfigError(f"{where}: {section} is {describe(value)}; {wanted}")
     _check_keys(content, where)
-    return spell_out(content, where)
+    spell_out(content, where)
+    return renew(content)
 
 
 def _check_keys(value: Any, where: str) -> None:
@@ -108,11 +110,12 @@ def at(config: dict[str, Any], name: str) -> dict[str, Any]:
 
 def arguments(part: dict[str, Any]) -> dict[str, Any]:
     """The keys of a part that is spelt out, or of any other mapping."""
-    inner = part.get("init_args")
-    return inner if isinstance(inner, dict) else part
+    if not part.keys() & {"class_path", "init_args"}:
+        return part
+    return part["init_args"] if isinstance(part.get("init_args"), dict) else {}
 
 
-def spell_out(config: dict[str, Any], where: str = "the config") -> dict[str, Any]:
+def spell_out(config: dict[str, Any], where: str = "the config") -> None:
     """`DETRHead` or `{class_path: DETRHead, dim: 8}` or `{dim: 8}` to `{class_path: …, init_args: …}`, in every part."""
     for name in PARTS:
         owner, _, key = name.rpartition(".")
@@ -123,15 +126,12 @@ def spell_out(config: dict[str, Any], where: str = "the config") -> dict[str, An
                 holder.pop(key, None)
             else:
                 holder[key] = spelt(value, name, where)
-        elif isinstance(value, dict) or (isinstance(value, str) and value.rpartition(".")[2][:1].isupper()):
+        elif isinstance(value, dict) or _names_class(value):
             # any other value is for the class of the owner, which may also have none there
             holder[key] = spelt(value, name, where)
-        if name == "model.head":
-            config = renew(config)
-            if (backbone := at(config, "model.backbone")) and "class_path" not in backbone:
-                # an old file may give its stem and neck by other keys
-                backbone["init_args"] = renew_arguments("vitdet.Backbone", backbone["init_args"])
-    return config
+        if name == "model.backbone" and value is not None and "class_path" not in holder[key]:
+            # an old file may give its stem and neck by other keys
+            holder[key]["init_args"] = renew_arguments("vitdet.Backbone", holder[key]["init_args"])
 
 
 def spelt(value: Any, name: str, where: str = "the config") -> dict[str, Any]:
@@ -151,6 +151,10 @@ def spelt(value: Any, name: str, where: str = "the config") -> dict[str, Any]:
         got = f"class_path {path!r} and init_args {describe(inner)}"
         raise ConfigError(f"{where}: {name} has {got}; wanted a name, and a mapping")
     return {**({"class_path": full_name(path)} if path else {}), "init_args": {**rest, **inner}, **kept}
+
+
+def _names_class(value: Any) -> bool:
+    return isinstance(value, str) and re.fullmatch(r"(\w+\.)*[A-Z]\w*", value) is not None
 
 
 def full_name(name: str) -> str:
@@ -186,17 +190,28 @@ def merge(base: dict[str, Any], layer: dict[str, Any]) -> dict[str, Any]:
     """
     if "class_path" in layer and layer["class_path"] != base.get("class_path", layer["class_path"]):
         return layer
+    if path := layer.get("class_path") or base.get("class_path"):
+        base, layer = _of_class(base, path), _of_class(layer, path)
     merged = dict(base)
     for key, value in layer.items():
         name = key.removesuffix("+")
         before = merged.get(name)
         if name != key:
             merged[name] = [*_listed(before), *_listed(value)]
+        elif isinstance(value, dict) and _names_class(before):
+            merged[name] = merge(spelt(before, name), spelt(value, name))
         elif isinstance(value, dict) and isinstance(before, dict) and key != "size":
             merged[name] = merge(before, value)
         else:
             merged[name] = value
     return merged
+
+
+def _of_class(part: dict[str, Any], path: str) -> dict[str, Any]:
+    """A part that names no class, which now is known, with its options at today's places."""
+    if not part or "class_path" in part:
+        return part
+    return renew({"class_path": path, "init_args": arguments(part)})
 
 
 def _listed(value: Any) -> list[Any]:
@@ -211,7 +226,7 @@ def apply_settings(config: dict[str, Any], settings: Sequence[Setting]) -> dict[
     trainer: list[tuple[str, Any]] = []
     for key, value in settings:
         if key.startswith("trainer."):
-            trainer.append((key.removeprefix("trainer."), None if value == "null" else _structure(value)))
+            trainer.append((key.removeprefix("trainer."), None if value == "null" else structure(value)))
             continue
         layer = read_layers(value) if key == "config" else _layer(key, value)
         if key in PARTS and "class_path" in at(layer, key) and "class_path" not in at(config, key):
@@ -230,7 +245,7 @@ def _layer(key: str, value: str) -> dict[str, Any]:
     if value != "null" and key in (*PARTS, "model"):
         content = parse(value, f"--{key}")
     elif key.endswith("+"):
-        content = _structure(value)
+        content = structure(value)
     return _checked(_nested(key.split("."), content), f"--{key}")
 
 
@@ -240,21 +255,19 @@ def _nested(names: Sequence[str], value: Any) -> Any:
     return value
 
 
-def _structure(text: str) -> Any:
-    """A list or a mapping that is written as YAML; any other text as it is."""
-    value = parse(text, text) if text.strip()[:1] in ("[", "{") else text
-    return value if isinstance(value, (list, dict)) else text
+def structure(value: Any) -> Any:
+    """A list or a mapping where it is written as YAML text; any other value as it is."""
+    if not isinstance(value, str) or value.strip()[:1] not in ("[", "{"):
+        return value
+    parsed = parse(value, value)
+    return parsed if isinstance(parsed, (list, dict)) else value
 
 
 def _set_in_trainer(trainer: dict[str, Any], key: str, value: Any) -> dict[str, Any]:
     """`callbacks.monitor` is an argument of the last callback, `strategy.static_graph` of the strategy that was named."""
     name, *inner = key.split(".")
     before = trainer.get(name)
-    last = before[-1] if inner and isinstance(before, list) and before else before
-    if not inner or not isinstance(last, (str, dict)):
-        return merge(trainer, _nested([name, *inner], value))
-    layer = _nested(inner, value)
-    if isinstance(last, str) or "class_path" in last:
-        last, layer = spelt(last, f"trainer.{name}"), spelt(layer, f"trainer.{name}")
-    last = merge(last, layer)
-    return {**trainer, name: [*before[:-1], last] if isinstance(before, list) else last}
+    if inner and isinstance(before, list) and before:
+        last = merge({name: before[-1]}, _nested([name, *inner], value))[name]
+        return {**trainer, name: [*before[:-1], last]}
+    return merge(trainer, _nested([name, *inner], value))

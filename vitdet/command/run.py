@@ -15,9 +15,8 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveCon
 from vitdet import zoo
 from vitdet.checkpoint import Checkpoint
 from vitdet.command.files import ConfigError
-from vitdet.command.keys import LINKED, default_class, part_class, print_help
+from vitdet.command.keys import LINKED, part_class, print_help
 from vitdet.command.layers import (
-    PARTS,
     SECTIONS,
     Setting,
     apply_settings,
@@ -232,10 +231,5 @@ def complete(config: dict[str, Any], start: str | None) -> dict[str, Any]:
         owner, _, key = name.rpartition(".")
         holder = config.setdefault(owner, {}) if owner else config
         holder[key] = {"class_path": full_name(default), "init_args": {}, **(holder.get(key) or {})}
-    config = renew(config)
-    for name in PARTS:
-        owner, _, key = name.rpartition(".")
-        part = at(config, name)
-        if part and "class_path" not in part:
-            part["class_path"] = default_class(at(config, owner)["class_path"], key)
-    return config
+    # what only became known now: of which class the options of a file without a class are
+    return renew(config)
