@@ -12,8 +12,9 @@ import torch
 import yaml
 
 from vitdet.cli import load_config, main
-from vitdet.command.layers import apply_overrides
-from vitdet.command.run import ConfigError, merge, read_config
+from vitdet.command.files import ConfigError
+from vitdet.command.layers import apply_settings, merge, read_words
+from vitdet.command.run import read_config
 
 ROOT = Path(__file__).parent.parent
 TINY = """
@@ -118,6 +119,11 @@ def test_help_lists_the_verbs(capsys):
     assert "train" in capsys.readouterr().out
 
 
+def with_words(path, *words):
+    """A config, and what the words of the command line set on top."""
+    return apply_settings(read_config(path), read_words(words)[0])
+
+
 def test_base_files_are_read_first(tmp_path):
     (tmp_path / "sub").mkdir()
     (tmp_path / "a.yaml").write_text(
@@ -160,8 +166,8 @@ def test_validating_by_epochs_replaces_validating_by_batches(tmp_path):
     (tmp_path / "c.yaml").write_text("base: a.yaml\ntrainer: {val_check_interval: 9}")
     assert read_config(tmp_path / "b.yaml")["trainer"] == {"check_val_every_n_epoch": 2}
     assert read_config(tmp_path / "c.yaml")["trainer"] == {"val_check_interval": 9, "check_val_every_n_epoch": None}
-    by_epochs, *_ = apply_overrides(read_config(tmp_path / "a.yaml"), ["--trainer.check_val_every_n_epoch", "1"])
-    assert "val_check_interval" not in by_epochs["trainer"]
+    by_epochs = with_words(tmp_path / "a.yaml", "--trainer.check_val_every_n_epoch", "1")
+    assert by_epochs["trainer"] == {"check_val_every_n_epoch": "1"}
 
 
 def test_a_budget_in_steps_replaces_one_in_epochs(tmp_path):
@@ -170,11 +176,13 @@ def test_a_budget_in_steps_replaces_one_in_epochs(tmp_path):
     (tmp_path / "c.yaml").write_text("base: b.yaml\ntrainer: {max_epochs: 3, max_steps: 7}")
     assert read_config(tmp_path / "b.yaml")["trainer"] == {"max_steps": 400}
     assert read_config(tmp_path / "c.yaml")["trainer"] == {"max_epochs": 3, "max_steps": 7}
-    for words, left in (["--trainer.max_epochs=9"], {}), (["--trainer.max_time", "00:00:01:00"], {"max_steps": 400}):
-        config, *_ = apply_overrides(read_config(tmp_path / "b.yaml"), words)
-        assert config["trainer"] == left
-    config, *_ = apply_overrides(read_config(tmp_path / "b.yaml"), ["--trainer.max_epochs", "null"])
-    assert config["trainer"] == {"max_steps": 400}
+    by_steps = tmp_path / "b.yaml"
+    assert with_words(by_steps, "--trainer.max_epochs=9")["trainer"] == {"max_epochs": "9"}
+    assert with_words(by_steps, "--trainer.max_epochs", "null")["trainer"] == {"max_steps": 400, "max_epochs": None}
+    both = with_words(by_steps, "--trainer.max_epochs", "9", "--trainer.max_steps=7")
+    assert both["trainer"] == {"max_epochs": "9", "max_steps": "7"}
+    timed = with_words(by_steps, "--trainer.max_time", "00:00:01:00")
+    assert timed["trainer"] == {"max_steps": 400, "max_time": "00:00:01:00"}
 
 
 def test_merge_replaces_lists_and_merges_mappings():

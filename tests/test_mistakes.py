@@ -11,7 +11,8 @@ from test_cli import TINY
 from vitdet import cli
 from vitdet.cli import main
 from vitdet.command import ending
-from vitdet.command.layers import ConfigError, read_layers
+from vitdet.command.files import ConfigError
+from vitdet.command.layers import read_layers
 from vitdet.errors import UserError
 
 ROOT = Path(__file__).parent.parent

@@ -12,8 +12,9 @@ from test_cli import TINY
 
 import vitdet
 from vitdet.cli import load_config, main
-from vitdet.command.keys import all_keys, keys_of
+from vitdet.command.keys import keys_of, sections
 from vitdet.command.layers import read_layers
+from vitdet.command.run import complete
 
 ROOT = Path(__file__).parent.parent
 HEADS = [name for name in vitdet.__all__ if name.endswith("Head") and name != "Head"]
@@ -128,10 +129,8 @@ def test_help_lists_every_key_of_the_config(tmp_path, capsys):
         "queries of an image: at most so many objects can be found",
     ):
         assert line in shown
-    for keys in all_keys(
-        read_layers(tmp_path / "a.yaml") | {"model": {"head": {"class_path": "vitdet.DETRHead"}}}
-    ).values():
-        assert all(f"--{key.name}  " in shown or "backbone" in key.name for key in keys)
+    for section in sections(complete(read_layers(tmp_path / "a.yaml"), None)):
+        assert all(f"--{key.name}  " in shown for key in section.keys)
 
 
 CLASSES = [("model.head", name) for name in HEADS] + [("data", name) for name in DATA]

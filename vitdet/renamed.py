@@ -75,7 +75,8 @@ def _lineage(class_path: str) -> list[str]:
 
     try:
         return [cls.__name__ for cls in part(class_path).__mro__ if cls.__module__.startswith("vitdet.")]
-    except (ImportError, AttributeError, TypeError):  # who builds it says what is wrong with it
+    # a module of the user's may raise anything; who builds the class says what is wrong with it
+    except Exception:
         return []
 
 

@@ -9,7 +9,8 @@ from torch import nn
 
 from vitdet import Backbone, DETRHead, EoMTHead, Task, load, zoo
 from vitdet.cli import load_config, main
-from vitdet.command.run import complete, read_layers
+from vitdet.command.layers import read_layers
+from vitdet.command.run import complete
 from vitdet.config import config_of
 from vitdet.zoo import CheckpointError
 

@@ -1,4 +1,4 @@
-"""Config files to objects: Lightning's CLI, with `base:`, short class names, and errors of one line."""
+"""Config files to objects: Lightning's CLI on the layers, and errors of one line."""
 
 import json
 from collections.abc import Iterator
@@ -14,17 +14,28 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveCon
 
 from vitdet import zoo
 from vitdet.checkpoint import Checkpoint
-from vitdet.command.keys import at, print_help
-from vitdet.command.layers import CLASSES, ConfigError, apply_overrides, merge, read_layers, spell_out
-from vitdet.command.mistakes import Said, check_config, explain
+from vitdet.command.files import ConfigError
+from vitdet.command.keys import LINKED, default_class, part_class, print_help
+from vitdet.command.layers import (
+    PARTS,
+    SECTIONS,
+    Setting,
+    apply_settings,
+    at,
+    full_name,
+    merge,
+    read_layers,
+    read_words,
+)
+from vitdet.command.mistakes import Checked, explain
+from vitdet.config import public_path
 from vitdet.data import ImageData
+from vitdet.renamed import renew
 from vitdet.training import Task, Trainer
 from vitdet.training.folder import find, runs
 from vitdet.training.quiet import quiet
 
-DEFAULT_CLASSES = dict(zip(CLASSES, ("CocoData", "Backbone", "DETRHead")))
-LINKED = {"classes", "category_ids"}  # of the model, which has them from the data
-IDENTITY = ("name", "root", "version")  # the arguments of a trainer that say which run it is
+DEFAULT_CLASSES = {"data": "CocoData", "model.backbone": "Backbone", "model.head": "DETRHead"}
 
 
 class SaveConfig(SaveConfigCallback):
@@ -37,15 +48,19 @@ class SaveConfig(SaveConfigCallback):
             config = self.config.clone()
             config["trainer.version"], config["ckpt_path"] = None, None
             config["model.checkpoint"] = self.start
-            config["trainer"] = _plain(config["trainer"])
+            for section in SECTIONS:
+                config[section] = _plain(config[section])
             trainer.run_folder.mkdir(parents=True, exist_ok=True)
             self.parser.save(config, trainer.run_folder / "config.yaml", skip_unset=False, overwrite=True)
 
 
 def _plain(value: Any) -> Any:
-    """A config whose enumerations and devices, defaults of Lightning's callbacks, are the words that YAML knows."""
+    """A config whose enumerations and devices, defaults of Lightning's callbacks, are words of YAML, and that names public classes."""
     if isinstance(value, Namespace):
-        return Namespace({key: _plain(item) for key, item in vars(value).items()})
+        plain = Namespace({key: _plain(item) for key, item in vars(value).items()})
+        if str(plain.get("class_path")).startswith("vitdet."):
+            plain["class_path"] = public_path(part_class(plain["class_path"]))
+        return plain
     if isinstance(value, (list, tuple)):
         return [_plain(item) for item in value]
     if isinstance(value, dict):
@@ -73,45 +88,41 @@ def read_command(verb: str, argv: list[str]) -> CLI:
     if not argv or argv[0].startswith("-"):
         raise ConfigError(f"which config? vitdet {verb} configs/detr_vit.yaml [--key value …]")
     quiet()
-    path = argv[0]
-    config, rest, keys = _layers(verb, argv)
+    path, (settings, flags) = argv[0], read_words(argv[1:])
+    config = _layers(verb, path, settings)
     for key in LINKED & set(config.get("model") or {}):
         raise ConfigError(f"{path}: model.{key} comes from data.{key} and can't be set")
-    for key, value in (
-        ("ckpt_path", config.get("ckpt_path")),
-        ("model.checkpoint", at(config, "model").get("checkpoint")),
-    ):
+    given = {"ckpt_path": config.get("ckpt_path"), "model.checkpoint": at(config, "model").get("checkpoint")}
+    for key, value in given.items():
         if not isinstance(value, (str, type(None))):
             raise ConfigError(f"{path}: {key} is {value!r}; wanted a name or a path")
-    trainer = config.setdefault("trainer", {})
-    trainer.setdefault("name", Path(path).stem)
-    checkpoint = _resume(config, rest, verb)
-    config, start = _begin(config, checkpoint, verb)
-    said = Said(config, path, keys, rest)
-    check_config(said)
-    with _mistakes(said, start):
-        cli = _build(verb, config, rest, start)
+    config.setdefault("trainer", {}).setdefault("name", Path(path).stem)
+    checkpoint = _resume(config, {setting.key for setting in settings}, verb)
+    config, start = _begin(config, checkpoint)
+    Checked(config, path, settings).check()
+    with _mistakes(path, start):
+        cli = _build(verb, config, flags, start)
     cli.ckpt_path = checkpoint
     return cli
 
 
-def _layers(verb: str, argv: list[str]) -> tuple[dict[str, Any], list[str], list[str]]:
-    config = config_of_checkpoint(argv[0], verb) if is_checkpoint(argv[0]) else read_layers(argv[0])
-    words = argv[1:]
-    if _option(words, "model.checkpoint") is None and not at(config, "model").get("checkpoint"):
-        config = complete(
-            config, None
-        )  # the arguments of a class that the file does not name are those of the default one
-    return apply_overrides(config, words)
+def _layers(verb: str, path: str, settings: list[Setting]) -> dict[str, Any]:
+    config = config_of_checkpoint(path, verb) if is_checkpoint(path) else read_layers(path)
+    starts = at(config, "model").get("checkpoint") or any(key == "model.checkpoint" for key, _ in settings)
+    if not starts:
+        # the arguments of a class that the file does not name are those of the default class
+        config = complete(config, None)
+    return apply_settings(config, settings)
 
 
 def print_keys(verb: str, argv: list[str]) -> None:
     """What `CONFIG … --help` shows: every key of the config's own classes."""
-    config, _, _ = _layers(verb, [word for word in argv if word not in ("-h", "--help")])
+    settings, _ = read_words([word for word in argv[1:] if word not in ("-h", "--help")])
+    config = _layers(verb, argv[0], settings)
     print_help(complete(config, at(config, "model").get("checkpoint")), argv[0], verb)
 
 
-def _build(verb: str, config: dict[str, Any], rest: list[str], start: str | None) -> CLI:
+def _build(verb: str, config: dict[str, Any], flags: list[str], start: str | None) -> CLI:
     saver = type("SaveConfig", (SaveConfig,), {"start": start})
     return CLI(
         Task,
@@ -123,23 +134,24 @@ def _build(verb: str, config: dict[str, Any], rest: list[str], start: str | None
         auto_configure_optimizers=False,
         load_from_checkpoint_support=False,
         parser_kwargs={"exit_on_error": False, "prog": f"vitdet {verb}"},
-        args=["--config", json.dumps(config), *rest],  # as text: a temporary file can't be read twice on Windows
+        # as text, so that it needs no file
+        args=["--config", json.dumps(config), *flags],
         run=False,
     )
 
 
 @contextmanager
-def _mistakes(said: Said, start: str | None) -> Iterator[None]:
-    """What the parser, or a constructor, refuses becomes one sentence."""
+def _mistakes(path: str, start: str | None) -> Iterator[None]:
+    """What a constructor, or the parser, refuses becomes one sentence."""
     try:
         yield
     except zoo.CheckpointError:
         raise
     except (ArgumentError, MisconfigurationException, ValueError, TypeError, KeyError, AttributeError) as error:
         hint = f"; it starts from {start}, and what it says of backbone and head goes on top" if start else ""
-        raise ConfigError(explain(error, said) + hint) from error
+        raise ConfigError(explain(error, path) + hint) from error
     except (ImportError, OSError, RuntimeError) as error:
-        raise ConfigError(explain(error, said)) from error
+        raise ConfigError(explain(error, path)) from error
 
 
 def is_checkpoint(path: str | Path) -> bool:
@@ -167,44 +179,33 @@ def config_of_checkpoint(path: str, verb: str) -> dict[str, Any]:
     return {"model": {"checkpoint": path}, "data": saved.data, "ckpt_path": path if verb == "test" else None}
 
 
-def _resume(config: dict[str, Any], rest: list[str], verb: str) -> str | None:
-    """The file that `--ckpt_path` means, in the run that all of the config and the command line name; `last` and `best` are those of the newest run."""
-    trainer = config["trainer"]
-    said = {name: _option(rest, f"trainer.{name}") for name in IDENTITY}
-    which = {**{name: trainer.get(name) for name in IDENTITY}, **{k: v for k, v in said.items() if v is not None}}
-    root, name, version = which["root"] or "runs", which["name"], which["version"]
-    option, said_there = _option(rest, "ckpt_path"), config.pop("ckpt_path", None)
-    given = said_there if option is None else option
-    if given in (None, "null"):
+def _resume(config: dict[str, Any], typed: set[str], verb: str) -> str | None:
+    """The file that `ckpt_path` means, in the run that the config names; `last` and `best` are those of the newest run.
+
+    Args:
+        typed: the keys that the command line sets.
+    """
+    trainer, given = config["trainer"], config.pop("ckpt_path", None)
+    root, name, version = trainer.get("root") or "runs", trainer["name"], trainer.get("version")
+    if given is None:
         return None
     if not given.strip():
         raise ConfigError("--ckpt_path is empty; give a file, or `last` for that of the newest run, or leave it out")
     if given in ("last", "best"):
         place = Path(root) / name
-        folders = runs(root, name) if version in (None, "null") else [place / f"version_{version}"]
-        return str(find(given, folders, folders[0] if version not in (None, "null") else place))
+        folders = runs(root, name) if version is None else [place / f"version_{version}"]
+        return str(find(given, folders, place if version is None else folders[0]))
     if not Path(given).is_file():
         raise ConfigError(f"there is no checkpoint {given}; give a file, or `last` for that of the newest run")
-    if (
-        verb == "train" and said["version"] is None and any(said.values())
-    ):  # a run of its own, that starts where another was
-        trainer["version"] = len(runs(root, name)) and int(runs(root, name)[-1].name.removeprefix("version_")) + 1
+    if verb == "train" and "trainer.version" not in typed and typed & {"trainer.name", "trainer.root"}:
+        # another name or place is another run, which starts where that of the checkpoint was
+        earlier = runs(root, name)
+        trainer["version"] = int(earlier[-1].name.removeprefix("version_")) + 1 if earlier else 0
     return given
 
 
-def _option(words: list[str], name: str) -> str | None:
-    """The last value that `--name value` or `--name=value` gives."""
-    value = None
-    for i, word in enumerate(words):
-        if word == f"--{name}" and i + 1 < len(words):
-            value = words[i + 1]
-        elif word.startswith(f"--{name}="):
-            value = word.partition("=")[2]
-    return value
-
-
-def _begin(config: dict[str, Any], checkpoint: str | None, verb: str) -> tuple[dict[str, Any], str | None]:
-    """The config of a model that starts from something, `model.checkpoint`, or goes on from `checkpoint`, which has all weights; and from what."""
+def _begin(config: dict[str, Any], checkpoint: str | None) -> tuple[dict[str, Any], str | None]:
+    """The config of a model that starts from `model.checkpoint`, or goes on from `checkpoint`, which has all weights; and its start."""
     start = at(config, "model").get("checkpoint")
     config = complete(config, start and (checkpoint or start))
     if start and checkpoint is not None:
@@ -227,7 +228,14 @@ def complete(config: dict[str, Any], start: str | None) -> dict[str, Any]:
     """The config on top of what it starts from, if that is something; the classes that it does not name are the default ones."""
     if start:
         config = merge(zoo.architecture(*zoo.of(start)), config)
-    config.setdefault("model", {})
-    for keys, default in DEFAULT_CLASSES.items():
-        spell_out(config, keys, default)
+    for name, default in DEFAULT_CLASSES.items():
+        owner, _, key = name.rpartition(".")
+        holder = config.setdefault(owner, {}) if owner else config
+        holder[key] = {"class_path": full_name(default), "init_args": {}, **(holder.get(key) or {})}
+    config = renew(config)
+    for name in PARTS:
+        owner, _, key = name.rpartition(".")
+        part = at(config, name)
+        if part and "class_path" not in part:
+            part["class_path"] = default_class(at(config, owner)["class_path"], key)
     return config
