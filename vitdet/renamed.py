@@ -34,8 +34,15 @@ BASES = {
     **dict.fromkeys(("CocoData", "PanopticData", "SemanticData"), ("ImageData",)),
     **dict.fromkeys(("ShapesData", "ShapesPanopticData", "ShapesSemanticData"), ("ImageData",)),
 }
-MOVED: dict[str, dict[str, str]] = {}
-CHANGED: dict[str, Callable[[Arguments], Arguments]] = {}
+
+
+def _schedule(arguments: Arguments) -> Arguments:
+    shape = arguments.get("schedule")
+    return {**arguments, "schedule": {"shape": shape}} if isinstance(shape, str) else arguments
+
+
+MOVED: dict[str, dict[str, str]] = {"Task": {"warmup": "schedule.warmup", "final_lr": "schedule.final"}}
+CHANGED: dict[str, Callable[[Arguments], Arguments]] = {"Task": _schedule}
 
 
 def renew(config: Any) -> Any:

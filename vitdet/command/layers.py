@@ -128,6 +128,8 @@ def spell_out(config: dict[str, Any], where: str = "the config") -> dict[str, An
             holder[key] = spelt(value, name, where)
         if name == "model.head":
             config = renew(config)
+            if "model" in config:
+                config["model"] = renew_arguments("vitdet.Task", config["model"])
             if (backbone := at(config, "model.backbone")) and "class_path" not in backbone:
                 # an old file may give its stem and neck by other keys
                 backbone["init_args"] = renew_arguments("vitdet.Backbone", backbone["init_args"])

@@ -1,6 +1,6 @@
 """What is trained: a backbone, a head, and how their weights are updated."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -20,7 +20,8 @@ from vitdet.ranges import ranged
 from vitdet.structures import Prediction, Target
 from vitdet.training.callbacks.ema import is_average
 from vitdet.training.learning import Learning
-from vitdet.training.optim import RANGES, Schedule
+from vitdet.training.optim import RANGES
+from vitdet.training.schedule import Schedule
 from vitdet.training.resume import check_fits
 
 Batch = tuple[Sequence[Tensor], list[Target]]
@@ -41,9 +42,7 @@ class Task(Learning):
         layer_decay: Each block of the backbone learns at this multiple of the block above it.
         weight_decay: Decoupled weight decay; norms, biases and position embeddings are not decayed.
         betas: AdamW's moment decays.
-        schedule: How the learning rate falls after the warm-up: cosine, linear, constant or wsd.
-        warmup: The fraction of the training in which the learning rate rises.
-        final_lr: The last learning rate as a fraction of `lr`.
+        schedule: How the learning rate changes over the training.
         compile: Whether to `torch.compile` the backbone and the head; on a GPU only.
         checkpoint: What to start from: a published model by name (`vitdet zoo` lists them), or a checkpoint of another run. A config file then needs no
             backbone and head: they are those of the checkpoint, with what is said on top.
@@ -65,14 +64,14 @@ class Task(Learning):
         layer_decay: float = 1.0,
         weight_decay: float = 0.05,
         betas: tuple[float, float] = (0.9, 0.999),
-        schedule: Schedule = "cosine",
-        warmup: float = 0.03,
-        final_lr: float = 0.01,
+        schedule: Schedule = Schedule(),
         compile: bool = False,
         checkpoint: str | None = None,
         checkpoint_file: str | None = None,
     ) -> None:
         super().__init__()
+        grouped = isinstance(schedule, (Schedule, Mapping))
+        check("schedule", schedule, grouped, "a Schedule, or a mapping such as {shape: linear, warmup: 0.1}")
         self.use_settings(
             optimizer=optimizer,
             lr=lr,
@@ -81,9 +80,7 @@ class Task(Learning):
             layer_decay=layer_decay,
             weight_decay=weight_decay,
             betas=betas,
-            schedule=schedule,
-            warmup=warmup,
-            final_lr=final_lr,
+            schedule=schedule if isinstance(schedule, Schedule) else Schedule(**schedule),
         )
         named = isinstance(classes, Sequence) and not isinstance(classes, str)
         check("classes", classes, named, "the list of the class names, such as data.classes")
@@ -198,13 +195,17 @@ class Task(Learning):
             metric = metrics.create_metric(metric, data, split=split) if isinstance(data, ImageData) else None
         return metric
 
-    def _eval_step(self, batch: Batch, split: str) -> list[Prediction]:
+    def predict_step(self, batch: Batch, batch_idx: int) -> list[Prediction]:
         images, targets = batch
         predictions = self.predict(images, [target.orig_size for target in targets])
         for prediction, target in zip(predictions, targets):
             prediction.image_id = target.image_id
+        return predictions
+
+    def _eval_step(self, batch: Batch, split: str) -> list[Prediction]:
+        predictions = self.predict_step(batch, 0)
         if self._metrics[split] is not None:
-            self._metrics[split].update(predictions, targets)
+            self._metrics[split].update(predictions, batch[1])
         return predictions
 
     def _eval_end(self, split: str) -> None:
@@ -237,13 +238,6 @@ class Task(Learning):
 
     def on_test_epoch_end(self) -> None:
         self._eval_end("test")
-
-    def predict_step(self, batch: Batch, batch_idx: int) -> list[Prediction]:
-        images, targets = batch
-        predictions = self.predict(images, [target.orig_size for target in targets])
-        for prediction, target in zip(predictions, targets):
-            prediction.image_id = target.image_id
-        return predictions
 
     # ---- checkpoint
 
