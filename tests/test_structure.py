@@ -15,7 +15,7 @@ RANKS = [
     {"backbone"},
     {"losses"},
     {"heads"},
-    {"checkpoint"},
+    {"annotations", "checkpoint"},
     {"data", "metrics", "zoo"},
     {"training"},
     {"deploy"},

@@ -55,7 +55,7 @@ def test_targets_hold_one_mask_for_each_label(kind, root):
 
 def test_instance_masks_are_those_of_pycocotools(root):
     data = make(ShapesData, root, **PLAIN)
-    coco = COCO(str(data.annotation_file("train")))
+    coco = COCO(str(data.index("train").path))
     for _, target in targets_of(data):
         truth = [coco.annToMask(a) for a in coco.imgToAnns[target.image_id]]
         assert np.array_equal(target.masks.numpy(), np.stack(truth).astype(bool))

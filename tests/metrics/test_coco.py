@@ -12,6 +12,7 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 from coco_oracle import TWELVE, make_case, predictions, pycocotools
 
+from vitdet.annotations import CocoIndex
 from vitdet.metrics import CocoMetric, create_metric, evaluate
 from vitdet.structures import Prediction, Target
 
@@ -131,7 +132,7 @@ def test_what_is_saved_scores_the_same(case, tmp_path):
 def test_metrics_by_name(case, tmp_path):
     (tmp_path / "truth.json").write_text(json.dumps(case[0]))
     asked = []
-    data = SimpleNamespace(annotation_file=lambda split: asked.append(split) or tmp_path / "truth.json")
+    data = SimpleNamespace(index=lambda split: asked.append(split) or CocoIndex.open(tmp_path / "truth.json"))
     assert len(create_metric("coco_box", data).truth) == 3
     create_metric("coco_box", data, split="test")
     assert asked == ["val", "test"]

@@ -97,7 +97,7 @@ def test_bad_results(score, results, message):
     [
         (
             [FOUND],
-            r"truth\.json: wanted an object with \"images\" and \"categories\", got a list; is this a results file\?",
+            r"truth\.json is not a COCO file: wanted an object with \"images\" and \"categories\", got a list; is this a results file\?",
         ),
         ({"images": []}, r"no list \"categories\" \(found images\)"),
         ({**TRUTH, "images": [{"id": "a"}]}, r"each of \"images\" needs an integer \"id\""),
@@ -110,7 +110,7 @@ def test_bad_results(score, results, message):
         ),
         (
             {**TRUTH, "annotations": [{"image_id": 5, "file_name": "a.png", "segments_info": [{"category_id": 3}]}]},
-            r"truth\.json has nothing to score against \(1 annotations left out: unknown category",
+            r"truth\.json has nothing to score against: it is a COCO panoptic file; wanted boxes or masks",
         ),
         ({**TRUTH, "categories": [{"name": "cat"}]}, r"each of \"categories\" needs an integer \"id\""),
     ],

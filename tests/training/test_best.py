@@ -63,11 +63,11 @@ def test_another_score_chooses_anew(tiny, monitor, kept, caplog):
 
 def test_nothing_to_find_is_no_score(tiny, shapes_root, capsys, caplog, tmp_path):
     task, data, trainer = tiny(max_epochs=2)
-    content = json.loads(data.annotation_file("val").read_text())
+    content = json.loads(data.index("val").path.read_text())
     (tmp_path / "none.json").write_text(json.dumps({**content, "annotations": []}))
     train, val = (
         Split(f"{shapes_root}/{s}", a)
-        for s, a in (("train", data.annotation_file("train")), ("val", tmp_path / "none.json"))
+        for s, a in (("train", data.index("train").path), ("val", tmp_path / "none.json"))
     )
     trainer.fit(task, CocoData(train=train, val=val, size=64, batch_size=4))
     assert caplog.text.count("nothing to score in val: val/AP is -1") == 1

@@ -52,7 +52,7 @@ class CentreHead(Head):
 
 def test_it_learns_its_images_is_scored_and_loads(tiny, shapes_root):
     _, shapes, trainer = tiny(max_epochs=50, log_every_n_steps=1)
-    split = Split(Path(shapes_root, "train"), shapes.annotation_file("train"))
+    split = Split(Path(shapes_root, "train"), shapes.index("train").path)
     data = CocoData(train=split, val=split, size=64, batch_size=7, scale_jitter=(1.0, 1.0), train_transforms=[])
     backbone = Backbone("vit_tiny_patch16_224", stem="conv", embed_dim=48, depth=2, num_heads=3, out_channels=48)
     settings = {"classes": data.classes, "category_ids": data.category_ids, "optimizer": "muon", "lr": 1e-2}

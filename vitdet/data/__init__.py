@@ -1,6 +1,6 @@
 """Data: annotations to compact arrays, images to tensors, batches of any sizes."""
 
-from vitdet.data.index import CocoIndex
+from vitdet.annotations.index import CocoIndex
 from vitdet.data.module import ImageData
 from vitdet.data.sets import (
     CocoData,

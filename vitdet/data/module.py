@@ -7,10 +7,10 @@ from typing import Any, Literal
 import lightning as L
 from lightning.pytorch.utilities import rank_zero_info
 
+from vitdet.annotations.index import CocoIndex
 from vitdet.config import Configurable
 from vitdet.data.dataset import EvalDataset, OnBadImage, TrainDataset, collate
 from vitdet.data.description import describe
-from vitdet.data.index import CocoIndex
 from vitdet.data.options import RANGES
 from vitdet.data.sampler import BatchSampler, EvalBatchSampler, Loader
 from vitdet.data.semantic import SemanticIndex

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from vitdet.data.index import CocoIndex
+from vitdet.annotations.index import CocoIndex
 from vitdet.data.label_sets import label_set
 from vitdet.data.module import ImageData, SplitName
 from vitdet.data.options import RANGES
@@ -79,6 +79,7 @@ class CocoData(ImageData):
 
     def _open(self, split: SplitName) -> CocoIndex:
         index = CocoIndex.open(self.splits[split].annotations)
+        index.check_images()
         if index.panoptic:
             raise UserError(
                 f"data.{split}.annotations: {index.path} is a COCO panoptic file; give the file of instances, "
@@ -89,10 +90,6 @@ class CocoData(ImageData):
     def make_source(self, split: SplitName) -> CocoSource:
         index = self.index(split)
         return CocoSource(index, self.splits[split].images, exif=self.exif, cache=self.cache, masks=self.masks)
-
-    def annotation_file(self, split: SplitName) -> Path:
-        """The COCO JSON of a split."""
-        return self.index(split).path
 
 
 class PanopticData(ImageData):
@@ -117,6 +114,7 @@ class PanopticData(ImageData):
 
     def _open(self, split: SplitName) -> CocoIndex:
         index = CocoIndex.open(self.splits[split].annotations)
+        index.check_images()
         if len(index.categories) and not index.panoptic:
             raise UserError(
                 f"data.{split}.annotations: {index.path} is no COCO panoptic file, its annotations have no "

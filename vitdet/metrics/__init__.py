@@ -13,8 +13,8 @@ from vitdet.metrics.semantic import SemanticMetric
 __all__ = ["METRICS", "CocoMetric", "PanopticMetric", "SemanticMetric", "create_metric", "evaluate", "print_scores"]
 
 METRICS: dict[str, Callable[[Any, str], Any]] = {
-    "coco_box": lambda data, split: CocoMetric(data.annotation_file(split)),
-    "coco_mask": lambda data, split: CocoMetric(data.annotation_file(split), iou_type="segm"),
+    "coco_box": lambda data, split: CocoMetric(data.index(split)),
+    "coco_mask": lambda data, split: CocoMetric(data.index(split), iou_type="segm"),
     "semantic": lambda data, split: SemanticMetric(data.truth(split), data.classes, len(data.index(split))),
     "panoptic": lambda data, split: PanopticMetric(
         data.truth(split), data.classes, data.things, data.category_ids, len(data.index(split))

@@ -14,6 +14,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from vitdet.annotations import CocoIndex
 from vitdet.errors import UserError, check
 from vitdet.masks import encode
 from vitdet.metrics.average_precision import EVALUATOR, coco_scores, max_dets_levels
@@ -26,7 +27,7 @@ log = logging.getLogger("vitdet")
 
 
 class CocoMetric:
-    """COCO AP and AR, of boxes (`bbox`) or masks (`segm`), over all images of an annotation file (a path, or its content).
+    """COCO AP and AR, of boxes (`bbox`) or masks (`segm`), over all images of an annotation file (its index, its path, or its content).
 
     A prediction's labels mean its own `category_ids`; where it has none, the file's ids in ascending order. Detections are kept as one row of seven
     numbers, so 5,000 images × 100 detections take 28 MB; masks as compressed run lengths of the image they are in
@@ -39,7 +40,7 @@ class CocoMetric:
 
     def __init__(
         self,
-        annotations: str | Path | Mapping[str, Any],
+        annotations: str | Path | Mapping[str, Any] | CocoIndex,
         *,
         iou_type: Literal["bbox", "segm"] = "bbox",
         max_dets: int = 100,

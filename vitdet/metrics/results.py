@@ -12,12 +12,14 @@ from pycocotools import mask as rle
 from rich.console import Console
 from rich.table import Table
 
+from vitdet.annotations import CocoIndex
+from vitdet.annotations.json_text import is_box, is_finite, read_json
 from vitdet.errors import UserError, check
 from vitdet.masks import to_rle
 from vitdet.metrics.average_precision import ABSENT, coco_scores
 from vitdet.metrics.coco import protocol
 from vitdet.metrics.file_names import FileNames, split
-from vitdet.metrics.ground_truth import GroundTruth, is_box, is_finite, read_json
+from vitdet.metrics.ground_truth import GroundTruth
 from vitdet.ranges import whole
 
 KEYS = ("image_id", "category_id", "bbox", "score")
@@ -51,11 +53,12 @@ def evaluate(
     items = read_json(predictions, "results file")
     _check_kind(items, str(predictions))
     some = any(isinstance(item, dict) and item.get("segmentation") for item in items)
-    truth = GroundTruth.read(annotations, masks=iou_type == "segm" or (iou_type is None and some))
+    index = CocoIndex.open(annotations)
+    truth = GroundTruth.read(index, masks=iou_type == "segm" or (iou_type is None and some))
     chosen = iou_type
     if chosen is None:
         iou_type = "segm" if truth.rles else "bbox"
-        truth = truth if truth.rles else GroundTruth.read(annotations)
+        truth = truth if truth.rles else GroundTruth.read(index)
     notes = _check_truth(truth, str(annotations)) | _use_file_names(items, truth, str(predictions), str(annotations))
     if some and chosen is None and iou_type == "bbox":
         notes["masks scored, only boxes: no annotation has a mask that can be read"] = 0

@@ -1,4 +1,5 @@
-"""A COCO JSON (instances or panoptic) as a few flat arrays, built once, cached beside it and memory-mapped, so that all workers share one copy.
+"""A COCO JSON (instances or panoptic) as a few flat arrays, built once, cached beside it and memory-mapped, so that all
+workers share one copy, and training and scoring do.
 
 I images, A annotations (those of image `i` are `first[i]:first[i + 1]`), K categories
 boxes_xywh   left, top, width, height in pixels of the upright image, as COCO writes them
@@ -8,16 +9,19 @@ categories   0..K-1, the position of the category in `category_ids`, which are s
 import functools
 import json
 import mmap
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from vitdet.data import cache
-from vitdet.data.cache import Strings
-from vitdet.data.coco_json import parse
+from vitdet.annotations import cache
+from vitdet.annotations.cache import Strings
+from vitdet.annotations.json_text import check_json
+from vitdet.annotations.reader import parse, parse_text
+from vitdet.errors import UserError
 
-VERSION = 4  # of the cached arrays; raise it whenever their names, types or meaning change
+VERSION = 5  # of the cached arrays; raise it whenever their names, types or meaning change
 
 
 class CocoIndex:
@@ -27,17 +31,19 @@ class CocoIndex:
     are fit for training.
 
     Attributes:
-        image_ids, heights, widths: `(I,)` integers.
-        file_names: I strings, as the JSON has them.
+        image_ids, heights, widths: `(I,)` integers; sizes are 0 where the JSON has none, see `check_images`.
+        file_names: I strings, as the JSON has them; empty where it has none.
         first: `(I + 1,)` where each image's annotations start.
         boxes_xywh: `(A, 4)` float64, pixels.
         categories: `(A,)` int32 in 0..K-1.
         iscrowd, trainable: `(A,)` bool.
         area: `(A,)` float64, square pixels: of the mask, or of the box where the JSON gives none.
         annotation_ids: `(A,)` int64.
-        category_ids, names, things: K integers, K strings, and whether each is a thing (COCO panoptic's `isthing`).
+        category_ids, names, things: K integers, K strings (the id where there is none), and whether each is a thing
+            (COCO panoptic's `isthing`).
         panoptic: the annotations are segments, whose masks are in PNGs.
-        notes: what was dropped or changed, one line a kind.
+        left_out: what was left out or filled in, and how often.
+        notes: that, and what is kept out of training, in lines.
     """
 
     def __init__(self, path: Path, arrays: dict[str, np.ndarray], meta: dict[str, Any]) -> None:
@@ -46,7 +52,10 @@ class CocoIndex:
         self.names: list[str] = meta["names"]
         self.things: list[bool] = meta["things"]
         self.panoptic: bool = meta["panoptic"]
-        self.notes: list[str] = meta["notes"]
+        self.left_out: dict[str, int] = meta["notes"]
+        counts = [*self.left_out.items(), *meta["training_notes"].items()]
+        self.notes = [f"{count} {reason}" if count else reason for reason, count in counts]
+        self._unfit: str = meta["unfit"]
         self.image_ids = arrays["image_ids"]
         self.heights, self.widths = arrays["heights"], arrays["widths"]
         self.file_names = Strings(arrays["file_names"], arrays["file_name_ends"])
@@ -62,13 +71,32 @@ class CocoIndex:
 
         Raises:
             FileNotFoundError: there is no such file.
-            ValueError: the file is no COCO JSON; the message says what is missing.
+            UserError: the file is no COCO JSON; the message says what is missing.
         """
-        path = Path(path).expanduser().resolve()
-        if not path.is_file():
-            raise FileNotFoundError(f"annotation file {path} does not exist")
+        path = Path(path).expanduser()
+        check_json(path, "annotation file")
+        path = path.resolve()
         arrays, meta = cache.load_or_build(path, version=VERSION, build=lambda: parse(path))
         return cls(path, arrays, meta)
+
+    @classmethod
+    def of(cls, content: Mapping[str, Any]) -> "CocoIndex":
+        """The index of what would be in the file, read in the same way.
+
+        Raises:
+            UserError: it is no COCO JSON; the message says what is missing.
+        """
+        text = json.dumps(dict(content), default=_plain).encode()
+        index = cls(Path("annotations"), *parse_text(text, "annotations"))
+        index._text = text
+        return index
+
+    def check_images(self) -> None:
+        """Raises:
+        UserError: an image has no name or size, or a category no name, without which images can't be read and shown.
+        """
+        if self._unfit:
+            raise UserError(f"{self.path} is not a COCO file: {self._unfit}")
 
     def __len__(self) -> int:
         return len(self.image_ids)
@@ -77,7 +105,8 @@ class CocoIndex:
         return f"{len(self)} images, {len(self.boxes_xywh)} boxes, {self.num_classes} classes ({self.path})"
 
     def __reduce__(self):
-        return CocoIndex.open, (self.path,)  # a worker that is spawned maps the cache again instead of copying it
+        # a worker that is spawned maps the cache again instead of copying it
+        return CocoIndex.open, (self.path,)
 
     @property
     def num_classes(self) -> int:
@@ -100,22 +129,7 @@ class CocoIndex:
         with open(self.path, "rb") as file:
             return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
 
-    def to_coco_dict(self) -> dict[str, Any]:
-        """Images, categories and boxes (no segmentations) in COCO's own form, as pycocotools takes it."""
-        owner = np.repeat(self.image_ids, np.diff(self.first)).tolist()
-        category_ids = np.asarray(self.category_ids, dtype=np.int64)[self.categories].tolist()
-        columns = zip(
-            self.annotation_ids.tolist(),
-            owner,
-            category_ids,
-            self.boxes_xywh.tolist(),
-            self.area.tolist(),
-            self.iscrowd.tolist(),
-        )
-        keys = ("id", "image_id", "category_id", "bbox", "area", "iscrowd")
-        sizes = zip(self.image_ids.tolist(), self.file_names, self.heights.tolist(), self.widths.tolist())
-        return {
-            "images": [dict(zip(("id", "file_name", "height", "width"), row)) for row in sizes],
-            "categories": [{"id": i, "name": name} for i, name in zip(self.category_ids, self.names)],
-            "annotations": [dict(zip(keys, (*row[:-1], int(row[-1])))) for row in columns],
-        }
+
+def _plain(value: Any) -> Any:
+    """What `json` can write of what pycocotools and numpy give."""
+    return value.decode("latin-1") if isinstance(value, bytes) else value.tolist()

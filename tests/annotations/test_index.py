@@ -13,7 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pycocotools.coco import COCO
 
-from vitdet.data.index import CocoIndex
+from vitdet.annotations import CocoIndex
+from vitdet.errors import UserError
+from vitdet.metrics.ground_truth import GroundTruth
 
 ids = st.integers(0, 2**40)
 
@@ -160,7 +162,7 @@ def test_files_that_are_not_coco_say_what_is_missing(tmp_path, content, message)
     path = tmp_path / "a.json"
     path.write_text(content)
     with pytest.raises(ValueError, match=message):
-        CocoIndex.open(path)
+        CocoIndex.open(path).check_images()
 
 
 def test_opening_from_the_cache_is_quick(tmp_path):
@@ -186,3 +188,99 @@ def test_opening_from_the_cache_is_quick(tmp_path):
         CocoIndex.open(path)
         times.append(time.perf_counter() - start)
     assert times[1] < times[0] / 3
+
+
+SCALARS = [None, True, False, 0, 1, 1.0, 1.5, -1, 2**63, 10**400, float("nan"), float("inf"), "1", "", "é", "\ud800"]
+LISTS = [[1], {}, [1, 2, 3, 4], [1.0, 2, 3, 4.5], [1, 2, 3], [1, 2, 3, "4"], [1, 2, 3, float("nan")]]
+ODD = st.sampled_from([*SCALARS, *LISTS])
+MISSING = object()
+KEYS = {
+    "images": {"id": 1, "file_name": "a.png", "width": 80, "height": 60},
+    "categories": {"id": 1, "name": "cat", "isthing": 1},
+    "annotations": {"id": 1, "image_id": 1, "category_id": 1, "bbox": [1, 2, 3, 4], "area": 12, "iscrowd": 0},
+}
+
+
+@st.composite
+def odd_files(draw):
+    """Files with a value or two that are not as they should be, or are missing."""
+    content = {key: [dict(item), {**item, "id": 2}] for key, item in KEYS.items()}
+    for _ in range(draw(st.integers(1, 2))):
+        key = draw(st.sampled_from(sorted(content)))
+        value = draw(st.one_of(st.just(MISSING), ODD))
+        if draw(st.integers(0, 9)) == 0:
+            content[key] = value
+        elif isinstance(content[key], list) and draw(st.integers(0, 9)) == 0:
+            content[key] = [*content[key], None if value is MISSING else value]
+        elif isinstance(content[key], list) and content[key] and isinstance(content[key][0], dict):
+            content[key][0][draw(st.sampled_from(sorted(KEYS[key])))] = value
+        content[key] = [_without(item) for item in content[key]] if isinstance(content[key], list) else content[key]
+    return _without(content)
+
+
+def _without(item):
+    return {k: v for k, v in item.items() if v is not MISSING} if isinstance(item, dict) else item
+
+
+def _outcome(read):
+    """What a reader makes of a file, or the class of its error."""
+    try:
+        return read()
+    except UserError:
+        return UserError
+
+
+@settings(max_examples=200, deadline=None)
+@given(odd_files())
+def test_training_and_scoring_see_the_same_in_odd_files(tmp_path_factory, content):
+    path = tmp_path_factory.mktemp("odd") / "a.json"
+    path.write_text(json.dumps(content))
+    index, truth = _outcome(lambda: CocoIndex.open(path)), _outcome(lambda: GroundTruth.read(path))
+    assert (index is UserError) == (truth is UserError)
+    if index is UserError:
+        return
+    assert sorted(index.image_ids.tolist()) == truth.image_ids.tolist()
+    assert (index.category_ids, index.names) == (truth.category_ids, truth.names)
+    assert len(index.boxes_xywh) == len(truth.boxes_xywh) and index.area.sum() == truth.area.sum()
+    assert index.left_out == dict(truth.notes)
+    given = _outcome(lambda: GroundTruth.read(content))
+    assert given is not UserError and np.array_equal(given.boxes_xywh, truth.boxes_xywh)
+    if _outcome(index.check_images) is not UserError:
+        assert all(index.file_names) and (index.heights > 0).all() and (index.widths > 0).all()
+
+
+@pytest.mark.parametrize("number", [1, 1.0, 1e0])
+def test_whole_numbers_may_be_written_as_fractions(tmp_path, number):
+    content = {key: [{**item, **{k: number for k in item if k.endswith("id")}}] for key, item in KEYS.items()}
+    path = tmp_path / "a.json"
+    path.write_text(json.dumps(content))
+    index = CocoIndex.open(path)
+    index.check_images()
+    assert len(index.boxes_xywh) == 1 and len(GroundTruth.read(path).image) == 1
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (b'{"images": [], "categories": [], "annotations": [],}', "not valid JSON"),
+        (b'{"images": [], "categories": [{"id": 1, "name": "a"},]}', "not valid JSON"),
+        (b'{"images": [], "categories": []} {}', "not valid JSON"),
+        (b'{"images": [], "images": [], "categories": []}', '"images" occurs twice'),
+        (b'{"images": [{"id": 1, "file_name": "\xff"}], "categories": []}', "not in UTF-8"),
+        (b'{"images": ' + b"[" * 100000, "nested too deeply"),
+        (b"\x1f\x8b\x08", "is compressed"),
+        ('{"images": []}'.encode("utf-16"), "in UTF-16"),
+    ],
+)
+def test_files_that_are_no_json_are_refused(tmp_path, text, message):
+    path = tmp_path / "a.json"
+    path.write_bytes(text)
+    for read in (CocoIndex.open, GroundTruth.read):
+        with pytest.raises(UserError, match=message):
+            read(path)
+
+
+def test_a_byte_order_mark_is_skipped(tmp_path):
+    path = tmp_path / "a.json"
+    path.write_text(json.dumps({key: [item] for key, item in KEYS.items()}), encoding="utf-8-sig")
+    assert CocoIndex.open(path).raw(0) == KEYS["annotations"]

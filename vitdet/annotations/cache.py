@@ -123,7 +123,7 @@ class Strings(Sequence[str]):
     @staticmethod
     def pack(strings: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
         """The two arrays for `strings`."""
-        parts = [s.encode() for s in strings]
+        parts = [s.encode(errors="surrogatepass") for s in strings]
         ends = np.cumsum([len(part) for part in parts], dtype=np.int64)
         return np.frombuffer(b"".join(parts), dtype=np.uint8), ends
 
@@ -134,4 +134,4 @@ class Strings(Sequence[str]):
         if isinstance(i, slice):
             return [self[j] for j in range(*i.indices(len(self)))]
         i = range(len(self))[i]  # negative and out-of-range positions behave as in a list
-        return bytes(self._text[int(self._ends[i - 1]) if i else 0 : int(self._ends[i])]).decode()
+        return bytes(self._text[int(self._ends[i - 1]) if i else 0 : int(self._ends[i])]).decode(errors="surrogatepass")
