@@ -86,7 +86,11 @@ def test_another_optimiser_is_refused_for_training_only(last, changed, says):
 
 
 def test_what_changes_no_weight_fits(last):
-    for changed in ({}, {"lr": 1.0, "weight_decay": 0.0, "schedule": {"shape": "wsd"}}, {"backbone": {"drop_path": 0.1}}):
+    for changed in (
+        {},
+        {"lr": 1.0, "weight_decay": 0.0, "schedule": {"shape": "wsd"}},
+        {"backbone": {"drop_path": 0.1}},
+    ):
         for training in (True, False):
             check_resume(make(**changed), last, training=training)
 

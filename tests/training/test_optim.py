@@ -77,9 +77,7 @@ def test_muon_takes_neither_embeddings_nor_the_layer_to_the_classes():
     assert to_classes and not (embeddings | to_classes) & taken
 
 
-@given(
-    st.sampled_from(SHAPES), st.floats(0, 0.5), st.floats(0, 1), st.lists(st.floats(0, 1), min_size=2, max_size=2)
-)
+@given(st.sampled_from(SHAPES), st.floats(0, 0.5), st.floats(0, 1), st.lists(st.floats(0, 1), min_size=2, max_size=2))
 def test_the_rate_rises_then_falls_and_never_leaps(shape, warmup, final, points):
     early, late = sorted(points)
     a, b = (Schedule(shape=shape, warmup=warmup, final=final).factor(p) for p in (early, late))

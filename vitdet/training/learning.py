@@ -13,8 +13,8 @@ from vitdet.progress import Progress
 from vitdet.training import progress
 from vitdet.training.muon import Muon
 from vitdet.training.optim import is_scaled, parameter_groups
-from vitdet.training.schedule import Schedule
 from vitdet.training.resume import apply_settings
+from vitdet.training.schedule import Schedule
 
 OPTIMIZERS = {"adamw": torch.optim.AdamW, "muon": Muon}
 
@@ -70,9 +70,7 @@ class Learning(L.LightningModule):
 
     def configure_optimizers(self) -> dict[str, Any]:
         optimizer = self.make_optimizer(fused=not is_scaled(self.trainer))
-        scheduler = torch.optim.lr_scheduler.LambdaLR(
-            optimizer, lambda _: self.schedule.factor(self.progress.done)
-        )
+        scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda _: self.schedule.factor(self.progress.done))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
     def setup(self, stage: str) -> None:

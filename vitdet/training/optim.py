@@ -6,7 +6,6 @@ from torch import nn
 from vitdet.ranges import Rule, number, so_many
 
 
-
 def parameter_groups(
     backbone: nn.Module,
     head: nn.Module,

@@ -21,8 +21,8 @@ from vitdet.structures import Prediction, Target
 from vitdet.training.callbacks.ema import is_average
 from vitdet.training.learning import Learning
 from vitdet.training.optim import RANGES
-from vitdet.training.schedule import Schedule
 from vitdet.training.resume import check_fits
+from vitdet.training.schedule import Schedule
 
 Batch = tuple[Sequence[Tensor], list[Target]]
 
