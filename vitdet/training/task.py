@@ -1,6 +1,6 @@
 """What is trained: a backbone, a head, and how their weights are updated."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from vitdet import metrics, zoo
 from vitdet.backbone import Backbone
 from vitdet.checkpoint import Checkpoint, write
-from vitdet.config import config_of
+from vitdet.config import config_of, understands_mappings
 from vitdet.data import ImageData
 from vitdet.errors import UserError, check
 from vitdet.handshake import agree, check_features
@@ -49,6 +49,7 @@ class Task(Learning):
         checkpoint_file: With a name: the file with its weights, where there is no network.
     """
 
+    @understands_mappings
     @ranged(RANGES)
     def __init__(
         self,
@@ -70,8 +71,6 @@ class Task(Learning):
         checkpoint_file: str | None = None,
     ) -> None:
         super().__init__()
-        grouped = isinstance(schedule, (Schedule, Mapping))
-        check("schedule", schedule, grouped, "a Schedule, or a mapping such as {shape: linear, warmup: 0.1}")
         self.use_settings(
             optimizer=optimizer,
             lr=lr,
@@ -80,7 +79,7 @@ class Task(Learning):
             layer_decay=layer_decay,
             weight_decay=weight_decay,
             betas=betas,
-            schedule=schedule if isinstance(schedule, Schedule) else Schedule(**schedule),
+            schedule=schedule,
         )
         named = isinstance(classes, Sequence) and not isinstance(classes, str)
         check("classes", classes, named, "the list of the class names, such as data.classes")
