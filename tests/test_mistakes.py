@@ -83,7 +83,7 @@ KEYS = [  # key, value, what the sentence holds
     ("model.head.num_queries", "many", "--model.head.num_queries is 'many'; wanted int"),
     ("model.lr", "fast", "--model.lr is 'fast'; wanted float"),
     ("model.lr", "null", "--model.lr is null; wanted float"),
-    ("model.schedule", "cosin", "wanted 'cosine' | 'linear'"),
+    ("model.schedule.shape", "cosin", "wanted 'cosine' | 'linear'"),
     ("data.size", "big", "--data.size is 'big'; wanted int | dict[str, int] | None"),
     ("trainer.max_epochs", "x", "--trainer.max_epochs is 'x'; wanted int | None"),
     ("trainer.precision", "bf17", "'bf16-mixed'"),

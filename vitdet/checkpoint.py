@@ -23,7 +23,7 @@ from torch.utils.serialization import config as serialization
 from vitdet.backbone.weights import read_file
 from vitdet.config import build, check_parts, config_of
 from vitdet.errors import UserError
-from vitdet.renamed import renew
+from vitdet.renamed import renew, renew_arguments
 
 # from 3 on, files name public classes, and options in parts; what 2 calls them is in `renamed`
 FORMAT, OLDEST = 3, 2
@@ -111,7 +111,7 @@ class Checkpoint:
     @property
     def settings(self) -> dict[str, Any]:
         """The arguments of the task that say how it learns."""
-        return self.saved.get("training") or {}
+        return renew_arguments("vitdet.Task", self.saved.get("training") or {})
 
     @property
     def data(self) -> dict[str, Any] | None:

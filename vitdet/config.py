@@ -102,6 +102,19 @@ def _remember(init):
     return wrapped
 
 
+def understands_mappings(init: Callable) -> Callable:
+    """A decorator for a constructor of what is no Configurable: it may be given mappings for options and parts, too."""
+    signature = inspect.signature(init)
+
+    @functools.wraps(init)
+    def wrapped(*args, **kwargs):
+        bound, hints = signature.bind(*args, **kwargs), _hints(init)
+        bound.arguments.update({name: _understood(v, hints.get(name), name) for name, v in bound.arguments.items()})
+        return init(*bound.args, **bound.kwargs)
+
+    return wrapped
+
+
 @functools.cache
 def _hints(init: Callable) -> dict[str, Any]:
     try:

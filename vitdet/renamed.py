@@ -90,6 +90,7 @@ MOVED: dict[str, dict[str, str]] = {
         "anchor_margin": "selection.anchor_margin",
         "distinct": "selection.distinct",
     },
+    "Task": {"warmup": "schedule.warmup", "final_lr": "schedule.final"},
     "QueryMaskHead": {
         "max_detections": "rules.max_detections",
         "threshold": "rules.threshold",
@@ -111,7 +112,12 @@ def _masks(arguments: Arguments) -> Arguments:
     return {**rest, "masks": given}
 
 
-CHANGED: dict[str, Callable[[Arguments], Arguments]] = {"Backbone": _backbone, "DETRHead": _masks}
+def _schedule(arguments: Arguments) -> Arguments:
+    shape = arguments.get("schedule")
+    return {**arguments, "schedule": {"shape": shape}} if isinstance(shape, str) else arguments
+
+
+CHANGED: dict[str, Callable[[Arguments], Arguments]] = {"Backbone": _backbone, "DETRHead": _masks, "Task": _schedule}
 
 
 def renew(config: Any) -> Any:

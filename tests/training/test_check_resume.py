@@ -8,6 +8,7 @@ from safetensors.torch import save_file
 
 from vitdet import Backbone, DETRHead, PlainDETRHead, Pyramid, Task
 from vitdet.training.resume import check_resume
+from vitdet.training.schedule import Schedule
 from vitdet.zoo import CheckpointError
 
 BACKBONE = {
@@ -99,7 +100,11 @@ def test_another_optimiser_is_refused_for_training_only(last, changed, says):
 
 
 def test_what_changes_no_weight_fits(last):
-    for changed in ({}, {"lr": 1.0, "weight_decay": 0.0, "schedule": "wsd"}, {"backbone": {"drop_path": 0.1}}):
+    for changed in (
+        {},
+        {"lr": 1.0, "weight_decay": 0.0, "schedule": {"shape": "wsd"}},
+        {"backbone": {"drop_path": 0.1}},
+    ):
         for training in (True, False):
             check_resume(make(**changed), last, training=training)
 
@@ -203,7 +208,7 @@ def _goes_on(tiny, last, tmp_path, task=None, **trainer):
 
 
 def test_new_rates_take_effect_and_are_said(tiny, last, tmp_path, caplog):
-    settings = {"lr": 1e-5, "weight_decay": 0.5, "betas": (0.8, 0.9), "schedule": "constant", "warmup": 0.0}
+    settings = {"lr": 1e-5, "weight_decay": 0.5, "betas": (0.8, 0.9), "schedule": {"shape": "constant", "warmup": 0.0}}
     with caplog.at_level("INFO"):
         trainer, logged = _goes_on(tiny, last, tmp_path, settings)
     (optimizer,), (config,) = trainer.optimizers, trainer.lr_scheduler_configs
@@ -218,20 +223,16 @@ def test_new_rates_take_effect_and_are_said(tiny, last, tmp_path, caplog):
 
 def test_an_unchanged_run_says_nothing_and_logs_its_rate_from_the_first_step_on(tiny, last, tmp_path, caplog):
     """`last` is a half of this run: at its next step the cosine from 1e-3 is where 4 steps would have it."""
-    from vitdet.training.optim import lr_factor
-
     with caplog.at_level("INFO"):
         _, logged = _goes_on(tiny, last, tmp_path)
-    wanted = [1e-3 * lr_factor(done, schedule="cosine", warmup=0.03, final=0.01) for done in (0.5, 0.75)]
+    wanted = [1e-3 * Schedule().factor(done) for done in (0.5, 0.75)]
     assert logged == pytest.approx(wanted)
     assert "from here on holds" not in caplog.text
 
 
 def test_a_longer_run_has_the_rates_of_its_own_length(tiny, last, tmp_path):
-    from vitdet.training.optim import lr_factor
-
-    _, logged = _goes_on(tiny, last, tmp_path, {"warmup": 0.0}, max_steps=8)
-    wanted = [1e-3 * lr_factor(step / 8, schedule="cosine", warmup=0.0, final=0.01) for step in range(2, 8)]
+    _, logged = _goes_on(tiny, last, tmp_path, {"schedule": {"warmup": 0.0}}, max_steps=8)
+    wanted = [1e-3 * Schedule(warmup=0.0).factor(step / 8) for step in range(2, 8)]
     assert logged == pytest.approx(wanted)
 
 

@@ -8,9 +8,10 @@ from hypothesis import strategies as st
 from torch import nn
 
 from vitdet import Backbone, DETRHead
-from vitdet.training.optim import lr_factor, parameter_groups
+from vitdet.training.optim import parameter_groups
+from vitdet.training.schedule import Schedule
 
-SCHEDULES = ("cosine", "linear", "constant", "wsd")
+SHAPES = ("cosine", "linear", "constant", "wsd")
 HEAD = {"dim": 32, "num_queries": 20, "num_layers": 1, "decoder": {"num_heads": 4, "ffn_dim": 32}}
 
 
@@ -78,12 +79,10 @@ def test_muon_takes_neither_embeddings_nor_the_layer_to_the_classes():
     assert to_classes and not (embeddings | to_classes) & taken
 
 
-@given(
-    st.sampled_from(SCHEDULES), st.floats(0, 0.5), st.floats(0, 1), st.lists(st.floats(0, 1), min_size=2, max_size=2)
-)
-def test_the_rate_rises_then_falls_and_never_leaps(schedule, warmup, final, points):
+@given(st.sampled_from(SHAPES), st.floats(0, 0.5), st.floats(0, 1), st.lists(st.floats(0, 1), min_size=2, max_size=2))
+def test_the_rate_rises_then_falls_and_never_leaps(shape, warmup, final, points):
     early, late = sorted(points)
-    a, b = (lr_factor(p, schedule=schedule, warmup=warmup, final=final) for p in (early, late))
+    a, b = (Schedule(shape=shape, warmup=warmup, final=final).factor(p) for p in (early, late))
     assert min(0.01, final) <= min(a, b) and max(a, b) <= 1 + 1e-9
     if late < warmup:
         assert a <= b + 1e-9
@@ -92,19 +91,19 @@ def test_the_rate_rises_then_falls_and_never_leaps(schedule, warmup, final, poin
         assert a - b <= 5 * (late - early) + 1e-6  # wsd is the steepest: it falls within a fifth
 
 
-@pytest.mark.parametrize("schedule", SCHEDULES)
-def test_the_ends(schedule):
-    options = {"schedule": schedule, "warmup": 0.1, "final": 0.05}
-    assert lr_factor(0.0, **options) == pytest.approx(0.01)
-    assert lr_factor(0.1, **options) == pytest.approx(1.0)
-    assert lr_factor(1.0, **options) == pytest.approx(1.0 if schedule == "constant" else 0.05)
+@pytest.mark.parametrize("shape", SHAPES)
+def test_the_ends(shape):
+    schedule = Schedule(shape=shape, warmup=0.1, final=0.05)
+    assert schedule.factor(0.0) == pytest.approx(0.01)
+    assert schedule.factor(0.1) == pytest.approx(1.0)
+    assert schedule.factor(1.0) == pytest.approx(1.0 if shape == "constant" else 0.05)
 
 
 def test_cosine_is_torchs():
     optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=1.0)
     oracle = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=20, eta_min=0.1)
     for step in range(21):
-        ours = lr_factor(step / 20, schedule="cosine", warmup=0.0, final=0.1)
+        ours = Schedule(shape="cosine", warmup=0.0, final=0.1).factor(step / 20)
         assert ours == pytest.approx(oracle.get_last_lr()[0], abs=1e-9)
         optimizer.step()
         oracle.step()
@@ -125,13 +124,13 @@ def _rates(trainer, task, data):
 @pytest.mark.parametrize("limit", [{"max_epochs": 4}, {"max_epochs": 100, "max_steps": 12}], ids=["epochs", "steps"])
 def test_the_schedule_follows_what_ends_the_training(tiny, limit):
     """Three batches an epoch, twelve in all."""
-    settings = {"schedule": "linear", "warmup": 0.0, "final_lr": 0.0, "lr": 1e-3}
+    settings = {"schedule": {"shape": "linear", "warmup": 0.0, "final": 0.0}, "lr": 1e-3}
     task, data, trainer = tiny(task=settings, **limit)
     assert _rates(trainer, task, data) == pytest.approx([1e-3 * (1 - step / 12) for step in range(12)])
 
 
 def test_the_schedule_follows_the_clock(tiny):
-    settings = {"schedule": "linear", "warmup": 0.0, "final_lr": 0.0, "lr": 1e-3}
+    settings = {"schedule": {"shape": "linear", "warmup": 0.0, "final": 0.0}, "lr": 1e-3}
     task, data, trainer = tiny(
         task=settings, max_epochs=-1, max_time={"seconds": 2}, check_val_every_n_epoch=1000, num_sanity_val_steps=0
     )

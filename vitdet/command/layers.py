@@ -88,6 +88,8 @@ def _checked(content: Any, where: str) -> dict[str, Any]:
             raise ConfigError(f"{where}: {section} is {describe(value)}; {wanted}")
     _check_keys(content, where)
     spell_out(content, where)
+    if "model" in content:
+        content["model"] = renew_arguments("vitdet.Task", content["model"])
     return renew(content)
 
 

@@ -8,11 +8,13 @@ from lightning.pytorch.plugins.precision import MixedPrecision, Precision
 from lightning.pytorch.utilities import GradClipAlgorithmType
 
 from vitdet.checkpoint import Checkpoint
+from vitdet.config import config_of
 from vitdet.progress import Progress
 from vitdet.training import progress
 from vitdet.training.muon import Muon
-from vitdet.training.optim import is_scaled, lr_factor, parameter_groups
+from vitdet.training.optim import is_scaled, parameter_groups
 from vitdet.training.resume import apply_settings
+from vitdet.training.schedule import Schedule
 
 OPTIMIZERS = {"adamw": torch.optim.AdamW, "muon": Muon}
 
@@ -27,6 +29,7 @@ class Learning(L.LightningModule):
 
     backbone: torch.nn.Module
     head: torch.nn.Module
+    schedule: Schedule
 
     def use_settings(self, **settings: Any) -> None:
         """Sets the arguments that say how it learns."""
@@ -39,7 +42,7 @@ class Learning(L.LightningModule):
     @property
     def settings(self) -> dict[str, Any]:
         """The arguments that say how it learns; a checkpoint keeps them."""
-        return {**{name: getattr(self, name) for name in self._settings}, "betas": list(self.betas)}
+        return config_of({name: getattr(self, name) for name in self._settings})
 
     def resumes(self, saved: Checkpoint) -> None:
         """Takes note of the checkpoint that the training goes on from."""
@@ -48,11 +51,6 @@ class Learning(L.LightningModule):
     def learning_rate(self) -> float:
         """The largest of all groups."""
         return max(group["lr"] for optimizer in self.trainer.optimizers for group in optimizer.param_groups)
-
-    @property
-    def schedule_options(self) -> dict[str, Any]:
-        """What `lr_factor` takes."""
-        return {"schedule": self.schedule, "warmup": self.warmup, "final": self.final_lr}
 
     def make_optimizer(self, *, fused: bool = True) -> torch.optim.Optimizer:
         """The optimiser, which needs no trainer."""
@@ -72,9 +70,7 @@ class Learning(L.LightningModule):
 
     def configure_optimizers(self) -> dict[str, Any]:
         optimizer = self.make_optimizer(fused=not is_scaled(self.trainer))
-        scheduler = torch.optim.lr_scheduler.LambdaLR(
-            optimizer, lambda _: lr_factor(self.progress.done, **self.schedule_options)
-        )
+        scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda _: self.schedule.factor(self.progress.done))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
     def setup(self, stage: str) -> None:

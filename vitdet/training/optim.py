@@ -1,16 +1,9 @@
-"""Parameter groups and learning rates. Schedules are fractions of training, never step counts."""
-
-import math
-from typing import Literal, get_args
+"""Parameter groups: which weights share a learning rate and a weight decay."""
 
 import lightning as L
 from torch import nn
 
-from vitdet.errors import UserError
 from vitdet.ranges import Rule, number, so_many
-
-Schedule = Literal["cosine", "linear", "constant", "wsd"]
-WSD_DECAY = 0.2  # the last fifth of training, as in Hägele et al. 2024 (arXiv:2405.18392)
 
 
 def parameter_groups(
@@ -78,26 +71,4 @@ RANGES: dict[str, Rule] = {  # of the arguments of a `Task` that say how it lear
     "layer_decay": number(0, 1, without=[0]),
     "weight_decay": number(0),
     "betas": so_many(2, number(0, 1, without=[1]), "two numbers from 0 to below 1, for example [0.9, 0.999]"),
-    "schedule": (lambda v: v in get_args(Schedule), f"one of {', '.join(get_args(Schedule))}"),
-    "warmup": (number(0, 1, without=[1])[0], "a fraction of the training, from 0 to below 1"),
-    "final_lr": number(0, 1),
 }
-
-
-def lr_factor(progress: float, *, schedule: Schedule, warmup: float, final: float) -> float:
-    """The learning rate as a fraction of its peak, after `progress` in [0, 1] of the training.
-
-    Linear warm-up for the first `warmup`, then `schedule` down to `final`. "wsd" (warm-up, stable, decay) stays at the peak until the last fifth.
-    """
-    if progress < warmup:
-        return 0.01 + 0.99 * progress / warmup  # not from 0, which would waste the first step
-    t = min(1.0, (progress - warmup) / max(1e-9, 1 - warmup))
-    if schedule == "constant":
-        return 1.0
-    if schedule == "cosine":
-        return final + (1 - final) * 0.5 * (1 + math.cos(math.pi * t))
-    if schedule == "linear":
-        return final + (1 - final) * (1 - t)
-    if schedule == "wsd":
-        return 1.0 - (1 - final) * max(0.0, (progress - (1 - WSD_DECAY)) / WSD_DECAY)
-    raise UserError(f"schedule is {schedule!r}; wanted cosine, linear, constant or wsd")

@@ -10,7 +10,6 @@ from lightning.pytorch.utilities import rank_zero_info
 
 from vitdet.checkpoint import DERIVED, Checkpoint, CheckpointError
 from vitdet.config import config_of, part, public_path
-from vitdet.training.optim import lr_factor
 
 FREE = {
     "drop_path",
@@ -169,17 +168,15 @@ def _start(path: Any) -> str:
 
 
 def _settings(task: Any, saved: Checkpoint) -> Iterator[Difference]:
-    before = saved.settings
-    yield from (
-        (f"model.{key}", value, before[key]) for key, value in task.settings.items() if before.get(key, value) != value
-    )
+    own = task.settings
+    yield from _arguments("model", own, {**own, **saved.settings})  # an older file may lack some
 
 
 def apply_settings(task: Any, saved: Checkpoint) -> None:
     """Lets a task's own learning rate, schedule, weight decay and moment decays hold where Lightning has just restored
     those of a checkpoint, and says which.
     """
-    factor = lr_factor(task.progress.done, **task.schedule_options)
+    factor = task.schedule.factor(task.progress.done)
     (optimizer,), fresh = task.trainer.optimizers, task.make_optimizer(fused=False)
     changed = [(key.removeprefix("model."), own, before) for key, own, before in _settings(task, saved)]
     rates = []

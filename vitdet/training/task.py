@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from vitdet import zoo
 from vitdet.backbone import Backbone
 from vitdet.checkpoint import Checkpoint, write
-from vitdet.config import config_of
+from vitdet.config import config_of, understands_mappings
 from vitdet.data import ImageData
 from vitdet.errors import UserError, check
 from vitdet.handshake import agree, check_features
@@ -21,8 +21,9 @@ from vitdet.ranges import ranged
 from vitdet.structures import Prediction, Target
 from vitdet.training.callbacks.ema import is_average
 from vitdet.training.learning import Learning
-from vitdet.training.optim import RANGES, Schedule
+from vitdet.training.optim import RANGES
 from vitdet.training.resume import check_fits
+from vitdet.training.schedule import Schedule
 
 Batch = tuple[Sequence[Tensor], list[Target]]
 
@@ -42,15 +43,14 @@ class Task(Learning):
         layer_decay: Each block of the backbone learns at this multiple of the block above it.
         weight_decay: Decoupled weight decay; norms, biases and position embeddings are not decayed.
         betas: AdamW's moment decays.
-        schedule: How the learning rate falls after the warm-up: cosine, linear, constant or wsd.
-        warmup: The fraction of the training in which the learning rate rises.
-        final_lr: The last learning rate as a fraction of `lr`.
+        schedule: How the learning rate changes over the training.
         compile: Whether to `torch.compile` the backbone and the head; on a GPU only.
         checkpoint: What to start from: a published model by name (`vitdet zoo` lists them), or a checkpoint of another run. A config file then needs no
             backbone and head: they are those of the checkpoint, with what is said on top.
         checkpoint_file: With a name: the file with its weights, where there is no network.
     """
 
+    @understands_mappings
     @ranged(RANGES)
     def __init__(
         self,
@@ -66,9 +66,7 @@ class Task(Learning):
         layer_decay: float = 1.0,
         weight_decay: float = 0.05,
         betas: tuple[float, float] = (0.9, 0.999),
-        schedule: Schedule = "cosine",
-        warmup: float = 0.03,
-        final_lr: float = 0.01,
+        schedule: Schedule = Schedule(),
         compile: bool = False,
         checkpoint: str | None = None,
         checkpoint_file: str | None = None,
@@ -83,8 +81,6 @@ class Task(Learning):
             weight_decay=weight_decay,
             betas=betas,
             schedule=schedule,
-            warmup=warmup,
-            final_lr=final_lr,
         )
         named = isinstance(classes, Sequence) and not isinstance(classes, str)
         check("classes", classes, named, "the list of the class names, such as data.classes")
@@ -204,13 +200,17 @@ class Task(Learning):
         seen_only = isinstance(limit, int) or limit < 1 or self.trainer.sanity_checking
         return create_metric(self.head.predicts, data, split=split, seen_only=seen_only)
 
-    def _eval_step(self, batch: Batch, split: str) -> list[Prediction]:
+    def predict_step(self, batch: Batch, batch_idx: int) -> list[Prediction]:
         images, targets = batch
         predictions = self.predict(images, [target.orig_size for target in targets])
         for prediction, target in zip(predictions, targets):
             prediction.image_id = target.image_id
+        return predictions
+
+    def _eval_step(self, batch: Batch, split: str) -> list[Prediction]:
+        predictions = self.predict_step(batch, 0)
         if self._metrics[split] is not None:
-            self._metrics[split].update(predictions, targets)
+            self._metrics[split].update(predictions, batch[1])
         return predictions
 
     def _eval_end(self, split: str) -> None:
@@ -243,13 +243,6 @@ class Task(Learning):
 
     def on_test_epoch_end(self) -> None:
         self._eval_end("test")
-
-    def predict_step(self, batch: Batch, batch_idx: int) -> list[Prediction]:
-        images, targets = batch
-        predictions = self.predict(images, [target.orig_size for target in targets])
-        for prediction, target in zip(predictions, targets):
-            prediction.image_id = target.image_id
-        return predictions
 
     # ---- checkpoint
 

@@ -2,6 +2,7 @@
 
 import atexit
 import contextlib
+import inspect
 from collections.abc import Iterable, Iterator
 from datetime import timedelta
 from pathlib import Path
@@ -228,48 +229,24 @@ class Trainer(L.Trainer):
         with self._told():
             super().fit(model, train_dataloaders, val_dataloaders, datamodule, ckpt_path, weights_only)
 
-    def validate(
-        self,
-        model: L.LightningModule | None = None,
-        dataloaders: Any = None,
-        ckpt_path: str | Path | None = None,
-        verbose: bool = True,
-        datamodule: L.LightningDataModule | None = None,
-        weights_only: bool | None = True,
-    ) -> Any:
-        """Lightning's; it writes nothing, and refuses as `fit` does."""
-        self._share_out(dataloaders if datamodule is None else datamodule)
-        ckpt_path = self._checkpoint(ckpt_path, model)
+    def _evaluate(self, verb: str, *args: Any, **kwargs: Any) -> Any:
+        method = getattr(super(), verb)
+        given = inspect.signature(method).bind(*args, **{"weights_only": True, **kwargs}).arguments
+        data = given.get("datamodule")
+        self._share_out(given.get("dataloaders") if data is None else data)
+        given["ckpt_path"] = checkpoint = self._checkpoint(given.get("ckpt_path"), given.get("model"))
+        self.tested_folder = checkpoint.parent if isinstance(checkpoint, Path) else self.entered
         with self._told():
-            return super().validate(model, dataloaders, ckpt_path, verbose, datamodule, weights_only)
+            return method(**given)
 
-    def test(
-        self,
-        model: L.LightningModule | None = None,
-        dataloaders: Any = None,
-        ckpt_path: str | Path | None = None,
-        verbose: bool = True,
-        datamodule: L.LightningDataModule | None = None,
-        weights_only: bool | None = True,
-    ) -> Any:
-        """Lightning's; all it writes is `predictions.json`, beside the checkpoint, and it refuses as `fit` does."""
-        self._share_out(dataloaders if datamodule is None else datamodule)
-        ckpt_path = self._checkpoint(ckpt_path, model)
-        self.tested_folder = ckpt_path.parent if isinstance(ckpt_path, Path) else self.entered
-        with self._told():
-            return super().test(model, dataloaders, ckpt_path, verbose, datamodule, weights_only)
+    def validate(self, *args: Any, **kwargs: Any) -> Any:
+        """Lightning's, with its arguments; it writes nothing, and refuses as `fit` does."""
+        return self._evaluate("validate", *args, **kwargs)
 
-    def predict(
-        self,
-        model: L.LightningModule | None = None,
-        dataloaders: Any = None,
-        datamodule: L.LightningDataModule | None = None,
-        return_predictions: bool | None = None,
-        ckpt_path: str | Path | None = None,
-        weights_only: bool | None = True,
-    ) -> Any:
-        """Lightning's: the predictions on each batch; it writes nothing, and refuses as `fit` does."""
-        self._share_out(dataloaders if datamodule is None else datamodule)
-        ckpt_path = self._checkpoint(ckpt_path, model)
-        with self._told():
-            return super().predict(model, dataloaders, datamodule, return_predictions, ckpt_path, weights_only)
+    def test(self, *args: Any, **kwargs: Any) -> Any:
+        """Lightning's, with its arguments; it writes `predictions.json` beside the checkpoint, and refuses as `fit` does."""
+        return self._evaluate("test", *args, **kwargs)
+
+    def predict(self, *args: Any, **kwargs: Any) -> Any:
+        """Lightning's, with its arguments: the predictions on each batch; it writes nothing, and refuses as `fit` does."""
+        return self._evaluate("predict", *args, **kwargs)
