@@ -38,7 +38,7 @@ ABOUT_OTHERS = {  # names of others' programs, formats and files, and forms of o
     "instancesonly_filtered_gtFine_{train,val}.json", "gtFine_trainvaltest.zip", "leftImg8bit_trainvaltest.zip",
     "annotations/panoptic_annotations_trainval2017", "leftImg8bit/{train,val}", "*.vitdet-cache", "~/.cache/vitdet", "runs/<config>/version_N",
     "VITDET_DEBUG=1",
-    "my_module.MyHead", "yolo/images/train", "yolo/train.json", "(in_channels, strides, num_classes, *, options)", "# (B, C, h, w) -> (B, h*w, C)",
+    "my_module.MyHead", "mkdocs serve", "yolo/images/train", "yolo/train.json", "(in_channels, strides, num_classes, *, options)", "# (B, C, h, w) -> (B, h*w, C)",
 }  # fmt: skip
 SHAPES = re.compile(r"\(\w+(, \w+)+\)|\d+")
 MODELS = re.compile(r"(rf-detr|lw-detr|deimv2|eomt|EoMT)\b.*")
