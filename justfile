@@ -28,8 +28,8 @@ types:
     python .ci/types
 
 # the pages, with warnings as errors
-docs:
-    mkdocs build --strict
+docs *options:
+    mkdocs build --strict {{options}}
 
 # the size and speed of the default model
 bench *options:

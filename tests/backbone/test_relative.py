@@ -86,8 +86,8 @@ def test_outputs_and_gradients_are_those_of_transformers(layout, tmp_path, caplo
 
 
 def test_a_full_size_vitdet_maps_completely():
-    readme = (Path(__file__).parents[2] / "README.md").read_text()
-    call = re.search(r"`Backbone\((.*?), checkpoint=…\)`", readme, re.DOTALL)[1]
+    page = (Path(__file__).parents[2] / "docs" / "own_parts.md").read_text()
+    call = re.search(r"`Backbone\((.*?), checkpoint=…\)`", page, re.DOTALL)[1]
     with torch.device("meta"):
         blocks = [i for i in range(12) if i not in (2, 5, 8, 11)]
         options = {"window_size": 14, "window_block_indices": blocks, "use_relative_position_embeddings": True}

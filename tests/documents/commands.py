@@ -144,7 +144,7 @@ def pip(site: Site, words: list[str]) -> str:
         declared = re.findall(r"^(\w+) = \[", project.read_text(), re.MULTILINE)
         assert not extras or set(extras.split(",")) <= set(declared)
     else:
-        assert words[1:] == ["wandb"]  # a row of the README tells what it is for
+        assert words[1:] == ["wandb"]  # a row of the table of commands tells what it is for
     return ""
 
 

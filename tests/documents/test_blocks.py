@@ -53,17 +53,41 @@ def test_python(block, site, tmp_path, monkeypatch):
         (tmp_path / name).symlink_to(site.folder / name)
     (tmp_path / Path(BEST).parent).mkdir(parents=True)
     shutil.copy(site.folder / "earlier.ckpt", tmp_path / BEST)
+    make_yolo(site.folder / "datasets" / "shapes", tmp_path / "yolo")
     monkeypatch.chdir(tmp_path)
     code = functools.reduce(lambda text, pair: text.replace(*pair), FEWER.items(), block.text)
     exec(compile(code, str(block), "exec"), {"__name__": "__main__"})
     if "prediction.save" in code:
         assert Path("found.jpg").is_file()
+    if "from_yolo" in code:
+        for split in tiny.IMAGES:
+            labels = vitdet.Split(f"yolo/images/{split}", f"yolo/{split}.json")
+            assert len(vitdet.CocoData(val=labels).index("val").image_ids) == tiny.IMAGES[split]
+
+
+def make_yolo(shapes, folder):
+    """The built-in images with YOLO's labels: a line `class x y w h` for each object, in fractions of the image."""
+    for split in tiny.IMAGES:
+        truth = json.loads((shapes / "annotations" / f"instances_{split}.json").read_text())
+        (folder / "labels" / split).mkdir(parents=True)
+        (folder / "images").mkdir(exist_ok=True)
+        (folder / "images" / split).symlink_to((shapes / split).resolve())
+        position = {category["id"]: i for i, category in enumerate(truth["categories"])}
+        for image in truth["images"]:
+            width, height, lines = image["width"], image["height"], []
+            for a in (a for a in truth["annotations"] if a["image_id"] == image["id"]):
+                x, y, w, h = a["bbox"]
+                centre = (x + w / 2) / width, (y + h / 2) / height
+                lines.append(" ".join(map(str, (position[a["category_id"]], *centre, w / width, h / height))))
+            (folder / "labels" / split / image["file_name"]).with_suffix(".txt").write_text("\n".join(lines))
+        names = [category["name"] for category in truth["categories"]]
+        (folder / "data.yaml").write_text(yaml.safe_dump({"names": names, "nc": len(names)}))
 
 
 @blocks("yaml")
 def test_yaml(block, site):
     """It is a config; what it says of data is there, and of the model is trained."""
-    name = f"own_{block.line}"
+    name = f"{Path(block.page).stem}_{block.line}"
     Path(f"{name}.yaml").write_text(block.text, encoding="utf-8")
     own = yaml.safe_load(block.text)
     for key, value in own["data"].get("train", {}).items():
@@ -107,7 +131,7 @@ def download(block, site, tree):
 
 def order(block, site, tree):
     """The order of the parts is the one that test_structure.py holds."""
-    ranks = [set(part.split(", ")) for part in block.text.split(" <- ")]
+    ranks = [set(part.split(", ")) for part in " ".join(block.text.split()).split(" <- ")]
     assert ranks[:-1] == RANKS[:-1] and ranks[-1] <= RANKS[-1]
 
 
@@ -194,7 +218,7 @@ def pack(folder, name, *parts):
 
 @pytest.fixture(scope="session")
 def offered(whole_site, tmp_path_factory):
-    """A folder with the files that datasets/README.md downloads."""
+    """A folder with the files that docs/data.md downloads."""
     folder = tmp_path_factory.mktemp("offered")
     shutil.copytree(whole_site.folder / "datasets" / "coco", folder, dirs_exist_ok=True)
     for split in tiny.IMAGES:
@@ -213,9 +237,9 @@ def offered(whole_site, tmp_path_factory):
 def tree(whole_site, offered, tmp_path_factory):
     """`datasets/` after the downloads, with what the built-in data draws, and Cityscapes, which has a form to fill in."""
     folder = tmp_path_factory.mktemp("downloads")
-    data = [block.text for block in pages.of_kind("indented") if block.page == "datasets/README.md"]
+    data = [block.text for block in pages.of_kind("indented") if block.page == "docs/data.md"]
     coco, ade = (next(text for text in data if word in text) for word in ("images.cocodataset.org", "csail.mit.edu"))
-    assert "annotations/panoptic_annotations_trainval2017" in (tiny.ROOT / "datasets" / "README.md").read_text()
+    assert "annotations/panoptic_annotations_trainval2017" in (tiny.ROOT / "docs" / "data.md").read_text()
     coco = coco.replace(
         "annotations/annotations_trainval2017",
         "annotations/annotations_trainval2017 annotations/panoptic_annotations_trainval2017",

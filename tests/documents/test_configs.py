@@ -29,7 +29,7 @@ class Watch(L.Callback):
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """A folder with `datasets/` as datasets/README.md says."""
+    """A folder with `datasets/` as docs/data.md says."""
     root = tmp_path_factory.mktemp("configs")
     tiny.make_datasets(root / "datasets")
     return root

@@ -10,6 +10,7 @@ import timm
 import tiny
 import torch
 import yaml
+from commands import BEST, CONFIG
 
 import vitdet
 from vitdet.cli import load_config
@@ -166,6 +167,49 @@ def compared(row, site):
     assert list((ROOT / "tests").rglob(f"{test}.py"))
 
 
+EMPTY = "--data.train.images data/train --data.train.annotations empty.json --data.val data/val"
+ERRORS = {  # what the message has: a command that ends in it
+    "there is no key": f"train {CONFIG} --model.head.num_querys 5",
+    "there is no class": f"train {CONFIG} --model.head DETRHaed",
+    "the classes come from the data": f"train {CONFIG} --model.head.num_classes 5",
+    "no data is given": "train configs/custom.yaml",
+    "is not a COCO file": f"train configs/custom.yaml {EMPTY}",
+    "did you mean": f"train {CONFIG} --data.bach_size 2",
+    "wanted a whole number from 1": f"train {CONFIG} --data.batch_size 0",
+    "does not exist; give the best.ckpt or last.ckpt of a run": "test runs/nowhere.ckpt",
+    "there is no last.ckpt": f"train {CONFIG} --trainer.name other --ckpt_path last",
+    "which nothing logs": f"train {CONFIG} --trainer.monitor val/AP51",
+    "compile is true, but on a CPU": f"train {CONFIG} --model.compile true",
+    "torch finds no GPU": f"train {CONFIG} --trainer.accelerator gpu",
+    "no image at": f"predict {BEST} nowhere",
+    "is this an annotation file?": "evaluate val.json val.json",
+}
+
+
+def errors(row, site):
+    """The command ends in this message, and not in a traceback."""
+    text = row.cells[0].strip('"')
+    if "GPU" in text and torch.cuda.is_available():
+        return
+    Path("empty.json").write_text('{"images": [], "annotations": [], "categories": []}')
+    words = ERRORS[text].split()
+    small = site.small(words[1], train=True) if words[1] == CONFIG else []
+    with pytest.raises(AssertionError) as error:
+        site.main(words[0], *words[1:2], *small, *words[2:])
+    printed = str(error.value)
+    assert text in printed.splitlines()[-1] and "Traceback" not in printed
+
+
+def other_tools(row, site):
+    """The names of vitdet's side are words, which test_words.py checks, or links."""
+    assert pages.spans(row.cells[1]) or "](" in row.cells[1] or row.cells[1].startswith("nothing"), row
+
+
+def contents(row, site):
+    (target,) = re.findall(r"\]\((.*?)\)", row.cells[0])
+    assert (ROOT / target).is_file()
+
+
 TABLES = {
     ("task", "data", "head", "score", "on the built-in data"): segmentation,
     ("weights", "name", "licence"): licences,
@@ -182,6 +226,11 @@ TABLES = {
     ("model", "keys, theirs → ours", "beside", "at", "largest relative error"): parity,
     ("what happens", "what you get"): downloads,
     ("", "compared"): compared,
+    ("the message has", "why, and what to do"): errors,
+    ("in YOLO", "in vitdet"): other_tools,
+    ("in Detectron2", "in vitdet"): other_tools,
+    ("in RF-DETR", "in vitdet"): other_tools,
+    ("page", "what is on it"): contents,
 }
 ROWS = [piece for piece in pages.of_kind("row") if piece.table != ("to", "say")]
 
@@ -203,3 +252,15 @@ def test_set_up_is_two_commands():
         "pip install -e . && python tools/train.py configs/detr_vit.yaml",
         "pip install -e '.[test]' && pytest",
     ]
+
+
+def test_every_error_has_a_row():
+    assert {row.cells[0].strip('"') for row in ROWS if TABLES.get(row.table) is errors} == set(ERRORS)
+
+
+def test_every_page_is_in_the_readme():
+    """And in the navigation; `mkdocs build --strict` fails where a page is in neither."""
+    linked = {
+        target for row in ROWS if TABLES.get(row.table) is contents for target in re.findall(r"\((.*?)\)", row.text)
+    }
+    assert linked == {f"docs/{path.name}" for path in (ROOT / "docs").glob("*.md")} - {"docs/reference.md"}

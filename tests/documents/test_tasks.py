@@ -1,4 +1,4 @@
-"""Every row of the README's table of tasks: "to … say …"."""
+"""Every row of the table of commands: "to … say …"."""
 
 import json
 import shutil

@@ -19,7 +19,10 @@ from vitdet.data import ImageData
 from vitdet.zoo import CARDS
 
 ROOT = tiny.ROOT
-WORDS = sorted({piece.text for piece in pages.of_kind("word")})
+OF_OTHERS = {
+    word for row in pages.of_kind("row") if row.table[1:] == ("in vitdet",) for word in pages.spans(row.cells[0])
+}
+WORDS = sorted({piece.text for piece in pages.of_kind("word")} - OF_OTHERS)
 IN_TASKS = {w for row in pages.of_kind("row") if row.table == ("to", "say") for w in pages.spans(row.text)}
 NOT_RUN = {  # why, in the function
     "python tools/compare_rfdetr.py": lambda site: compare(),
@@ -34,7 +37,8 @@ ABOUT_OTHERS = {  # names of others' programs, formats and files, and forms of o
     "tools/dataset_converters/cityscapes.py", "datasets/prepare_ade20k_ins_seg.py", "ade20k_instance_{train,val}.json",
     "instancesonly_filtered_gtFine_{train,val}.json", "gtFine_trainvaltest.zip", "leftImg8bit_trainvaltest.zip",
     "annotations/panoptic_annotations_trainval2017", "leftImg8bit/{train,val}", "*.vitdet-cache", "~/.cache/vitdet", "runs/<config>/version_N",
-    "VITDET_DEBUG=1", "(in_channels, strides, num_classes, *, options)", "# (B, C, h, w) -> (B, h*w, C)",
+    "VITDET_DEBUG=1",
+    "my_module.MyHead", "mkdocs serve", "yolo/images/train", "yolo/train.json", "(in_channels, strides, num_classes, *, options)", "# (B, C, h, w) -> (B, h*w, C)",
 }  # fmt: skip
 SHAPES = re.compile(r"\(\w+(, \w+)+\)|\d+")
 MODELS = re.compile(r"(rf-detr|lw-detr|deimv2|eomt|EoMT)\b.*")
@@ -101,7 +105,11 @@ def is_yaml(word):
 @pytest.mark.parametrize("word", [w for w in WORDS if is_yaml(w)])
 def test_yaml(word):
     """Its keys are arguments of the parts that they are said of."""
-    parts = {"backbone": [vitdet.Backbone], "head": [p for p in PARTS if p.__name__.endswith("Head")]}
+    parts = {
+        "data.size": [vitdet.Size],
+        "backbone": [vitdet.Backbone],
+        "head": [p for p in PARTS if p.__name__.endswith("Head")],
+    }
     for key, value in yaml.safe_load("{" + word + "}").items():
         name = key.rpartition(".")[2]
         if isinstance(value, dict):
@@ -154,7 +162,7 @@ def test_file_or_name(word):
     if is_known(word):
         return
     if "/" in word or word.endswith((".py", ".md")):
-        places = (ROOT, ROOT / "vitdet", ROOT / "vitdet" / "data")
+        places = (ROOT, ROOT / "vitdet", ROOT / "vitdet" / "data", ROOT / "vitdet" / "command")
         assert word == "datasets/shapes" or any(list(place.glob(word.rstrip("/"))) for place in places), word
     else:
         assert re.fullmatch(r"[\w.]+", word), f"say in test_words.py how `{word}` is checked"

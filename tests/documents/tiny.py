@@ -124,7 +124,7 @@ def weights(name: str, folder: Path) -> Path:
     return path
 
 
-# ---- data, laid out as datasets/README.md says
+# ---- data, laid out as docs/data.md says
 
 
 def write_image(path: Path, size: tuple[int, int] = (48, 64)) -> None:
