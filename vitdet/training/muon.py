@@ -1,6 +1,9 @@
 """Muon for the weight matrices, AdamW for everything else, in one optimiser.  # n matrices of one shape, r×c
 
-torch's own `torch.optim.Muon` takes matrices only, one at a time, and always in bfloat16, which CPUs without it compute some hundred times slower.
+`torch.optim.Muon` and `timm.optim.Muon` take matrices one at a time, and always in bfloat16. Measured on the 59 matrices
+of configs/detr_vit.yaml, timm's step takes 6307 ms on a CPU with AVX2 alone, this one 321 ms; where the CPU multiplies
+bfloat16 (AVX-512) it is the other way round, 179 and 352 ms. The losses are the same but for noise: 9.88 and 9.79 after 300
+steps of one seed, 11.13 and 11.28 after 150 of another.
 """
 
 from collections.abc import Callable
