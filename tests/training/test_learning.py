@@ -17,11 +17,12 @@ BACKBONE = {
     "out_channels": 32,
 }
 PLAIN = {**BACKBONE, "stem": None, "depth": 2, "tail": 1, "neck": None}
-QUERIES = {"dim": 32, "num_queries": 10, "num_layers": 1, "decoder": {"num_heads": 4, "ffn_dim": 32}}
+QUERIES = {"dim": 32, "num_queries": 10, "num_layers": 1, "num_heads": 4, "ffn_dim": 32}
+PARTS = {"dim": 32, "num_queries": 10, "num_layers": 1, "decoder": {"num_heads": 4, "ffn_dim": 32}, "masks": True}
 HEADS = {
     "deim": (DEIMHead, QUERIES, BACKBONE, ShapesData),
     "plain": (PlainDETRHead, QUERIES, BACKBONE, ShapesData),
-    "masks": (DETRHead, {**QUERIES, "masks": True}, BACKBONE, ShapesData),
+    "masks": (DETRHead, PARTS, BACKBONE, ShapesData),
     "panoptic": (MaskDecoderHead, QUERIES, BACKBONE, ShapesPanopticData),
     "eomt": (EoMTHead, {"num_queries": 10}, PLAIN, ShapesPanopticData),
     "semantic": (SemanticHead, {"dim": 32}, BACKBONE, ShapesSemanticData),
