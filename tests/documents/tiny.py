@@ -64,8 +64,8 @@ def of_data(config: dict[str, Any]) -> dict[str, Any]:
     sizes = {"data.size": dict.fromkeys(size, PIXELS) if isinstance(size, dict) else PIXELS}
     if "Shapes" in config["data"].get("class_path", ""):
         sizes |= {f"data.{split}_images": count for split, count in IMAGES.items()}
-    if data.get("crop"):
-        sizes["data.crop"] = CROP
+    if (data.get("augmentation") or {}).get("crop"):
+        sizes["data.augmentation.crop"] = CROP
     return sizes | ({"data.max_tokens": TOKENS} if data.get("max_tokens") else {"data.batch_size": 1})
 
 
