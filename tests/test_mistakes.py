@@ -1,4 +1,4 @@
-"""Whatever a user does wrong ends in one sentence that says what to do, and exit status 2; a fault of vitdet's own keeps its traceback."""
+"""What a user does wrong ends in one sentence that says what to do, and status 2; a fault of vitdet's has a traceback."""
 
 import errno
 import subprocess

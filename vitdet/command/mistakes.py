@@ -1,4 +1,4 @@
-"""What a wrong config is told: one sentence that names the key, its value, what was wanted, and the nearest key there is.
+"""What a wrong config is told: one sentence with the key, its value, what was wanted, and the nearest key there is.
 
 Nothing here reads the messages of the parser: every value is tried on its own, so that its key is known.
 """
@@ -73,7 +73,8 @@ class Checked:
         Raises:
             ConfigError: one does not.
         """
-        for name in self.config.keys() - {*SECTIONS, *(key.name for key in COMMON)}:
+        known = {*SECTIONS, *(key.name for key in COMMON)}
+        for name in (name for name in self.config if name not in known):
             typed = (key for key in self.typed if key.partition(".")[0] == name)
             raise self._unknown(next(typed, name), "")
         for section in self.sections:
@@ -130,8 +131,7 @@ class Checked:
         section = next((section for section in self.sections if key.rpartition(".")[0] == section.name), None)
         if section is None:
             return []
-        owners = [cls for cls in _kinds(section.kind.cls) if cls is not section.kind.cls]
-        named = {cls: keys_of(section.name, cls, sizes=section.kind.sizes) for cls in owners}
+        named = {cls: keys_of(section.name, cls, sizes=section.kind.sizes) for cls in _kinds(section.kind.cls)}
         return [cls.__name__ for cls, keys in named.items() if any(known.name == key for known in keys)]
 
 
@@ -141,7 +141,7 @@ def _likeness(one: str, other: str) -> float:
 
 def _kinds(base: type) -> list[type]:
     """The public classes of vitdet that derive from `base`."""
-    return [cls for cls in map(vitdet.__dict__.get, class_names()) if issubclass(cls, base)]
+    return [cls for cls in map(vitdet.__dict__.get, class_names()) if issubclass(cls, base) and cls is not base]
 
 
 def class_names() -> list[str]:
@@ -186,7 +186,8 @@ def explain(error: BaseException, path: str) -> str:
     # the parser hands on what a constructor raised as the cause of an error of its own
     while error.__cause__ is not None and _raised_by_parser(error):
         error = error.__cause__
-    message = " ".join(str(error).split("\n\n")[0].split()).replace("`", "")
+    lines = [line for line in str(error).splitlines() if line.strip()] or [""]
+    message = " ".join(" ".join(lines if _raised_by_parser(error) else lines[:1]).split()).replace("`", "")
     # a bare KeyError holds no more than a word
     bare = type(error).__module__ == "builtins" and not isinstance(error, (ValueError, TypeError, OSError))
     return f"{path}: {f'{type(error).__name__}: {message}' if bare else message}"
