@@ -150,25 +150,26 @@ def class_names() -> list[str]:
 
 
 def _wrong_class(section: Section) -> str:
-    wanted = WANTED.get(section.name) or ", ".join(cls.__name__ for cls in _kinds(section.kind.cls))
-    wanted = wanted or f"a subclass of {section.kind.cls.__name__}"
+    kinds = ", ".join(cls.__name__ for cls in _kinds(section.kind.cls))
+    wanted = WANTED.get(section.name) or kinds or f"a subclass of {section.kind.cls.__name__}"
     if not section.path:
         return f"it names no class; give {wanted}"
     if section.cls is None:
-        return _no_class(section.path, section.error)
+        few = kinds if section.name not in WANTED else ""
+        return _no_class(section.path, section.error, few or "one of vitdet, or module.Class of a file in this folder")
     kind = section.name.rpartition(".")[2]
     owner = "" if section.name.startswith("trainer.") else " of vitdet"
     return f"{section.path} is no {kind}{owner}; give {wanted}"
 
 
-def _no_class(name: str, error: Exception) -> str:
+def _no_class(name: str, error: Exception, wanted: str) -> str:
     module, _, cls = name.rpartition(".")
     word = cls if module.startswith("vitdet") else name
     same = [known for known in class_names() if known.lower() == word.lower()]
     near = same or difflib.get_close_matches(word, class_names(), 1, 0.5)
     hint = f"; did you mean {near[0]}?" if near else ""
     if not module:
-        return f"there is no class {name}{hint or '; give one of vitdet, or module.Class of a file in this folder'}"
+        return f"there is no class {name}{hint or f'; give {wanted}'}"
     try:
         there = importlib.util.find_spec(module) is not None
     # a parent of the module may raise anything

@@ -1,5 +1,6 @@
 """Config files to objects: Lightning's CLI on the layers, and errors of one line."""
 
+import importlib
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -27,7 +28,6 @@ from vitdet.command.layers import (
     read_words,
 )
 from vitdet.command.mistakes import Checked, explain
-from vitdet.config import public_path
 from vitdet.data import ImageData
 from vitdet.renamed import renew
 from vitdet.training import Task, Trainer
@@ -60,14 +60,21 @@ def _plain(value: Any) -> Any:
     """A config in words that YAML knows, without enumerations and devices of Lightning's, and with public classes."""
     if isinstance(value, Namespace):
         plain = Namespace({key: _plain(item) for key, item in vars(value).items()})
-        if str(plain.get("class_path")).startswith("vitdet."):
-            plain["class_path"] = public_path(part_class(plain["class_path"]))
+        if isinstance(path := plain.get("class_path"), str):
+            plain["class_path"] = _shortest(path)
         return plain
     if isinstance(value, (list, tuple)):
         return [_plain(item) for item in value]
     if isinstance(value, dict):
         return {key: _plain(item) for key, item in value.items()}
     return value.value if isinstance(value, Enum) else str(value) if isinstance(value, torch.device) else value
+
+
+def _shortest(path: str) -> str:
+    """The path of a class in the first of its packages that has it: `vitdet.DETRHead`, wherever its module lies."""
+    modules, name, cls = path.split(".")[:-1], path.rpartition(".")[2], part_class(path)
+    packages = (".".join(modules[: count + 1]) for count in range(len(modules)))
+    return next((f"{p}.{name}" for p in packages if getattr(importlib.import_module(p), name, None) is cls), path)
 
 
 class CLI(LightningCLI):
