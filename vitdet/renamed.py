@@ -29,6 +29,10 @@ CLASSES = {
     "vitdet.data.sets.ShapesPanopticData": "vitdet.ShapesPanopticData",
     "vitdet.data.sets.ShapesSemanticData": "vitdet.ShapesSemanticData",
     "vitdet.data.transforms.Size": "vitdet.Size",
+    "vitdet.training.ema.EMA": "vitdet.training.EMA",
+    "vitdet.training.best.BestCheckpoint": "vitdet.training.callbacks.BestCheckpoint",
+    "vitdet.training.checkpoint.LastCheckpoint": "vitdet.training.callbacks.LastCheckpoint",
+    "vitdet.training.progress.ProgressReport": "vitdet.training.callbacks.ProgressReport",
 }
 BASES = {
     **dict.fromkeys(("MaskDecoderHead", "EoMTHead"), ("QueryMaskHead",)),
