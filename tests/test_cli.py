@@ -71,7 +71,7 @@ def test_the_saved_config_gives_the_same_model(config, tmp_path):
     words = [
         "--trainer.max_epochs",
         "1",
-        "--trainer.callbacks+=vitdet.training.ema.EMA",
+        "--trainer.callbacks+=vitdet.training.callbacks.ema.EMA",
         "--trainer.callbacks.decay=0.9",
     ]
     main(["train", str(config), *words])

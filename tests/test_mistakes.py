@@ -1,4 +1,4 @@
-"""Whatever a user does wrong ends in one sentence that says what to do, and exit status 2; a fault of vitdet's own keeps its traceback."""
+"""A mistake of the user's ends in one sentence and status 2; a fault of vitdet shows its traceback."""
 
 import errno
 import subprocess
@@ -105,6 +105,14 @@ KEYS = [  # key, value, what the sentence holds
     ("model.checkpoint", ".", "checkpoint . is a folder"),
     ("model.checkpoint", "https://host/a.pth", "download it first"),
     ("data", "ShapesDat", "did you mean ShapesData?"),
+    ("model.backbone.neck", "Projecter", "--model.backbone.neck: there is no class Projecter; did you mean Projector?"),
+    ("model.backbone.neck", "foo", "there is no class foo; give CSPNeck, HybridNeck, Projector, Pyramid"),
+    ("model.backbone.neck", "ConvStem", "vitdet.ConvStem is no neck of vitdet; give CSPNeck, HybridNeck"),
+    ("model.backbone.neck.dept", "2", "no key model.backbone.neck.dept; did you mean model.backbone.neck.depth?"),
+    ("model.backbone.neck.depth", "x", "--model.backbone.neck.depth is 'x'; wanted int"),
+    ("model.head.selection.anchor_scal", "3", "did you mean model.head.selection.anchor_scale?"),
+    ("model.head.masks.points", "null", "--model.head.masks.points is null; wanted int"),
+    ("data.train.imags", "x", "--data.train.imags: there is no key data.train.imags; did you mean data.train.images?"),
     ("data", "Task", "is no data of vitdet"),
     ("trainer.callbacks+", "EarlyStoping", "there is no class EarlyStoping"),
     ("trainer.callbacks+", "EarlyStopping", "monitor"),

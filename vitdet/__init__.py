@@ -27,9 +27,11 @@ if TYPE_CHECKING:  # at run time a name is imported when it is first used: torch
         create_backbone,
     )
     from vitdet.data import (
+        Augmentation,
         CocoData,
         PanopticData,
         PanopticSplit,
+        Reading,
         SemanticData,
         SemanticSplit,
         ShapesData,
@@ -72,6 +74,8 @@ _PLACES = {
         "create_backbone",
     ),
     "data": (
+        "Augmentation",
+        "Reading",
         "CocoData",
         "PanopticData",
         "PanopticSplit",
@@ -104,6 +108,7 @@ _PLACES = {
 _PLACE_OF = {name: place for place, names in _PLACES.items() for name in names}
 _MODULES = {*_PLACES, "boxes", "cli", "config", "losses", "masks", "metrics", "zoo"}
 __all__ = [
+    "Augmentation",
     "Backbone",
     "CSPNeck",
     "CocoData",
@@ -127,6 +132,7 @@ __all__ = [
     "Prediction",
     "Projector",
     "Pyramid",
+    "Reading",
     "Selection",
     "SemanticData",
     "SemanticHead",

@@ -17,7 +17,8 @@ from vitdet.errors import UserError
 
 VERBS = {
     "train": "CONFIG [--key value …]: train, and score on the validation data",
-    "test": "CHECKPOINT, or CONFIG --ckpt_path CHECKPOINT, [--key value …]: score a model, also the published one that CONFIG starts from",
+    "test": "CHECKPOINT, or CONFIG --ckpt_path CHECKPOINT, [--key value …]: score a model, "
+    "also the published one that CONFIG starts from",
     "predict": "CHECKPOINT|NAME IMAGE…: find objects in image files, folders or globs",
     "evaluate": "PREDICTIONS.json ANNOTATIONS.json: score a COCO results file",
     "benchmark": "CONFIG|CHECKPOINT [--key value …]: size, speed and memory of a model",
@@ -26,7 +27,10 @@ VERBS = {
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Run one verb; a user's mistake ends in one line on standard error and exit status 2 (`VITDET_DEBUG=1` shows where it was found)."""
+    """Runs a verb; a mistake of the user's ends in one line on standard error and exit status 2.
+
+    With `VITDET_DEBUG=1` the traceback shows where it was found.
+    """
     argv = sys.argv[1:] if argv is None else list(argv)
     try:
         _main(argv)
@@ -71,7 +75,7 @@ def versions() -> str:
 
 @contextlib.contextmanager
 def _reports() -> Iterator[None]:
-    """Shows what the package reports, such as which weights were resampled, on standard error; of DDP's ranks only the first."""
+    """Shows on standard error what the package reports (which weights were resampled, …), on the first rank only."""
     from lightning.pytorch.utilities import rank_zero_only
 
     log, handler = logging.getLogger("vitdet"), logging.StreamHandler()

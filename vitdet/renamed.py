@@ -29,6 +29,10 @@ CLASSES = {
     "vitdet.data.sets.ShapesPanopticData": "vitdet.ShapesPanopticData",
     "vitdet.data.sets.ShapesSemanticData": "vitdet.ShapesSemanticData",
     "vitdet.data.transforms.Size": "vitdet.Size",
+    "vitdet.training.ema.EMA": "vitdet.training.EMA",
+    "vitdet.training.best.BestCheckpoint": "vitdet.training.callbacks.BestCheckpoint",
+    "vitdet.training.checkpoint.LastCheckpoint": "vitdet.training.callbacks.LastCheckpoint",
+    "vitdet.training.progress.ProgressReport": "vitdet.training.callbacks.ProgressReport",
 }
 BASES = {
     **dict.fromkeys(("MaskDecoderHead", "EoMTHead"), ("QueryMaskHead",)),
@@ -90,6 +94,10 @@ MOVED: dict[str, dict[str, str]] = {
         "anchor_margin": "selection.anchor_margin",
         "distinct": "selection.distinct",
     },
+    "ImageData": {
+        **{name: f"augmentation.{name}" for name in ("crop", "batch_scale", "progressive", "mosaic", "mosaic_until")},
+        **{name: f"reading.{name}" for name in ("exif", "on_bad_image")},
+    },
     "Task": {"warmup": "schedule.warmup", "final_lr": "schedule.final"},
     "QueryMaskHead": {
         "max_detections": "rules.max_detections",
@@ -117,7 +125,17 @@ def _schedule(arguments: Arguments) -> Arguments:
     return {**arguments, "schedule": {"shape": shape}} if isinstance(shape, str) else arguments
 
 
-CHANGED: dict[str, Callable[[Arguments], Arguments]] = {"Backbone": _backbone, "DETRHead": _masks, "Task": _schedule}
+def _data(arguments: Arguments) -> Arguments:
+    """What the backbone expects of images is no option of the data: a `Task` says it."""
+    return {name: value for name, value in arguments.items() if name not in ("mean", "std", "patch_size")}
+
+
+CHANGED: dict[str, Callable[[Arguments], Arguments]] = {
+    "Backbone": _backbone,
+    "DETRHead": _masks,
+    "ImageData": _data,
+    "Task": _schedule,
+}
 
 
 def renew(config: Any) -> Any:

@@ -6,10 +6,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vitdet.backbone import attend
-from vitdet.backbone.attention import attend_dense
 from vitdet.backbone.windows import Windows, window_layout
 
 CPU = torch.device("cpu")
+
+
+def attend_dense(q, k, v, lengths):
+    """`attend` by a block-diagonal mask over all N × N pairs."""
+    sequence = torch.arange(len(lengths), device=q.device).repeat_interleave(torch.tensor(lengths, device=q.device))
+    mask = sequence[:, None] == sequence[None, :]
+    q, k, v = (part.transpose(0, 1) for part in (q, k, v))  # (N, heads, d) -> (heads, N, d)
+    return torch.nn.functional.scaled_dot_product_attention(q, k, v, attn_mask=mask).transpose(0, 1)
 
 
 def forward_backward(function, lengths):

@@ -3,7 +3,16 @@
 import pytest
 
 from vitdet.config import build, config_of
-from vitdet.data import CocoData, PanopticData, SemanticData, ShapesData, ShapesPanopticData, ShapesSemanticData
+from vitdet.data import (
+    Augmentation,
+    CocoData,
+    PanopticData,
+    Reading,
+    SemanticData,
+    ShapesData,
+    ShapesPanopticData,
+    ShapesSemanticData,
+)
 from vitdet.data.sampler import BatchSampler, EvalBatchSampler
 from vitdet.errors import UserError
 
@@ -22,16 +31,15 @@ WRONG = {
     "seed": (-1, 0.5),
     "on_bad_image": ("ignore", None),
     "resample": ("nearest",),
-    "patch_size": (0, -16),
-    "mean": ((0.5, 0.5), (NAN, 0, 0)),
-    "std": ((0.5, 0.5, 0), (0.5,)),
 }  # fmt: skip
+PARTS = {"augmentation": Augmentation, "reading": Reading}
 
 
 @pytest.mark.parametrize(("name", "value"), [(name, value) for name, values in WRONG.items() for value in values])
 def test_data(coco_split, name, value):
+    part = next((part for part, kind in PARTS.items() if name in kind.__dataclass_fields__), None)
     with pytest.raises(UserError, match=rf"^{name}.* is .*(; wanted |; choose)") as error:
-        CocoData(val=coco_split(2), **{name: value})
+        CocoData(val=coco_split(2), **({name: value} if part is None else {part: {name: value}}))
     assert "\n" not in str(error.value)
 
 
@@ -56,16 +64,17 @@ def test_samplers(name, value):
 
 
 def test_the_usual_edges_are_in_range(coco_split):
-    data = {"mosaic": 1, "mosaic_until": 0.0, "crop": [1, 1], "scale_jitter": [0.1, 0.1], "num_workers": 0}
-    CocoData(val=coco_split(2), max_tokens=1, eval_batch_size=1, batch_scale=(2.0, 2.0), size={"square": 1}, **data)
+    augmentation = {"mosaic": 1, "mosaic_until": 0.0, "crop": [1, 1], "batch_scale": (2.0, 2.0)}
+    data = {"augmentation": augmentation, "scale_jitter": [0.1, 0.1], "num_workers": 0}
+    CocoData(val=coco_split(2), max_tokens=1, eval_batch_size=1, size={"square": 1}, **data)
 
 
 @pytest.mark.parametrize(
     ("kind", "given"),
     [
-        (ShapesData, {"size": 64, "mosaic": 0.5}),
+        (ShapesData, {"size": 64, "augmentation": {"mosaic": 0.5}}),
         (ShapesPanopticData, {"size": {"square": 32}, "train_transforms": [{"HorizontalFlip": {"p": 1.0}}]}),
-        (ShapesSemanticData, {"crop": (32, 48), "eval_batch_size": 2}),
+        (ShapesSemanticData, {"augmentation": {"crop": (32, 48)}, "eval_batch_size": 2}),
     ],
 )
 def test_a_data_module_is_built_again_from_its_config(tmp_path, kind, given):

@@ -67,7 +67,9 @@ def test_workers_may_be_spawned(tmp_path):
 @pytest.mark.parametrize("kind", [ShapesData, ShapesPanopticData, ShapesSemanticData])
 def test_all_that_workers_get_can_be_sent_to_them(tmp_path, kind):
     root = str(tmp_path / "shapes")
-    data = kind(root=root, train_images=4, val_images=2, size=32, batch_size=2, mosaic=0.5, cache=True)
+    data = kind(
+        root=root, train_images=4, val_images=2, size=32, batch_size=2, augmentation={"mosaic": 0.5}, cache=True
+    )
     data.masks = kind is not ShapesData
     for loader in (data.train_dataloader(), data.val_dataloader()):
         wanted = list(loader)

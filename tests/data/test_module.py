@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 
 from vitdet.boxes import cxcywh_to_xyxy
-from vitdet.data import CocoData, EvalTransform, Split
+from vitdet.data import Augmentation, CocoData, EvalTransform, Reading, Split
 from vitdet.data.images import ImageError
 from vitdet.data.sampler import Draw
 
@@ -46,7 +46,8 @@ def test_targets_are_the_boxes_of_the_json_without_crowds_and_empty_ones(coco_sp
 
 
 def test_no_training_batch_has_more_tokens_than_the_budget(coco_split):
-    options = {"max_tokens": 60, "size": 96, "batch_scale": (0.5, 1.5), "scale_jitter": (0.5, 2.0), "mosaic": 0.5}
+    options = {"max_tokens": 60, "size": 96, "scale_jitter": (0.5, 2.0)}
+    options["augmentation"] = {"batch_scale": (0.5, 1.5), "mosaic": 0.5}
     loader = CocoData(train=coco_split(12), **options).train_dataloader()
     most = 0
     for epoch in range(5):
@@ -70,7 +71,7 @@ def test_data_without_a_box_to_train_on_is_refused(coco_split):
 
 def test_a_sample_depends_on_its_draw_alone(coco_split):
     split = coco_split(12)
-    options = {"mosaic": 0.5, "scale_jitter": (0.6, 1.6), "size": 40}
+    options = {"augmentation": {"mosaic": 0.5}, "scale_jitter": (0.6, 1.6), "size": 40}
     one = CocoData(train=split, batch_size=4, **options).train_dataloader()
     other = CocoData(train=split, batch_size=4, num_workers=2, **options).train_dataloader()
     for epoch in range(2):
@@ -87,7 +88,7 @@ def test_a_sample_depends_on_its_draw_alone(coco_split):
 
 
 def test_training_boxes_are_valid_under_every_augmentation(coco_split):
-    data = CocoData(train=coco_split(12), mosaic=0.5, scale_jitter=(0.3, 2.5), size=48)
+    data = CocoData(train=coco_split(12), augmentation=Augmentation(mosaic=0.5), scale_jitter=(0.3, 2.5), size=48)
     dataset = data.train_dataloader().dataset
     for epoch in range(20):
         for i in range(len(dataset)):
@@ -112,7 +113,9 @@ def test_a_mosaic_puts_boxes_on_their_objects(tmp_path):
         )
     coco = {"images": images, "annotations": annotations, "categories": [{"id": 1, "name": "square"}]}
     (tmp_path / "a.json").write_text(json.dumps(coco))
-    data = CocoData(train=Split(str(tmp_path / "images"), str(tmp_path / "a.json")), mosaic=1.0, **PLAIN)
+    data = CocoData(
+        train=Split(str(tmp_path / "images"), str(tmp_path / "a.json")), augmentation=Augmentation(mosaic=1.0), **PLAIN
+    )
     data.mean, data.std = (0, 0, 0), (1, 1, 1)
     dataset = data.train_dataloader().dataset
     counts = []
@@ -135,7 +138,7 @@ def test_bad_images_stop_or_are_skipped_and_counted(coco_split, caplog):
     (Path(split.images) / "2.png").write_text("damaged")
     with pytest.raises(ImageError, match=r"2\.png.*on_bad_image"):
         list(CocoData(val=split).val_dataloader())
-    data = CocoData(train=split, val=split, on_bad_image="skip")
+    data = CocoData(train=split, val=split, reading={"on_bad_image": "skip"})
     assert sum(len(images) for images, _ in data.val_dataloader()) == 7
     assert "1 of 7" in caplog.text and "2.png" in caplog.text
     assert sum(len(images) for images, _ in data.train_dataloader()) == 7
@@ -146,9 +149,9 @@ def test_a_size_that_the_json_gets_wrong_is_an_error(coco_split):
     exif = Image.Exif()
     exif[274] = 6
     Image.new("RGB", (64, 48)).save(Path(split.images) / "0.png", exif=exif)
-    with pytest.raises(ImageError, match=r"data\.exif: false"):
+    with pytest.raises(ImageError, match=r"data\.reading\.exif: false"):
         list(CocoData(val=split).val_dataloader())
-    assert len(list(CocoData(val=split, exif=False).val_dataloader())) == 1
+    assert len(list(CocoData(val=split, reading=Reading(exif=False)).val_dataloader())) == 1
 
 
 def test_splits_with_other_categories_are_refused(coco_split):

@@ -46,7 +46,7 @@ def targets_of(data):
 
 @pytest.mark.parametrize("kind", [ShapesData, ShapesPanopticData, ShapesSemanticData])
 def test_targets_hold_one_mask_for_each_label(kind, root):
-    for image, target in targets_of(make(kind, root, **HARD, mosaic=0.3)):
+    for image, target in targets_of(make(kind, root, **HARD, augmentation={"mosaic": 0.3})):
         assert target.masks.dtype == torch.bool and target.masks.shape == (len(target.labels), *image.shape[1:])
         assert target.masks.flatten(1).any(1).all()  # none is empty
         if kind is not ShapesData:
@@ -61,7 +61,7 @@ def test_instance_masks_are_those_of_pycocotools(root):
         assert np.array_equal(target.masks.numpy(), np.stack(truth).astype(bool))
 
 
-@pytest.mark.parametrize("options", [HARD, {**HARD, "mosaic": 1.0}, {**PLAIN, "size": 70}])
+@pytest.mark.parametrize("options", [HARD, {**HARD, "augmentation": {"mosaic": 1.0}}, {**PLAIN, "size": 70}])
 def test_boxes_bound_their_masks(root, options):
     seen = 0
     for image, target in targets_of(make(ShapesData, root, **options)):
@@ -198,7 +198,7 @@ def test_an_annotation_whose_mask_cannot_be_read_is_named(tmp_path, segmentation
 
 @pytest.mark.parametrize("kind", [ShapesData, ShapesPanopticData])
 def test_crops_are_no_larger_than_asked_for_and_boxes_bound_what_shows(kind, root):
-    data = make(kind, root, **(PLAIN | {"scale_jitter": (0.5, 2.0)}), crop=(64, 80))
+    data = make(kind, root, **(PLAIN | {"scale_jitter": (0.5, 2.0)}), augmentation={"crop": (64, 80)})
     for image, target in targets_of(data):
         height, width = image.shape[1:]
         assert height <= 64 and width <= 80 and target.size == (height, width)

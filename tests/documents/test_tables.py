@@ -11,12 +11,13 @@ import tiny
 import torch
 import yaml
 from commands import BEST, CONFIG
+from test_structure import RANK
 
 import vitdet
 from vitdet.cli import load_config
 from vitdet.data.label_sets import label_set
+from vitdet.data.label_sets.scenes import ADE20K_PANOPTIC
 from vitdet.zoo import CARDS
-from vitdet.zoo.ade20k_panoptic import CLASSES as ADE20K_PANOPTIC
 
 ROOT = tiny.ROOT
 SPLITS = {
@@ -167,7 +168,8 @@ def compared(row, site):
     assert list((ROOT / "tests").rglob(f"{test}.py"))
 
 
-EMPTY = "--data.train.images data/train --data.train.annotations empty.json --data.val data/val"
+EMPTY = "--data.train.images data/train --data.train.annotations empty.json"
+EMPTY += " --data.val.images data/val --data.val.annotations val.json"
 ERRORS = {  # what the message has: a command that ends in it
     "there is no key": f"train {CONFIG} --model.head.num_querys 5",
     "there is no class": f"train {CONFIG} --model.head DETRHaed",
@@ -252,6 +254,11 @@ def test_set_up_is_two_commands():
         "pip install -e . && python tools/train.py configs/detr_vit.yaml",
         "pip install -e '.[test]' && pytest",
     ]
+
+
+def test_every_room_has_a_row():
+    names = {name for row in ROWS if TABLES.get(row.table) is folders for name in pages.spans(row.cells[0])}
+    assert {name.strip("/").removesuffix(".py") for name in names} == set(RANK) - {"__main__"}
 
 
 def test_every_error_has_a_row():

@@ -32,13 +32,15 @@ OPTION_CONFIGS = {"--model.backbone": "configs/finetune.yaml", "--model.head.mas
 SHORTER = {
     "--data.train_images 2000 --data.val_images 300": "--data.train_images 20 --data.val_images 3 --data.root other"
 }
-ABOUT_OTHERS = {  # names of others' programs, formats and files, and forms of ours
-    "Range", "If-Range", "torchrun", "rfdetr", "torch.export.export", "scaled_dot_product_attention", "[left, top, width, height]",
-    "tools/dataset_converters/cityscapes.py", "datasets/prepare_ade20k_ins_seg.py", "ade20k_instance_{train,val}.json",
-    "instancesonly_filtered_gtFine_{train,val}.json", "gtFine_trainvaltest.zip", "leftImg8bit_trainvaltest.zip",
-    "annotations/panoptic_annotations_trainval2017", "leftImg8bit/{train,val}", "*.vitdet-cache", "~/.cache/vitdet", "runs/<config>/version_N",
-    "VITDET_DEBUG=1",
-    "my_module.MyHead", "mkdocs serve", "yolo/images/train", "yolo/train.json", "(in_channels, strides, num_classes, *, options)", "# (B, C, h, w) -> (B, h*w, C)",
+# names of others' programs, formats and files, and forms of ours
+ABOUT_OTHERS = {
+    "# (B, C, h, w) -> (B, h*w, C)", "(in_channels, strides, num_classes, *, options)", "*.vitdet-cache", "If-Range",
+    "Range", "VITDET_DEBUG=1", "[left, top, width, height]", "ade20k_instance_{train,val}.json",
+    "annotations/panoptic_annotations_trainval2017", "datasets/prepare_ade20k_ins_seg.py", "gtFine_trainvaltest.zip",
+    "instancesonly_filtered_gtFine_{train,val}.json", "leftImg8bit/{train,val}", "leftImg8bit_trainvaltest.zip",
+    "mkdocs serve", "my_module.MyHead", "rfdetr", "runs/<config>/version_N", "scaled_dot_product_attention",
+    "tools/dataset_converters/cityscapes.py", "torch.export.export", "torchrun", "yolo/images/train",
+    "yolo/train.json", "~/.cache/vitdet",
 }  # fmt: skip
 SHAPES = re.compile(r"\(\w+(, \w+)+\)|\d+")
 MODELS = re.compile(r"(rf-detr|lw-detr|deimv2|eomt|EoMT)\b.*")

@@ -12,11 +12,14 @@ from typing import Any
 import numpy as np
 import timm
 import torch
+import yaml
 from PIL import Image
 from safetensors.torch import save_file
 
+from vitdet import zoo
 from vitdet.checkpoint import write
-from vitdet.command.run import read_config
+from vitdet.command.layers import apply_settings, at, read_layers, read_words
+from vitdet.command.run import complete
 from vitdet.config import part
 from vitdet.data.shapes import make_shapes
 
@@ -64,8 +67,8 @@ def of_data(config: dict[str, Any]) -> dict[str, Any]:
     sizes = {"data.size": dict.fromkeys(size, PIXELS) if isinstance(size, dict) else PIXELS}
     if "Shapes" in config["data"].get("class_path", ""):
         sizes |= {f"data.{split}_images": count for split, count in IMAGES.items()}
-    if data.get("crop"):
-        sizes["data.crop"] = CROP
+    if (data.get("augmentation") or {}).get("crop"):
+        sizes["data.augmentation.crop"] = CROP
     return sizes | ({"data.max_tokens": TOKENS} if data.get("max_tokens") else {"data.batch_size": 1})
 
 
@@ -91,9 +94,33 @@ def _parts(config: dict[str, Any]) -> dict[str, Any]:
     return {name: config["model"][name] for name in ("backbone", "head")}
 
 
-def overrides(path: Path, folder: Path) -> list[str]:
-    """Words for a command line that names the config `path`; weights that it starts from are written into `folder`."""
-    config = read_config(path)
+def models(path: Path) -> dict[str, list[str]]:
+    """The published models that the head of a config names, each with the words that the head gives it."""
+    text = path.read_text(encoding="utf-8").replace("\\\n#", "")
+    found = {}
+    for line in text.splitlines():
+        names, _, rest = line.removeprefix("#").partition(":")
+        if line.startswith("#     ") and set(names := names.replace(",", " ").split()) <= set(zoo.CARDS):
+            found |= {name: ["--model.checkpoint", name, *shlex.split(rest)] for name in names}
+    return found
+
+
+def resolved(path: Path, words: list[str]) -> dict[str, Any]:
+    """A config with the words of a command line on top."""
+    config = apply_settings(read_layers(path), read_words(words)[0])
+    return _numbers(complete(config, at(config, "model").get("checkpoint")))
+
+
+def _numbers(value: Any) -> Any:
+    """What the parser makes of words: a number is no text."""
+    if isinstance(value, dict):
+        return {key: _numbers(item) for key, item in value.items()}
+    number = yaml.safe_load(value) if isinstance(value, str) else None
+    return number if isinstance(number, (int, float)) else value
+
+
+def overrides(config: dict[str, Any], folder: Path) -> list[str]:
+    """Words that make a resolved config small; weights that it starts from are written into `folder`."""
     model = config["model"]
     sizes = of_data(config)
     if model.get("checkpoint"):

@@ -62,7 +62,7 @@ SEGMENTERS = {
 }
 HEADS = DETECTORS | SEGMENTERS
 FINDS_MASKS = ["detr-masks", "detr-rf", *SEGMENTERS]
-TRUNK = {"embed_dim": 32, "depth": 3, "num_heads": 2, "tail": 2, "neck": None}
+TRUNK = {"model_args": {"embed_dim": 32, "num_heads": 2}, "depth": 3, "tail": 2, "neck": None}
 
 
 def make(name):

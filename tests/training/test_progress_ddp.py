@@ -39,7 +39,7 @@ if __name__ == "__main__":
 
     dataset.TrainDataset.__getitem__ = note
     data = ShapesData(root="shapes", train_images=8, val_images=2, size=64, batch_size=2, seed=0,
-                      batch_scale=(0.5, 1.0), progressive=True)
+                      augmentation=dict(batch_scale=(0.5, 1.0), progressive=True))
     task = Task(Backbone("vit_tiny_patch16_224", **BACKBONE), lambda c, s, k: DETRHead(c, s, k, **HEAD),
                 classes=data.classes)
     trainer = Trainer(root="runs", accelerator="cpu", devices=2, strategy="ddp", max_time="00:00:01:00", max_steps=6,

@@ -52,7 +52,7 @@ def _equal(a, b):
 )
 def test_resuming_is_exact(tiny, step, options):
     """Three batches an epoch, so the stops fall in the middle and at the end of an epoch."""
-    data = {"mosaic": 0.5, "batch_scale": (0.5, 1.0), "progressive": True}
+    data = {"augmentation": {"mosaic": 0.5, "batch_scale": (0.5, 1.0), "progressive": True}}
     task, module, trainer = tiny(data=data, name="straight", **options)
     trainer.fit(task, module)
     straight = torch.load(trainer.run_folder / "last.ckpt", weights_only=True)

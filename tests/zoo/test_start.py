@@ -15,13 +15,14 @@ from vitdet.config import config_of
 from vitdet.zoo import CheckpointError
 
 CLASSES = ["cat", "dog", "bird"]
-BACKBONE = {"model_args": {"embed_dim": 32, "num_heads": 2}, "depth": 2}
+SIZES = {"embed_dim": 32, "num_heads": 2}
+BACKBONE = {"model_args": SIZES, "depth": 2}
 HEAD = {"dim": 32, "num_queries": 12, "num_layers": 2, "decoder": {"num_heads": 2, "ffn_dim": 64}, "groups": 2}
 LEARNED = {"selection": {"content": "learned", "learned_reference": True, "per_group": True}, "denoising": 0}
 
 
 def make(head=None, backbone=None, classes=CLASSES, **task):
-    trunk = Backbone("vit_tiny_patch16_224", **BACKBONE, out_channels=32, **(backbone or {}))
+    trunk = Backbone("vit_tiny_patch16_224", **{**BACKBONE, "out_channels": 32, **(backbone or {})})
     return Task(trunk, lambda c, s, k: DETRHead(c, s, k, **{**HEAD, **(head or {})}), classes=classes, **task)
 
 
@@ -87,12 +88,12 @@ def test_queries_are_kept_group_by_group(run, caplog, queries, groups):
 def test_another_grid_and_patch_size_are_resampled(run, caplog, size):
     """Grids need not be square, and a grid of as many tokens is another one all the same."""
     levels = {"out_strides": [8, 16, 32]}
-    old = make(backbone={**levels, "model_args": {"img_size": size}})
+    old = make(backbone={**levels, "model_args": {**SIZES, "img_size": size}})
     nn.init.normal_(old.backbone.trunk.pos_embed)
     path = run(old)
     caplog.set_level(logging.INFO)
     rows, columns = (size, size) if isinstance(size, int) else size
-    args = {"model_args": {"img_size": [columns, rows]}, "patch_size": 8, **levels}
+    args = {"model_args": {**SIZES, "img_size": [columns, rows]}, "patch_size": 8, **levels}
     new = make(backbone=args, checkpoint=path).backbone.trunk
     before, grid = old.backbone.trunk, (rows // 16, columns // 16)
     expected = resample_abs_pos_embed(before.pos_embed, list(grid[::-1]), list(grid))

@@ -1,31 +1,40 @@
 """The configs that start from published models are these models."""
 
+import re
 from pathlib import Path
 
 import pytest
-import yaml
 
 from vitdet import zoo
-from vitdet.command.run import read_config
+from vitdet.command.layers import apply_settings, read_layers, read_words
+from vitdet.command.run import complete
 
 ROOT = Path(__file__).parents[2] / "configs"
-FOLDERS = ("rf_detr", "lw_detr", "deimv2", "eomt")
-CONFIGS = [path for folder in FOLDERS for path in sorted((ROOT / folder).glob("*.yaml"))]
+CONFIGS = [path for path in sorted(ROOT.glob("*.yaml")) if read_layers(path)["model"].get("checkpoint") in zoo.CARDS]
+NAMES = re.compile("|".join(sorted(zoo.CARDS, key=len, reverse=True)))
+RECIPES = [
+    (path, name)
+    for path in CONFIGS
+    for line in path.read_text(encoding="utf-8").splitlines()
+    if line.startswith("#     ")
+    for name in NAMES.findall(line)
+]
 
 
-def test_every_published_model_has_a_recipe():
-    assert {yaml.safe_load(path.read_text())["model"]["checkpoint"] for path in CONFIGS} == set(zoo.CARDS)
+def test_every_published_model_has_one_recipe():
+    assert sorted(name for _, name in RECIPES) == sorted(zoo.CARDS)
 
 
-@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: f"{path.parent.name}/{path.stem}")
-def test_it_is_the_published_model(path):
-    config = read_config(path)
-    card = zoo.find(config["model"]["checkpoint"])
+@pytest.mark.parametrize(("path", "name"), RECIPES, ids=[name for _, name in RECIPES])
+def test_it_is_the_published_model(path, name):
+    words = ["--model.checkpoint", name]
+    config = complete(apply_settings(read_layers(path), read_words(words)[0]), name)
+    card = zoo.find(name)
     backbone, head = config["model"]["backbone"], config["model"]["head"]
-    own = {key: value for key, value in backbone["init_args"].items() if key != "drop_path"}  # there in training only
-    assert own == card.backbone and head["class_path"] == card.head_class
-    own = {key: value for key, value in card.head.items() if key != "task"}
-    assert own.items() <= head["init_args"].items() and "task" not in head["init_args"]
+    assert backbone["init_args"] == card.backbone and head["class_path"] == card.head_class
+    expected = {key: value for key, value in card.head.items() if key != "task"}
+    assert expected == {key: value for key, value in head["init_args"].items() if key in expected}
+    assert "task" not in head["init_args"]
     assert config["data"]["init_args"]["size"] == card.size
     kind = next((kind for kind in ("panoptic", "semantic") if kind in card.name), "coco")
     assert kind in config["data"]["class_path"].lower()

@@ -12,8 +12,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from vitdet.backbone.attention import RELATIVE_TABLES
 from vitdet.backbone.necks import Neck, Projector
-from vitdet.backbone.relative import NAMES, add_relative_position
+from vitdet.backbone.relative import add_relative_position
 from vitdet.backbone.stems import Stem, group_images, pack_level
 from vitdet.backbone.trunk import TrunkOptions, ViT, choose_blocks, choose_global_blocks, quarters
 from vitdet.backbone.weights import create_timm_model, load_checkpoint
@@ -227,7 +228,7 @@ class Backbone(nn.Module, Configurable):
         return {
             name
             for name, _ in self.named_parameters()
-            if name.removeprefix("trunk.") in embeddings or name.endswith(NAMES)
+            if name.removeprefix("trunk.") in embeddings or name.endswith(RELATIVE_TABLES)
         }
 
     def train(self, mode: bool = True) -> "Backbone":

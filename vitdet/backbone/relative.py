@@ -14,10 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vitdet.backbone.attention import remembered
+from vitdet.backbone.attention import RELATIVE_TABLES, remembered
 from vitdet.backbone.windows import Windows, window_layout
-
-NAMES = ("rel_pos_h", "rel_pos_w")
 
 
 def add_relative_position(model: nn.Module, side: int, windows: Windows | None, global_blocks: Sequence[int]) -> None:
@@ -27,7 +25,7 @@ def add_relative_position(model: nn.Module, side: int, windows: Windows | None, 
     """
     for i, block in enumerate(model.blocks):
         sides = (side, side) if windows is None or i in global_blocks else windows.largest((side, side))
-        for name, own in zip(NAMES, sides):
+        for name, own in zip(RELATIVE_TABLES, sides):
             setattr(block.attn, name, nn.Parameter(torch.zeros(2 * own - 1, block.attn.head_dim)))
 
 

@@ -18,7 +18,7 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from vitdet.backbone.block import pack_block
+from vitdet.backbone.attention import pack_block
 from vitdet.backbone.relative import Places, find_places
 from vitdet.backbone.stems import PatchStem
 from vitdet.backbone.windows import Windows, window_layout

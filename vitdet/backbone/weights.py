@@ -16,10 +16,11 @@ from safetensors.torch import load_file
 from timm.models import eva, vision_transformer
 from torch import Tensor, nn
 
+from vitdet.backbone.attention import RELATIVE_TABLES
 from vitdet.backbone.hub import why_not
 from vitdet.backbone.keys import KeysError
 from vitdet.backbone.layouts import to_timm
-from vitdet.backbone.relative import NAMES, resample_table
+from vitdet.backbone.relative import resample_table
 from vitdet.backbone.trunk import SUPPORTED, check_plain
 from vitdet.errors import UserError
 
@@ -113,7 +114,7 @@ def load_checkpoint(model: nn.Module, name: str, path: str) -> None:
     if broken:
         raise WeightsError(f"{path} has values that are not finite, in {some(broken)}; take an earlier file")
     wanted = model.state_dict()
-    for key in [key for key in wanted if key.endswith(NAMES) and key in state]:
+    for key in [key for key in wanted if key.endswith(RELATIVE_TABLES) and key in state]:
         state[key] = resample_table(state[key], (len(wanted[key]) + 1) // 2)
     wrong = [key for key in wanted if key in state and state[key].shape != wanted[key].shape]
     missing = [key for key in wanted if key not in state]

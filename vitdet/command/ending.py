@@ -1,4 +1,8 @@
-"""Every error of the command line to its end: one sentence and status 2 for a user's mistake, a traceback and how to report it for vitdet's own faults."""
+"""How an error of the command line ends.
+
+A mistake of the user's is told in one sentence, and the status is 2. A fault of vitdet's shows its traceback and how to
+report it, and the status is 1.
+"""
 
 import errno
 import os
@@ -8,7 +12,10 @@ from typing import NoReturn
 
 from vitdet.errors import UserError
 
-REPORT = "this is a fault of vitdet's own; please report it with the lines above, the command, and what `vitdet --version` prints"
+REPORT = (
+    "this is a fault of vitdet's own; please report it with the lines above, the command, and what "
+    "`vitdet --version` prints"
+)
 HINTS = {
     errno.ENOSPC: "the disk is full: free some space, or write elsewhere",
     errno.EDQUOT: "your quota is used up: free some space, or write elsewhere",
@@ -23,34 +30,37 @@ HINTS = {
 
 
 def end(error: BaseException) -> NoReturn:
-    """Say what went wrong, and exit."""
+    """Prints what went wrong, and exits."""
     debug = os.environ.get("VITDET_DEBUG", "") not in ("", "0")
     if isinstance(error, KeyboardInterrupt):
         raise SystemExit(130) from error
-    if isinstance(error, BrokenPipeError):  # whoever read the output has gone
+    if isinstance(error, BrokenPipeError):
+        # whoever read the output has gone
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         raise SystemExit(1) from error
-    said = sentence(error)
-    if debug or said is None:
+    message = sentence(error)
+    if debug or message is None:
         traceback.print_exception(error)
-    if said is None:
+    if message is None:
         print(f"vitdet: {REPORT}", file=sys.stderr)
         raise SystemExit(1) from error
-    print(f"vitdet: {said}", file=sys.stderr)
+    print(f"vitdet: {message}", file=sys.stderr)
     raise SystemExit(2) from error
 
 
 def sentence(error: BaseException) -> str | None:
-    """What a user is told of their own mistake; nothing where it is none."""
+    """What a user is told of a mistake; nothing where it is a fault of vitdet's."""
     if isinstance(error, UserError):
         return _one_line(str(error))
     if isinstance(error, OSError):
         return _of_system(error)
-    kind = f"{type(error).__module__}.{type(error).__qualname__}"  # by name: lightning and torch may not even be loaded
+    # by name: lightning and torch may not even be loaded
+    kind = f"{type(error).__module__}.{type(error).__qualname__}"
     if kind.endswith("MisconfigurationException"):
         return _one_line(str(error)).replace("`", "")
     if kind.endswith("OutOfMemoryError"):
-        return "the memory of the device is full; give fewer images (data.batch_size), fewer tokens (data.max_tokens), or a smaller data.size"
+        smaller = "fewer images (data.batch_size), fewer tokens (data.max_tokens), or a smaller data.size"
+        return f"the memory of the device is full; give {smaller}"
     return None
 
 

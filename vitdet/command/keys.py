@@ -108,7 +108,7 @@ def _below(base: type) -> Iterator[type]:
 
 
 def part_of(hint: Any) -> Kind | None:
-    """The class of which an annotation takes an instance, or what makes one, also in a list; nothing for plain values."""
+    """The class of which an annotation takes an instance or a maker, also in a list; nothing for plain values."""
     origin, inner = typing.get_origin(hint), typing.get_args(hint)
     if origin is collections.abc.Callable:
         sizes, made = inner or ([], None)
@@ -223,7 +223,7 @@ def _class(key: Key, kind: Kind, part: Any) -> Iterator[Section]:
 
 
 def _texts(cls: type) -> dict[str, str]:
-    """What the docstrings of a class and its bases say of each argument, the first sentence; `a, b: …` speaks of both."""
+    """The first sentence on each argument in the docstrings of a class and its bases; `a, b: …` is about both."""
     texts: dict[str, str] = {}
     for base in cls.__mro__[:-1]:
         for doc in (vars(base).get("__doc__"), getattr(vars(base).get("__init__"), "__doc__", None)):
@@ -254,7 +254,7 @@ def type_name(hint: Any) -> str:
 
 
 def print_help(config: dict[str, Any], path: str, verb: str) -> None:
-    """Every key that a config can take, with its type, its value in this config or else its default, and what it does."""
+    """Prints every key that a config can take, with its type, its value here or else its default, and what it does."""
     print(f"usage: vitdet {verb} {path} [--key value …]\n")
     print(
         "Each key can stand in the file, or on the command line; values are those of this config, defaults included.\n"

@@ -101,7 +101,7 @@ def _check_keys(value: Any, where: str) -> None:
 
 
 def at(config: dict[str, Any], name: str) -> dict[str, Any]:
-    """The mapping under `model.head` and the like, empty where there is none; the arguments of a class count as its keys."""
+    """The mapping under `model.head` and the like, or an empty one; arguments of a class count as its keys."""
     value: Any = config
     for key in filter(None, name.split(".")):
         value = arguments(value).get(key)
@@ -118,7 +118,7 @@ def arguments(part: dict[str, Any]) -> dict[str, Any]:
 
 
 def spell_out(config: dict[str, Any], where: str = "the config") -> None:
-    """`DETRHead` or `{class_path: DETRHead, dim: 8}` or `{dim: 8}` to `{class_path: …, init_args: …}`, in every part."""
+    """Every part that given as `Name`, `{class_path: Name, dim: 8}` or `{dim: 8}` becomes `{class_path, init_args}`."""
     for name in PARTS:
         owner, _, key = name.rpartition(".")
         holder = arguments(at(config, owner))
@@ -167,7 +167,10 @@ def full_name(name: str) -> str:
 
 
 def put_over(base: dict[str, Any], layer: dict[str, Any]) -> dict[str, Any]:
-    """`layer` over `base`. Another data class takes over what all data have (sizes, batches, augmentation), so that a config changes its task in a line."""
+    """`layer` over `base`.
+
+    Another data class takes over what all data have (sizes, batches, augmentation), so that one line changes the task.
+    """
     before, after = base.get("data") or {}, layer.get("data") or {}
     if "class_path" in after and "class_path" in before and after["class_path"] != before["class_path"]:
         from vitdet.data import ImageData
@@ -266,7 +269,7 @@ def structure(value: Any) -> Any:
 
 
 def _set_in_trainer(trainer: dict[str, Any], key: str, value: Any) -> dict[str, Any]:
-    """`callbacks.monitor` is an argument of the last callback, `strategy.static_graph` of the strategy that was named."""
+    """`callbacks.monitor` is an argument of the last callback, `strategy.x` one of the strategy that was named."""
     name, *inner = key.split(".")
     before = trainer.get(name)
     if inner and isinstance(before, list) and before:

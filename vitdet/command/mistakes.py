@@ -1,4 +1,4 @@
-"""What a wrong config is told: one sentence that names the key, its value, what was wanted, and the nearest key there is.
+"""What a wrong config is told: one sentence with the key, its value, what was wanted, and the nearest key there is.
 
 Nothing here reads the messages of the parser: every value is tried on its own, so that its key is known.
 """
@@ -73,7 +73,8 @@ class Checked:
         Raises:
             ConfigError: one does not.
         """
-        for name in self.config.keys() - {*SECTIONS, *(key.name for key in COMMON)}:
+        known = {*SECTIONS, *(key.name for key in COMMON)}
+        for name in (name for name in self.config if name not in known):
             typed = (key for key in self.typed if key.partition(".")[0] == name)
             raise self._unknown(next(typed, name), "")
         for section in self.sections:
@@ -130,8 +131,7 @@ class Checked:
         section = next((section for section in self.sections if key.rpartition(".")[0] == section.name), None)
         if section is None:
             return []
-        owners = [cls for cls in _kinds(section.kind.cls) if cls is not section.kind.cls]
-        named = {cls: keys_of(section.name, cls, sizes=section.kind.sizes) for cls in owners}
+        named = {cls: keys_of(section.name, cls, sizes=section.kind.sizes) for cls in _kinds(section.kind.cls)}
         return [cls.__name__ for cls, keys in named.items() if any(known.name == key for known in keys)]
 
 
@@ -141,7 +141,7 @@ def _likeness(one: str, other: str) -> float:
 
 def _kinds(base: type) -> list[type]:
     """The public classes of vitdet that derive from `base`."""
-    return [cls for cls in map(vitdet.__dict__.get, class_names()) if issubclass(cls, base)]
+    return [cls for cls in map(vitdet.__dict__.get, class_names()) if issubclass(cls, base) and cls is not base]
 
 
 def class_names() -> list[str]:
@@ -150,25 +150,26 @@ def class_names() -> list[str]:
 
 
 def _wrong_class(section: Section) -> str:
-    wanted = WANTED.get(section.name) or ", ".join(cls.__name__ for cls in _kinds(section.kind.cls))
-    wanted = wanted or f"a subclass of {section.kind.cls.__name__}"
+    kinds = ", ".join(cls.__name__ for cls in _kinds(section.kind.cls))
+    wanted = WANTED.get(section.name) or kinds or f"a subclass of {section.kind.cls.__name__}"
     if not section.path:
         return f"it names no class; give {wanted}"
     if section.cls is None:
-        return _no_class(section.path, section.error)
+        few = kinds if section.name not in WANTED else ""
+        return _no_class(section.path, section.error, few or "one of vitdet, or module.Class of a file in this folder")
     kind = section.name.rpartition(".")[2]
     owner = "" if section.name.startswith("trainer.") else " of vitdet"
     return f"{section.path} is no {kind}{owner}; give {wanted}"
 
 
-def _no_class(name: str, error: Exception) -> str:
+def _no_class(name: str, error: Exception, wanted: str) -> str:
     module, _, cls = name.rpartition(".")
     word = cls if module.startswith("vitdet") else name
     same = [known for known in class_names() if known.lower() == word.lower()]
     near = same or difflib.get_close_matches(word, class_names(), 1, 0.5)
     hint = f"; did you mean {near[0]}?" if near else ""
     if not module:
-        return f"there is no class {name}{hint or '; give one of vitdet, or module.Class of a file in this folder'}"
+        return f"there is no class {name}{hint or f'; give {wanted}'}"
     try:
         there = importlib.util.find_spec(module) is not None
     # a parent of the module may raise anything
@@ -186,7 +187,8 @@ def explain(error: BaseException, path: str) -> str:
     # the parser hands on what a constructor raised as the cause of an error of its own
     while error.__cause__ is not None and _raised_by_parser(error):
         error = error.__cause__
-    message = " ".join(str(error).split("\n\n")[0].split()).replace("`", "")
+    lines = [line for line in str(error).splitlines() if line.strip()] or [""]
+    message = " ".join(" ".join(lines if _raised_by_parser(error) else lines[:1]).split()).replace("`", "")
     # a bare KeyError holds no more than a word
     bare = type(error).__module__ == "builtins" and not isinstance(error, (ValueError, TypeError, OSError))
     return f"{path}: {f'{type(error).__name__}: {message}' if bare else message}"

@@ -1,5 +1,6 @@
 """Config files to objects: Lightning's CLI on the layers, and errors of one line."""
 
+import importlib
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -27,7 +28,6 @@ from vitdet.command.layers import (
     read_words,
 )
 from vitdet.command.mistakes import Checked, explain
-from vitdet.config import public_path
 from vitdet.data import ImageData
 from vitdet.renamed import renew
 from vitdet.training import Task, Trainer
@@ -38,7 +38,10 @@ DEFAULT_CLASSES = {"data": "CocoData", "model.backbone": "Backbone", "model.head
 
 
 class SaveConfig(SaveConfigCallback):
-    """Writes the resolved config beside the checkpoints: what the run started from, and no version, so that training it again is another run."""
+    """Writes the resolved config beside the checkpoints, with what the run started from.
+
+    It has no version, so that training it again is another run.
+    """
 
     start: str | None = None
 
@@ -54,17 +57,24 @@ class SaveConfig(SaveConfigCallback):
 
 
 def _plain(value: Any) -> Any:
-    """A config whose enumerations and devices, defaults of Lightning's callbacks, are words of YAML, and that names public classes."""
+    """A config in words that YAML knows, without enumerations and devices of Lightning's, and with public classes."""
     if isinstance(value, Namespace):
         plain = Namespace({key: _plain(item) for key, item in vars(value).items()})
-        if str(plain.get("class_path")).startswith("vitdet."):
-            plain["class_path"] = public_path(part_class(plain["class_path"]))
+        if isinstance(path := plain.get("class_path"), str):
+            plain["class_path"] = _shortest(path)
         return plain
     if isinstance(value, (list, tuple)):
         return [_plain(item) for item in value]
     if isinstance(value, dict):
         return {key: _plain(item) for key, item in value.items()}
     return value.value if isinstance(value, Enum) else str(value) if isinstance(value, torch.device) else value
+
+
+def _shortest(path: str) -> str:
+    """The path of a class in the first of its packages that has it: `vitdet.DETRHead`, wherever its module lies."""
+    modules, name, cls = path.split(".")[:-1], path.rpartition(".")[2], part_class(path)
+    packages = (".".join(modules[: count + 1]) for count in range(len(modules)))
+    return next((f"{p}.{name}" for p in packages if getattr(importlib.import_module(p), name, None) is cls), path)
 
 
 class CLI(LightningCLI):
@@ -167,13 +177,15 @@ def config_of_checkpoint(path: str, verb: str) -> dict[str, Any]:
     """
     if verb == "train":
         raise ConfigError(
-            f"{path} is a checkpoint; wanted a config, followed by --model.checkpoint {path} to start from its weights, or --ckpt_path {path} to go on"
+            f"{path} is a checkpoint; wanted a config, followed by --model.checkpoint {path} to start from its "
+            f"weights, or --ckpt_path {path} to go on"
         )
     saved = Checkpoint.read(path)
     if not saved.data:
         option = "ckpt_path" if verb == "test" else "model.checkpoint"
         raise ConfigError(
-            f"{path} does not know its data; say what config it was trained with: vitdet {verb} CONFIG --{option} {path}"
+            f"{path} does not know its data; say what config it was trained with: "
+            f"vitdet {verb} CONFIG --{option} {path}"
         )
     return {"model": {"checkpoint": path}, "data": saved.data, "ckpt_path": path if verb == "test" else None}
 
@@ -204,7 +216,10 @@ def _resume(config: dict[str, Any], typed: set[str], verb: str) -> str | None:
 
 
 def _begin(config: dict[str, Any], checkpoint: str | None) -> tuple[dict[str, Any], str | None]:
-    """The config of a model that starts from `model.checkpoint`, or goes on from `checkpoint`, which has all weights; and its start."""
+    """The config of a model with what it starts from, `model.checkpoint`, or goes on from, `checkpoint`; and the start.
+
+    A checkpoint that training goes on from has all weights, so that those of the start are not read.
+    """
     start = at(config, "model").get("checkpoint")
     config = complete(config, start and (checkpoint or start))
     if start and checkpoint is not None:
@@ -224,7 +239,7 @@ def read_config(path: str | Path) -> dict[str, Any]:
 
 
 def complete(config: dict[str, Any], start: str | None) -> dict[str, Any]:
-    """The config on top of what it starts from, if that is something; the classes that it does not name are the default ones."""
+    """The config on top of what it starts from, if anything; classes that it does not name are the default ones."""
     if start:
         config = merge(zoo.architecture(*zoo.of(start)), config)
     for name, default in DEFAULT_CLASSES.items():

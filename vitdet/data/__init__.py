@@ -2,6 +2,7 @@
 
 from vitdet.annotations.index import CocoIndex
 from vitdet.data.module import ImageData
+from vitdet.data.options import Augmentation, Reading
 from vitdet.data.sets import (
     CocoData,
     PanopticData,
@@ -16,12 +17,14 @@ from vitdet.data.sets import (
 from vitdet.data.transforms import EvalTransform, Size
 
 __all__ = [
+    "Augmentation",
     "CocoData",
     "CocoIndex",
     "EvalTransform",
     "ImageData",
     "PanopticData",
     "PanopticSplit",
+    "Reading",
     "SemanticData",
     "SemanticSplit",
     "ShapesData",

@@ -1,7 +1,7 @@
 """Images with their objects, as training samples and as evaluation samples.  # H×W in pixels, T objects"""
 
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -9,13 +9,12 @@ from torch import Tensor
 from torch.utils.data import Dataset, get_worker_info
 
 from vitdet.data.images import ImageError
+from vitdet.data.options import Augmentation, OnBadImage
 from vitdet.data.sampler import Draw
 from vitdet.data.sources import ImageSource
 from vitdet.data.transforms import Augment, EvalTransform, Sample, Size, crop, fit_boxes, to_tensor
 from vitdet.errors import UserError
 from vitdet.structures import Target
-
-OnBadImage = Literal["error", "skip"]
 
 
 class Samples(Dataset):
@@ -35,9 +34,7 @@ class TrainDataset(Samples):
 
     Args:
         scale_jitter: each image is resized by a random factor from this range, and cropped to its usual size.
-        window: and to this `(H, W)` at most.
-        mosaic: the probability that a sample is put together from four images.
-        mosaic_until: the fraction of the training after which there are no more mosaics.
+        augmentation: crops and mosaics; scales of batches are the sampler's.
     """
 
     def __init__(
@@ -47,17 +44,14 @@ class TrainDataset(Samples):
         size: Size,
         augment: Augment,
         scale_jitter: tuple[float, float],
-        window: tuple[int, int] | None = None,
-        mosaic: float,
-        mosaic_until: float,
+        augmentation: Augmentation,
         mean: Sequence[float],
         std: Sequence[float],
         seed: int,
         on_bad_image: OnBadImage,
     ) -> None:
         self.source, self.size, self.augment = source, size, augment
-        self.scale_jitter, self.mosaic, self.mosaic_until = scale_jitter, mosaic, mosaic_until
-        self.window = window
+        self.scale_jitter, self.augmentation = scale_jitter, augmentation
         self.mean, self.std, self.seed, self.on_bad_image = list(mean), list(std), seed, on_bad_image
 
     def __len__(self) -> int:
@@ -67,8 +61,9 @@ class TrainDataset(Samples):
         rng = np.random.default_rng((self.seed, draw.epoch, draw.index))
         sample = self._read(draw.index, rng)
         size = self.size(*sample.image.shape[:2], draw.scale)
-        shown = size if self.window is None else tuple(min(pair) for pair in zip(size, self.window))
-        if rng.random() < self.mosaic and draw.progress < self.mosaic_until and min(size) > 1:
+        window, until = self.augmentation.crop, self.augmentation.mosaic_until
+        shown = size if window is None else tuple(min(pair) for pair in zip(size, window))
+        if rng.random() < self.augmentation.mosaic and draw.progress < until and min(size) > 1:
             sample = self._mosaic(sample, size, shown, rng)
         else:
             scale = rng.uniform(*self.scale_jitter)
@@ -83,7 +78,7 @@ class TrainDataset(Samples):
                 return self.source.sample(i)
             except ImageError as error:
                 if self.on_bad_image == "error":
-                    raise ImageError(f"{error}; mend or remove it, or set data.on_bad_image: skip") from error
+                    raise ImageError(f"{error}; mend or remove it, or set data.reading.on_bad_image: skip") from error
                 self.source.note_bad(i, error)
                 i = int(rng.integers(len(self)))  # another one takes its place, the same one in every run
         raise ImageError(f"20 images in a row could not be read; the last: {self.source.index.file_names[i]}")
@@ -128,7 +123,7 @@ class EvalDataset(Samples):
             image = self.source.image(draw.index)
         except ImageError as error:
             if self.on_bad_image == "error":
-                raise ImageError(f"{error}; mend or remove it, or set data.on_bad_image: skip") from error
+                raise ImageError(f"{error}; mend or remove it, or set data.reading.on_bad_image: skip") from error
             self.source.note_bad(draw.index, error)
             image = np.full((int(index.heights[draw.index]), int(index.widths[draw.index]), 3), 114, np.uint8)
         x = self.transform(image)

@@ -45,10 +45,12 @@ def _files(data: Any, split: str) -> Iterator[str]:
 
 
 def _images(data: Any) -> str:
-    low, high = data.batch_scale
+    augmentation = data.augmentation
+    low, high = augmentation.batch_scale
     scale = "" if low == high == 1.0 else f", batches at {low:g} to {high:g} of it"
-    scale += ", growing" if scale and data.progressive else ""
-    mosaic = f", mosaic {data.mosaic:g} until {data.mosaic_until:g} of the training" if data.mosaic else ""
+    scale += ", growing" if scale and augmentation.progressive else ""
+    share, until = augmentation.mosaic, augmentation.mosaic_until
+    mosaic = f", mosaic {share:g} until {until:g} of the training" if share else ""
     jitter = f"scale {data.scale_jitter[0]:g} to {data.scale_jitter[1]:g}"
-    jitter += f", crops of {data.crop[0]}×{data.crop[1]} (H×W)" if data.crop else ""
+    jitter += ", crops of {}×{} (H×W)".format(*augmentation.crop) if augmentation.crop else ""
     return f"images: {data.image_size}{scale}; training: {jitter}{mosaic}, {data.augment}"

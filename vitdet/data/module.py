@@ -9,9 +9,9 @@ from lightning.pytorch.utilities import rank_zero_info
 
 from vitdet.annotations.index import CocoIndex
 from vitdet.config import Configurable
-from vitdet.data.dataset import EvalDataset, OnBadImage, TrainDataset, collate
+from vitdet.data.dataset import EvalDataset, TrainDataset, collate
 from vitdet.data.description import describe
-from vitdet.data.options import RANGES
+from vitdet.data.options import RANGES, Augmentation, Reading
 from vitdet.data.sampler import BatchSampler, EvalBatchSampler, Loader
 from vitdet.data.semantic import SemanticIndex
 from vitdet.data.sources import CocoSource, ImageSource
@@ -36,20 +36,15 @@ class ImageData(L.LightningDataModule, Configurable):
         max_tokens: instead, tokens (patches) in a training batch of one device: it bounds the memory whatever the images' sizes.
         eval_batch_size: images in an evaluation batch; `batch_size` if not given.
         train_transforms: albumentations for training, by name, each with its arguments; they see the resized image.
-        scale_jitter: each training image is resized by a random factor from this range, and cropped to its usual size; `[0.1, 2.0]` is the usual
-            large-scale jitter. Objects of which too little is left are dropped (see `transforms.crop`), so a training image may have none.
-        crop: show at most this `[height, width]` of a training image, at random.
-        batch_scale: each training batch is made at a scale from this range; small ones cost less.
-        progressive: let the batch scale grow from its lowest to its highest over the first 80 % of the training, instead of drawing it.
-        mosaic: the probability that a training sample is put together from four images.
-        mosaic_until: the fraction of the training after which there are no more mosaics.
-        on_bad_image: a file that can't be decoded stops the run (`error`), or is replaced and reported (`skip`).
-        exif: turn images upright by their EXIF tag; false where the boxes are in stored pixels.
+        scale_jitter: each training image is resized by a random factor from this range, and cropped to its usual size;
+            `[0.1, 2.0]` is the usual large-scale jitter. Objects of which too little is left are dropped (see
+            `transforms.crop`), so a training image may have none.
+        augmentation: crops, scales of batches, mosaics, see `Augmentation`.
+        reading: EXIF tags and damaged files, see `Reading`.
         resample: how images are resized in evaluation, see `EvalTransform`.
         cache: keep decoded images in memory (of each worker).
         num_workers: processes that load training data; by default none on a CPU, and up to 8 on a GPU.
         seed: of the order and the augmentation.
-        mean, std, patch_size: of the backbone, which sets them.
     """
 
     @ranged(RANGES)
@@ -63,20 +58,12 @@ class ImageData(L.LightningDataModule, Configurable):
         eval_batch_size: int | None = None,
         train_transforms: list[str | dict[str, Any]] | None = None,
         scale_jitter: tuple[float, float] = (1.0, 1.5),
-        crop: tuple[int, int] | None = None,
-        batch_scale: tuple[float, float] = (1.0, 1.0),
-        progressive: bool = False,
-        mosaic: float = 0.0,
-        mosaic_until: float = 0.8,
-        on_bad_image: OnBadImage = "error",
-        exif: bool = True,
+        augmentation: Augmentation = Augmentation(),
+        reading: Reading = Reading(),
         resample: Resample = "area",
         cache: bool = False,
         num_workers: int | None = None,
         seed: int = 0,
-        mean: tuple[float, float, float] = IMAGENET_MEAN,
-        std: tuple[float, float, float] = IMAGENET_STD,
-        patch_size: int = 16,
     ) -> None:
         super().__init__()
         self.splits = {name: split for name, split in splits.items() if split}
@@ -91,13 +78,13 @@ class ImageData(L.LightningDataModule, Configurable):
             else train_transforms
         )
         self.augment = Augment(transforms, min_visible=self.source_class.min_visible)
-        self.scale_jitter, self.batch_scale, self.progressive = tuple(scale_jitter), tuple(batch_scale), progressive
-        self.crop = None if crop is None else tuple(crop)
-        self.mosaic, self.mosaic_until = mosaic, mosaic_until
-        self.on_bad_image, self.exif, self.cache, self.resample = on_bad_image, exif, cache, resample
+        self.scale_jitter, self.augmentation, self.reading = tuple(scale_jitter), augmentation, reading
+        self.cache, self.resample = cache, resample
         self.num_workers, self.seed = num_workers, seed
-        self.mean, self.std, self.patch_size = tuple(mean), tuple(std), patch_size
-        self.eval_transform()  # a misspelt `resample` fails here
+        # what ViTs usually want, until a `Task` says what its backbone does
+        self.mean, self.std, self.patch_size = IMAGENET_MEAN, IMAGENET_STD, 16
+        # a misspelt `resample` fails here
+        self.eval_transform()
         self.masks, self.canvas, self.progress = False, None, Progress()
         self._indices = {name: self._open(name) for name in self.splits}
         self._check()
@@ -197,8 +184,9 @@ class ImageData(L.LightningDataModule, Configurable):
         if self.canvas is not None:
             return [(self.canvas // p) ** 2] * len(index.heights)
         sizes = (self.image_size(h, w, scale) for h, w in zip(index.heights.tolist(), index.widths.tolist()))
-        if split == "train" and self.crop:
-            sizes = ((min(h, self.crop[0]), min(w, self.crop[1])) for h, w in sizes)
+        crop = self.augmentation.crop if split == "train" else None
+        if crop is not None:
+            sizes = ((min(h, crop[0]), min(w, crop[1])) for h, w in sizes)
         return [-(-h // p) * -(-w // p) for h, w in sizes]
 
     @property
@@ -211,20 +199,19 @@ class ImageData(L.LightningDataModule, Configurable):
             size=self.image_size,
             augment=self.augment,
             scale_jitter=self.scale_jitter,
-            window=self.crop,
-            mosaic=self.mosaic,
-            mosaic_until=self.mosaic_until,
+            augmentation=self.augmentation,
             mean=self.mean,
             std=self.std,
             seed=self.seed,
-            on_bad_image=self.on_bad_image,
+            on_bad_image=self.reading.on_bad_image,
         )
         sampler = BatchSampler(
-            self._tokens("train", max(self.batch_scale)),  # the budget holds at any scale
+            # the budget holds at any scale
+            self._tokens("train", max(self.augmentation.batch_scale)),
             batch_size=self.batch_size,
             max_tokens=self.max_tokens,
-            scales=self.batch_scale,
-            progressive=self.progressive,
+            scales=self.augmentation.batch_scale,
+            progressive=self.augmentation.progressive,
             seed=self.seed,
             progress=self.progress,
             **self._ranks,
@@ -246,7 +233,8 @@ class ImageData(L.LightningDataModule, Configurable):
         return self.test_dataloader()
 
     def _eval_loader(self, split: SplitName) -> Loader:
-        dataset = EvalDataset(self.make_source(split), self.eval_transform(), on_bad_image=self.on_bad_image)
+        source, transform = self.make_source(split), self.eval_transform()
+        dataset = EvalDataset(source, transform, on_bad_image=self.reading.on_bad_image)
         return self._loader(
             dataset, EvalBatchSampler(self._tokens(split), batch_size=self.eval_batch_size, **self._ranks)
         )

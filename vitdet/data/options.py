@@ -1,7 +1,8 @@
-"""What the options of data and samplers may be."""
+"""What the options of data and samplers may be, and those that belong together."""
 
-from typing import Any
+from typing import Any, Literal
 
+from vitdet.config import options
 from vitdet.ranges import Rule, number, so_many, whole
 
 COUNT, FRACTION, POSITIVE = whole(1), number(0, 1), number(0, without=[0])
@@ -24,9 +25,49 @@ RANGES: dict[str, Rule] = {
     "mosaic_until": FRACTION,
     "num_workers": whole(0),
     "seed": whole(0),
-    "mean": so_many(3, number(-float("inf")), "three numbers"),
-    "std": so_many(3, POSITIVE, "three numbers above 0"),
-    "patch_size": COUNT,
     "train_images": COUNT,
     "val_images": COUNT,
 }
+
+OnBadImage = Literal["error", "skip"]
+
+
+@options(RANGES)
+class Augmentation:
+    """What is done to training images besides `train_transforms` and `scale_jitter`.
+
+    Args:
+        crop: show at most this `[height, width]` of an image, at random.
+        batch_scale: each batch is made at a scale from this range; batches at a small scale cost less.
+        progressive: let the batch scale grow from its lowest to its highest over the first 80 % of the training, instead
+            of drawing it.
+        mosaic: the probability that a sample is put together from four images.
+        mosaic_until: the fraction of the training after which there are no more mosaics.
+
+    Example:
+        >>> Augmentation(mosaic=0.5).mosaic_until
+        0.8
+    """
+
+    crop: tuple[int, int] | None = None
+    batch_scale: tuple[float, float] = (1.0, 1.0)
+    progressive: bool = False
+    mosaic: float = 0.0
+    mosaic_until: float = 0.8
+
+
+@options(RANGES)
+class Reading:
+    """How image files are read.
+
+    Args:
+        exif: turn images upright by their EXIF tag; false where the boxes are in stored pixels.
+        on_bad_image: a file that can't be decoded stops the run (`error`), or is replaced and reported (`skip`).
+
+    Example:
+        >>> Reading(on_bad_image="skip").exif
+        True
+    """
+
+    exif: bool = True
+    on_bad_image: OnBadImage = "error"

@@ -52,10 +52,6 @@ class SemanticSplit:
     labels: str
 
 
-def _splits(kind: type, **given: Any) -> dict[str, Any]:
-    return {name: kind(**split) if isinstance(split, dict) else split for name, split in given.items()}
-
-
 class CocoData(ImageData):
     """Boxes and instance masks in COCO format.
 
@@ -71,7 +67,7 @@ class CocoData(ImageData):
     def __init__(
         self, *, train: Split | None = None, val: Split | None = None, test: Split | None = None, **options: Any
     ) -> None:
-        super().__init__(_splits(Split, train=train, val=val, test=test), **options)
+        super().__init__({"train": train, "val": val, "test": test}, **options)
         if "train" in self.splits and not self._indices["train"].trainable.any():
             raise UserError(
                 f"{self.splits['train'].annotations} has no box to train on; is it the right data.train.annotations?"
@@ -89,7 +85,7 @@ class CocoData(ImageData):
 
     def make_source(self, split: SplitName) -> CocoSource:
         index = self.index(split)
-        return CocoSource(index, self.splits[split].images, exif=self.exif, cache=self.cache, masks=self.masks)
+        return CocoSource(index, self.splits[split].images, exif=self.reading.exif, cache=self.cache, masks=self.masks)
 
 
 class PanopticData(ImageData):
@@ -110,7 +106,7 @@ class PanopticData(ImageData):
         test: PanopticSplit | None = None,
         **options: Any,
     ) -> None:
-        super().__init__(_splits(PanopticSplit, train=train, val=val, test=test), **options)
+        super().__init__({"train": train, "val": val, "test": test}, **options)
 
     def _open(self, split: SplitName) -> CocoIndex:
         index = CocoIndex.open(self.splits[split].annotations)
@@ -125,7 +121,7 @@ class PanopticData(ImageData):
     def make_source(self, split: SplitName) -> PanopticSource:
         index = self.index(split)
         images, segments = self.splits[split].images, self.splits[split].segments
-        options = {"exif": self.exif, "cache": self.cache, "masks": self.masks}
+        options = {"exif": self.reading.exif, "cache": self.cache, "masks": self.masks}
         return PanopticSource(index, images, segments=segments, **options)
 
     def truth(self, split: SplitName) -> Callable[[int], tuple]:
@@ -163,7 +159,7 @@ class SemanticData(ImageData):
     ) -> None:
         self._classes = dict(zip(("classes", "values"), label_set(classes, values)))
         self._suffixes = {"image_suffix": image_suffix, "label_suffix": label_suffix}
-        super().__init__(_splits(SemanticSplit, train=train, val=val, test=test), **options)
+        super().__init__({"train": train, "val": val, "test": test}, **options)
 
     def keys(self, split: str) -> str:
         return f"data.{split}.images and data.{split}.labels"
@@ -173,7 +169,9 @@ class SemanticData(ImageData):
 
     def make_source(self, split: SplitName) -> SemanticSource:
         index = self.index(split)
-        return SemanticSource(index, self.splits[split].images, exif=self.exif, cache=self.cache, masks=self.masks)
+        return SemanticSource(
+            index, self.splits[split].images, exif=self.reading.exif, cache=self.cache, masks=self.masks
+        )
 
     def truth(self, split: SplitName) -> Callable[[int], np.ndarray]:
         """The label map `(H, W)` of an image, by its id, which is its position."""

@@ -59,7 +59,7 @@ class ImageSource:
         expected = (int(self.index.heights[i]), int(self.index.widths[i]))
         if image.shape[:2] != expected:
             (h, w), (height, width) = image.shape[:2], expected
-            hint = "; it was turned upright by its EXIF tag: set data.exif: false if the boxes are in stored pixels"
+            hint = "; it was turned upright by its EXIF tag: set data.reading.exif: false if the boxes are in stored pixels"
             turned = self.exif and (w, h) == expected
             raise ImageError(
                 f"{path} is {w}×{h}, but {self.index.path.name} says {width}×{height}{hint if turned else ''}"

@@ -13,7 +13,7 @@ from timm.layers import resample_abs_pos_embed, resample_patch_embed
 from torch import Tensor, nn
 
 from vitdet.backbone.weights import create_timm_model, some
-from vitdet.checkpoint import Checkpoint, CheckpointError
+from vitdet.checkpoint import DERIVED, Checkpoint, CheckpointError
 from vitdet.heads import Head
 from vitdet.zoo.cards import Card
 
@@ -29,7 +29,9 @@ def architecture(card: Card | None, path: str | Path) -> dict[str, Any]:
     source = card or Checkpoint.read(path)
     before = {"size": card.size, "resample": card.resample} if card is not None else source.eval_transform
     shown = {key: before[key] for key in ("size", "resample") if key in before}
-    return {"model": source.config(), "data": {"init_args": shown}}
+    model = source.config()
+    options = {key: value for key, value in model["head"]["init_args"].items() if key not in DERIVED}
+    return {"model": {**model, "head": {**model["head"], "init_args": options}}, "data": {"init_args": shown}}
 
 
 def start(
