@@ -3,7 +3,7 @@
 from vitdet.heads.base import Head
 from vitdet.heads.deim import DEIMHead
 from vitdet.heads.detr import Decoder, DETRHead, Masks, PlainDETRHead, Selection
-from vitdet.heads.mask import EoMTHead, MaskDecoderHead, MaskRules
+from vitdet.heads.masks import EoMTHead, MaskDecoderHead, MaskRules
 from vitdet.heads.semantic import SemanticHead
 
 __all__ = [

@@ -3,8 +3,8 @@
 from vitdet.losses.assign import assign_aligned
 from vitdet.losses.boxes import box_losses
 from vitdet.losses.classification import ClassLoss, classification_loss
+from vitdet.losses.detection import Objects, mean_over_ranks, set_losses
 from vitdet.losses.matcher import assign, match
-from vitdet.losses.sets import Objects, mean_over_ranks, set_losses
 
 __all__ = [
     "ClassLoss",

@@ -10,13 +10,13 @@ from torch import Tensor
 
 from vitdet.boxes import cxcywh_to_xyxy
 from vitdet.errors import UserError
-from vitdet.heads.detr.denoising import Noised
-from vitdet.heads.detr.masks import QueryMasks
-from vitdet.heads.detr.selection import Proposals
-from vitdet.heads.mask.criterion import OVERSAMPLE, SampledMasks, point_losses, sample_masks
-from vitdet.heads.mask.pixels import binary_masks, extents
+from vitdet.heads.masks.branches import QueryMasks
+from vitdet.heads.masks.criterion import OVERSAMPLE, SampledMasks, point_losses, sample_masks
+from vitdet.heads.masks.pixels import binary_masks, extents
+from vitdet.heads.queries.denoising import Noised
+from vitdet.heads.queries.selection import Proposals
 from vitdet.losses import ClassLoss, Objects, assign_aligned, match, mean_over_ranks, set_losses
-from vitdet.losses.masks import mask_costs
+from vitdet.losses.segmentation import mask_costs
 from vitdet.structures import Prediction, Target
 
 

@@ -13,10 +13,10 @@ from torch import Tensor, nn
 
 from vitdet.backbone.attention import attend
 from vitdet.config import options
-from vitdet.heads.detr.deformable import DeformableAttention, Memory
-from vitdet.heads.detr.denoising import Noised
 from vitdet.heads.layers import BoxMLP, FeedForward, class_bias, shift_boxes, sine_embedding
 from vitdet.heads.options import POINTS, RANGES
+from vitdet.heads.queries.deformable import DeformableAttention, Memory
+from vitdet.heads.queries.denoising import Noised
 from vitdet.ranges import check_divides
 
 

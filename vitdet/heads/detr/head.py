@@ -11,12 +11,12 @@ from torch import Tensor, nn
 from vitdet.heads.base import Head
 from vitdet.heads.detr.criterion import DETROutputs, SetCriterion, best_detections
 from vitdet.heads.detr.decoder import Decoder, DeformableDecoder, Queries
-from vitdet.heads.detr.deformable import Memory
-from vitdet.heads.detr.denoising import Denoising
-from vitdet.heads.detr.masks import BRANCHES, Masks, QueryMasks
-from vitdet.heads.detr.selection import Proposals, QuerySelection, Selection
 from vitdet.heads.layers import shift_boxes
+from vitdet.heads.masks.branches import BRANCHES, Masks, QueryMasks
 from vitdet.heads.options import RANGES
+from vitdet.heads.queries.deformable import Memory
+from vitdet.heads.queries.denoising import Denoising
+from vitdet.heads.queries.selection import Proposals, QuerySelection, Selection
 from vitdet.losses import ClassLoss
 from vitdet.ranges import ranged
 from vitdet.structures import Features, Prediction, Target

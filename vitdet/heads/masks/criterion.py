@@ -10,9 +10,16 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from vitdet.errors import UserError
-from vitdet.heads.mask.pixels import extents
+from vitdet.heads.masks.pixels import extents
 from vitdet.losses import Objects, assign, mean_over_ranks
-from vitdet.losses.masks import important_points, mask_costs, mask_losses, mask_points, random_points, sample_points
+from vitdet.losses.segmentation import (
+    important_points,
+    mask_costs,
+    mask_losses,
+    mask_points,
+    random_points,
+    sample_points,
+)
 from vitdet.structures import Level, Target
 
 OVERSAMPLE = 3  # candidates for each point that is learned from

@@ -10,12 +10,12 @@ import torch
 from torch import Tensor, nn
 
 from vitdet.heads.layers import FeedForward, sine_embedding
-from vitdet.heads.mask.base import MaskTask, QueryMaskHead
-from vitdet.heads.mask.criterion import MaskCriterion, MaskOutputs
-from vitdet.heads.mask.inference import MaskRules
-from vitdet.heads.mask.pixels import MaskEmbedding, PixelBranch, attend_to, extents, sequence_batches, token_points
+from vitdet.heads.masks.base import MaskTask, QueryMaskHead
+from vitdet.heads.masks.criterion import MaskCriterion, MaskOutputs
+from vitdet.heads.masks.inference import MaskRules
+from vitdet.heads.masks.pixels import MaskEmbedding, PixelBranch, attend_to, extents, sequence_batches, token_points
 from vitdet.heads.options import RANGES
-from vitdet.losses.masks import sample_points
+from vitdet.losses.segmentation import sample_points
 from vitdet.ranges import check_divides, ranged
 from vitdet.structures import Features, Level, Target
 

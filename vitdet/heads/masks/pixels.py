@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vitdet.backbone.necks import Expand
-from vitdet.losses.masks import sample_points
+from vitdet.losses.segmentation import sample_points
 from vitdet.structures import Features, Level
 
 

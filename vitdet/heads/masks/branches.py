@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vitdet.config import options
-from vitdet.heads.mask.pixels import MaskEmbedding, PixelBranch, on_maps
+from vitdet.heads.masks.pixels import MaskEmbedding, PixelBranch, on_maps
 from vitdet.heads.options import RANGES
 from vitdet.structures import Features, Level
 

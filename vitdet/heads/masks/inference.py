@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from vitdet.config import options
-from vitdet.heads.mask.tiles import best_class
+from vitdet.heads.masks.tiles import best_class
 from vitdet.heads.options import RANGES
 from vitdet.structures import Prediction
 

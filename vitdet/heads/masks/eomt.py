@@ -12,12 +12,12 @@ from torch import Tensor, nn
 
 from vitdet.backbone.necks import Expand
 from vitdet.errors import UserError
-from vitdet.heads.mask.base import MaskTask, QueryMaskHead
-from vitdet.heads.mask.criterion import MaskCriterion, MaskOutputs
-from vitdet.heads.mask.inference import MaskRules
-from vitdet.heads.mask.pixels import MaskEmbedding, extents, on_maps, token_points
+from vitdet.heads.masks.base import MaskTask, QueryMaskHead
+from vitdet.heads.masks.criterion import MaskCriterion, MaskOutputs
+from vitdet.heads.masks.inference import MaskRules
+from vitdet.heads.masks.pixels import MaskEmbedding, extents, on_maps, token_points
 from vitdet.heads.options import RANGES
-from vitdet.losses.masks import sample_points
+from vitdet.losses.segmentation import sample_points
 from vitdet.ranges import ranged
 from vitdet.structures import Features, Level, Target
 
