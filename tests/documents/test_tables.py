@@ -16,8 +16,8 @@ from test_structure import RANK
 import vitdet
 from vitdet.cli import load_config
 from vitdet.data.label_sets import label_set
+from vitdet.data.label_sets.scenes import ADE20K_PANOPTIC
 from vitdet.zoo import CARDS
-from vitdet.zoo.ade20k_panoptic import CLASSES as ADE20K_PANOPTIC
 
 ROOT = tiny.ROOT
 SPLITS = {

@@ -9,8 +9,8 @@ from PIL import Image
 from vitdet import zoo
 from vitdet.backbone.keys import check_complete
 from vitdet.boxes import cxcywh_to_xyxy
+from vitdet.data.label_sets.coco import IDS
 from vitdet.structures import Target
-from vitdet.zoo.coco import IDS
 
 
 def ours(name, theirs, **head):

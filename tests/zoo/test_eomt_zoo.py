@@ -16,7 +16,7 @@ from vitdet import zoo
 from vitdet.backbone.keys import check_complete
 from vitdet.data.label_sets import LABEL_SETS
 from vitdet.data.transforms import EvalTransform
-from vitdet.zoo import CheckpointError, ade20k_panoptic, coco
+from vitdet.zoo import CheckpointError
 from vitdet.zoo.eomt import SIZES, convert
 
 VITS = {"small": (384, 12, 6), "base": (768, 12, 12), "large": (1024, 24, 16), "giant": (1536, 40, 24)}
@@ -167,13 +167,14 @@ def test_semantic_maps_are_put_together_from_tiles_as_in_transformers(width, hei
 
 
 def test_labels_are_those_of_the_data_sets():
-    names, values = LABEL_SETS["ade20k"]
+    names, values, _ = LABEL_SETS["ade20k", "semantic"]
+    panoptic = LABEL_SETS["ade20k", "panoptic"]
     card = zoo.find("eomt-large-ade20k-semantic-512")
     assert (card.classes, card.category_ids) == (names, values) and len(set(names)) == 150
-    assert len(set(ade20k_panoptic.CLASSES)) == 150 and sum(ade20k_panoptic.THINGS) == 100
+    assert len(set(panoptic.classes)) == 150 and sum(panoptic.things) == 100
     # the two lists name the same classes in the same order, mostly by the same first word
-    same = sum(a.split(",")[0] == b for a, b in zip(ade20k_panoptic.CLASSES, names))
-    assert same > 130 and ade20k_panoptic.CLASSES[149] == names[149] == "flag"
+    same = sum(a.split(",")[0] == b for a, b in zip(panoptic.classes, names))
+    assert same > 130 and panoptic.classes[149] == names[149] == "flag"
     assert zoo.find("eomt-large-cityscapes-semantic-1024").category_ids[-1] == 33
 
 
@@ -208,4 +209,4 @@ def test_other_blocks_are_refused(tmp_path):
         CheckpointError, match=r"eomt-small-coco-panoptic-640: its queries join the last 4 blocks, wanted 3"
     ):
         vitdet.load("eomt-small-coco-panoptic-640", checkpoint=tmp_path / "weights.pth")
-    assert zoo.find("eomt-large-coco-instance-640").classes == coco.CLASSES
+    assert zoo.find("eomt-large-coco-instance-640").classes == LABEL_SETS["coco", "instances"].classes

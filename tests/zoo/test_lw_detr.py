@@ -22,7 +22,7 @@ from transformers.models.lw_detr.modeling_lw_detr import LwDetrModel
 import vitdet
 from vitdet import zoo
 from vitdet.backbone.keys import check_complete
-from vitdet.zoo.coco import IDS
+from vitdet.data.label_sets.coco import IDS
 from vitdet.zoo.lw_detr import SIZES
 
 WIDTHS = {"tiny": 192, "small": 192, "medium": 384, "large": 384, "xlarge": 768}

@@ -24,9 +24,9 @@ from rfdetr.utilities.tensors import nested_tensor_from_tensor_list
 import vitdet
 from vitdet import zoo
 from vitdet.backbone.keys import check_complete
+from vitdet.data.label_sets.coco import IDS
 from vitdet.heads.detr.criterion import SetCriterion
 from vitdet.heads.mask import criterion as our_masks
-from vitdet.zoo.coco import IDS
 from vitdet.zoo.rf_detr import SIZES
 
 logging.getLogger("rfdetr").setLevel(logging.ERROR)

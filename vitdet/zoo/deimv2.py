@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 
 from vitdet.backbone.keys import KeysError, Rule, rename
+from vitdet.data.label_sets.coco import CLASSES, IDS
 from vitdet.heads.deim.edges import SCALE, UP
 from vitdet.zoo.cards import Card
-from vitdet.zoo.coco import CLASSES, IDS
 from vitdet.zoo.tensors import split_values
 
 HOST = "https://huggingface.co/Intellindust"

@@ -14,33 +14,10 @@ from torch import Tensor
 from vitdet.backbone.keys import KeysError, Rule, rename
 from vitdet.backbone.layouts import DINOV2
 from vitdet.data.label_sets import LABEL_SETS
-from vitdet.zoo import ade20k_panoptic, coco, coco_panoptic
 from vitdet.zoo.cards import Card
 from vitdet.zoo.tensors import expand, expand_bias
 
 SOURCE = "EoMT's model zoo, DINOv2"
-
-
-class Labels(NamedTuple):
-    """Class names, the ids that the data set's files have for them, and which are things."""
-
-    classes: list[str]
-    ids: list[int]
-    things: list[bool]
-
-
-def _semantic(name: str) -> Labels:
-    classes, values = LABEL_SETS[name]
-    return Labels(classes, values, [False] * len(classes))
-
-
-LABELS = {
-    ("coco", "instances"): Labels(coco.CLASSES, coco.IDS, [True] * len(coco.CLASSES)),
-    ("coco", "panoptic"): Labels(coco_panoptic.CLASSES, coco_panoptic.IDS, coco_panoptic.THINGS),
-    ("ade20k", "panoptic"): Labels(ade20k_panoptic.CLASSES, ade20k_panoptic.IDS, ade20k_panoptic.THINGS),
-    ("ade20k", "semantic"): _semantic("ade20k"),
-    ("cityscapes", "semantic"): _semantic("cityscapes"),
-}
 
 
 class Size(NamedTuple):
@@ -80,7 +57,7 @@ SIZES = {
 
 def card(name: str, size: Size, **differs: Any) -> Card:
     """The card of a model; `differs` are attributes that are not those of DINOv2's."""
-    labels = LABELS[size.data, size.task]
+    labels = LABEL_SETS[size.data, size.task]
     tiles = size.task == "semantic"
     rules = {"two_step": True} if tiles else {"two_step": True, "threshold": 0.8, "overlap": 0.8}
     more = {"tile": size.side, "num_queries": 100} if tiles else {"num_queries": 200}

@@ -12,9 +12,9 @@ import torch
 from torch import Tensor
 
 from vitdet.backbone.keys import Rule, rename
+from vitdet.data.label_sets.coco import CLASSES, IDS
 from vitdet.zoo import lw_family
 from vitdet.zoo.cards import Card
-from vitdet.zoo.coco import CLASSES, IDS
 from vitdet.zoo.tensors import expand, expand_bias, flat
 
 HOST = "https://huggingface.co/xbsu/LW-DETR/resolve/main/pretrain_weights"

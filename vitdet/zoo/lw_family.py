@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from vitdet.backbone.keys import KeysError, Rule, rename
-from vitdet.zoo.coco import IDS
+from vitdet.data.label_sets.coco import IDS
 from vitdet.zoo.tensors import flat, split_values
 
 

@@ -11,9 +11,9 @@ from torch import Tensor
 
 from vitdet.backbone.keys import Rule
 from vitdet.backbone.layouts import dinov2
+from vitdet.data.label_sets.coco import CLASSES, IDS
 from vitdet.zoo import lw_family
 from vitdet.zoo.cards import Card
-from vitdet.zoo.coco import CLASSES, IDS
 from vitdet.zoo.tensors import flat
 
 HOST = "https://storage.googleapis.com/rfdetr"
