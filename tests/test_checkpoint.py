@@ -13,7 +13,7 @@ from vitdet.checkpoint import FORMAT, Checkpoint, CheckpointError, average_of, w
 ROOT = Path(vitdet.__file__).parent
 KEYS = {"ema_state_dict", "optimizer_states", "state_dict", "eval_transform"}
 # what files of others may wrap their weights in
-FOREIGN = {"backbone/weights.py", "deploy/compare.py"}
+FOREIGN = {"backbone/weights.py"}
 
 
 @pytest.fixture

@@ -57,7 +57,7 @@ def test_the_wrong_image_is_refused():
         prediction().plot(grey((100, 300)))
     with pytest.raises(ValueError, match=r"plot\(image\)"):
         prediction().plot()
-    with pytest.raises(TypeError, match="give a path"):
+    with pytest.raises(TypeError, match="wanted a path"):
         prediction().plot(torch.zeros(3, 4, 4))
 
 

@@ -11,7 +11,19 @@ SCRIPTS = sorted((ROOT / "tools").glob("*.py"))
 MAX_FILE, MAX_FUNCTION, MAX_SCRIPT = 300, 40, 30
 
 RANKS = [
-    {"errors", "handshake", "progress", "ranges", "structures", "boxes", "masks", "draw", "config", "renamed"},
+    {
+        "errors",
+        "handshake",
+        "images",
+        "progress",
+        "ranges",
+        "structures",
+        "boxes",
+        "masks",
+        "draw",
+        "config",
+        "renamed",
+    },
     {"backbone"},
     {"losses"},
     {"heads"},

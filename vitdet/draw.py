@@ -5,10 +5,9 @@ T objects, H×W an image in pixels; every size below scales with the image
 
 import colorsys
 from collections.abc import Callable, Sequence
-from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont, ImageOps
+from PIL import Image, ImageDraw, ImageFont
 
 from vitdet.masks import bounds
 
@@ -70,22 +69,6 @@ def class_colour(label: int) -> Colour:
 
 def _brightness(rgb: Sequence[float]) -> float:
     return 0.299 * rgb[0] + 0.587 * rgb[1] + 0.114 * rgb[2]
-
-
-def as_image(image: Image.Image | np.ndarray | str | Path) -> Image.Image:
-    """An upright PIL image of a file, an RGB array `(H, W, 3)` uint8, or a PIL image.
-
-    Raises:
-        TypeError: it is none of these.
-    """
-    if isinstance(image, (str, Path)):
-        with Image.open(image) as opened:
-            return ImageOps.exif_transpose(opened).convert("RGB")
-    if isinstance(image, np.ndarray):
-        return Image.fromarray(image)
-    if isinstance(image, Image.Image):
-        return ImageOps.exif_transpose(image)
-    raise TypeError(f"can't draw on {type(image).__name__}; give a path, a PIL image, or an RGB array (H, W, 3) uint8")
 
 
 def _blend(canvas: Image.Image, masks: np.ndarray, colours: Sequence[Colour]) -> Image.Image:

@@ -87,6 +87,11 @@ def id_png(ids: np.ndarray) -> bytes:
     return cv2.imencode(".png", np.stack(planes, -1))[1].tobytes()
 
 
+def png_ids(rgb: np.ndarray) -> np.ndarray:
+    """The map `(H, W)` int32 of segment numbers, 0 for none, of such a PNG as an RGB array `(H, W, 3)`."""
+    return rgb.astype(np.int32) @ np.array([1, 256, 65536], np.int32)
+
+
 def encode(masks: np.ndarray) -> list[bytes]:
     """COCO's compressed run lengths of masks `(T, H, W)`."""
     at_once = max(1, 2**24 // max(masks[:1].size, 1))  # pycocotools wants a copy in another order: 16 MB of it

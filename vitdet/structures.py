@@ -13,10 +13,12 @@ from typing import Any
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor, nn
 
-from vitdet.draw import as_image, draw, draw_classes
+from vitdet.draw import draw, draw_classes
 from vitdet.errors import UserError, check
+from vitdet.images import as_array
 from vitdet.masks import encode, id_png
 
 THRESHOLD = 0.3  # the score from which a detection is shown, counted and returned, unless something else is said
@@ -261,7 +263,7 @@ class Prediction:
         check_threshold(threshold)
         if image is None and self.path is None:
             raise UserError("this prediction was not made from a file: give the image to draw on, as plot(image)")
-        canvas = as_image(self.path if image is None else image)
+        canvas = Image.fromarray(as_array(self.path if image is None else image))
         if canvas.size != tuple(self.size[::-1]):
             about = f"the prediction is about one of {self.size[1]}×{self.size[0]}; give the original image"
             raise UserError(f"image is {canvas.width}×{canvas.height}, {about}")

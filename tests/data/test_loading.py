@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from vitdet.data import CocoData, ShapesData, ShapesPanopticData, ShapesSemanticData
-from vitdet.data.images import ImageError
 from vitdet.data.sampler import Loader
+from vitdet.images import ImageError
 
 
 @pytest.mark.parametrize("split", ["train", "val"])

@@ -10,8 +10,8 @@ from PIL import Image
 
 from vitdet.boxes import cxcywh_to_xyxy
 from vitdet.data import Augmentation, CocoData, EvalTransform, Reading, Split
-from vitdet.data.images import ImageError
 from vitdet.data.sampler import Draw
+from vitdet.images import ImageError
 
 PLAIN = {"train_transforms": [], "scale_jitter": (1.0, 1.0)}
 

@@ -18,7 +18,7 @@ from vitdet.data import (
     ShapesSemanticData,
     Split,
 )
-from vitdet.data.images import ImageError
+from vitdet.images import ImageError
 from vitdet.masks import VOID
 
 PLAIN = {"batch_size": 4, "scale_jitter": (1.0, 1.0), "train_transforms": []}

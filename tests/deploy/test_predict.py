@@ -9,10 +9,10 @@ import torch
 from PIL import Image
 
 from vitdet.data import CocoData, Split
-from vitdet.data.images import ImageError
 from vitdet.deploy import CheckpointError, load, predict_files
 from vitdet.errors import UserError
 from vitdet.handshake import Needs
+from vitdet.images import ImageError
 from vitdet.progress import Progress
 from vitdet.structures import THRESHOLD, Prediction
 

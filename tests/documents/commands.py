@@ -59,7 +59,7 @@ class Site:
         return self.main(verb, *words)
 
     def small(self, config: str, *, train: bool) -> list[str]:
-        sizes = tiny.overrides(Path(config), self.folder)
+        sizes = tiny.overrides(tiny.resolved(Path(config), []), self.folder)
         trainer = {**TRAINER, "max_steps": 2} if train else TRAINER
         return sizes + tiny.words({f"trainer.{key}": value for key, value in trainer.items()})
 

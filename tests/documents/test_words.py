@@ -25,7 +25,7 @@ OF_OTHERS = {
 WORDS = sorted({piece.text for piece in pages.of_kind("word")} - OF_OTHERS)
 IN_TASKS = {w for row in pages.of_kind("row") if row.table == ("to", "say") for w in pages.spans(row.text)}
 NOT_RUN = {  # why, in the function
-    "python tools/compare_rfdetr.py": lambda site: compare(),
+    "python benchmarks/compare_rfdetr.py": lambda site: compare(),
 }
 ABSTRACT = {"vitdet <verb>", "vitdet.<…>"}
 OPTION_CONFIGS = {"--model.backbone": "configs/finetune.yaml", "--model.head.masks": "configs/custom.yaml"}
@@ -56,7 +56,7 @@ PARTS = [one for one in NAMES.values() if inspect.isclass(one) and not issubclas
 
 def compare():
     """Minutes of full-size models: its options are read."""
-    text = (ROOT / "tools" / "compare_rfdetr.py").read_text()
+    text = (ROOT / "benchmarks" / "compare_rfdetr.py").read_text()
     assert "parser.parse_args()" in text and "compare(" in text
 
 

@@ -9,9 +9,9 @@ from torch.autograd import gradcheck
 from torchvision.ops import nms
 
 from vitdet.boxes import cxcywh_to_xyxy
-from vitdet.heads.detr.deformable import DeformableAttention, Memory, _WeightedSum, sample
-from vitdet.heads.detr.selection import QuerySelection, Selection, anchors, image_tokens, tokens_inside
 from vitdet.heads.layers import shift_boxes
+from vitdet.heads.queries.deformable import DeformableAttention, Memory, _WeightedSum, sample
+from vitdet.heads.queries.selection import QuerySelection, Selection, anchors, image_tokens, tokens_inside
 from vitdet.structures import Features, Level
 
 

@@ -6,7 +6,7 @@ import torch
 from vitdet.backbone import Backbone
 from vitdet.backbone.attention import attend
 from vitdet.heads import EoMTHead
-from vitdet.heads.mask.criterion import MaskOutputs
+from vitdet.losses.segmentation import MaskOutputs
 from vitdet.progress import Progress
 
 TINY = {"model_args": {"embed_dim": 32, "num_heads": 2}, "depth": 4, "neck": None}

@@ -2,9 +2,9 @@
 
 import torch
 
-from vitdet.heads.mask.inference import MaskRules, class_scores, instances, mask_boxes, panoptic, semantic
-from vitdet.heads.mask.pixels import PixelBranch, extents, full_size
-from vitdet.losses.masks import important_points, mask_costs, mask_losses, mask_points, sample_points
+from vitdet.heads.masks.inference import MaskRules, class_scores, instances, mask_boxes, panoptic, semantic
+from vitdet.heads.masks.pixels import PixelBranch, full_size
+from vitdet.losses.points import extents, important_points, mask_costs, mask_losses, mask_points, sample_points
 
 
 def test_points_give_the_logits_of_the_whole_mask():

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 import vitdet
 from vitdet.handshake import Labels
-from vitdet.heads.mask.tiles import best_class, cut, put_together
+from vitdet.heads.masks.tiles import best_class, cut, put_together
 from vitdet.progress import Progress
 
 SIDES = st.integers(1, 90)

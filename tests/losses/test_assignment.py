@@ -9,7 +9,7 @@ from torchvision.ops import generalized_box_iou, sigmoid_focal_loss
 
 from vitdet.boxes import cxcywh_to_xyxy, pairwise_iou
 from vitdet.losses import assign_aligned, match
-from vitdet.losses.matcher import _warn_too_many
+from vitdet.losses.assign import _warn_too_many
 from vitdet.structures import Target
 
 SIZE = (64, 64)

@@ -17,13 +17,13 @@ BACKBONE = {
     "out_channels": 32,
 }
 PLAIN = {**BACKBONE, "stem": None, "depth": 2, "tail": 1, "neck": None}
-QUERIES = {"dim": 32, "num_queries": 10, "num_layers": 1, "num_heads": 4, "ffn_dim": 32}
-PARTS = {"dim": 32, "num_queries": 10, "num_layers": 1, "decoder": {"num_heads": 4, "ffn_dim": 32}, "masks": True}
+QUERIES = {"dim": 32, "num_queries": 10, "num_layers": 1}
+LAYER = {"num_heads": 4, "ffn_dim": 32}
 HEADS = {
-    "deim": (DEIMHead, QUERIES, BACKBONE, ShapesData),
-    "plain": (PlainDETRHead, QUERIES, BACKBONE, ShapesData),
-    "masks": (DETRHead, PARTS, BACKBONE, ShapesData),
-    "panoptic": (MaskDecoderHead, QUERIES, BACKBONE, ShapesPanopticData),
+    "deim": (DEIMHead, {**QUERIES, **LAYER}, BACKBONE, ShapesData),
+    "plain": (PlainDETRHead, {**QUERIES, **LAYER}, BACKBONE, ShapesData),
+    "masks": (DETRHead, {**QUERIES, "decoder": LAYER, "masks": True}, BACKBONE, ShapesData),
+    "panoptic": (MaskDecoderHead, {**QUERIES, **LAYER}, BACKBONE, ShapesPanopticData),
     "eomt": (EoMTHead, {"num_queries": 10}, PLAIN, ShapesPanopticData),
     "semantic": (SemanticHead, {"dim": 32}, BACKBONE, ShapesSemanticData),
 }

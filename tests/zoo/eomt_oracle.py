@@ -4,7 +4,7 @@ from importlib.metadata import version
 
 import torch
 
-from vitdet.heads.mask import criterion as our_masks
+from vitdet.losses import points as our_masks
 from vitdet.structures import Target
 
 THINGS = [i < 80 for i in range(133)]  # COCO's panoptic classes

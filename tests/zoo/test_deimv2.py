@@ -23,8 +23,7 @@ from vitdet.backbone.keys import KeysError, check_complete
 from vitdet.heads.deim.criterion import DEIMCriterion, DEIMOutputs
 from vitdet.heads.deim.decoder import Decoded
 from vitdet.heads.deim.edges import boxes_from_edges
-from vitdet.heads.detr.denoising import Noised
-from vitdet.heads.detr.selection import Proposals
+from vitdet.losses.detection import Noised, Proposals
 from vitdet.structures import Target
 from vitdet.zoo.deimv2 import SIZES
 

@@ -25,8 +25,8 @@ import vitdet
 from vitdet import zoo
 from vitdet.backbone.keys import check_complete
 from vitdet.data.label_sets.coco import IDS
-from vitdet.heads.detr.criterion import SetCriterion
-from vitdet.heads.mask import criterion as our_masks
+from vitdet.losses import points as our_masks
+from vitdet.losses.detection import SetCriterion
 from vitdet.zoo.rf_detr import SIZES
 
 logging.getLogger("rfdetr").setLevel(logging.ERROR)

@@ -8,12 +8,12 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset, get_worker_info
 
-from vitdet.data.images import ImageError
 from vitdet.data.options import Augmentation, OnBadImage
 from vitdet.data.sampler import Draw
 from vitdet.data.sources import ImageSource
 from vitdet.data.transforms import Augment, EvalTransform, Sample, Size, crop, fit_boxes, to_tensor
 from vitdet.errors import UserError
+from vitdet.images import ImageError
 from vitdet.structures import Target
 
 

@@ -5,9 +5,10 @@ from typing import Any
 
 import numpy as np
 
-from vitdet.data.images import ImageError, load_image, resolve
-from vitdet.data.masks import IdMasks, Masks
+from vitdet.data.object_masks import IdMasks, Masks
 from vitdet.data.sources import CocoSource
+from vitdet.images import ImageError, load_image, resolve
+from vitdet.masks import png_ids
 
 
 class PanopticSource(CocoSource):
@@ -36,16 +37,7 @@ class PanopticSource(CocoSource):
         if rows.start == rows.stop:
             return np.zeros(size, np.int32)  # no segment: all void
         name = self.index.raw(rows.start)["file_name"]
-        ids = read_ids(resolve(self.segments, name))
+        ids = png_ids(load_image(resolve(self.segments, name), exif=False))
         if ids.shape != size:
             raise ImageError(f"{name} is {ids.shape}, its image {size} (H, W)")
         return ids
-
-
-def read_ids(path: str | Path) -> np.ndarray:
-    """`(H, W)` int32: the number of each pixel's segment, 0 for none, of a COCO panoptic PNG: R + 256 G + 65536 B.
-
-    Raises:
-        ImageError: it can't be read.
-    """
-    return load_image(path, exif=False).astype(np.int32) @ np.array([1, 256, 65536], np.int32)

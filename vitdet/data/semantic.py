@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from vitdet.data.images import ImageError
-from vitdet.data.masks import IdMasks, Masks
+from vitdet.data.object_masks import IdMasks, Masks
 from vitdet.data.sources import ImageSource
 from vitdet.errors import UserError
+from vitdet.images import ImageError
 from vitdet.masks import VOID, bounds
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")

@@ -17,6 +17,7 @@ from pycocotools import mask as rle
 
 from vitdet.data.shapes_scene import STUFF, THINGS, Scene, draw_scene
 from vitdet.errors import UserError
+from vitdet.masks import id_png
 
 log = logging.getLogger("vitdet")
 
@@ -136,7 +137,8 @@ def _draw_split(root: Path, split: str, count: int, seed: tuple[int, int]) -> No
         first = len(instances) + 1
         instances += [_instance(scene, t, i + 1, first + t) for t in range(len(scene.labels))]
         segments.append(_panoptic(scene, i + 1, name))
-        cv2.imwrite(str(root / f"panoptic_{split}" / f"{name}.png"), _id_to_bgr(scene.ids + 2))
+        # id 0 would be "void", so the background is 1 and object t is t + 2
+        (root / f"panoptic_{split}" / f"{name}.png").write_bytes(id_png(scene.ids + 2))
         classes = np.array([*scene.labels, len(THINGS) + scene.background], np.uint8)  # the background's id is -1
         cv2.imwrite(str(root / f"semantic_{split}" / f"{name}.png"), classes[scene.ids])
     _write(root, f"instances_{split}", images, things, instances)
@@ -189,9 +191,3 @@ def _bounds(mask: np.ndarray) -> list[int]:
     """`[left, top, width, height]` of the pixels of a mask."""
     rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
     return [int(columns[0]), int(rows[0]), int(columns[-1] - columns[0] + 1), int(rows[-1] - rows[0] + 1)]
-
-
-def _id_to_bgr(ids: np.ndarray) -> np.ndarray:
-    """COCO panoptic PNG: id = R + 256 G + 65536 B; id 0 would be "void", so the background is 1 and object t is t + 2."""
-    values = ids.astype(np.uint32)
-    return np.stack([values >> 16, values >> 8, values], -1).astype(np.uint8)

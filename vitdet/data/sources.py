@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 
 from vitdet.annotations.index import CocoIndex
-from vitdet.data.images import MAX_PIXELS, ImageError, load_image, resolve
-from vitdet.data.masks import CocoMasks, Masks
+from vitdet.data.object_masks import CocoMasks, Masks
 from vitdet.data.transforms import MIN_VISIBLE, Sample
+from vitdet.images import MAX_PIXELS, ImageError, load_image, resolve
 from vitdet.masks import to_rle
 
 log = logging.getLogger("vitdet")

@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from vitdet.config import Configurable
-from vitdet.data.masks import Masks
+from vitdet.data.object_masks import Masks
 from vitdet.errors import UserError, check
 from vitdet.masks import bounds
 from vitdet.ranges import whole

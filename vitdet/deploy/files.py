@@ -13,11 +13,11 @@ import torch
 from PIL import Image
 from rich.console import Console
 
-from vitdet.data.images import ImageError, load_image
 from vitdet.deploy.inputs import describe, find_images, picture_paths
 from vitdet.deploy.known import KnownImages
 from vitdet.deploy.predict import check_batch_size, load, pick_device
 from vitdet.errors import UserError
+from vitdet.images import ImageError, load_image
 from vitdet.metrics.panoptic import write_panoptic
 from vitdet.structures import THRESHOLD, Prediction, check_threshold
 

@@ -3,21 +3,17 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
 import torch
-from PIL import Image, ImageOps
-from torch import Tensor, nn
+from torch import nn
 
 from vitdet import zoo
 from vitdet.checkpoint import Checkpoint
-from vitdet.data.images import load_image
 from vitdet.data.transforms import EvalTransform
 from vitdet.errors import UserError, check
+from vitdet.images import ImageLike, as_array
 from vitdet.ranges import whole
 from vitdet.structures import THRESHOLD, Prediction, check_threshold
 from vitdet.zoo.cards import Card
-
-ImageLike = str | Path | Image.Image | np.ndarray
 
 
 class Detector:
@@ -108,25 +104,6 @@ def _published(card: Card, checkpoint: str | Path | None, device: str | torch.de
     transform = EvalTransform(size=card.size, mean=card.mean, std=card.std, resample=card.resample)
     names = {"classes": card.classes, "category_ids": card.category_ids}
     return Detector(model["backbone"], model["head"], **names, transform=transform, device=device)
-
-
-def as_array(image: ImageLike) -> np.ndarray:
-    """An image as upright RGB `(H, W, 3)` uint8.
-
-    Raises:
-        ImageError: a file can't be read.
-        TypeError: it is neither a path, a PIL image nor such an array.
-    """
-    if isinstance(image, (str, Path)):
-        return load_image(image)
-    if isinstance(image, Image.Image):
-        return np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
-    if isinstance(image, np.ndarray) and image.dtype == np.uint8 and image.ndim == 3 and image.shape[2] == 3:
-        return image
-    what = type(image).__name__
-    if isinstance(image, (np.ndarray, Tensor)):
-        what = f"{what} {tuple(image.shape)} {image.dtype}"
-    raise TypeError(f"got {what}; wanted a path, a PIL image, an RGB array (H, W, 3) uint8, or a list of these")
 
 
 def check_batch_size(value: int) -> None:

@@ -1,9 +1,14 @@
 """Heads: features in, boxes or masks out."""
 
 from vitdet.heads.base import Head
-from vitdet.heads.deim import DEIMHead
-from vitdet.heads.detr import Decoder, DETRHead, Masks, PlainDETRHead, Selection
-from vitdet.heads.mask import EoMTHead, MaskDecoderHead, MaskRules
+from vitdet.heads.deim.head import DEIMHead
+from vitdet.heads.detr.head import Decoder, DETRHead
+from vitdet.heads.detr.plain import PlainDETRHead
+from vitdet.heads.masks.branches import Masks
+from vitdet.heads.masks.decoder import MaskDecoderHead
+from vitdet.heads.masks.eomt import EoMTHead
+from vitdet.heads.masks.inference import MaskRules
+from vitdet.heads.queries.selection import Selection
 from vitdet.heads.semantic import SemanticHead
 
 __all__ = [

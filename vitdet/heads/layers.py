@@ -7,6 +7,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+from vitdet.backbone.attention import attend
+
 _MAX_LOG_SCALE = math.log(1000 / 16)  # as in Faster R-CNN: exp() of a wild prediction must not overflow
 
 
@@ -94,3 +96,18 @@ class FeedForward(nn.Module):
         dropped = self.training and self.net[2].p > 0
         mixed = torch.is_autocast_enabled(x.device.type)
         return torch.is_grad_enabled() and not (dropped or mixed or torch.compiler.is_compiling())
+
+
+class SelfAttention(nn.Module):
+    """Attention among the queries of one sequence; positions are added to queries and keys, not to values."""
+
+    def __init__(self, dim: int, num_heads: int) -> None:
+        super().__init__()
+        self.num_heads = num_heads
+        self.qk, self.v, self.proj = nn.Linear(dim, 2 * dim), nn.Linear(dim, dim), nn.Linear(dim, dim)
+
+    def forward(self, x: Tensor, position: Tensor, lengths: list[int]) -> Tensor:
+        # (N, 2*C) -> 2 × (N, heads, C/heads)
+        q, k = self.qk(x + position).unflatten(1, (2, self.num_heads, -1)).unbind(1)
+        v = self.v(x).unflatten(1, (self.num_heads, -1))
+        return self.proj(attend(q, k, v, lengths).flatten(1))

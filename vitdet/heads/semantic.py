@@ -11,11 +11,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vitdet.errors import UserError
-from vitdet.heads.mask.base import SegmentationHead
-from vitdet.heads.mask.inference import semantic
-from vitdet.heads.mask.pixels import extents, full_size
+from vitdet.heads.masks.base import SegmentationHead
+from vitdet.heads.masks.inference import semantic
+from vitdet.heads.masks.pixels import full_size
 from vitdet.heads.options import RANGES
 from vitdet.losses import mean_over_ranks
+from vitdet.losses.points import extents
 from vitdet.masks import VOID
 from vitdet.ranges import ranged, whole
 from vitdet.structures import Features, Level, Prediction, Target

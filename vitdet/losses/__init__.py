@@ -1,10 +1,7 @@
-"""Losses and the assignment of predictions to objects: pure functions."""
+"""Losses, and the assignment of predictions to objects."""
 
-from vitdet.losses.assign import assign_aligned
-from vitdet.losses.boxes import box_losses
-from vitdet.losses.classification import ClassLoss, classification_loss
-from vitdet.losses.matcher import assign, match
-from vitdet.losses.sets import Objects, mean_over_ranks, set_losses
+from vitdet.losses.assign import assign, assign_aligned, match
+from vitdet.losses.detection import ClassLoss, Objects, box_losses, classification_loss, mean_over_ranks, set_losses
 
 __all__ = [
     "ClassLoss",

@@ -1,9 +1,100 @@
-"""One-to-many assignment of tokens to objects.  # N tokens, K classes, T objects of one image"""
+"""Which prediction learns from which object: one-to-one by Hungarian matching, or one-to-many near an object.
+
+# L layers, B images, G groups, Q queries, N tokens, K classes, T objects of one image
+"""
+
+import logging
+from functools import cache
 
 import torch
+from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
-from vitdet.boxes import cxcywh_to_xyxy, pairwise_iou
+from vitdet.boxes import cxcywh_to_xyxy, pairwise_giou, pairwise_iou
+from vitdet.structures import Target
+
+
+@torch.no_grad()
+def match(
+    logits: Tensor,
+    boxes_cxcywh: Tensor,
+    targets: list[Target],
+    *,
+    cost_class: float = 2.0,
+    cost_box: float = 5.0,
+    cost_giou: float = 2.0,
+    extra: list[Tensor] | None = None,
+) -> tuple[Tensor, Tensor]:
+    """Assign every object to a query in each layer and group, at the least total cost (Carion et al. 2020,
+    arXiv:2005.12872).
+
+    The cost is formed image by image, so its memory grows with the objects of one image, not with the batch's.
+
+    Args:
+        logits: `(L, B, G, Q, K)`.
+        boxes_cxcywh: `(L, B, G, Q, 4)`.
+        extra: further costs of each image, `(L, G, Q, T)`, such as those of its masks.
+
+    Returns:
+        Index of each matched query in `L*B*G*Q`, and of its object in the concatenated targets; both `(M,)`.
+
+    Raises:
+        FloatingPointError: a prediction is not finite.
+    """
+    costs = [
+        _cost(logits[:, b], boxes_cxcywh[:, b], target, cost_class, cost_box, cost_giou)  # (L, G, Q, T)
+        for b, target in enumerate(targets)
+    ]
+    return assign(costs if extra is None else [cost + more for cost, more in zip(costs, extra)])
+
+
+@torch.no_grad()
+def assign(costs: list[Tensor]) -> tuple[Tensor, Tensor]:
+    """The least costly one-to-one assignment in each layer and group of each image.
+
+    Args:
+        costs: of each of B images, `(L, G, Q, T)`.
+
+    Returns and raises as `match`.
+    """
+    B, (L, G, Q) = len(costs), costs[0].shape[:3]
+    device = costs[0].device
+    # one transfer to the CPU for the batch
+    flat = torch.cat([cost.flatten() for cost in costs]).cpu()
+    if not flat.isfinite().all():
+        raise FloatingPointError(
+            "the head predicts NaN or infinity: lower the learning rate, clip gradients (trainer.gradient_clip_val), "
+            "or train in bf16 or fp32"
+        )
+    queries, objects = [], []
+    first_target = 0
+    for b, (cost, image_flat) in enumerate(zip(costs, flat.split([cost.numel() for cost in costs]))):
+        T = cost.shape[-1]
+        if T > Q:
+            _warn_too_many(Q)
+        for sequence, matrix in enumerate(image_flat.view(L * G, Q, T).numpy() if T else ()):
+            layer, group = divmod(sequence, G)
+            rows, columns = linear_sum_assignment(matrix)
+            queries.append(torch.from_numpy(rows) + ((layer * B + b) * G + group) * Q)
+            objects.append(torch.from_numpy(columns) + first_target)
+        first_target += T
+    if not queries:
+        empty = torch.zeros(0, dtype=torch.long, device=device)
+        return empty, empty
+    return torch.cat(queries).to(device), torch.cat(objects).to(device)
+
+
+def _cost(logits, boxes_cxcywh, target: Target, cost_class: float, cost_box: float, cost_giou: float) -> Tensor:
+    logits, boxes_cxcywh = logits.float(), boxes_cxcywh.float()
+    # the focal loss of saying "yes" less that of saying "no", for the object's class
+    p = logits.sigmoid()
+    yes = -0.25 * (1 - p) ** 2 * torch.nn.functional.logsigmoid(logits)
+    no = -0.75 * p**2 * torch.nn.functional.logsigmoid(-logits)
+    by_class = (yes - no)[..., target.labels]  # (L, G, Q, K) -> (L, G, Q, T)
+    by_box = (boxes_cxcywh.unsqueeze(-2) - target.boxes_cxcywh).abs().sum(-1)
+    # 1 - GIoU would add a constant; it cannot change the assignment
+    by_giou = -pairwise_giou(cxcywh_to_xyxy(boxes_cxcywh), cxcywh_to_xyxy(target.boxes_cxcywh))
+    return cost_class * by_class + cost_box * by_box + cost_giou * by_giou
 
 
 @torch.no_grad()
@@ -18,9 +109,11 @@ def assign_aligned(
     alpha: float = 0.5,
     beta: float = 4.0,
 ) -> tuple[Tensor, Tensor]:
-    """The `topk` tokens of each object that score and fit best, `p^alpha * IoU^beta`, of those inside it (TOOD, arXiv:2108.07755).
+    """The `topk` tokens of each object that score and fit best, `p^alpha * IoU^beta`, of those inside it (TOOD,
+    arXiv:2108.07755).
 
-    A token claimed by several objects goes to the one it overlaps most; an object that covers no token's centre takes the nearest one.
+    A token claimed by several objects goes to the one that it overlaps most; an object that covers no token's centre takes
+    the nearest token.
 
     Args:
         logits: `(N, K)`, boxes `(N, 4)` and centres `(N, 2)` of one image's tokens.
@@ -43,3 +136,11 @@ def assign_aligned(
     owner = torch.where(claimed, ious + 1e-6, -1).argmax(1)
     tokens = claimed.any(1).nonzero().squeeze(1)
     return tokens, owner[tokens]
+
+
+@cache
+def _warn_too_many(num_queries: int) -> None:
+    logging.getLogger("vitdet").warning(
+        "an image has more objects than num_queries=%d: some can never be found; raise model.head.num_queries",
+        num_queries,
+    )

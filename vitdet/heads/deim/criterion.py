@@ -10,8 +10,17 @@ from torch import Tensor
 
 from vitdet.heads.deim.decoder import Decoded
 from vitdet.heads.deim.edges import distillation_losses, fine_grained_losses
-from vitdet.heads.detr.criterion import TERMS, DETROutputs, with_weights
-from vitdet.losses import ClassLoss, Objects, box_losses, classification_loss, match, mean_over_ranks
+from vitdet.losses.assign import match
+from vitdet.losses.detection import (
+    TERMS,
+    ClassLoss,
+    DETROutputs,
+    Objects,
+    box_losses,
+    classification_loss,
+    mean_over_ranks,
+    with_weights,
+)
 from vitdet.structures import Target
 
 

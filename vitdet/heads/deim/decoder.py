@@ -9,9 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from vitdet.heads.deim.edges import BINS, boxes_from_edges
-from vitdet.heads.detr.decoder import Queries, SelfAttention
-from vitdet.heads.detr.deformable import DeformableAttention, Memory
-from vitdet.heads.layers import BoxMLP, class_bias
+from vitdet.heads.layers import BoxMLP, SelfAttention, class_bias
+from vitdet.heads.queries.deformable import DeformableAttention, Memory
+from vitdet.heads.queries.denoising import Queries
 
 EPS = 1e-6  # of the norms
 EDGE = 1e-5  # no box starts nearer to 0 or 1, from where no step could move it

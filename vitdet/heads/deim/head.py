@@ -11,13 +11,12 @@ from torch import Tensor, nn
 from vitdet.heads.base import Head
 from vitdet.heads.deim.criterion import DEIMCriterion, DEIMOutputs
 from vitdet.heads.deim.decoder import DEIMDecoder, move_boxes
-from vitdet.heads.detr.criterion import best_detections
-from vitdet.heads.detr.decoder import Queries
-from vitdet.heads.detr.deformable import Memory
-from vitdet.heads.detr.denoising import Denoising
-from vitdet.heads.detr.selection import Proposer, QuerySelection, Selection
 from vitdet.heads.layers import BoxMLP
+from vitdet.heads.masks.inference import best_detections
 from vitdet.heads.options import COUNT, POINTS, RANGES
+from vitdet.heads.queries.deformable import Memory
+from vitdet.heads.queries.denoising import Denoising, Queries
+from vitdet.heads.queries.selection import Proposer, QuerySelection, Selection
 from vitdet.losses import ClassLoss
 from vitdet.ranges import check_divides, ranged
 from vitdet.structures import Features, Prediction, Target

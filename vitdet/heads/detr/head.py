@@ -1,25 +1,123 @@
 """The deformable DETR head: features -> proposals -> queries -> boxes.
 
-# B images, G groups, Q queries, N tokens, C channels, K classes, L layers
+# B images, G groups, Q queries, N queries of all images and groups, C channels, K classes, L layers
+
+Queries are packed like tokens: groups of one image, and its denoising sets, are sequences of their own, and `attend` keeps
+them apart.
 """
 
 from collections.abc import Sequence
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
+from vitdet.config import options
 from vitdet.heads.base import Head
-from vitdet.heads.detr.criterion import DETROutputs, SetCriterion, best_detections
-from vitdet.heads.detr.decoder import Decoder, DeformableDecoder, Queries
-from vitdet.heads.detr.deformable import Memory
-from vitdet.heads.detr.denoising import Denoising
-from vitdet.heads.detr.masks import BRANCHES, Masks, QueryMasks
-from vitdet.heads.detr.selection import Proposals, QuerySelection, Selection
-from vitdet.heads.layers import shift_boxes
-from vitdet.heads.options import RANGES
-from vitdet.losses import ClassLoss
-from vitdet.ranges import ranged
+from vitdet.heads.layers import BoxMLP, FeedForward, SelfAttention, class_bias, shift_boxes, sine_embedding
+from vitdet.heads.masks.branches import BRANCHES, Masks
+from vitdet.heads.masks.inference import best_detections
+from vitdet.heads.options import POINTS, RANGES
+from vitdet.heads.queries.deformable import DeformableAttention, Memory
+from vitdet.heads.queries.denoising import Denoising, Queries
+from vitdet.heads.queries.selection import QuerySelection, Selection
+from vitdet.losses.detection import ClassLoss, DETROutputs, Proposals, SetCriterion
+from vitdet.losses.points import QueryMasks
+from vitdet.ranges import check_divides, ranged
 from vitdet.structures import Features, Prediction, Target
+
+
+@options(RANGES | {"num_points": POINTS})
+class Decoder:
+    """What the decoder layers of a DETR head are made of.
+
+    Args:
+        num_heads: attention heads between queries.
+        cross_heads: attention heads that look at the image; `num_heads` if not given.
+        num_points: at which each of them looks, in every level or in each.
+        ffn_dim, dropout: hidden width of the MLPs, and the share of values that training drops.
+        refine: `iterative` starts each layer from the boxes of the layer before (Deformable DETR), `fixed` always from
+            the proposals (LW-DETR).
+
+    Example:
+        >>> Decoder(num_points=2).ffn_dim
+        1024
+    """
+
+    num_heads: int = 8
+    cross_heads: int | None = None
+    num_points: int | list[int] = 4
+    ffn_dim: int = 1024
+    dropout: float = 0.0
+    refine: Literal["iterative", "fixed"] = "iterative"
+
+
+class DecoderLayer(nn.Module):
+    def __init__(
+        self,
+        dim: int,
+        *,
+        num_levels: int,
+        options: Decoder,
+    ) -> None:
+        super().__init__()
+        self.self_attention = SelfAttention(dim, options.num_heads)
+        self.cross_attention = DeformableAttention(
+            dim,
+            num_levels=num_levels,
+            num_heads=options.cross_heads or options.num_heads,
+            num_points=options.num_points,
+        )
+        self.ffn = FeedForward(dim, options.ffn_dim, options.dropout)
+        self.norm1, self.norm2 = nn.LayerNorm(dim), nn.LayerNorm(dim)
+        self.dropout = nn.Dropout(options.dropout)
+
+    def forward(self, x: Tensor, position: Tensor, queries: Queries, boxes_cxcywh: Tensor, memory: Memory) -> Tensor:
+        x = self.norm1(x + self.dropout(self.self_attention(x, position, queries.lengths)))
+        x = self.norm2(x + self.dropout(self.cross_attention(x + position, boxes_cxcywh, queries.images, memory)))
+        return self.ffn(x)
+
+
+class DeformableDecoder(nn.Module):
+    """Layers that look where the boxes are, and move them."""
+
+    def __init__(
+        self,
+        dim: int,
+        num_classes: int,
+        *,
+        num_layers: int,
+        num_levels: int,
+        options: Decoder,
+    ) -> None:
+        super().__init__()
+        check_divides("dim", dim, num_heads=options.num_heads, cross_heads=options.cross_heads or options.num_heads)
+        self.dim, self.refine = dim, options.refine
+        self.position = nn.Sequential(nn.Linear(2 * dim, dim), nn.ReLU(), nn.Linear(dim, dim))
+        self.layers = nn.ModuleList(
+            DecoderLayer(dim, num_levels=num_levels, options=options) for _ in range(num_layers)
+        )
+        self.norm = nn.LayerNorm(dim)
+        self.box = BoxMLP(dim)
+        self.classify = nn.Linear(dim, num_classes)
+        nn.init.constant_(self.classify.bias, class_bias())
+
+    def forward(self, queries: Queries, memory: Memory) -> tuple[Tensor, Tensor, Tensor]:
+        """Logits `(L, N, K)`, boxes `(L, N, 4)` and states `(L, N, C)` after each layer."""
+        x, reference = queries.content, queries.boxes_cxcywh
+        states, boxes = [], []
+        for i, layer in enumerate(self.layers):
+            if i == 0 or self.refine == "iterative":
+                embedded = sine_embedding(reference, self.dim // 2).to(x.dtype)  # (N, 4) -> (N, 2*C)
+                position = self.position(embedded)
+            x = layer(x, position, queries, reference, memory)
+            state = self.norm(x)
+            states.append(state)
+            boxes.append(shift_boxes(reference, self.box(state)))
+            if self.refine == "iterative":
+                reference = boxes[-1].detach()
+        states = torch.stack(states)
+        return self.classify(states), torch.stack(boxes), states
 
 
 class DETRHead(Head):
@@ -34,7 +132,8 @@ class DETRHead(Head):
         num_layers: decoder layers.
         decoder: what they are made of, see `Decoder`.
         selection: where queries start, see `Selection`.
-        groups: sets of queries in training, each matched on its own (Group DETR, arXiv:2207.13085); inference uses the first.
+        groups: sets of queries in training, each matched by itself (Group DETR, arXiv:2207.13085); inference uses the
+            first.
         denoising: about how many denoising queries an image has in training; 0 turns them off.
         dense_aux: also train every token near an object to find it (one-to-many); costs nothing at inference.
         masks: find the mask of every object, too (instance segmentation); scored by mask AP. `True`, or see `Masks`.

@@ -9,12 +9,12 @@ import torch
 from torch import Tensor, nn
 
 from vitdet.heads.base import Head
-from vitdet.heads.detr.criterion import DETROutputs, SetCriterion, best_detections
 from vitdet.heads.layers import BoxMLP, FeedForward, class_bias, sine_embedding
+from vitdet.heads.masks.inference import best_detections
 from vitdet.heads.options import RANGES
-from vitdet.losses import ClassLoss
+from vitdet.losses.detection import ClassLoss, DETROutputs, SetCriterion
 from vitdet.ranges import check_divides, ranged
-from vitdet.structures import Features, Prediction, Target
+from vitdet.structures import Features, Prediction, Target, centres
 
 
 class PlainDecoderLayer(nn.Module):
@@ -28,9 +28,8 @@ class PlainDecoderLayer(nn.Module):
     def forward(self, x: Tensor, queries: Tensor, memory: Tensor, position: Tensor, padding: Tensor | None) -> Tensor:
         q = x + queries
         x = self.norm1(x + self.self_attention(q, q, x, need_weights=False)[0])
-        y = self.cross_attention(x + queries, memory + position, memory, key_padding_mask=padding, need_weights=False)[
-            0
-        ]
+        q, k = x + queries, memory + position
+        y = self.cross_attention(q, k, memory, key_padding_mask=padding, need_weights=False)[0]
         return self.ffn(self.norm2(x + y))
 
 
@@ -81,7 +80,8 @@ class PlainDETRHead(Head):
         self.norm = nn.LayerNorm(dim)
         self.classify, self.box = nn.Linear(dim, num_classes), BoxMLP(dim)
         nn.init.constant_(self.classify.bias, class_bias())
-        nn.init.xavier_uniform_(self.box[-1].weight)  # boxes are absolute here: all queries must not start alike
+        # boxes are absolute here: all queries must not start alike
+        nn.init.xavier_uniform_(self.box[-1].weight)
         self.criterion = SetCriterion(class_loss, loss_weights)
         self.loss_weights = self.criterion.weights
 
@@ -101,11 +101,8 @@ class PlainDETRHead(Head):
 
     def _positions(self, stride: float, sizes, memory: Tensor, h: int, w: int) -> Tensor:
         """Sine embeddings `(B, h*w, C)` of where each token lies, as a fraction of its image."""
-        ys, xs = torch.meshgrid(
-            torch.arange(h, device=memory.device), torch.arange(w, device=memory.device), indexing="ij"
-        )
-        centres = (torch.stack([ys, xs], -1).flatten(0, 1) + 0.5) * stride  # (h*w, 2) in pixels
-        fractions = centres / torch.tensor(sizes, device=memory.device)[:, None]  # (B, h*w, 2)
+        pixels = centres((h, w), (stride, stride), memory.device).flip(-1)  # (h*w, 2): y, x
+        fractions = pixels / torch.tensor(sizes, device=memory.device)[:, None]  # (B, h*w, 2)
         return sine_embedding(fractions, self.dim // 2).to(memory.dtype)
 
     def loss(self, outputs: DETROutputs, targets: list[Target]) -> dict[str, Tensor]:

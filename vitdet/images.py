@@ -1,4 +1,4 @@
-"""Image files to upright RGB arrays.  # H×W in pixels"""
+"""Images to upright RGB arrays: files, and what else a user may have.  # H×W in pixels"""
 
 import warnings
 from pathlib import Path, PurePath
@@ -13,6 +13,28 @@ MAX_PIXELS = 89_478_485  # where PIL begins to warn of decompression bombs; its 
 
 class ImageError(UserError):
     """A file that is no image, is damaged, or is too large to be decoded; the message names it."""
+
+
+ImageLike = str | Path | Image.Image | np.ndarray
+
+
+def as_array(image: ImageLike) -> np.ndarray:
+    """An image as upright RGB `(H, W, 3)` uint8.
+
+    Raises:
+        ImageError: a file can't be read.
+        TypeError: it is neither a path, a PIL image nor such an array.
+    """
+    if isinstance(image, (str, Path)):
+        return load_image(image)
+    if isinstance(image, Image.Image):
+        return np.asarray(_to_rgb(ImageOps.exif_transpose(image)))
+    if isinstance(image, np.ndarray) and image.dtype == np.uint8 and image.ndim == 3 and image.shape[2] == 3:
+        return image
+    what = type(image).__name__
+    if hasattr(image, "shape") and hasattr(image, "dtype"):
+        what = f"{what} {tuple(image.shape)} {image.dtype}"
+    raise TypeError(f"got {what}; wanted a path, a PIL image, an RGB array (H, W, 3) uint8, or a list of these")
 
 
 def load_image(path: str | Path, *, exif: bool = True, max_pixels: int = MAX_PIXELS) -> np.ndarray:
@@ -36,7 +58,7 @@ def load_image(path: str | Path, *, exif: bool = True, max_pixels: int = MAX_PIX
         try:
             if exif:
                 ImageOps.exif_transpose(image, in_place=True)
-            return np.asarray(image if image.mode == "RGB" else _to_rgb(image))
+            return np.asarray(_to_rgb(image))
         except Exception as error:
             raise ImageError(f"{path} can't be decoded: {error}") from error
 
@@ -49,7 +71,7 @@ def _to_rgb(image: Image.Image) -> Image.Image:
                 f"pixels of mode {image.mode} from {values.min():g} to {values.max():g}; wanted 8 or 16 bits"
             )
         image = Image.fromarray((values / 257).round().astype(np.uint8))
-    return image.convert("RGB")
+    return image if image.mode == "RGB" else image.convert("RGB")
 
 
 def resolve(root: str | Path, file_name: str) -> Path:

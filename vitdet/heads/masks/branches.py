@@ -3,7 +3,6 @@
 # B images, b of them with equal grids, G groups, Q queries, N queries of all images and groups, C channels, L layers, h×w a map
 """
 
-from dataclasses import dataclass
 from typing import Literal
 
 import torch
@@ -11,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vitdet.config import options
-from vitdet.heads.mask.pixels import MaskEmbedding, PixelBranch, on_maps
+from vitdet.heads.masks.pixels import MaskEmbedding, PixelBranch, on_maps
 from vitdet.heads.options import RANGES
 from vitdet.structures import Features, Level
 
@@ -35,16 +34,6 @@ class Masks:
 
     branch: Literal["plain", "refined"] = "plain"
     points: int = 1024
-
-
-@dataclass
-class QueryMasks:
-    """`embeddings` `(L, B, G, Q, C)` of the queries; their dot product with the `pixels`, one level for all layers or one for each, of images of `sizes`
-    are the masks."""
-
-    embeddings: Tensor
-    pixels: list[Level]
-    sizes: list[tuple[int, int]]
 
 
 class PlainMasks(nn.Module):

@@ -10,21 +10,20 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vitdet.backbone.necks import Expand
-from vitdet.losses.masks import sample_points
-from vitdet.structures import Features, Level
+from vitdet.losses.points import sample_points
+from vitdet.structures import Features, Level, centres, equal_grids
 
 
 def on_maps(level: Level, module: Callable[[Tensor], Tensor], stride: float) -> Level:
     """The level after `module`, which takes `(b, h, w, C)` and never sees two images at once; the images of equal grids go together."""
     parts = level.x.split(level.lengths)
     done: list[Tensor] = [None] * len(parts)
-    for images in sequence_batches(level.grids):
-        maps = module(
-            torch.stack([parts[i] for i in images]).unflatten(1, level.grids[images[0]])
-        )  # (b, h*w, C) -> (b, h, w, C)
-        for i, one in zip(images, maps):
-            done[i] = one
-    return Level(torch.cat([one.flatten(0, 1) for one in done]), [tuple(one.shape[:2]) for one in done], stride)
+    for images in equal_grids(level.grids):
+        grid = level.grids[images[0]]
+        maps = module(torch.stack([parts[i] for i in images]).unflatten(1, grid))  # (b, h*w, C) -> (b, h, w, C)
+        for i, image in zip(images, maps):
+            done[i] = image
+    return Level(torch.cat([image.flatten(0, 1) for image in done]), [tuple(image.shape[:2]) for image in done], stride)
 
 
 class PixelBranch(nn.Module):
@@ -37,19 +36,6 @@ class PixelBranch(nn.Module):
 
     def forward(self, features: Features) -> Level:
         return on_maps(features[0], self.up, self.stride)
-
-
-def extents(level: Level, sizes: list[tuple[int, int]]) -> list[tuple[float, float]]:
-    """How much of each map's height and width its image covers; the rest is padding."""
-    return [(H / (h * level.stride), W / (w * level.stride)) for (h, w), (H, W) in zip(level.grids, sizes)]
-
-
-def token_points(level: Level, i: int, size: tuple[int, int]) -> Tensor:
-    """`(h*w, 2)`: x and y of the tokens of image `i`, as fractions of it; those in the padding lie beyond 1."""
-    (h, w), (height, width) = level.grids[i], size
-    y = (torch.arange(h, device=level.x.device) + 0.5) * (level.stride / height)
-    x = (torch.arange(w, device=level.x.device) + 0.5) * (level.stride / width)
-    return torch.stack([x.expand(h, w), y[:, None].expand(h, w)], -1).flatten(0, 1)
 
 
 def full_size(
@@ -66,9 +52,8 @@ def full_size(
         logits = F.interpolate(logits.float()[None], (h, w), mode="bilinear", align_corners=False)[0]
         logits = logits[:, : round(h * extent[0]), : round(w * extent[1])]
         return F.interpolate(logits[None], size, mode="bilinear", align_corners=False)[0]
-    y = (torch.arange(height, device=logits.device) + 0.5) / height
-    x = (torch.arange(width, device=logits.device) + 0.5) / width
-    points = torch.stack([x.expand(height, width), y[:, None].expand(height, width)], -1).flatten(0, 1)
+    points = centres(size, (1, 1), logits.device)
+    points = points / points.new_tensor([width, height])
     return sample_points(logits.float(), points, extent).unflatten(1, (height, width))
 
 
@@ -88,14 +73,6 @@ class MaskEmbedding(nn.Sequential):
         super().__init__(
             nn.Linear(dim, dim), activation(), nn.Linear(dim, dim), activation(), nn.Linear(dim, pixel_dim)
         )
-
-
-def sequence_batches(grids: list[tuple[int, int]]) -> list[list[int]]:
-    """The images of equal grids."""
-    members: dict[tuple[int, int], list[int]] = {}
-    for i, grid in enumerate(grids):
-        members.setdefault(grid, []).append(i)
-    return list(members.values())
 
 
 def attend_to(q: Tensor, k: Tensor, v: Tensor, blocked: Tensor | None, num_heads: int) -> Tensor:

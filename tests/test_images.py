@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
-from vitdet.data.images import ImageError, load_image, resolve
+from vitdet.images import ImageError, load_image, resolve
 
 RGB = np.random.default_rng(0).integers(0, 255, (12, 20, 3), dtype=np.uint8)
 

@@ -12,14 +12,14 @@ from torch import Tensor, nn
 
 from vitdet.backbone.necks import Expand
 from vitdet.errors import UserError
-from vitdet.heads.mask.base import MaskTask, QueryMaskHead
-from vitdet.heads.mask.criterion import MaskCriterion, MaskOutputs
-from vitdet.heads.mask.inference import MaskRules
-from vitdet.heads.mask.pixels import MaskEmbedding, extents, on_maps, token_points
+from vitdet.heads.masks.base import MaskTask, QueryMaskHead
+from vitdet.heads.masks.inference import MaskRules
+from vitdet.heads.masks.pixels import MaskEmbedding, on_maps
 from vitdet.heads.options import RANGES
-from vitdet.losses.masks import sample_points
+from vitdet.losses.points import extents, sample_points
+from vitdet.losses.segmentation import MaskCriterion, MaskOutputs
 from vitdet.ranges import ranged
-from vitdet.structures import Features, Level, Target
+from vitdet.structures import Features, Level, Target, centres
 
 
 class Upscale(nn.Module):
@@ -143,7 +143,8 @@ class EoMTHead(QueryMaskHead):
         maps, covered, masks = pixels.maps(), extents(pixels, features.sizes), self.embed(queries)
         allowed = []
         for place, grid, length in zip(rest.order, rest.grids, rest.lengths):
-            points = token_points(Level(pixels.x, [grid], self.strides[-1]), 0, features.sizes[place])
+            step = [self.strides[-1] / side for side in features.sizes[place]]
+            points = centres(grid, step, pixels.x.device)
             inside = masks[place] @ sample_points(maps[place], points, covered[place]) > 0  # (Q, h*w)
             free = torch.rand(Q, 1, device=inside.device) >= held
             one = inside.new_ones(Q + length, Q + length)

@@ -10,11 +10,12 @@ from torch import Tensor, nn
 from vitdet.errors import UserError
 from vitdet.handshake import Labels
 from vitdet.heads.base import Head
-from vitdet.heads.mask.criterion import MaskCriterion, MaskOutputs
-from vitdet.heads.mask.inference import MaskRules, Masks, class_scores, instances, panoptic, semantic
-from vitdet.heads.mask.pixels import extents, full_size
-from vitdet.heads.mask.tiles import cut, put_together
+from vitdet.heads.masks.inference import MaskRules, Masks, class_scores, instances, panoptic, semantic
+from vitdet.heads.masks.pixels import full_size
+from vitdet.heads.masks.tiles import cut, put_together
 from vitdet.heads.options import RANGES
+from vitdet.losses.points import extents
+from vitdet.losses.segmentation import MaskCriterion, MaskOutputs
 from vitdet.progress import Progress
 from vitdet.ranges import ranged
 from vitdet.structures import Prediction, Target

@@ -1,9 +1,9 @@
-"""Contrastive denoising queries, Zhang et al. 2022 (DINO, arXiv:2203.03605).
+"""The queries that a decoder is given, and contrastive denoising queries, Zhang et al. 2022 (DINO, arXiv:2203.03605).
 
 # N denoising queries of all images, T objects of one image, C channels
 
-True boxes are shaken a little (to be restored) or much (to be rejected), and given to the decoder as further queries. Each set of `2 * T` queries is a
-sequence of its own, so nothing leaks to the other queries and nothing is padded.
+True boxes are shaken a little (to be restored) or much (to be rejected), and given to the decoder as further queries.
+Each set of `2 * T` queries is a sequence of its own, so nothing leaks to the other queries and nothing is padded.
 """
 
 from dataclasses import dataclass
@@ -12,22 +12,37 @@ import torch
 from torch import Tensor, nn
 
 from vitdet.boxes import cxcywh_to_xyxy, xyxy_to_cxcywh
+from vitdet.losses.detection import Noised
 from vitdet.structures import Target
+
+# corners move by up to this times half the box, or the box; at most so many sets of denoising queries for an image
+BOX_NOISE, MAX_GROUPS = 1.0, 10
 
 BOX_NOISE, MAX_GROUPS = 1.0, 10
 
 
 @dataclass
-class Noised:
-    """Noised objects: `content` `(N, C)`, `boxes_cxcywh` `(N, 4)`, `images` `(N,)`, sequence `lengths`; `matched` `(M,)` which of them are to be restored
-    to object `objects` `(M,)` of the concatenated targets."""
+class Queries:
+    """`content` `(N, C)`, reference `boxes_cxcywh` `(N, 4)`, the image of each `(N,)`, and the `lengths` of sequences.
+
+    The queries of a sequence attend to each other only.
+    """
 
     content: Tensor
     boxes_cxcywh: Tensor
     images: Tensor
     lengths: list[int]
-    matched: Tensor
-    objects: Tensor
+
+    def and_noised(self, noised: Noised | None) -> "Queries":
+        """These, and behind them the denoising queries, if there are any."""
+        if noised is None:
+            return self
+        return Queries(
+            torch.cat([self.content, noised.content]),
+            torch.cat([self.boxes_cxcywh, noised.boxes_cxcywh]),
+            torch.cat([self.images, noised.images]),
+            self.lengths + noised.lengths,
+        )
 
 
 class Denoising(nn.Module):
@@ -48,7 +63,8 @@ class Denoising(nn.Module):
         for i, target in enumerate(targets):
             T = len(target.labels)
             if T:
-                keep = min(T, max(self.num_queries // 2, 1))  # a crowd is sampled, or its square would fill the memory
+                # a crowd is sampled, or its square would fill the memory
+                keep = min(T, max(self.num_queries // 2, 1))
                 groups = max(1, min(self.num_queries // (2 * keep), MAX_GROUPS))
                 for _ in range(groups):
                     which = (
@@ -81,7 +97,7 @@ class Denoising(nn.Module):
         return torch.where(torch.rand(len(labels), device=labels.device) < self.label_noise, other, labels)
 
     def _shake_boxes(self, boxes_cxcywh: Tensor, positive: Tensor) -> Tensor:
-        """Move each corner by up to half the box's size (positives), or by half to all of it (negatives), times `BOX_NOISE`."""
+        """Move each corner by up to half the box's size (positives), or by half to all of it (negatives)."""
         share = torch.rand_like(boxes_cxcywh) + (~positive).unsqueeze(1)
         sign = torch.randint_like(boxes_cxcywh, 2) * 2 - 1
         half = boxes_cxcywh[:, 2:].repeat(1, 2) / 2

@@ -1,5 +1,9 @@
-"""RF-DETR in vitdet beside RF-DETR in its authors' package: the same random weights, the same images, turn and turn about."""
+"""RF-DETR in vitdet beside RF-DETR in its authors' package: the same random weights, the same images, in turn.
 
+python benchmarks/compare_rfdetr.py [MODEL …] [--modes eager bf16] [--no-train]     (pip install rfdetr)
+"""
+
+import argparse
 import contextlib
 import statistics
 import subprocess
@@ -129,8 +133,9 @@ def train_step(name: str, side: str) -> Callable[[], None]:
 
 def peak_memory(name: str, side: str) -> float:
     """GiB at the peak of a process that takes three training steps."""
-    code = f"from vitdet.deploy import compare; compare.take_steps({name!r}, {side!r}, {torch.get_num_threads()})"
-    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    code = f"import compare_rfdetr; compare_rfdetr.take_steps({name!r}, {side!r}, {torch.get_num_threads()})"
+    options = {"cwd": Path(__file__).parent, "capture_output": True, "text": True, "check": True}
+    run = subprocess.run([sys.executable, "-c", code], **options)
     return float(run.stdout.split()[-1])
 
 
@@ -139,9 +144,8 @@ def take_steps(name: str, side: str, threads: int) -> None:
     step = train_step(name, side)
     for _ in range(3):
         step()
-    status = Path("/proc/self/status").read_text(
-        encoding="utf-8"
-    )  # getrusage would give the peak of the process that started this one
+    # getrusage would give the peak of the process that started this one
+    status = Path("/proc/self/status").read_text(encoding="utf-8")
     print(int(status.partition("VmHWM:")[2].split()[0]) / 2**20)
 
 
@@ -179,3 +183,15 @@ def _row(table: Table, console: Console, name: str, what: str, found: dict[str, 
     cells = [f"{1e3 * found[side]:.0f} ms" for side in ("vitdet", "rfdetr")]
     table.add_row(name, what, *cells, f"{found['vitdet'] / found['rfdetr']:.2f}", rate)
     console.print(f"{name}, {what}: {' against '.join(cells)}")
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("models", nargs="*", default=["rf-detr-nano", "rf-detr-small"])
+    parser.add_argument("--modes", nargs="*", choices=MODES, default=MODES)
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--no-train", dest="train", action="store_false")
+    given = parser.parse_args()
+    torch.set_num_threads(given.threads)
+    compare(given.models, rounds=given.rounds, modes=tuple(given.modes), train=given.train)

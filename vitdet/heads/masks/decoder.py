@@ -10,14 +10,14 @@ import torch
 from torch import Tensor, nn
 
 from vitdet.heads.layers import FeedForward, sine_embedding
-from vitdet.heads.mask.base import MaskTask, QueryMaskHead
-from vitdet.heads.mask.criterion import MaskCriterion, MaskOutputs
-from vitdet.heads.mask.inference import MaskRules
-from vitdet.heads.mask.pixels import MaskEmbedding, PixelBranch, attend_to, extents, sequence_batches, token_points
+from vitdet.heads.masks.base import MaskTask, QueryMaskHead
+from vitdet.heads.masks.inference import MaskRules
+from vitdet.heads.masks.pixels import MaskEmbedding, PixelBranch, attend_to
 from vitdet.heads.options import RANGES
-from vitdet.losses.masks import sample_points
+from vitdet.losses.points import extents, sample_points
+from vitdet.losses.segmentation import MaskCriterion, MaskOutputs
 from vitdet.ranges import check_divides, ranged
-from vitdet.structures import Features, Level, Target
+from vitdet.structures import Features, Level, Target, equal_grids
 
 
 class MaskDecoderLayer(nn.Module):
@@ -37,7 +37,7 @@ class MaskDecoderLayer(nn.Module):
         k = nn.functional.linear(memory.x + positions, *self._part(0)).split(memory.lengths)
         v = nn.functional.linear(memory.x, *self._part(1)).split(memory.lengths)
         out: list[Tensor] = [None] * len(x)
-        for images in sequence_batches(memory.grids):
+        for images in equal_grids(memory.grids):
             stacked = [torch.stack([part[i] for i in images]) for part in (q, k, v, blocked)]
             for i, one in zip(images, attend_to(*stacked, self.num_heads)):
                 out[i] = one
@@ -132,7 +132,7 @@ class MaskDecoderHead(QueryMaskHead):
         """What the tokens inside each query's mask say about its class, `(L, B, Q, K + 1)`: the mean of their logits, less where the mask is small."""
         pooled = []
         for b, (pixels, logits) in enumerate(zip(sampled, tokens.x.split(tokens.lengths))):
-            in_image = (token_points(tokens, b, sizes[b]) < 1).all(-1)  # the others lie in the padding
+            in_image = (tokens.centres(b, sizes[b]) < 1).all(-1)  # the others lie in the padding
             inside = (embeddings[:, b].detach() @ pixels).float().sigmoid() * in_image  # (L, Q, h*w)
             share = inside / (inside.sum(-1, keepdim=True) + 1)
             pooled.append(share.to(logits.dtype) @ logits)
@@ -142,11 +142,10 @@ class MaskDecoderHead(QueryMaskHead):
         """The pixel features `(C, h*w)` under each token of each image."""
         covered = extents(pixels, sizes)
         return [
-            sample_points(one.detach(), token_points(level, i, sizes[i]), covered[i])
-            for i, one in enumerate(pixels.maps())
+            sample_points(one.detach(), level.centres(i, sizes[i]), covered[i]) for i, one in enumerate(pixels.maps())
         ]
 
     def _positions(self, level: Level, sizes: list[tuple[int, int]]) -> Tensor:
         """Sine embeddings `(N, C)` of where each token lies, as a fraction of its image."""
-        points = torch.cat([token_points(level, i, size) for i, size in enumerate(sizes)])
+        points = torch.cat([level.centres(i, size) for i, size in enumerate(sizes)])
         return sine_embedding(points, self.dim // 2).to(level.x.dtype)

@@ -1,6 +1,6 @@
-"""From classes and masks of queries to instances, a semantic map, or panoptic segments of one image.
+"""From classes, boxes and masks of queries to detections, instances, a semantic map, or panoptic segments.
 
-# Q queries, K classes, T instances or segments, H×W the original image
+# B images, Q queries, K classes, T instances or segments, H×W the original image
 Rules and thresholds: Cheng et al. 2022 (Mask2Former, arXiv:2112.01527).
 """
 
@@ -9,13 +9,18 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from vitdet.boxes import cxcywh_to_xyxy
 from vitdet.config import options
-from vitdet.heads.mask.tiles import best_class
+from vitdet.heads.masks.pixels import binary_masks
+from vitdet.heads.masks.tiles import best_class
 from vitdet.heads.options import RANGES
+from vitdet.losses.points import QueryMasks, extents
 from vitdet.structures import Prediction
 
-Masks = Callable[[Tensor], Tensor]  # numbers of queries (n,) -> the logits of their masks (n, H, W)
-CHUNK = 16  # masks at full size that are held as logits at once
+# numbers of queries (n,) -> the logits of their masks (n, H, W)
+Masks = Callable[[Tensor], Tensor]
+# masks at full size that are held as logits at once
+CHUNK = 16
 
 
 @options(RANGES)
@@ -38,6 +43,34 @@ class MaskRules:
     threshold: float = 0.5
     overlap: float = 0.8
     two_step: bool = False
+
+
+def best_detections(
+    logits: Tensor, boxes_cxcywh: Tensor, sizes, max_detections: int, masks: QueryMasks | None = None
+) -> list[Prediction]:
+    """The `max_detections` best (query, class) pairs of each image, boxes clipped to it, with their masks if there are any.
+
+    Args:
+        logits: `(B, Q, K)`.
+        boxes_cxcywh: `(B, Q, 4)`.
+        sizes: `(H, W)` of the original images.
+    """
+    K = logits.shape[-1]
+    scores, index = logits.float().sigmoid().flatten(1).topk(min(max_detections, logits[0].numel()), dim=1)  # (B, Q*K)
+    boxes = cxcywh_to_xyxy(boxes_cxcywh.float()).clamp(0, 1)
+    maps = covered = None
+    if masks is not None:
+        maps, covered = masks.pixels[-1].maps(), extents(masks.pixels[-1], masks.sizes)
+    predictions = []
+    for i, (height, width) in enumerate(sizes):
+        scale = boxes.new_tensor([width, height, width, height])
+        queries = index[i] // K
+        prediction = Prediction(boxes[i, queries] * scale, scores[i], index[i] % K, size=(height, width))
+        if masks is not None:
+            embeddings = masks.embeddings[-1, i, 0, queries]
+            prediction.masks = binary_masks(embeddings, maps[i], (height, width), covered[i])
+        predictions.append(prediction)
+    return predictions
 
 
 def instances(scores: Tensor, masks: Masks, size: tuple[int, int], max_detections: int) -> Prediction:

@@ -3,7 +3,6 @@
 # B images, G groups, N tokens of all levels and images, Q queries, K classes, C channels
 """
 
-from dataclasses import dataclass
 from math import floor
 from typing import Literal
 
@@ -15,6 +14,7 @@ from vitdet.boxes import cxcywh_to_xyxy
 from vitdet.config import options
 from vitdet.heads.layers import BoxMLP, class_bias, shift_boxes
 from vitdet.heads.options import RANGES
+from vitdet.losses.detection import Proposals
 from vitdet.structures import Features
 
 
@@ -50,22 +50,6 @@ class Selection:
     distinct: float | None = 0.7
 
 
-@dataclass
-class Proposals:
-    """The selected tokens of each image and group: `tokens` `(B, G, Q, C)`, `logits` `(B, G, Q, K)`, `boxes_cxcywh` `(B, G, Q, 4)`.
-
-    `dense_*` are the predictions of *all* tokens, for the dense auxiliary loss: `(N, K)`, `(N, 4)`, the image `(N,)` and the centre `(N, 2)` of each.
-    """
-
-    tokens: Tensor
-    logits: Tensor
-    boxes_cxcywh: Tensor
-    dense_logits: Tensor | None = None
-    dense_boxes: Tensor | None = None
-    images: Tensor | None = None
-    centres: Tensor | None = None
-
-
 def anchors(features: Features, device, *, scale: float, fraction: float | None) -> tuple[Tensor, Tensor]:
     """A box `(N, 4)` on each token, as a fraction of its image, and the image `(N,)` it belongs to.
 
@@ -73,16 +57,12 @@ def anchors(features: Features, device, *, scale: float, fraction: float | None)
     """
     boxes, images = [], []
     for number, level in enumerate(features):
-        for i, ((h, w), (height, width)) in enumerate(zip(level.grids, features.sizes)):
-            y = (torch.arange(h, device=device) + 0.5) * (level.stride / height)
-            x = (torch.arange(w, device=device) + 0.5) * (level.stride / width)
-            box = torch.empty(h, w, 4, device=device)
-            box[..., 0], box[..., 1] = x, y[:, None]
-            box[..., 2], box[..., 3] = scale * level.stride / width, scale * level.stride / height
-            if fraction is not None:
-                box[..., 2:] = fraction * 2.0**number
-            boxes.append(box.flatten(0, 1))
-            images.append(torch.full((h * w,), i, device=device))
+        for i, (height, width) in enumerate(features.sizes):
+            centres = level.centres(i, (height, width)).to(device)
+            side = scale * level.stride
+            size = (side / width, side / height) if fraction is None else (fraction * 2.0**number,) * 2
+            boxes.append(torch.cat([centres, centres.new_tensor(size).expand_as(centres)], 1))
+            images.append(torch.full((len(centres),), i, device=device))
     return torch.cat(boxes), torch.cat(images)
 
 

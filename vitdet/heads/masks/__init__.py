@@ -1,0 +1,1 @@
+"""Heads that segment, and what finds and shows masks."""

@@ -1,0 +1,1 @@
+"""Where the queries of a decoder come from, and how they look at the image."""
