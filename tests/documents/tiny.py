@@ -213,7 +213,7 @@ def placeholders(command: list[str], root: Path) -> list[str]:
     found = []
     for option, word in zip(["", *command], command):
         keys = option.removeprefix("--").split(".")
-        if keys[0] == "data" and len(keys) == 3 and not Path(word).exists():
+        if keys[0] == "data" and keys[1] in IMAGES and len(keys) == 3 and not Path(word).exists():
             split = keys[1]
             word = {
                 "images": str(shapes / split),
