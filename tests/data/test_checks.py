@@ -15,6 +15,7 @@ from vitdet.data import (
 )
 from vitdet.data.sampler import BatchSampler, EvalBatchSampler
 from vitdet.errors import UserError
+from vitdet.progress import Progress
 
 NAN, INF = float("nan"), float("inf")
 WRONG = {
@@ -58,7 +59,8 @@ def test_shapes(tmp_path, kind, name, value):
 )
 def test_samplers(name, value):
     with pytest.raises(UserError, match=rf"^{name} is .*; wanted "):
-        BatchSampler([1, 2], **{name: value})
+        usual = {"batch_size": 8, "max_tokens": None, "scales": (1.0, 1.0), "progressive": False, "seed": 0}
+        BatchSampler([1, 2], **{**usual, name: value}, progress=Progress())
     with pytest.raises(UserError, match="batch_size is 0; wanted"):
         EvalBatchSampler([1, 2], batch_size=0)
 

@@ -9,6 +9,12 @@ from vitdet.data.sampler import BatchSampler, EvalBatchSampler
 from vitdet.progress import Progress
 
 
+def sampler_of(tokens, **options):
+    """The sampler with what a plain `ImageData` hands it, but for `options`."""
+    usual = {"batch_size": 8, "max_tokens": None, "scales": (1.0, 1.0), "progressive": False, "seed": 0}
+    return BatchSampler(tokens, **{**usual, "progress": Progress(), **options})
+
+
 def _indices(batches):
     return [[draw.index for draw in batch] for batch in batches]
 
@@ -17,7 +23,7 @@ def _indices(batches):
 @given(st.integers(1, 50), st.integers(1, 4), st.integers(1, 4), st.integers(0, 5))
 def test_global_batches_are_the_same_on_any_number_of_ranks(count, share, ranks, epoch):
     def make(rank, world, size):
-        sampler = BatchSampler([1] * count, batch_size=size, rank=rank, world_size=world, seed=3)
+        sampler = sampler_of([1] * count, batch_size=size, rank=rank, world_size=world, seed=3)
         sampler.set_epoch(epoch)
         return _indices(sampler)
 
@@ -34,7 +40,7 @@ def test_global_batches_are_the_same_on_any_number_of_ranks(count, share, ranks,
 def test_token_budget(tokens, budget, ranks):
     seen = []
     for rank in range(ranks):
-        sampler = BatchSampler(tokens, max_tokens=budget, rank=rank, world_size=ranks)
+        sampler = sampler_of(tokens, max_tokens=budget, rank=rank, world_size=ranks)
         batches = _indices(sampler)
         assert len(batches) == len(sampler)
         for batch in batches:
@@ -47,7 +53,7 @@ def test_token_budget(tokens, budget, ranks):
 @settings(max_examples=60, deadline=None)
 @given(st.lists(st.integers(1, 30), min_size=1, max_size=60), st.integers(1, 90), st.integers(1, 3))
 def test_all_epochs_have_as_many_batches(tokens, budget, ranks):
-    samplers = [BatchSampler(tokens, max_tokens=budget, rank=r, world_size=ranks) for r in range(ranks)]
+    samplers = [sampler_of(tokens, max_tokens=budget, rank=r, world_size=ranks) for r in range(ranks)]
     length = len(samplers[0])
     for epoch in range(5):
         for sampler in samplers:
@@ -70,7 +76,7 @@ def test_evaluation_sees_every_image_once(count, batch_size, ranks):
 @pytest.mark.parametrize("options", [{"batch_size": 3}, {"max_tokens": 10}])
 def test_resumes_in_the_middle_of_an_epoch(options):
     def make():
-        sampler = BatchSampler([2] * 20, scales=(0.5, 1.0), seed=1, **options)
+        sampler = sampler_of([2] * 20, scales=(0.5, 1.0), seed=1, **options)
         sampler.set_epoch(2)
         return sampler
 
@@ -84,7 +90,7 @@ def test_resumes_in_the_middle_of_an_epoch(options):
 
 
 def test_overfitting_has_the_same_batches_in_every_epoch():
-    sampler = BatchSampler([1] * 30, batch_size=4)
+    sampler = sampler_of([1] * 30, batch_size=4)
     sampler.same_order = True
     first = _indices(sampler)
     sampler.set_epoch(1)
@@ -93,7 +99,7 @@ def test_overfitting_has_the_same_batches_in_every_epoch():
 
 
 def test_epochs_differ_and_repeat():
-    sampler = BatchSampler([1] * 30, batch_size=4)
+    sampler = sampler_of([1] * 30, batch_size=4)
     zero = _indices(sampler)
     sampler.set_epoch(1)
     one = _indices(sampler)
@@ -102,7 +108,7 @@ def test_epochs_differ_and_repeat():
 
 
 def test_progressive_scale_grows_to_the_full_size_and_stays():
-    sampler = BatchSampler([1] * 40, batch_size=2, scales=(0.5, 1.0), progressive=True, progress=Progress(max_epochs=2))
+    sampler = sampler_of([1] * 40, batch_size=2, scales=(0.5, 1.0), progressive=True, progress=Progress(max_epochs=2))
     scales = [batch[0].scale for batch in sampler]
     sampler.set_epoch(1)
     scales += [batch[0].scale for batch in sampler]

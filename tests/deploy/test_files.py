@@ -241,6 +241,14 @@ def test_ids_of_the_data_set(checkpoint, folder, tmp_path, monkeypatch, capsys, 
     assert "left out" not in capsys.readouterr().out
 
 
+def test_ids_of_a_panoptic_file(checkpoint, folder, tmp_path):
+    truth = json.loads((tmp_path / "truth.json").read_text())
+    truth["annotations"] = [{"image_id": 30, "file_name": "a.png", "segments_info": []}]
+    (tmp_path / "truth.json").write_text(json.dumps(truth))
+    assert predict_files(checkpoint, [folder], output=tmp_path / "out", annotations=tmp_path / "truth.json") == (3, 0)
+    assert ids_in(tmp_path / "out") == {f"{folder}/x/a.png": 30, f"{folder}/x/b ü.png": 29, f"{folder}/y/a.png": 28}
+
+
 def test_images_that_the_annotation_file_does_not_have(checkpoint, folder, tmp_path, capsys):
     (folder / "z").mkdir()
     (folder / "y" / "a.png").rename(folder / "z" / "a.png")

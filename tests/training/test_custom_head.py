@@ -4,11 +4,13 @@ from pathlib import Path
 
 import pytest
 import torch
+import torchmetrics
 from torch import nn
 from torch.nn import functional as F
 
 from vitdet import Backbone, CocoData, ConvStem, Head, Prediction, Split, Task, load
 from vitdet.boxes import cxcywh_to_xyxy
+from vitdet.errors import UserError
 
 
 class CentreHead(Head):
@@ -65,6 +67,46 @@ def test_it_learns_its_images_is_scored_and_loads(tiny, shapes_root):
     detector = load(trainer.run_folder / "best.ckpt", device="cpu")
     found = detector.predict(sorted(split.images.glob("*"))[0])
     assert found.names == data.classes and found.scores.max() > 0.5
+
+
+class Objects(torchmetrics.Metric):
+    """How many objects are found and how many there are, of a score above a half."""
+
+    def __init__(self):
+        super().__init__()
+        self.add_state("counts", torch.zeros(2), dist_reduce_fx="sum")
+
+    def update(self, predictions, targets):
+        self.counts += torch.tensor(
+            [sum((p.scores > 0.5).sum() for p in predictions), sum(len(t.labels) for t in targets)]
+        )
+
+    def compute(self):
+        return {"found": self.counts[0], "true": self.counts[1]}
+
+
+class CountingHead(CentreHead):
+    """As its base, with a metric of its own."""
+
+    def metric(self, data):
+        return Objects()
+
+
+def test_a_metric_of_the_users_own_is_used_and_starts_anew(tiny):
+    task, shapes, trainer = tiny(max_epochs=2)
+    settings = {"classes": shapes.classes, "category_ids": shapes.category_ids}
+    task = Task(task.backbone, CountingHead, **settings)
+    trainer.fit(task, shapes)
+    val = shapes.index("val")
+    assert trainer.callback_metrics["val/true"] == val.trainable.sum() and "val/AP" not in trainer.callback_metrics
+    assert task.metric("val").update_count == len(shapes.val_dataloader())
+
+
+def test_a_metric_that_is_none_is_refused(tiny, monkeypatch):
+    task, shapes, trainer = tiny(max_epochs=1)
+    monkeypatch.setattr(type(task.head), "metric", lambda self, data: "coco_box")
+    with pytest.raises(UserError, match="wanted a torchmetrics.Metric, or None"):
+        trainer.validate(task, shapes, verbose=False)
 
 
 @pytest.mark.parametrize("counts", [(0, 0), (0, 2)])

@@ -45,16 +45,16 @@ class BatchSampler(Sampler[list[Draw]]):
         self,
         tokens: Sequence[int],
         *,
-        batch_size: int = 8,
-        max_tokens: int | None = None,
-        scales: tuple[float, float] = (1.0, 1.0),
-        progressive: bool = False,
-        seed: int = 0,
-        progress: Progress | None = None,
+        batch_size: int,
+        max_tokens: int | None,
+        scales: tuple[float, float],
+        progressive: bool,
+        seed: int,
+        progress: Progress,
         rank: int = 0,
         world_size: int = 1,
     ) -> None:
-        self.progress = Progress() if progress is None else progress
+        self.progress = progress
         self.tokens, self.batch_size, self.max_tokens = np.asarray(tokens), batch_size, max_tokens
         self.scales, self.progressive, self.seed = scales, progressive, seed
         self.rank, self.world_size = rank, world_size

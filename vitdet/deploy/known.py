@@ -6,9 +6,9 @@ from pathlib import Path
 
 from rich.console import Console
 
+from vitdet.annotations import CocoIndex
 from vitdet.errors import UserError
 from vitdet.metrics.file_names import FileNames
-from vitdet.metrics.ground_truth import GroundTruth
 
 
 class KnownImages:
@@ -24,29 +24,30 @@ class KnownImages:
     """
 
     def __init__(self, annotations: str | Path, paths: Sequence[Path]) -> None:
-        self.source, self._truth = str(annotations), GroundTruth.read(annotations)
-        found = FileNames(self._truth.file_names, self.source).find([os.path.abspath(path) for path in paths])
+        self.source, self._index = str(annotations), CocoIndex.open(annotations)
+        found = FileNames(self._index.file_names, self.source).find([os.path.abspath(path) for path in paths])
         pairs = [(path, position) for path, position in zip(paths, found) if position is not None]
         if not pairs:
-            names = next(filter(None, self._truth.file_names), "none at all")
+            names = next(filter(None, self._index.file_names), "none at all")
             raise UserError(
                 f"none of the {len(paths)} files, such as {paths[0]}, is an image of {annotations}, whose file_name are like {names}; "
                 "give the annotation file of these images"
             )
         self.paths = [path for path, _ in pairs]
         self._positions = [position for _, position in pairs]
-        self.ids = [int(self._truth.image_ids[position]) for position in self._positions]
+        self.ids = [int(self._index.image_ids[position]) for position in self._positions]
         self.lines = []
         if others := [path for path, position in zip(paths, found) if position is None]:
             self.lines.append(f"left out: {len(others)} files that are no image of {annotations}, such as {others[0]}")
-        if missing := len(self._truth) - len(pairs):
-            self.lines.append(f"{missing} of the {len(self._truth)} images of {annotations} are not among the files")
+        if missing := len(self._index) - len(pairs):
+            self.lines.append(f"{missing} of the {len(self._index)} images of {annotations} are not among the files")
 
     def check_size(self, i: int, size: tuple[int, int]) -> None:
         """Raises:
         UserError: the annotation file says that file number `i` is not of `size` `(H, W)`.
         """
-        height, width = self._truth.sizes[self._positions[i]].tolist()
+        position = self._positions[i]
+        height, width = int(self._index.heights[position]), int(self._index.widths[position])
         if height and width and (height, width) != tuple(size):
             raise UserError(
                 f"{self.paths[i]} is {size[1]}×{size[0]}, but {self.source} says {width}×{height}, so boxes would be in other pixels; "
@@ -55,7 +56,7 @@ class KnownImages:
 
     def check_classes(self, category_ids: Sequence[int], classes: Sequence[str], console: Console) -> None:
         """Says which categories the model calls by other names."""
-        known = dict(zip(self._truth.category_ids, self._truth.names))
+        known = dict(zip(self._index.category_ids, self._index.names))
         other = [(i, name, known.get(i)) for i, name in zip(category_ids, classes) if known.get(i) != name]
         if other:
             number, name, theirs = other[0]

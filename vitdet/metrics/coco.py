@@ -92,7 +92,8 @@ class CocoMetric(Metric):
 
     def _pack(self, images: list[int]) -> None:
         rows, sizes = np.array(self._rows).reshape(-1, 7), np.array(self._mask_sizes)
-        masks = np.frombuffer(self._masks, np.uint8).copy()
+        # no copy: nothing is added before `compute` or `save` has dropped it again
+        masks = np.frombuffer(self._masks, np.uint8)
         if len(images) < len(self._seen):
             kept = np.isin(rows[:, 0], [self._position_of[image_id] for image_id in images])
             rows = rows[kept]
@@ -164,8 +165,8 @@ class CocoMetric(Metric):
 
     def _run_lengths(self) -> list[bytes]:
         """Those of each row."""
-        text, ends = self.masks.numpy().tobytes(), np.cumsum(self.mask_sizes.numpy()).tolist()
-        return [text[start:end] for start, end in pairwise([0, *ends])]
+        text, ends = memoryview(self.masks.numpy()), np.cumsum(self.mask_sizes.numpy()).tolist()
+        return [bytes(text[start:end]) for start, end in pairwise([0, *ends])]
 
     def protocol(self) -> str:
         """One line that says how the last `compute` counted: images, evaluator, limits, and what was left out."""
