@@ -36,7 +36,7 @@ def equal_grids(grids: Sequence[tuple[int, int]]) -> list[list[int]]:
     """Which images have the same grid: one list of positions in the batch per grid, in the order in which the grids first appear."""
     members: dict[tuple[int, int], list[int]] = {}
     for i, grid in enumerate(grids):
-        members.setdefault(tuple(grid), []).append(i)
+        members.setdefault((grid[0], grid[1]), []).append(i)
     return list(members.values())
 
 

@@ -114,7 +114,7 @@ class Backbone(nn.Module, Configurable):
         trunk: TrunkOptions = TrunkOptions(),
         tail: int = 0,
         out_blocks: list[int] | None = None,
-        neck: Callable[[int, int, int, Sequence[float], int, Mapping[int, int]], Neck] | None = Projector,
+        neck: Callable[[int, int, int, Sequence[float], int, Mapping[float, int]], Neck] | None = Projector,
         out_strides: list[float] | None = None,
         out_channels: int = 256,
         freeze: int | str = 0,
@@ -128,10 +128,10 @@ class Backbone(nn.Module, Configurable):
         count = _body(len(model.blocks), tail, trunk)
         several = neck is not None and getattr(_class(neck), "several_taps", True)
         taps = choose_blocks("out_blocks", out_blocks, count, quarters(count) if several else [count - 1])
-        whole = choose_global_blocks(trunk, count, taps[-1], model.num_prefix_tokens)
+        global_blocks = choose_global_blocks(trunk, count, taps[-1], model.num_prefix_tokens)
         windows = None if trunk.windows is None else Windows.parse(trunk.windows, trunk.window_prefix)
         if trunk.relative_position is not None:
-            add_relative_position(model, trunk.relative_position, windows, whole)
+            add_relative_position(model, trunk.relative_position, windows, global_blocks)
         if checkpoint:
             load_checkpoint(model, name, checkpoint)
         _resample_patches(model, patch_size, report=bool(pretrained or checkpoint))
@@ -144,7 +144,7 @@ class Backbone(nn.Module, Configurable):
             taps=taps,
             tail=tail,
             windows=windows,
-            global_blocks=whole,
+            global_blocks=global_blocks,
             drop_path=drop_path,
             grad_checkpointing=trunk.grad_checkpointing,
             pos_antialias=trunk.pos_antialias,
@@ -162,7 +162,7 @@ class Backbone(nn.Module, Configurable):
             ValueError: an image is not a float `(3, H, W)`.
         """
         black = -torch.tensor(self.mean) / torch.tensor(self.std)
-        groups = group_images(images, self.patch_size, self.canvas and (self.canvas, black))
+        groups = group_images(images, self.patch_size, None if self.canvas is None else (self.canvas, black))
         embedded = [self.trunk.patch_embed(group.pixels) for group in groups]
         order = [i for group in groups for i in group.indices]
         taps, unfinished = self.trunk([patches for patches, _ in embedded], order)
@@ -172,7 +172,7 @@ class Backbone(nn.Module, Configurable):
                 finer = [self.adapter(group.pixels) for group in groups]
             taps = [self.neck(tap, maps) for tap, maps in zip(taps, finer)]
         levels = [pack_level(list(maps), groups, stride) for maps, stride in zip(zip(*taps), self.strides)]
-        return Features(levels, [tuple(image.shape[-2:]) for image in images], unfinished)
+        return Features(levels, [(image.shape[-2], image.shape[-1]) for image in images], unfinished)
 
     def _add_stem(self, stem: Callable[[int, int], Stem] | None, *, trained: bool) -> None:
         self.adapter: Stem | None = None
@@ -192,15 +192,16 @@ class Backbone(nn.Module, Configurable):
         self.neck: Neck | None = None
         self.strides, self.out_channels = [self.patch_size] * taps, [self.channels] * taps
         if neck is None:
-            if strides is not None or self.adapter:
+            if strides is not None or self.adapter is not None:
                 raise UserError("out_strides and SpatialAdapter need a neck; neck: null gives the patch stride only")
             return
         if strides is None:
             finest = getattr(_class(neck), "first_step", -1)
             strides = [_plain(self.patch_size * 2.0**step) for step in range(finest, 2)]
-        stem = self.adapter or self.trunk.patch_embed
-        if self.adapter and not set(strides) & set(stem.strides):
-            raise UserError(f"SpatialAdapter has maps of strides {stem.strides}; the neck's, {strides}, use none")
+        stem = self.trunk.patch_embed if self.adapter is None else self.adapter
+        if self.adapter is not None and not set(strides) & set(stem.strides):
+            name = type(stem).__name__
+            raise UserError(f"{name} has maps of strides {stem.strides}; the neck's, {strides}, use none")
         finer = dict(zip(stem.strides, stem.channels))
         sizes = (self.channels, taps, self.patch_size, strides, out_channels, finer)
         self.neck = self.make_part("neck", neck, *sizes)
@@ -275,7 +276,7 @@ def _body(blocks: int, tail: int, options: TrunkOptions) -> int:
     return blocks - tail
 
 
-def _resample_patches(model: nn.Module, patch_size: int | None, *, report: bool) -> None:
+def _resample_patches(model: Any, patch_size: int | None, *, report: bool) -> None:
     before = model.patch_embed.patch_size[0]
     if patch_size in (None, before):
         return

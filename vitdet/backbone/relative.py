@@ -9,6 +9,7 @@ H + W channels, the query's products with the rows it needs and the key's place,
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -18,7 +19,7 @@ from vitdet.backbone.attention import RELATIVE_TABLES, remembered
 from vitdet.backbone.windows import Windows, window_layout
 
 
-def add_relative_position(model: nn.Module, side: int, windows: Windows | None, global_blocks: Sequence[int]) -> None:
+def add_relative_position(model: Any, side: int, windows: Windows | None, global_blocks: Sequence[int]) -> None:
     """Gives every attention of a timm model its two tables, zero, as Detectron2 starts them.
 
     Those of global blocks cover `side` × `side` tokens, the others the windows of such a grid.

@@ -7,6 +7,7 @@ maps are (b, h, w, C): channels last, which is what linear layers, norms and CPU
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import ceil, log2, prod
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -45,7 +46,7 @@ def group_images(
         images = torch.stack([_on_canvas(image, *canvas) for image in images])
     if isinstance(images, Tensor):
         return [Group(_pad(images, patch_size), list(range(len(images))))]
-    grids = [tuple(ceil(side / patch_size) for side in image.shape[-2:]) for image in images]
+    grids = [(ceil(image.shape[-2] / patch_size), ceil(image.shape[-1] / patch_size)) for image in images]
     groups = sorted(equal_grids(grids), key=lambda group: (prod(grids[group[0]]), grids[group[0]]))
     return [Group(torch.stack([_pad(images[i], patch_size) for i in group]), group) for group in groups]
 
@@ -54,10 +55,10 @@ def pack_level(maps: list[Tensor], groups: list[Group], stride: float) -> Level:
     """Maps `(b, h, w, C)` of each group to one packed level, in the order of the batch."""
     if len(groups) == 1:
         # (b, h, w, C) -> (N, C)
-        return Level(maps[0].flatten(0, 2), [tuple(maps[0].shape[1:3])] * len(maps[0]), stride)
+        return Level(maps[0].flatten(0, 2), [(maps[0].shape[1], maps[0].shape[2])] * len(maps[0]), stride)
     images = {i: image for batch, group in zip(maps, groups) for i, image in zip(group.indices, batch)}
     ordered = [images[i] for i in range(len(images))]
-    grids = [tuple(image.shape[:2]) for image in ordered]
+    grids = [(image.shape[0], image.shape[1]) for image in ordered]
     return Level(torch.cat([image.flatten(0, 1) for image in ordered]), grids, stride)
 
 
@@ -114,7 +115,7 @@ class PatchStem(nn.Module):
     strides: Sequence[int] = ()
     channels: Sequence[int] = ()
 
-    def __init__(self, patch_embed: nn.Module) -> None:
+    def __init__(self, patch_embed: Any) -> None:
         super().__init__()
         self.proj, self.norm = patch_embed.proj, patch_embed.norm
 

@@ -14,7 +14,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from timm.models import eva, vision_transformer
-from torch import Tensor, nn
+from torch import Tensor
 
 from vitdet.backbone.attention import RELATIVE_TABLES
 from vitdet.backbone.hub import why_not
@@ -33,7 +33,7 @@ class WeightsError(UserError, RuntimeError):
     """Weights that can't be had, read, or fitted to the model."""
 
 
-def create_timm_model(name: str, *, pretrained: bool = False, **model_args: Any) -> nn.Module:
+def create_timm_model(name: str, *, pretrained: bool = False, **model_args: Any) -> Any:
     """A plain ViT of timm, with timm's weights if asked for; its head stays behind.
 
     Raises:
@@ -64,7 +64,7 @@ def create_timm_model(name: str, *, pretrained: bool = False, **model_args: Any)
     return model
 
 
-def _check_rope(model: nn.Module, name: str) -> None:
+def _check_rope(model: Any, name: str) -> None:
     if getattr(model, "rope", None) is None:
         return
     head_dim = model.embed_dim // model.blocks[0].attn.num_heads
@@ -86,7 +86,7 @@ def _unavailable(name: str, model_args: dict, error: Exception) -> str:
     )
 
 
-def load_checkpoint(model: nn.Module, name: str, path: str) -> None:
+def load_checkpoint(model: Any, name: str, path: str) -> None:
     """Loads a `.safetensors` or `.pth` file into a timm model; says what was resampled, missing and unexpected.
 
     Position embeddings are resampled to the model's grid, the patch kernel to its patch size, and original layouts (DINOv2, CLIP, MAE …) are converted, all
@@ -182,7 +182,7 @@ def read_file(path: str | Path) -> Any:
         ) from error
 
 
-def _filter(model: nn.Module, name: str):
+def _filter(model: Any, name: str):
     """timm's conversion of other layouts, with the options that timm uses for the family."""
     if isinstance(model, eva.Eva):
         return eva.checkpoint_filter_fn

@@ -77,7 +77,7 @@ class CSPNeck(ResizeNeck):
         patch_size: int,
         strides: Sequence[float],
         out_channels: int,
-        stem: Mapping[int, int],
+        stem: Mapping[float, int],
         *,
         norm: Literal["layer", "frozen_batch"] = "layer",
         **options: Any,

@@ -117,7 +117,7 @@ class HybridNeck(Neck):
         patch_size: int,
         strides: Sequence[float],
         out_channels: int,
-        stem: Mapping[int, int],
+        stem: Mapping[float, int],
         *,
         depth: int = 1,
         csp_channels: int | None = None,

@@ -133,7 +133,7 @@ class ResizeNeck(Neck):
         patch_size: int,
         strides: Sequence[float],
         out_channels: int,
-        stem: Mapping[int, int],
+        stem: Mapping[float, int],
         *,
         depth: int = 1,
     ) -> None:
