@@ -111,7 +111,7 @@ def attend_grouped(
 
 @remembered
 def _groups(lengths: tuple[int, ...], device: torch.device):
-    """`[(count, length)]` of the distinct lengths, and the token order that brings equal lengths together, with its inverse.
+    """`[(count, length)]` of the distinct lengths; the order that brings tokens of equal lengths together; its inverse.
 
     The order is `None` where equal lengths are neighbours already, as the trunk arranges for whole images.
     """
@@ -221,7 +221,7 @@ def _project_apart(attn: SelfAttention, x: Tensor) -> tuple[Tensor, ...]:
 
 
 class DropPath(nn.Module):
-    """Stochastic depth, Huang et al. 2016 (arXiv:1603.09382): drops a residual branch for whole images, not for tokens."""
+    """Stochastic depth, Huang et al. 2016 (arXiv:1603.09382): drops a residual branch for entire images."""
 
     def __init__(self, rate: float = 0.0) -> None:
         super().__init__()
@@ -259,7 +259,7 @@ class Block(nn.Module):
         allowed: Sequence[Tensor] | None = None,
         places: "Places | None" = None,
     ) -> Tensor:
-        """Tokens `(N, C)` to tokens; `lengths` of the attention's sequences, `images` of the images, `allowed` as in `attend`."""
+        """Tokens `(N, C)` to tokens; `lengths` are of sequences, `images` of images; `allowed` is as in `attend`."""
         x = x + self.drop_path(self.ls1(self.attn(self.norm1(x), lengths, rope, allowed, places)), images)
         return x + self.drop_path(self.ls2(self.mlp(self.norm2(x))), images)
 

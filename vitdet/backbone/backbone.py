@@ -72,11 +72,12 @@ class Backbone(nn.Module, Configurable):
         out_blocks: the blocks whose outputs are used, from 0; by default what the neck reads: the ends of the four
             quarters, or the last block.
         neck: `Projector` or `CSPNeck` (of LW-DETR and RF-DETR) over several blocks, `Pyramid` over the last one,
-            `HybridNeck` (of the real-time DETRs) over one for each level or the last for all; or `None`, a level for each
-            of `out_blocks`, at the patch's stride.
+            `HybridNeck` (of the real-time DETRs) over one for each level or the last for all; or `None`, a level for
+            each of `out_blocks`, at the patch's stride.
         out_strides: of the levels, finest first; by default half, one and two patches (`Pyramid`: a quarter, too).
         out_channels: of the levels that a neck makes.
-        freeze: that many blocks, and what is before them, are not trained and stay in eval mode; -1 or `"all"` is the ViT.
+        freeze: so many blocks, and what is before them, are not trained and stay in eval mode; `"all"` (or -1) is the
+            ViT.
         drop_path: stochastic depth of the last block, growing from 0; drops whole images.
 
     Attributes:
@@ -224,7 +225,7 @@ class Backbone(nn.Module, Configurable):
         return len(self.trunk.blocks) + 2
 
     def no_weight_decay(self) -> set[str]:
-        """Names of the parameters that are embeddings, not weights; norms and biases are one-dimensional, which says it for them."""
+        """Names of the embeddings among the parameters; norms and biases are known by their one dimension."""
         embeddings = {"pos_embed", *self.trunk.prefix_names, "rope.freqs"}
         return {
             name
@@ -261,7 +262,7 @@ def create_backbone(name: str, **options: Any) -> Backbone:
 
 
 def _class(factory: Callable) -> Any:
-    """The class that a factory makes, where it can be told: a class, or a partial of it, in whichever way it was written."""
+    """The class behind a factory, which is that class, or a partial as Python or the parser of configs makes it."""
     while isinstance(factory, partial):
         factory = next((arg for arg in factory.args if isinstance(arg, type)), factory.func)
     return factory

@@ -22,7 +22,7 @@ from vitdet.structures import Level, equal_grids
 
 @dataclass
 class Group:
-    """The images of a batch that have equal grids: `pixels` `(b, 3, h*patch, w*patch)`, and each one's position in the batch."""
+    """Images of a batch with equal grids: `pixels` `(b, 3, h*patch, w*patch)`, and their positions in the batch."""
 
     pixels: Tensor
     indices: list[int]
@@ -66,7 +66,8 @@ def _on_canvas(image: Tensor, side: int, colour: Tensor) -> Tensor:
     height, width = image.shape[-2:]
     if max(height, width) > side:
         raise UserError(
-            f"an image is {width}×{height}, the backbone's canvas {side}×{side}; resize it (data.size) or set canvas: null"
+            f"an image is {width}×{height}, the backbone's canvas {side}×{side}; "
+            "resize it (data.size) or set canvas: null"
         )
     square = colour.to(image).view(-1, 1, 1).repeat(1, side, side)
     square[:, :height, :width] = image
@@ -125,11 +126,11 @@ class PatchStem(nn.Module):
 
 
 class ConvStem(Stem):
-    """A few 3×3 stride-2 convolutions in place of the patch embedding, Xiao et al. 2021 (arXiv:2106.14881): trains better from scratch.
+    """A few 3×3 stride-2 convolutions in place of the patch embedding: trains better from scratch.
 
-    Flat colour says little, and is most of what filters drawn at random answer to; so three quarters of the first filters
-    start blind to it, and strong, which brings faint texture through the norm that follows. The price: where flat
-    brightness is all there is to learn, it takes longer.
+    Xiao et al. 2021 (arXiv:2106.14881). Flat colour tells little, and is most of what filters drawn at random answer
+    to; so three quarters of the first filters start blind to it, and strong, which brings faint texture through the
+    norm that follows. The price: where flat brightness is all there is to learn, it takes longer.
 
     Args:
         embed_dim, patch_size: see `Stem`.

@@ -65,12 +65,13 @@ class TrunkOptions:
     Args:
         windows: a size in tokens (`14`) or a count (`"2x2"`): most blocks then attend inside windows (ViTDet,
             arXiv:2203.16527).
-        global_blocks: the blocks that attend inside the whole image all the same; by default the ends of the four quarters.
-        window_prefix: `"image"`, class and register tokens sit out windowed blocks, or `"window"`, each window has its own
-            copy (see `Windows`).
-        relative_position: a side in tokens: attention learns from the distances of tokens, too, down and across (ViTDet),
-            by tables that cover windows, and this side in global blocks (64 in ViTDet); there they are resampled to every
-            image's grid.
+        global_blocks: the blocks that attend inside the whole image all the same; by default the ends of the four
+            quarters.
+        window_prefix: `"image"`, class and register tokens sit out windowed blocks, or `"window"`, each window has a
+            copy of them (see `Windows`).
+        relative_position: a side in tokens: attention learns from the distances of tokens, too, down and across
+            (ViTDet), by tables that cover windows, and this side in global blocks (64 in ViTDet); there they are
+            resampled to every image's grid.
         pos_antialias: resample position embeddings to an image's grid as timm does; `False` is plain bicubic, as in
             ViTDet's and LW-DETR's code.
         canvas: pad every image with black to a square of this side in pixels, as many published models were trained; it
@@ -173,7 +174,7 @@ class ViT(nn.Module):
     def forward(
         self, patches: list[Tensor], order: Sequence[int]
     ) -> tuple[list[list[Tensor]], UnfinishedTokens | None]:
-        """Patches `(b, h, w, C)` of each group of equal grids to the taps `(b, h, w, C)` of each group, and what the head goes on with.
+        """Patches `(b, h, w, C)` of each group of equal grids to its taps, and what the head goes on with.
 
         Args:
             order: the position in the batch of each image, group after group.
@@ -282,7 +283,7 @@ class ViT(nn.Module):
         state = (source.data_ptr(), version, source.dtype, source.device)
         found = self._tables.get((kind, grid))
         if found is None or found[0] != state:
-            if len(self._tables) >= 256:  # a bound for data sets where every image has a grid of its own
+            if len(self._tables) >= 256:  # a bound for data sets where every image has another grid
                 self._tables.clear()
             with torch.inference_mode(False), torch.no_grad():  # a table made in validation serves training, too
                 table = build(grid)
