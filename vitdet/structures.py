@@ -21,7 +21,7 @@ from vitdet.errors import UserError, check
 from vitdet.images import as_array
 from vitdet.masks import encode, id_png
 
-THRESHOLD = 0.3  # the score from which a detection is shown, counted and returned, unless something else is said
+THRESHOLD = 0.3  # the score from which a detection is shown, counted and returned, unless another is given
 
 
 def check_threshold(value: float) -> None:
@@ -33,10 +33,10 @@ def check_threshold(value: float) -> None:
 
 
 def equal_grids(grids: Sequence[tuple[int, int]]) -> list[list[int]]:
-    """Which images have the same grid: one list of positions in the batch per grid, in the order in which the grids first appear."""
+    """The positions in the batch of the images of each grid, a list per grid, in the order of their appearance."""
     members: dict[tuple[int, int], list[int]] = {}
     for i, grid in enumerate(grids):
-        members.setdefault(tuple(grid), []).append(i)
+        members.setdefault((grid[0], grid[1]), []).append(i)
     return list(members.values())
 
 
@@ -52,8 +52,8 @@ def centres(grid: tuple[int, int], step: tuple[float, float], device: torch.devi
 class Level:
     """One feature map per image, packed: `x` `(N, C)` holds `h*w` tokens of each image, row by row, image after image.
 
-    A grid covers its image from the left-top corner: token `(i, j)` is centred at pixel `((j + 0.5) * stride, (i + 0.5) * stride)`. Where the
-    image is no multiple of the stride, the last row and column reach past its border.
+    A grid covers its image from the left-top corner: the centre of token `(i, j)` is at `(j + 0.5, i + 0.5)` strides.
+    Where the image is no multiple of the stride, the last row and column reach past its border.
     """
 
     x: Tensor
@@ -70,12 +70,12 @@ class Level:
         return [part.T.unflatten(1, grid) for part, grid in zip(parts, self.grids)]  # (h*w, C) -> (C, h, w)
 
     def centres(self, i: int, size: tuple[int, int]) -> Tensor:
-        """`(h*w, 2)`: x and y of the tokens of image `i`, as fractions of its `size` `(H, W)`; those in the padding lie beyond 1."""
+        """`(h*w, 2)`: x and y of the tokens of image `i`, as fractions of its size `(H, W)`; beyond 1 in padding."""
         height, width = size
         return centres(self.grids[i], (self.stride / height, self.stride / width), self.x.device)
 
     def dense(self) -> tuple[Tensor, Tensor | None]:
-        """`(B, C, h, w)`, zero-padded at the right and bottom, and a mask `(B, h, w)`, true on real tokens; the mask is `None` where all grids are equal."""
+        """`(B, C, h, w)`, zero-padded right and bottom, and a mask `(B, h, w)` of real tokens, `None` if all are."""
         if len(set(self.grids)) == 1:
             h, w = self.grids[0]
             return self.x.view(len(self.grids), h, w, -1).permute(0, 3, 1, 2), None  # (B*h*w, C) -> (B, C, h, w)
@@ -90,11 +90,11 @@ class Level:
 
 @dataclass
 class UnfinishedTokens:
-    """Tokens `x` `(N, C)` before the ViT's last blocks, which a head runs, with tokens of its own in front of each image's.
+    """Tokens `x` `(N, C)` before the ViT's last blocks, which a head runs, with its queries in front of each image's.
 
-    Images lie group by group; `order` has the position in the batch, `grids` the patch grid, `lengths` the number of tokens
-    of each, of which the first `num_prefix` are no patches. `blocks` are the blocks that are left, each with its rotations
-    `(N, heads or 1, 2*d)` or `None`, and `norm` is the norm behind the last.
+    Images lie group by group; `order` has the position in the batch, `grids` the patch grid, `lengths` the number of
+    tokens of each, of which the first `num_prefix` are no patches. `blocks` are those that are left, each with its
+    rotations `(N, heads or 1, 2*d)` or `None`, and `norm` is the norm behind the last.
     """
 
     x: Tensor
@@ -106,7 +106,7 @@ class UnfinishedTokens:
     norm: nn.Module
 
     def run(self, i: int, x: Tensor, added: int, allowed: Sequence[Tensor] | None = None) -> Tensor:
-        """Block `i` on tokens `x`, `added` of which stand in front of each image's; `allowed` says who sees whom, see `attend`."""
+        """Block `i` on tokens `x`, `added` of which stand in front of each image's; `allowed` is as in `attend`."""
         (block, rope), lengths = self.blocks[i], [added + length for length in self.lengths]
         if rope is not None:  # added tokens have no place in the image: their sines are 0, their cosines 1
             half = rope.shape[-1] // 2
@@ -148,7 +148,7 @@ class Target:
         labels: `(T,)` int64, classes 0..K-1.
         size: `(H, W)` of the image as the model sees it.
         orig_size: `(H, W)` of the upright image on disk.
-        image_id: the data set's own id.
+        image_id: the data set's id.
         masks: `(T, H, W)` bool, where the task needs them.
     """
 
@@ -176,8 +176,8 @@ class Prediction:
         labels: `(T,)` int64, classes 0..K-1.
         size: `(H, W)` of the original image.
         names: the class names, indexed by label; empty where they are not known.
-        category_ids: the data set's own ids, indexed by label; empty where they are not known.
-        image_id: the data set's own id of the image.
+        category_ids: the data set's ids, indexed by label; empty where they are not known.
+        image_id: the data set's id of the image.
         masks: `(T, H, W)` bool.
         semantic: `(H, W)` uint8, the class of each pixel.
         panoptic: `(H, W)` int32, which segment each pixel belongs to: t + 1 for detection t, 0 for none.
@@ -219,7 +219,7 @@ class Prediction:
         return replace(self, **kept)
 
     def to_coco(self) -> list[dict[str, Any]]:
-        """Rows of a COCO results file: box as `[x, y, width, height]` in pixels, the data set's own category id, and the mask as run lengths."""
+        """Rows of a COCO results file: `[x, y, width, height]` in pixels, the data set's category id, run lengths."""
         codes = () if self.masks is None else encode(self.masks.cpu().numpy())
         found = zip(self.boxes_xyxy.tolist(), self.scores.tolist(), map(self._category, self.labels.tolist()))
         rows = [
@@ -231,7 +231,7 @@ class Prediction:
         return rows
 
     def to_coco_panoptic(self) -> tuple[bytes, list[dict[str, Any]]]:
-        """The PNG of an image in COCO's panoptic format, and its `segments_info`: id, the data set's category id, area in pixels.
+        """The PNG in COCO's panoptic format, and its `segments_info`: id, the data set's category id, area in pixels.
 
         Raises:
             ValueError: the prediction has no panoptic map.
@@ -252,13 +252,13 @@ class Prediction:
         return self.names[label] if len(self.names) else str(label)
 
     def plot(self, image: Any = None, *, threshold: float = 0.0) -> Any:
-        """A PIL image with what scores at least `threshold` drawn on it: by default all that the prediction holds, which `Detector.predict` chose.
+        """A PIL image with what scores at least `threshold` drawn on it, by default all that the prediction holds.
 
         Args:
-            image: the original image as a PIL image, RGB array `(H, W, 3)` uint8 or path; may be left out if the prediction came from a file.
+            image: the original as a PIL image, RGB array `(H, W, 3)` uint8 or path, where it did not come from a file.
 
         Raises:
-            UserError: there is no image, it is not of the size that the prediction is about, or the threshold is not in [0, 1].
+            UserError: there is no image, it is of another size, or the threshold is not in [0, 1].
         """
         check_threshold(threshold)
         if image is None and self.path is None:

@@ -111,7 +111,7 @@ def attend_grouped(
 
 @remembered
 def _groups(lengths: tuple[int, ...], device: torch.device):
-    """`[(count, length)]` of the distinct lengths, and the token order that brings equal lengths together, with its inverse.
+    """`[(count, length)]` of the distinct lengths; the order that brings tokens of equal lengths together; its inverse.
 
     The order is `None` where equal lengths are neighbours already, as the trunk arranges for whole images.
     """
@@ -159,11 +159,11 @@ RELATIVE_TABLES = ("rel_pos_h", "rel_pos_w")  # of positions, where `add_relativ
 class SelfAttention(nn.Module):
     """Self-attention with the parameters, and the parameter names, of one of timm's attention modules."""
 
-    def __init__(self, attn: nn.Module) -> None:
+    def __init__(self, attn: Any) -> None:
         super().__init__()
         self.heads, self.head_dim = attn.num_heads, attn.head_dim
         self.kv_heads = getattr(attn, "num_kv_heads", attn.num_heads)  # fewer in grouped-query attention
-        self.half = getattr(attn, "rotate_half", False)
+        self.rotate_half = getattr(attn, "rotate_half", False)
         self.dropout = attn.attn_drop.p
         self.q_norm, self.k_norm, self.norm = attn.q_norm, attn.k_norm, attn.norm
         self.gate, self.proj, self.proj_drop = attn.gate, attn.proj, attn.proj_drop
@@ -192,7 +192,7 @@ class SelfAttention(nn.Module):
         q, k = self.q_norm(q), self.k_norm(k)
         relative = None if places is None else places.products(q, (self.rel_pos_h, self.rel_pos_w))
         if rope is not None:
-            q, k = (apply_rot_embed_cat(part, rope, half=self.half) for part in (q, k))
+            q, k = (apply_rot_embed_cat(part, rope, half=self.rotate_half) for part in (q, k))
         if self.kv_heads != self.heads:
             k, v = (part.repeat_interleave(self.heads // self.kv_heads, dim=1) for part in (k, v))
         q, k = q.type_as(v), k.type_as(v)
@@ -221,7 +221,7 @@ def _project_apart(attn: SelfAttention, x: Tensor) -> tuple[Tensor, ...]:
 
 
 class DropPath(nn.Module):
-    """Stochastic depth, Huang et al. 2016 (arXiv:1603.09382): drops a residual branch for whole images, not for tokens."""
+    """Stochastic depth, Huang et al. 2016 (arXiv:1603.09382): drops a residual branch for entire images."""
 
     def __init__(self, rate: float = 0.0) -> None:
         super().__init__()
@@ -243,7 +243,7 @@ class Block(nn.Module):
     Parameters keep timm's names, except that EVA's `gamma_1` is called `ls1.gamma`, as in every other family.
     """
 
-    def __init__(self, block: nn.Module, *, drop_path: float = 0.0) -> None:
+    def __init__(self, block: Any, *, drop_path: float) -> None:
         super().__init__()
         self.norm1, self.norm2, self.mlp = block.norm1, block.norm2, block.mlp
         self.attn = SelfAttention(block.attn)
@@ -259,7 +259,7 @@ class Block(nn.Module):
         allowed: Sequence[Tensor] | None = None,
         places: "Places | None" = None,
     ) -> Tensor:
-        """Tokens `(N, C)` to tokens; `lengths` of the attention's sequences, `images` of the images, `allowed` as in `attend`."""
+        """Tokens `(N, C)` to tokens; `lengths` are of sequences, `images` of images; `allowed` is as in `attend`."""
         x = x + self.drop_path(self.ls1(self.attn(self.norm1(x), lengths, rope, allowed, places)), images)
         return x + self.drop_path(self.ls2(self.mlp(self.norm2(x))), images)
 
@@ -272,7 +272,7 @@ class PostNormBlock(Block):
         return x + self.drop_path(self.norm2(self.mlp(x)), images)
 
 
-def pack_block(block: nn.Module, *, drop_path: float) -> Block:
+def pack_block(block: Any, *, drop_path: float) -> Block:
     """The packed counterpart of a timm block.
 
     Raises:
@@ -286,7 +286,7 @@ def pack_block(block: nn.Module, *, drop_path: float) -> Block:
     return cls(block, drop_path=drop_path)
 
 
-def _layer_scale(block: nn.Module, i: int) -> nn.Module:
+def _layer_scale(block: Any, i: int) -> nn.Module:
     if hasattr(block, f"ls{i}"):
         return getattr(block, f"ls{i}")
     gamma = getattr(block, f"gamma_{i}", None)

@@ -72,11 +72,12 @@ class Backbone(nn.Module, Configurable):
         out_blocks: the blocks whose outputs are used, from 0; by default what the neck reads: the ends of the four
             quarters, or the last block.
         neck: `Projector` or `CSPNeck` (of LW-DETR and RF-DETR) over several blocks, `Pyramid` over the last one,
-            `HybridNeck` (of the real-time DETRs) over one for each level or the last for all; or `None`, a level for each
-            of `out_blocks`, at the patch's stride.
+            `HybridNeck` (of the real-time DETRs) over one for each level or the last for all; or `None`, a level for
+            each of `out_blocks`, at the patch's stride.
         out_strides: of the levels, finest first; by default half, one and two patches (`Pyramid`: a quarter, too).
         out_channels: of the levels that a neck makes.
-        freeze: that many blocks, and what is before them, are not trained and stay in eval mode; -1 or `"all"` is the ViT.
+        freeze: so many blocks, and what is before them, are not trained and stay in eval mode; `"all"` (or -1) is the
+            ViT.
         drop_path: stochastic depth of the last block, growing from 0; drops whole images.
 
     Attributes:
@@ -114,7 +115,7 @@ class Backbone(nn.Module, Configurable):
         trunk: TrunkOptions = TrunkOptions(),
         tail: int = 0,
         out_blocks: list[int] | None = None,
-        neck: Callable[[int, int, int, Sequence[float], int, Mapping[int, int]], Neck] | None = Projector,
+        neck: Callable[[int, int, int, Sequence[float], int, Mapping[float, int]], Neck] | None = Projector,
         out_strides: list[float] | None = None,
         out_channels: int = 256,
         freeze: int | str = 0,
@@ -128,10 +129,10 @@ class Backbone(nn.Module, Configurable):
         count = _body(len(model.blocks), tail, trunk)
         several = neck is not None and getattr(_class(neck), "several_taps", True)
         taps = choose_blocks("out_blocks", out_blocks, count, quarters(count) if several else [count - 1])
-        whole = choose_global_blocks(trunk, count, taps[-1], model.num_prefix_tokens)
+        global_blocks = choose_global_blocks(trunk, count, taps[-1], model.num_prefix_tokens)
         windows = None if trunk.windows is None else Windows.parse(trunk.windows, trunk.window_prefix)
         if trunk.relative_position is not None:
-            add_relative_position(model, trunk.relative_position, windows, whole)
+            add_relative_position(model, trunk.relative_position, windows, global_blocks)
         if checkpoint:
             load_checkpoint(model, name, checkpoint)
         _resample_patches(model, patch_size, report=bool(pretrained or checkpoint))
@@ -144,7 +145,7 @@ class Backbone(nn.Module, Configurable):
             taps=taps,
             tail=tail,
             windows=windows,
-            global_blocks=whole,
+            global_blocks=global_blocks,
             drop_path=drop_path,
             grad_checkpointing=trunk.grad_checkpointing,
             pos_antialias=trunk.pos_antialias,
@@ -162,7 +163,7 @@ class Backbone(nn.Module, Configurable):
             ValueError: an image is not a float `(3, H, W)`.
         """
         black = -torch.tensor(self.mean) / torch.tensor(self.std)
-        groups = group_images(images, self.patch_size, self.canvas and (self.canvas, black))
+        groups = group_images(images, self.patch_size, None if self.canvas is None else (self.canvas, black))
         embedded = [self.trunk.patch_embed(group.pixels) for group in groups]
         order = [i for group in groups for i in group.indices]
         taps, unfinished = self.trunk([patches for patches, _ in embedded], order)
@@ -172,7 +173,7 @@ class Backbone(nn.Module, Configurable):
                 finer = [self.adapter(group.pixels) for group in groups]
             taps = [self.neck(tap, maps) for tap, maps in zip(taps, finer)]
         levels = [pack_level(list(maps), groups, stride) for maps, stride in zip(zip(*taps), self.strides)]
-        return Features(levels, [tuple(image.shape[-2:]) for image in images], unfinished)
+        return Features(levels, [(image.shape[-2], image.shape[-1]) for image in images], unfinished)
 
     def _add_stem(self, stem: Callable[[int, int], Stem] | None, *, trained: bool) -> None:
         self.adapter: Stem | None = None
@@ -192,15 +193,16 @@ class Backbone(nn.Module, Configurable):
         self.neck: Neck | None = None
         self.strides, self.out_channels = [self.patch_size] * taps, [self.channels] * taps
         if neck is None:
-            if strides is not None or self.adapter:
+            if strides is not None or self.adapter is not None:
                 raise UserError("out_strides and SpatialAdapter need a neck; neck: null gives the patch stride only")
             return
         if strides is None:
             finest = getattr(_class(neck), "first_step", -1)
             strides = [_plain(self.patch_size * 2.0**step) for step in range(finest, 2)]
-        stem = self.adapter or self.trunk.patch_embed
-        if self.adapter and not set(strides) & set(stem.strides):
-            raise UserError(f"SpatialAdapter has maps of strides {stem.strides}; the neck's, {strides}, use none")
+        stem = self.trunk.patch_embed if self.adapter is None else self.adapter
+        if self.adapter is not None and not set(strides) & set(stem.strides):
+            name = type(stem).__name__
+            raise UserError(f"{name} has maps of strides {stem.strides}; the neck's, {strides}, use none")
         finer = dict(zip(stem.strides, stem.channels))
         sizes = (self.channels, taps, self.patch_size, strides, out_channels, finer)
         self.neck = self.make_part("neck", neck, *sizes)
@@ -223,7 +225,7 @@ class Backbone(nn.Module, Configurable):
         return len(self.trunk.blocks) + 2
 
     def no_weight_decay(self) -> set[str]:
-        """Names of the parameters that are embeddings, not weights; norms and biases are one-dimensional, which says it for them."""
+        """Names of the embeddings among the parameters; norms and biases are known by their one dimension."""
         embeddings = {"pos_embed", *self.trunk.prefix_names, "rope.freqs"}
         return {
             name
@@ -260,7 +262,7 @@ def create_backbone(name: str, **options: Any) -> Backbone:
 
 
 def _class(factory: Callable) -> Any:
-    """The class that a factory makes, where it can be told: a class, or a partial of it, in whichever way it was written."""
+    """The class behind a factory, which is that class, or a partial as Python or the parser of configs makes it."""
     while isinstance(factory, partial):
         factory = next((arg for arg in factory.args if isinstance(arg, type)), factory.func)
     return factory
@@ -275,7 +277,7 @@ def _body(blocks: int, tail: int, options: TrunkOptions) -> int:
     return blocks - tail
 
 
-def _resample_patches(model: nn.Module, patch_size: int | None, *, report: bool) -> None:
+def _resample_patches(model: Any, patch_size: int | None, *, report: bool) -> None:
     before = model.patch_embed.patch_size[0]
     if patch_size in (None, before):
         return

@@ -1,4 +1,7 @@
-"""Whether timm's weights can be had, before timm asks for them: it asks for one file after another, six times each, which takes a minute without a network."""
+"""Whether timm's weights can be had, before timm asks for them.
+
+timm asks for one file after another, six times each, which takes a minute without a network.
+"""
 
 import logging
 import os
@@ -18,7 +21,9 @@ SECONDS = 4.0
 
 
 def why_not(name: str) -> Exception | None:
-    """Why the hub can't be asked for what timm's model `name` needs; nothing where it is in the cache, can be fetched, or lies elsewhere.
+    """Why the hub can't be asked for what timm's model `name` needs.
+
+    `None` where it is in the cache, can be fetched, or lies elsewhere.
 
     One question, which waits for `HF_HUB_ETAG_TIMEOUT` seconds, or `SECONDS`.
     """

@@ -9,7 +9,7 @@ from torch import Tensor
 from vitdet.errors import UserError
 
 Rule = tuple[str, str | None] | tuple[str, str | None, Callable[[Tensor], Tensor]]
-"""A pattern that the whole name must match, what it becomes (None: not used), and what is done to the tensor.
+"""A pattern that all of the name must match, what it becomes (None: not used), and what is done to the tensor.
 
 A new name that ends in `#0`, `#1` … is a part: the parts are put one below the other.
 """
@@ -45,7 +45,7 @@ def rename(state: dict[str, Tensor], rules: Sequence[Rule]) -> dict[str, Tensor]
             renamed[name] = value
     if strangers:
         raise KeysError(f"{len(strangers)} of {len(state)} tensors have unknown names: {', '.join(strangers[:4])} …")
-    return renamed | {name: torch.cat([own[i] for i in sorted(own)]) for name, own in parts.items()}
+    return renamed | {name: torch.cat([part[i] for i in sorted(part)]) for name, part in parts.items()}
 
 
 def check_complete(state: dict[str, Tensor], model: torch.nn.Module) -> None:

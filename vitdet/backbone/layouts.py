@@ -54,7 +54,7 @@ VITDET: list[Rule] = [
     (L + r"attention\.(.+)", r"blocks.\1.attn.\2"),
     (L + r"((?:norm[12]|mlp\.fc[12])\..+)", r"blocks.\1.\2"),
 ]
-# what stands before the ViT's names, and how these begin: in a detector of Detectron2, in its backbone, in models of transformers
+# what stands before the ViT's names, and how these begin: in a detector of Detectron2, in its backbone, in transformers
 PREFIXES = {"backbone.net.": "blocks.", "net.": "blocks."}
 PREFIXES |= dict.fromkeys(("dinov2.", "dinov3_vit.", "vitdet.", "backbone."), "embeddings.")
 
@@ -84,7 +84,7 @@ def to_timm(state: dict[str, Tensor], wanted: set[str]) -> dict[str, Tensor]:
     """`state` by timm's names if it has the layout of transformers or Detectron2, else as it is.
 
     Args:
-        wanted: the names of the timm model. Biases of queries and values that it does not have are left out where they are zero.
+        wanted: the names of the timm model. Biases of queries and values that it lacks are left out if they are zero.
 
     Raises:
         KeysError: a name is another model's, or there are biases that it does not have.
@@ -107,12 +107,15 @@ def to_timm(state: dict[str, Tensor], wanted: set[str]) -> dict[str, Tensor]:
 
 
 def _without_zero_biases(state: dict[str, Tensor], wanted: set[str]) -> dict[str, Tensor]:
-    """DINOv3 as its authors write it, without the biases that the model does not have: timm would drop them whatever they are, and those of keys, too."""
+    """DINOv3 as its authors write it, without the biases that the model does not have.
+
+    timm would drop them whatever they are, and those of keys, too.
+    """
     extra = {}
     for key in [key for key in state if key.endswith("attn.qkv.bias")]:
         mask = state.get(f"{key}_mask", torch.ones(1))
-        query, own, value = torch.where(mask == 0, 0, state[key]).chunk(3)
-        _check_zero({key.replace("qkv.bias", "k_bias"): own})
+        query, key_bias, value = torch.where(mask == 0, 0, state[key]).chunk(3)
+        _check_zero({key.replace("qkv.bias", "k_bias"): key_bias})
         if key.replace("qkv.bias", "q_bias") not in wanted:
             extra |= {key: torch.cat([query, value])}
     _check_zero(extra)
@@ -122,13 +125,13 @@ def _without_zero_biases(state: dict[str, Tensor], wanted: set[str]) -> dict[str
 def _check_zero(biases: dict[str, Tensor]) -> None:
     if some := [key for key, value in biases.items() if torch.any(value)]:
         raise KeysError(
-            f"{len(some)} biases of queries, keys or values are not zero, such as {some[0]}, and the model has none there; "
-            "timm's names with _qkvb have those of queries and values"
+            f"{len(some)} biases of queries, keys or values are not zero, such as {some[0]}, and the model has none "
+            "there; timm's names with _qkvb have those of queries and values"
         )
 
 
 def _only(state: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    """What begins with `prefix`, without it; the rest is said."""
+    """What begins with `prefix`, without it; the rest is named in the log."""
     if rest := [key for key in state if not key.startswith(prefix)]:
         log.info("weights not used: %s …, %d in all", rest[0], len(rest))
     return {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}

@@ -1,14 +1,19 @@
-"""Decomposed relative position embeddings, Li et al. 2022 (MViTv2, arXiv:2112.01526), over packed tokens, as ViTDet has them (arXiv:2203.16527).
+"""Decomposed relative position embeddings over packed tokens, as ViTDet has them.
 
-N tokens of all images, b images of one grid, L tokens of one of them, heads, d channels of a head; h×w the patches of a sequence, an image or a window
-H×W the largest h and w of a batch, W a little more, so that H + W is a multiple of 8; a table `(2*side - 1, d)` has a row for each distance
+Li et al. 2022 (MViTv2, arXiv:2112.01526; ViTDet, arXiv:2203.16527).
 
-To the logit of a query at (y, x) and a key at (y', x'), `q · vertical[y - y'] + q · horizontal[x - x']` is added. That is the product of two vectors of
-H + W channels, the query's products with the rows it needs and the key's place, one-hot: so `attend` sees wider queries and keys, and no L×L bias.
+N tokens of all images, b images of one grid, L tokens of one of them, heads, d channels of a head
+h×w the patches of a sequence, an image or a window; a table `(2*side - 1, d)` has a row for each distance
+H×W the largest h and w of a batch, W a little more, so that H + W is a multiple of 8
+
+To the logit of a query at (y, x) and a key at (y', x'), `q · vertical[y - y'] + q · horizontal[x - x']` is added. That
+is the product of two vectors of H + W channels, the query's products with the rows it needs and the key's place,
+one-hot: so `attend` sees wider queries and keys, and no L×L bias.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -18,15 +23,15 @@ from vitdet.backbone.attention import RELATIVE_TABLES, remembered
 from vitdet.backbone.windows import Windows, window_layout
 
 
-def add_relative_position(model: nn.Module, side: int, windows: Windows | None, global_blocks: Sequence[int]) -> None:
+def add_relative_position(model: Any, side: int, windows: Windows | None, global_blocks: Sequence[int]) -> None:
     """Gives every attention of a timm model its two tables, zero, as Detectron2 starts them.
 
     Those of global blocks cover `side` × `side` tokens, the others the windows of such a grid.
     """
     for i, block in enumerate(model.blocks):
         sides = (side, side) if windows is None or i in global_blocks else windows.largest((side, side))
-        for name, own in zip(RELATIVE_TABLES, sides):
-            setattr(block.attn, name, nn.Parameter(torch.zeros(2 * own - 1, block.attn.head_dim)))
+        for name, length in zip(RELATIVE_TABLES, sides):
+            setattr(block.attn, name, nn.Parameter(torch.zeros(2 * length - 1, block.attn.head_dim)))
 
 
 def resample_table(table: Tensor, side: int) -> Tensor:
@@ -38,8 +43,11 @@ def resample_table(table: Tensor, side: int) -> Tensor:
 
 @dataclass(frozen=True)
 class Run:
-    """Neighbouring images of one grid: how many, the `sides` that their tables are resampled to, and the `rows` `(L, H)` and `(L, W)` of these that a
-    query takes for keys at 0, 1 …: the row behind the last, a zero one, where the query is no patch, or there is no such key."""
+    """Neighbouring images of one grid: how many, and the `sides` that their tables are resampled to.
+
+    `rows` `(L, H)` and `(L, W)` of these are what a query takes for keys at 0, 1 …: the row behind the last, a zero
+    one, where the query is no patch, or there is no such key.
+    """
 
     count: int
     sides: tuple[int, int]
@@ -48,13 +56,16 @@ class Run:
 
 @dataclass(frozen=True)
 class Places:
-    """Where each token lies in its sequence: `runs` say it for queries, `keys` `(N, 1, H + W)`, one-hot, for keys; prefix tokens lie nowhere."""
+    """Where each token lies in its sequence: `runs` for queries, and `keys` `(N, 1, H + W)`, one-hot, for keys.
+
+    Prefix tokens lie nowhere.
+    """
 
     runs: list[Run]
     keys: Tensor
 
     def products(self, q: Tensor, tables: Sequence[Tensor]) -> Tensor:
-        """Queries `(N, heads, d)` with the two tables: what each adds to the logits of keys at 0, 1 … `(N, heads, H + W)`."""
+        """Queries `(N, heads, d)` times the tables, added to the logits of keys at 0, 1 …: `(N, heads, H + W)`."""
         parts = []
         for part, run in zip(q.split([run.count * len(run.rows[0]) for run in self.runs]), self.runs):
             part = part.unflatten(0, (run.count, -1))  # (b*L, heads, d) -> (b, L, heads, d)
@@ -65,8 +76,10 @@ class Places:
         return torch.cat([torch.cat(pair, dim=-1) for pair in zip(parts[::2], parts[1::2])])
 
     def widen(self, q: Tensor, k: Tensor, v: Tensor, products: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Queries, keys and values `(N, heads, d + H + W)` whose attention is that of `q`, `k` and `v` with `products` added; what `v` gets is zero,
-        because kernels want all three equally wide."""
+        """Queries, keys and values `(N, heads, d + H + W)` whose attention is that of `q`, `k`, `v` with `products`.
+
+        What `v` gets is zero: kernels want all three equally wide.
+        """
         d, wide = q.shape[-1], q.shape[-1] + products.shape[-1]
         # `attend` divides by sqrt(wide), where q·k wants sqrt(d), and the products are added as they are
         q = torch.cat([q * (wide / d) ** 0.5, products.type_as(q) * wide**0.5], dim=-1)
@@ -95,9 +108,9 @@ def find_places(
     extents = (height, width + -(height + width) % 8)  # CUDA's flash kernels want heads of a multiple of 8 channels
     steps = [torch.arange(extent, device=device) for extent in extents]
     runs, keys = [], []
-    for count, (own, side) in zip(counts, zip(places, sides)):
-        runs.append(Run(count, side, tuple(_rows(place, step, s) for place, step, s in zip(own, steps, side))))
-        one_hot = torch.cat([place[:, None] == step for place, step in zip(own, steps)], dim=1)  # (L, H + W)
+    for count, place, side in zip(counts, places, sides):
+        runs.append(Run(count, side, tuple(_rows(p, step, s) for p, step, s in zip(place, steps, side))))
+        one_hot = torch.cat([p[:, None] == step for p, step in zip(place, steps)], dim=1)  # (L, H + W)
         keys.append(one_hot.repeat(count, 1))
     return Places(runs, torch.cat(keys).unsqueeze(1))
 

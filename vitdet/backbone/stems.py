@@ -7,6 +7,7 @@ maps are (b, h, w, C): channels last, which is what linear layers, norms and CPU
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import ceil, log2, prod
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -21,7 +22,7 @@ from vitdet.structures import Level, equal_grids
 
 @dataclass
 class Group:
-    """The images of a batch that have equal grids: `pixels` `(b, 3, h*patch, w*patch)`, and each one's position in the batch."""
+    """Images of a batch with equal grids: `pixels` `(b, 3, h*patch, w*patch)`, and their positions in the batch."""
 
     pixels: Tensor
     indices: list[int]
@@ -45,7 +46,7 @@ def group_images(
         images = torch.stack([_on_canvas(image, *canvas) for image in images])
     if isinstance(images, Tensor):
         return [Group(_pad(images, patch_size), list(range(len(images))))]
-    grids = [tuple(ceil(side / patch_size) for side in image.shape[-2:]) for image in images]
+    grids = [(ceil(image.shape[-2] / patch_size), ceil(image.shape[-1] / patch_size)) for image in images]
     groups = sorted(equal_grids(grids), key=lambda group: (prod(grids[group[0]]), grids[group[0]]))
     return [Group(torch.stack([_pad(images[i], patch_size) for i in group]), group) for group in groups]
 
@@ -54,10 +55,10 @@ def pack_level(maps: list[Tensor], groups: list[Group], stride: float) -> Level:
     """Maps `(b, h, w, C)` of each group to one packed level, in the order of the batch."""
     if len(groups) == 1:
         # (b, h, w, C) -> (N, C)
-        return Level(maps[0].flatten(0, 2), [tuple(maps[0].shape[1:3])] * len(maps[0]), stride)
+        return Level(maps[0].flatten(0, 2), [(maps[0].shape[1], maps[0].shape[2])] * len(maps[0]), stride)
     images = {i: image for batch, group in zip(maps, groups) for i, image in zip(group.indices, batch)}
     ordered = [images[i] for i in range(len(images))]
-    grids = [tuple(image.shape[:2]) for image in ordered]
+    grids = [(image.shape[0], image.shape[1]) for image in ordered]
     return Level(torch.cat([image.flatten(0, 1) for image in ordered]), grids, stride)
 
 
@@ -65,7 +66,8 @@ def _on_canvas(image: Tensor, side: int, colour: Tensor) -> Tensor:
     height, width = image.shape[-2:]
     if max(height, width) > side:
         raise UserError(
-            f"an image is {width}×{height}, the backbone's canvas {side}×{side}; resize it (data.size) or set canvas: null"
+            f"an image is {width}×{height}, the backbone's canvas {side}×{side}; "
+            "resize it (data.size) or set canvas: null"
         )
     square = colour.to(image).view(-1, 1, 1).repeat(1, side, side)
     square[:, :height, :width] = image
@@ -114,7 +116,7 @@ class PatchStem(nn.Module):
     strides: Sequence[int] = ()
     channels: Sequence[int] = ()
 
-    def __init__(self, patch_embed: nn.Module) -> None:
+    def __init__(self, patch_embed: Any) -> None:
         super().__init__()
         self.proj, self.norm = patch_embed.proj, patch_embed.norm
 
@@ -124,11 +126,11 @@ class PatchStem(nn.Module):
 
 
 class ConvStem(Stem):
-    """A few 3×3 stride-2 convolutions in place of the patch embedding, Xiao et al. 2021 (arXiv:2106.14881): trains better from scratch.
+    """A few 3×3 stride-2 convolutions in place of the patch embedding: trains better from scratch.
 
-    Flat colour says little, and is most of what filters drawn at random answer to; so three quarters of the first filters
-    start blind to it, and strong, which brings faint texture through the norm that follows. The price: where flat
-    brightness is all there is to learn, it takes longer.
+    Xiao et al. 2021 (arXiv:2106.14881). Flat colour tells little, and is most of what filters drawn at random answer
+    to; so three quarters of the first filters start blind to it, and strong, which brings faint texture through the
+    norm that follows. The price: where flat brightness is all there is to learn, it takes longer.
 
     Args:
         embed_dim, patch_size: see `Stem`.

@@ -7,7 +7,7 @@ L tokens of one image: P + h*w, N tokens of all images together, d channels of a
 import re
 from collections.abc import Sequence
 from itertools import chain
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -20,7 +20,7 @@ from torch.utils.checkpoint import checkpoint
 
 from vitdet.backbone.attention import pack_block
 from vitdet.backbone.relative import Places, find_places
-from vitdet.backbone.stems import PatchStem
+from vitdet.backbone.stems import PatchStem, Stem
 from vitdet.backbone.windows import Windows, window_layout
 from vitdet.config import options
 from vitdet.errors import UserError
@@ -65,12 +65,13 @@ class TrunkOptions:
     Args:
         windows: a size in tokens (`14`) or a count (`"2x2"`): most blocks then attend inside windows (ViTDet,
             arXiv:2203.16527).
-        global_blocks: the blocks that attend inside the whole image all the same; by default the ends of the four quarters.
-        window_prefix: `"image"`, class and register tokens sit out windowed blocks, or `"window"`, each window has its own
-            copy (see `Windows`).
-        relative_position: a side in tokens: attention learns from the distances of tokens, too, down and across (ViTDet),
-            by tables that cover windows, and this side in global blocks (64 in ViTDet); there they are resampled to every
-            image's grid.
+        global_blocks: the blocks that attend inside the whole image all the same; by default the ends of the four
+            quarters.
+        window_prefix: `"image"`, class and register tokens sit out windowed blocks, or `"window"`, each window has a
+            copy of them (see `Windows`).
+        relative_position: a side in tokens: attention learns from the distances of tokens, too, down and across
+            (ViTDet), by tables that cover windows, and this side in global blocks (64 in ViTDet); there they are
+            resampled to every image's grid.
         pos_antialias: resample position embeddings to an image's grid as timm does; `False` is plain bicubic, as in
             ViTDet's and LW-DETR's code.
         canvas: pad every image with black to a square of this side in pixels, as many published models were trained; it
@@ -133,7 +134,7 @@ class ViT(nn.Module):
 
     def __init__(
         self,
-        model: VisionTransformer | Eva,
+        model: Any,
         *,
         taps: Sequence[int],
         tail: int,
@@ -149,7 +150,7 @@ class ViT(nn.Module):
         self.embed_dim, self.patch_size = model.embed_dim, model.patch_embed.patch_size[0]
         self.taps, self.windows, self.global_blocks = tuple(taps), windows, frozenset(global_blocks)
         self.grad_checkpointing, self.pos_antialias = grad_checkpointing, pos_antialias
-        self.patch_embed: nn.Module = PatchStem(model.patch_embed)
+        self.patch_embed: PatchStem | Stem = PatchStem(model.patch_embed)
         self.native_grid = model.patch_embed.grid_size
         self.prefix_names = [n for n in ("cls_token", "dist_token", "reg_token") if getattr(model, n, None) is not None]
         for name in self.prefix_names:
@@ -158,7 +159,7 @@ class ViT(nn.Module):
         self.pos_embed, self.pos_drop = model.pos_embed, model.pos_drop
         self.embeds_prefix = not model.no_embed_class
         self.norm_pre = model.norm_pre
-        self.rope: nn.Module | None = getattr(model, "rope", None)
+        self.rope: Any = getattr(model, "rope", None)
         self.augments_rope = getattr(self.rope, "aug_active", False)  # DINOv3's jitter of coordinates, in training
         depth = len(model.blocks)
         rates = [drop_path * i / max(depth - 1, 1) for i in range(depth)]  # grows with depth, as in timm
@@ -173,12 +174,12 @@ class ViT(nn.Module):
     def forward(
         self, patches: list[Tensor], order: Sequence[int]
     ) -> tuple[list[list[Tensor]], UnfinishedTokens | None]:
-        """Patches `(b, h, w, C)` of each group of equal grids to the taps `(b, h, w, C)` of each group, and what the head goes on with.
+        """Patches `(b, h, w, C)` of each group of equal grids to its taps, and what the head goes on with.
 
         Args:
             order: the position in the batch of each image, group after group.
         """
-        counts, grids = [len(x) for x in patches], [tuple(x.shape[1:3]) for x in patches]
+        counts, grids = [len(x) for x in patches], [(x.shape[1], x.shape[2]) for x in patches]
         # (b, L, C) -> (N, C)
         x = torch.cat([self._with_prefix(x, grid).flatten(0, 1) for x, grid in zip(patches, grids)])
         x = self.norm_pre(self.pos_drop(x))
@@ -282,7 +283,7 @@ class ViT(nn.Module):
         state = (source.data_ptr(), version, source.dtype, source.device)
         found = self._tables.get((kind, grid))
         if found is None or found[0] != state:
-            if len(self._tables) >= 256:  # a bound for data sets where every image has a grid of its own
+            if len(self._tables) >= 256:  # a bound for data sets where every image has another grid
                 self._tables.clear()
             with torch.inference_mode(False), torch.no_grad():  # a table made in validation serves training, too
                 table = build(grid)

@@ -1,4 +1,4 @@
-"""Weights for the trunk: timm's own, or a file in timm's or the authors' layout."""
+"""Weights for the trunk: timm's, or a file in timm's or the authors' layout."""
 
 import logging
 import pickle
@@ -14,7 +14,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from timm.models import eva, vision_transformer
-from torch import Tensor, nn
+from torch import Tensor
 
 from vitdet.backbone.attention import RELATIVE_TABLES
 from vitdet.backbone.hub import why_not
@@ -33,7 +33,7 @@ class WeightsError(UserError, RuntimeError):
     """Weights that can't be had, read, or fitted to the model."""
 
 
-def create_timm_model(name: str, *, pretrained: bool = False, **model_args: Any) -> nn.Module:
+def create_timm_model(name: str, *, pretrained: bool = False, **model_args: Any) -> Any:
     """A plain ViT of timm, with timm's weights if asked for; its head stays behind.
 
     Raises:
@@ -64,13 +64,14 @@ def create_timm_model(name: str, *, pretrained: bool = False, **model_args: Any)
     return model
 
 
-def _check_rope(model: nn.Module, name: str) -> None:
+def _check_rope(model: Any, name: str) -> None:
     if getattr(model, "rope", None) is None:
         return
     head_dim = model.embed_dim // model.blocks[0].attn.num_heads
     if head_dim % 4:
         raise UserError(
-            f"{name} has heads of {head_dim} channels, and rotates them in fours; choose embed_dim and num_heads so that 4 divides their ratio"
+            f"{name} has heads of {head_dim} channels, and rotates them in fours; "
+            "choose embed_dim and num_heads so that 4 divides their ratio"
         )
 
 
@@ -80,17 +81,18 @@ def _unavailable(name: str, model_args: dict, error: Exception) -> str:
         return f"the pretrained weights of {name} do not fit the model as configured (changed: {changed}): {error}"
     reason = next(iter(str(error).splitlines()), "")
     return (
-        f"the pretrained weights of {name} could not be fetched ({type(error).__name__}: {reason}): run once where there is a network and copy its Hugging "
-        "Face cache ($HF_HOME, ~/.cache/huggingface), or set model.backbone.pretrained: false and model.backbone.checkpoint: FILE, a .safetensors or .pth file "
-        "with them"
+        f"the pretrained weights of {name} could not be fetched ({type(error).__name__}: {reason}): "
+        "run once where there is a network and copy its Hugging Face cache ($HF_HOME, ~/.cache/huggingface), or set "
+        "model.backbone.pretrained: false and model.backbone.checkpoint: FILE, a .safetensors or .pth file with them"
     )
 
 
-def load_checkpoint(model: nn.Module, name: str, path: str) -> None:
-    """Loads a `.safetensors` or `.pth` file into a timm model; says what was resampled, missing and unexpected.
+def load_checkpoint(model: Any, name: str, path: str) -> None:
+    """Loads a `.safetensors` or `.pth` file into a timm model; the log names what was resampled, missing, unexpected.
 
-    Position embeddings are resampled to the model's grid, the patch kernel to its patch size, and original layouts (DINOv2, CLIP, MAE …) are converted, all
-    by timm's own filter of the family; those of transformers (DINOv2, DINOv3, ViTDet) and of Detectron2 (ViTDet) by `layouts`.
+    Position embeddings are resampled to the model's grid, the patch kernel to its patch size, and original layouts
+    (DINOv2, CLIP, MAE …) are converted, all by timm's filter of the family; those of transformers (DINOv2, DINOv3,
+    ViTDet) and of Detectron2 (ViTDet) by `layouts`.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -119,9 +121,8 @@ def load_checkpoint(model: nn.Module, name: str, path: str) -> None:
     wrong = [key for key in wanted if key in state and state[key].shape != wanted[key].shape]
     missing = [key for key in wanted if key not in state]
     unexpected = sorted(set(state) - set(wanted))
-    inside = tuple(
-        f"blocks.{i}." for i in range(len(model.blocks))
-    )  # a model of fewer blocks may take the file's first ones
+    # a model of fewer blocks may take the file's first ones
+    inside = tuple(f"blocks.{i}." for i in range(len(model.blocks)))
     strangers = [key for key in (*missing, *unexpected) if key.startswith(inside)]
     if wrong or strangers:
         raise WeightsError(_does_not_fit(name, path, found, state, wanted, wrong, strangers))
@@ -137,7 +138,9 @@ def load_checkpoint(model: nn.Module, name: str, path: str) -> None:
 
 
 def read_weights(path: str | Path) -> dict[str, Tensor]:
-    """The tensors of a file by name, without the wrappers (`model`, `state_dict`, `teacher`, `module.` …) that training scripts put around them.
+    """The tensors of a file by name, without the wrappers that training scripts put around them.
+
+    Such are `model`, `state_dict`, `teacher` and `module.`.
 
     Code in the file is never run; beside tensors and plain values it may hold the options of `argparse`.
 
@@ -177,12 +180,12 @@ def read_file(path: str | Path) -> Any:
         if not isinstance(error, pickle.UnpicklingError):  # whose text tells how to run the code in the file
             reason += f": {error}".splitlines()[0][:200]
         raise WeightsError(
-            f"{path} can't be read as weights: it is cut off, or holds something else than tensors and plain values ({reason}); "
-            "save only the state dict, or convert it to .safetensors"
+            f"{path} can't be read as weights: it is cut off, or holds something else than tensors and plain values "
+            f"({reason}); save only the state dict, or convert it to .safetensors"
         ) from error
 
 
-def _filter(model: nn.Module, name: str):
+def _filter(model: Any, name: str):
     """timm's conversion of other layouts, with the options that timm uses for the family."""
     if isinstance(model, eva.Eva):
         return eva.checkpoint_filter_fn
@@ -196,7 +199,8 @@ def _does_not_fit(name, path, found, state, wanted, wrong, strangers) -> str:
     kernel = next((v for k, v in found.items() if "patch_embed" in k and v.ndim == 4), None)
     if wrong:
         key = wrong[0]
-        what = f"{len(wrong)} tensors differ in shape, the first is {key}: got {tuple(state[key].shape)}, wanted {tuple(wanted[key].shape)}"
+        shapes = f"got {tuple(state[key].shape)}, wanted {tuple(wanted[key].shape)}"
+        what = f"{len(wrong)} tensors differ in shape, the first is {key}: {shapes}"
     elif any(key in state for key in wanted):
         kind = "has no" if strangers[0] in wanted else "has"
         what = f"its blocks are others, {len(strangers)} tensors differ: the file {kind} {strangers[0]}"
@@ -208,7 +212,8 @@ def _does_not_fit(name, path, found, state, wanted, wrong, strangers) -> str:
     if kernel is None:
         fix = "is it the file of a plain ViT?"
     else:
-        fix = f"the file is {kernel.shape[0]} wide with {len(blocks)} blocks and patch {kernel.shape[-1]}: choose `name` to match"
+        sizes = f"{kernel.shape[0]} wide with {len(blocks)} blocks and patch {kernel.shape[-1]}"
+        fix = f"the file is {sizes}: choose `name` to match"
     return f"{path} does not fit {name}: {what}; {fix}"
 
 

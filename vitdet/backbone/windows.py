@@ -1,6 +1,7 @@
 """Windows: the order of an image's tokens in which each window is a contiguous, shorter sequence.
 
-h×w patch grid of one image, P prefix tokens (class, registers), L tokens of the image: P + h*w, or more where windows have prefixes of their own
+h×w patch grid of one image, P prefix tokens (class, registers)
+L tokens of the image: P + h*w, or more where each window has prefix tokens
 """
 
 from dataclasses import dataclass
@@ -16,10 +17,12 @@ from vitdet.backbone.attention import remembered
 class Windows:
     """How a grid is cut: windows of about `size` tokens a side, or `rows` × `columns` windows whatever the grid.
 
-    A grid that does not divide is cut as evenly as it goes (20 tokens by 14 are 10 + 10), so that no window is a sliver and nothing is padded.
+    A grid that does not divide is cut as evenly as it goes (20 tokens by 14 are 10 + 10), so that no window is a
+    sliver and nothing is padded.
 
-    `prefix` says what prefix tokens do in windowed blocks. `"image"`: those of an image are a sequence of their own, and meet the patches in
-    global blocks only. `"window"`: every window has its own copy, as in RF-DETR's windowed DINOv2; global blocks then see all copies.
+    `prefix` tells what prefix tokens do in windowed blocks. `"image"`: those of an image are a sequence by themselves,
+    and meet the patches in global blocks only. `"window"`: every window has a copy of them, as in RF-DETR's windowed
+    DINOv2; global blocks then see all copies.
     """
 
     size: int = 0
@@ -40,7 +43,7 @@ class Windows:
         return _even(h, min(rows, h)), _even(w, min(columns, w))
 
     def largest(self, grid: tuple[int, int]) -> tuple[int, int]:
-        """Height and width in tokens that no window of the grid exceeds: of windows of a size, that size, whatever the grid."""
+        """Height and width in tokens that no window of the grid exceeds; of windows of a size, that size."""
         return (self.size, self.size) if self.size else tuple(max(parts) for parts in self.sides(grid))
 
 
@@ -48,8 +51,9 @@ class Windows:
 class Layout:
     """The token order of one image.
 
-    `order` `(L,)` indexes its prefix tokens followed by its patches row by row; `patches` `(h*w,)` finds the patches again, row by row, in the ordered
-    tokens; `lengths` are the windows' (and the prefix's) lengths, which add up to L.
+    `order` `(L,)` indexes its prefix tokens followed by its patches row by row; `patches` `(h*w,)` finds the patches
+    again, row by row, in the ordered tokens; `lengths` are those of the windows (and of the prefix), which add up to
+    L.
     """
 
     order: Tensor

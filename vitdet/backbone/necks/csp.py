@@ -40,7 +40,7 @@ class CSP(nn.Module):
 
 
 class PerTap(nn.Module):
-    """A module of its own for each of the taps that lie side by side in the channels."""
+    """A separate module for each of the taps that lie side by side in the channels."""
 
     def __init__(self, modules: list[nn.Module]) -> None:
         super().__init__()
@@ -56,7 +56,7 @@ class CSPNeck(ResizeNeck):
 
     Args:
         channels, taps, patch_size, strides, out_channels, stem: see `Neck`.
-        norm: after each convolution: `"layer"`, or `"frozen_batch"`, a batch norm whose statistics stay as loaded (LW-DETR).
+        norm: after each convolution: `"layer"`, or `"frozen_batch"`, whose statistics stay as loaded (LW-DETR).
         options: `depth`, see `ResizeNeck`.
 
     Raises:
@@ -77,7 +77,7 @@ class CSPNeck(ResizeNeck):
         patch_size: int,
         strides: Sequence[float],
         out_channels: int,
-        stem: Mapping[int, int],
+        stem: Mapping[float, int],
         *,
         norm: Literal["layer", "frozen_batch"] = "layer",
         **options: Any,

@@ -1,8 +1,8 @@
-"""The hybrid encoder of the real-time DETRs: attention on the coarsest level, then convolutions from coarse to fine and back.
+"""The hybrid encoder of the real-time DETRs: attention on the coarsest level, then fusion from coarse to fine and back.
 
     b images with equal grids, h×w a grid, C channels; maps are (b, h, w, C), channels last
 
-RT-DETR, Zhao et al. 2023 (arXiv:2304.08069), with the blocks and the sums of DEIMv2, Huang et al. 2025 (arXiv:2509.20787).
+RT-DETR, Zhao et al. 2023 (arXiv:2304.08069), with the blocks and sums of DEIMv2, Huang et al. 2025 (arXiv:2509.20787).
 """
 
 from collections.abc import Mapping, Sequence
@@ -87,11 +87,11 @@ class MapAttention(nn.Module):
 
 
 class HybridNeck(Neck):
-    """Levels of the taps and of the stem's maps of the same strides; the coarsest attends, then each is fused with its neighbours.
+    """Levels of the taps and the stem's maps of the same strides; the coarsest attends, then neighbours are fused.
 
     Args:
-        channels, taps, patch_size, strides, out_channels, stem: see `Neck`; taps are one for each level, or one for all,
-            and each stride is twice the one before.
+        channels, taps, patch_size, strides, out_channels, stem: see `Neck`; there is a tap for each level, or one
+            for all, and each stride is twice the one before.
         depth: RepVGG blocks in a row.
         csp_channels: of those blocks; half of `out_channels` if not given.
         ffn_dim, num_heads: of the attention.
@@ -117,7 +117,7 @@ class HybridNeck(Neck):
         patch_size: int,
         strides: Sequence[float],
         out_channels: int,
-        stem: Mapping[int, int],
+        stem: Mapping[float, int],
         *,
         depth: int = 1,
         csp_channels: int | None = None,

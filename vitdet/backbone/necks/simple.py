@@ -90,8 +90,8 @@ class C2f(nn.Module):
 class Neck(nn.Module, Configurable):
     """Base of the necks, which turn the ViT's tapped maps, all of the patch's stride, into the backbone's levels.
 
-    `Backbone` makes it as `SomeNeck(channels, taps, patch_size, strides, out_channels, stem, **options)`: only the options
-    are the user's.
+    `Backbone` makes it as `SomeNeck(channels, taps, patch_size, strides, out_channels, stem, **options)`: only the
+    options are the user's.
 
     Args:
         channels: of each tap.
@@ -102,8 +102,10 @@ class Neck(nn.Module, Configurable):
         stem: channels of the finer maps that a convolutional stem hands over, by their strides.
 
     Attributes:
-        several_taps: whether the taps are the ends of the ViT's four quarters, where `out_blocks` does not say, or its end.
-        first_step: the finest level's stride is the patch size times two to this power, where `out_strides` does not say.
+        several_taps: whether, where `out_blocks` does not name them, the taps are the ends of the ViT's four quarters,
+            or its last block.
+        first_step: where `out_strides` does not say, the finest level's stride is the patch size times two to this
+            power.
     """
 
     several_taps = True
@@ -133,7 +135,7 @@ class ResizeNeck(Neck):
         patch_size: int,
         strides: Sequence[float],
         out_channels: int,
-        stem: Mapping[int, int],
+        stem: Mapping[float, int],
         *,
         depth: int = 1,
     ) -> None:
