@@ -8,7 +8,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 PACKAGE = sorted((ROOT / "vitdet").rglob("*.py"))
 SCRIPTS = sorted((ROOT / "tools").glob("*.py"))
-MAX_FILE, MAX_FUNCTION, MAX_SCRIPT = 300, 40, 30
+MAX_FILE, MAX_FUNCTION, MAX_SCRIPT, MAX_ARGUMENTS = 300, 40, 30, 15
 
 RANKS = [
     {
@@ -90,6 +90,20 @@ def long_functions(tree: ast.AST):
                 yield node.name, lines
 
 
+def long_constructors(tree: ast.AST):
+    """Name and number of arguments of the classes whose constructor takes more than the limit; `**options` is none."""
+    for node in ast.walk(tree):
+        if not isinstance(node, ast.ClassDef):
+            continue
+        count = 0
+        if any("dataclass" in ast.unparse(word) or "options" in ast.unparse(word) for word in node.decorator_list):
+            count = sum(isinstance(field, ast.AnnAssign) for field in node.body)
+        for init in (item for item in node.body if isinstance(item, ast.FunctionDef) and item.name == "__init__"):
+            count = len(init.args.posonlyargs + init.args.args + init.args.kwonlyargs) - 1
+        if count > MAX_ARGUMENTS:
+            yield node.name, count
+
+
 def parsed(path: Path) -> ast.Module:
     return ast.parse(path.read_text(encoding="utf-8"), str(path))
 
@@ -113,6 +127,12 @@ def test_files_and_functions_are_short(path):
     assert not long, "; ".join(long)
 
 
+@pytest.mark.parametrize("path", PACKAGE, ids=lambda path: path.relative_to(ROOT).as_posix())
+def test_constructors_take_few_arguments(path):
+    long = [f"{name} takes {count}, at most {MAX_ARGUMENTS}" for name, count in long_constructors(parsed(path))]
+    assert not long, f"{'; '.join(long)}: group what belongs together as a part"
+
+
 def test_the_rules_find_what_breaks_them():
     code = "import timm\nfrom vitdet.training import Task\nfrom pycocotools import mask\ndef f():\n    import lightning.pytorch as L\n"
     names = list(imports(ast.parse(code)))
@@ -125,6 +145,10 @@ def test_the_rules_find_what_breaks_them():
     assert order_faults("stray.py", []) and not order_faults("__init__.py", names)
     body = "\n".join(["    x = 1"] * (MAX_FUNCTION + 1))
     assert list(long_functions(ast.parse(f"def f():\n    'docs'\n{body}"))) == [("f", MAX_FUNCTION + 1)]
+    names = [f"a{i}" for i in range(MAX_ARGUMENTS + 1)]
+    many = f"class A:\n    def __init__(self, {', '.join(names)}, **more): ..."
+    fields = "@options(RANGES)\nclass B:\n" + "\n".join(f"    {name}: int" for name in names)
+    assert [*long_constructors(ast.parse(f"{many}\n{fields}"))] == [("A", len(names)), ("B", len(names))]
 
 
 def test_every_part_is_ranked_and_there():

@@ -78,7 +78,7 @@ def small():
             p.add_((0.02 if p.ndim > 1 else 0.1) * torch.randn(p.shape, generator=generator))
         model.attn_mask_probs.zero_()
     card = zoo.find("eomt-dinov3-small-coco-panoptic-640")
-    backbone = vitdet.Backbone(**{**card.backbone, "depth": 5, "canvas": 160})
+    backbone = vitdet.Backbone(**{**card.backbone, "depth": 5, "trunk": {"canvas": 160}})
     head = vitdet.EoMTHead(backbone.out_channels, backbone.strides, 133, **{**card.head, "num_queries": 30})
     return model, torch.nn.ModuleDict({"backbone": backbone, "head": head}).eval()
 

@@ -92,7 +92,7 @@ def small(layout=lambda state: state, **options):
     """The smallest ViT on 160 pixels, theirs and ours."""
     model = randomise(reference("small", 160, 3, 133, num_queries=30, num_hidden_layers=5))
     card = zoo.find("eomt-small-coco-panoptic-640")
-    backbone = card.backbone | {"model_args": {"img_size": 160, "patch_size": 16}, "depth": 5, "canvas": 160}
+    backbone = card.backbone | {"model_args": {"img_size": 160, "patch_size": 16}, "depth": 5, "trunk": {"canvas": 160}}
     backbone = vitdet.Backbone(**backbone)
     head = vitdet.EoMTHead(backbone.out_channels, backbone.strides, 133, **{**card.head, "num_queries": 30, **options})
     state = convert(layout(model.state_dict()), things=THINGS, blocks=3)

@@ -35,6 +35,6 @@ def test_it_is_the_published_model(path, name):
     expected = {key: value for key, value in card.head.items() if key != "task"}
     assert expected == {key: value for key, value in head["init_args"].items() if key in expected}
     assert "task" not in head["init_args"]
-    assert config["data"]["init_args"]["size"] == card.size
+    assert config["data"]["init_args"]["size"] == card.transform["size"]
     kind = next((kind for kind in ("panoptic", "semantic") if kind in card.name), "coco")
     assert kind in config["data"]["class_path"].lower()

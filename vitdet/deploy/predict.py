@@ -101,7 +101,7 @@ def load(
 
 def _published(card: Card, checkpoint: str | Path | None, device: str | torch.device | None) -> Detector:
     model = card.load(checkpoint)
-    transform = EvalTransform(size=card.size, mean=card.mean, std=card.std, resample=card.resample)
+    transform = EvalTransform(**card.eval_transform)
     names = {"classes": card.classes, "category_ids": card.category_ids}
     return Detector(model["backbone"], model["head"], **names, transform=transform, device=device)
 

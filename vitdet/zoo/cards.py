@@ -10,7 +10,8 @@ from torch import Tensor, nn
 from vitdet.backbone.keys import KeysError, check_complete
 from vitdet.checkpoint import CheckpointError
 from vitdet.config import build
-from vitdet.data.transforms import Resample
+from vitdet.data.label_sets import LabelSet
+from vitdet.data.module import IMAGENET_MEAN, IMAGENET_STD
 from vitdet.zoo.download import cache_folder, download
 from vitdet.zoo.tensors import read_state
 
@@ -39,8 +40,10 @@ class Card:
         url: where its authors offer the file; `digest`, if they publish one, is `sha256:…` or `md5:…`.
         score: as its authors report it, with `source`.
         parameters: in millions; `gflops` of one image of its own size, a multiplication and an addition counted as two.
-        backbone, head: arguments of `Backbone`, and the head's class and arguments, for the classes that it knows.
-        size, resample: of the images, see `EvalTransform`.
+        backbone: arguments of `Backbone`.
+        head_class, head: the head and its arguments, for the classes that it knows.
+        transform: size and resampling of images, see `EvalTransform`; all models want ImageNet's mean and deviation.
+        labels: the classes that it knows.
         convert: the authors' tensors to ours, `backbone.…` and `head.…`.
         base: what its weights are differences from; `convert` then takes that, too.
     """
@@ -55,15 +58,24 @@ class Card:
     backbone: dict[str, Any]
     head_class: str
     head: dict[str, Any]
-    size: dict[str, int]
-    classes: list[str]
-    category_ids: list[int]
+    transform: dict[str, Any]
+    labels: LabelSet
     convert: Callable[..., dict[str, Tensor]]
     digest: str | None = None
-    resample: Resample = "area"
-    mean: tuple[float, float, float] = (0.485, 0.456, 0.406)  # ImageNet's
-    std: tuple[float, float, float] = (0.229, 0.224, 0.225)
     base: Base | None = None
+
+    @property
+    def classes(self) -> list[str]:
+        return self.labels.classes
+
+    @property
+    def category_ids(self) -> list[int]:
+        return self.labels.ids
+
+    @property
+    def eval_transform(self) -> dict[str, Any]:
+        """What is done to an image: arguments of `EvalTransform`."""
+        return {**self.transform, "mean": IMAGENET_MEAN, "std": IMAGENET_STD}
 
     @property
     def filename(self) -> str:

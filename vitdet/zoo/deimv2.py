@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from vitdet.backbone.keys import KeysError, Rule, rename
-from vitdet.data.label_sets.coco import CLASSES, IDS
+from vitdet.data.label_sets import LABEL_SETS
 from vitdet.heads.deim.edges import SCALE, UP
 from vitdet.zoo.cards import Card
 from vitdet.zoo.tensors import split_values
@@ -81,10 +81,8 @@ def card(name: str, size: Size) -> Card:
             "denoising": 200,
             "class_loss": "mal",
         },
-        size={"square": 640},
-        resample="antialias",
-        classes=CLASSES,
-        category_ids=IDS,
+        transform={"size": {"square": 640}, "resample": "antialias"},
+        labels=LABEL_SETS["coco", "instances"],
         convert=partial(convert, tiny=tiny),
     )
 

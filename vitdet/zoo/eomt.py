@@ -73,14 +73,12 @@ def card(name: str, size: Size, **differs: Any) -> Card:
         "backbone": backbone if tiles else {**backbone, "trunk": {"canvas": size.side}},
         "head_class": "vitdet.EoMTHead",
         "head": {"num_points": 12544, "task": size.task, "rules": rules, **more},
-        "size": {"short_side" if tiles else "long_side": size.side},
-        "resample": "antialias",
+        "transform": {"size": {"short_side" if tiles else "long_side": size.side}, "resample": "antialias"},
         "convert": partial(differs.pop("convert", convert), things=labels.things, blocks=size.blocks),
         **differs,
     }
-    known = {"classes": labels.classes, "category_ids": labels.ids}
     figures = {"score": size.score, "parameters": size.parameters, "gflops": size.gflops}
-    return Card(name=name, **known, **figures, **options)
+    return Card(name=name, labels=labels, **figures, **options)
 
 
 def _batch(weight: Tensor) -> Tensor:

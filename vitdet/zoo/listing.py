@@ -28,7 +28,7 @@ def print_cards() -> None:
 
 
 def _pixels(card: Card) -> str:
-    ((rule, side),) = card.size.items()
+    ((rule, side),) = card.transform["size"].items()
     return f"{side}×{side}" if rule == "square" else f"{rule.replace('_', ' ')} {side}"
 
 

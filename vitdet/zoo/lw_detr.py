@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from vitdet.backbone.keys import Rule, rename
-from vitdet.data.label_sets.coco import CLASSES, IDS
+from vitdet.data.label_sets import LABEL_SETS
 from vitdet.zoo import lw_family
 from vitdet.zoo.cards import Card
 from vitdet.zoo.tensors import expand, expand_bias, flat
@@ -62,10 +62,8 @@ def card(name: str, size: Size) -> Card:
         backbone=_backbone(size),
         head_class="vitdet.DETRHead",
         head=lw_family.head(**size.head),
-        size={"square": SIDE},
-        resample="antialias",
-        classes=CLASSES,
-        category_ids=IDS,
+        transform={"size": {"square": SIDE}, "resample": "antialias"},
+        labels=LABEL_SETS["coco", "instances"],
         convert=convert,
     )
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from vitdet.backbone.keys import Rule
 from vitdet.backbone.layouts import dinov2
-from vitdet.data.label_sets.coco import CLASSES, IDS
+from vitdet.data.label_sets import LABEL_SETS
 from vitdet.zoo import lw_family
 from vitdet.zoo.cards import Card
 from vitdet.zoo.tensors import flat
@@ -72,10 +72,8 @@ def card(name: str, size: Size) -> Card:
         backbone=_backbone(size),
         head_class="vitdet.DETRHead",
         head=_head(size),
-        size={"square": size.side},
-        resample="bilinear",
-        classes=CLASSES,
-        category_ids=IDS,
+        transform={"size": {"square": size.side}, "resample": "bilinear"},
+        labels=LABEL_SETS["coco", "instances"],
         convert=partial(convert, masks=size.masks, depth=size.taps[-1] + 1),
     )
 

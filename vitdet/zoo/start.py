@@ -27,7 +27,7 @@ def architecture(card: Card | None, path: str | Path) -> dict[str, Any]:
         FileNotFoundError, CheckpointError: there is no such checkpoint, it is damaged, or names something else than vitdet's parts.
     """
     source = card or Checkpoint.read(path)
-    before = {"size": card.size, "resample": card.resample} if card is not None else source.eval_transform
+    before = source.eval_transform
     shown = {key: before[key] for key in ("size", "resample") if key in before}
     model = source.config()
     options = {key: value for key, value in model["head"]["init_args"].items() if key not in DERIVED}
