@@ -2,8 +2,8 @@
 
     python benchmarks/trace.py [HEAD ...]
 
-The way is that of `Task.training_step`: backbone(images) -> head(features, targets) -> loss -> total, on two small images
-with one object each, and with the head's defaults. `tests/test_trace.py` holds the number of files.
+The way is that of `Task.training_step`: backbone(images) -> head(features, targets) -> loss -> total, on two small
+images with one object each, and with the head's defaults. `tests/test_trace.py` holds the number of files.
 """
 
 import argparse

@@ -82,7 +82,7 @@ def detector(request):
 
 @pytest.fixture
 def see():
-    """What a head is given of images of some sizes: random levels, or those of a backbone that leaves its last blocks to it.
+    """What a head is given of images: random levels, or those of a backbone that leaves its last blocks to the head.
 
     Image `i` is the same whatever the other images are.
     """
@@ -203,7 +203,7 @@ def _shapes(head, **changed):
 
 
 def test_it_declares_the_rows_of_classes_and_queries(head):
-    """What grows with the number of classes, or with that of queries or groups, are just the entries that the head names."""
+    """What grows with the number of classes, or of queries or groups, are just the entries that the head names."""
     options, before = head.init_args, _shapes(head)
     names = [name for name in ("num_classes", "num_queries", "groups") if name in options]
     after = {name: _shapes(head, **{name: options[name] + 1}) for name in names}
@@ -217,7 +217,8 @@ def test_it_declares_the_rows_of_classes_and_queries(head):
 
 
 def _apart(make_targets, counts):
-    """Objects that do not lie over each other: two of one class that share 0.7 of their boxes are hard to tell apart."""
+    """Objects that do not lie over each other: two of one class that share 0.7 of their boxes are hard to tell
+    apart."""
     while True:
         targets = make_targets(SIZES, counts)
         boxes = [cxcywh_to_xyxy(target.boxes_cxcywh) for target in targets]

@@ -1,4 +1,5 @@
-"""Options of heads that are out of range, and heads that do not fit what is before or behind them, are refused where they are given."""
+"""Options of heads that are out of range, and heads that do not fit backbone or data, are refused where they are
+given."""
 
 import dataclasses
 import inspect

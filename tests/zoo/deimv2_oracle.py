@@ -19,9 +19,9 @@ EXPANSION = {"s": 0.34, "m": 0.67, "l": 1.0, "x": 1.25}
 def vit_config(name):
     size = SIZES[name]
     options = {"out_indices": [tap + 1 for tap in size.taps], "num_hidden_layers": 12, "reshape_hidden_states": True}
-    if "embed_dim" in size.vit:
-        width = size.vit["embed_dim"]
-        options |= {"hidden_size": width, "num_attention_heads": size.vit["num_heads"], "num_register_tokens": 0}
+    if sizes := size.vit.get("model_args"):
+        width = sizes["embed_dim"]
+        options |= {"hidden_size": width, "num_attention_heads": sizes["num_heads"], "num_register_tokens": 0}
         options |= {"intermediate_size": 4 * width, "apply_layernorm": False, "layerscale_value": 1.0}
         options |= {"key_bias": True, "layer_norm_eps": 1e-6}
     else:
@@ -50,7 +50,7 @@ def reference(name, **options):
         "focal_loss_gamma": 1.5,
     }
     config = Deimv2Config(backbone_config=vit_config(name), num_labels=80, **{**given, **options})
-    return as_the_authors(Deimv2ForObjectDetection(config), tiny="embed_dim" in size.vit)
+    return as_the_authors(Deimv2ForObjectDetection(config), tiny="model_args" in size.vit)
 
 
 class Once(nn.Module):
@@ -165,7 +165,7 @@ PLAIN, GATED = {"up": "fc1", "down": "fc2"}, {"gate": "w1", "up": "w2", "down": 
 
 def authors(state, name):
     """The tensors of transformers by the authors' names."""
-    tiny, mlp = "embed_dim" in SIZES[name].vit, GATED if name == "x" else PLAIN
+    tiny, mlp = "model_args" in SIZES[name].vit, GATED if name == "x" else PLAIN
     named = {}
     for key, value in rename(state, TO_AUTHORS).items():
         for theirs, ours in mlp.items():

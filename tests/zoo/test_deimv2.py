@@ -173,7 +173,7 @@ def test_denoising_gives_the_authors_losses():
     logits, boxes = queries.logits.view(4, 1, 1, 20, 80), queries.boxes_cxcywh.view(4, 1, 1, 20, 4)
     outputs = DEIMOutputs(logits, boxes, proposals=Proposals(None, logits[0], boxes[0]), noised=given)
     outputs.decoded, outputs.noised_decoded = queries, noised
-    criterion = DEIMCriterion()
+    criterion = DEIMCriterion("mal", None)
     found = criterion(outputs, targets)
     theirs = [
         layered(d.logits[None], d.boxes_cxcywh[None], d.edges.flatten(2)[None], d.references_cxcywh.expand(1, 3, -1, 4))

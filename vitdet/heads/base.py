@@ -1,4 +1,5 @@
-"""The head contract: features in, outputs, losses and predictions out. Plain PyTorch; no Lightning, no data, no timm."""
+"""The head contract: features in, outputs, losses and predictions out. Plain PyTorch: no Lightning, no data, no
+timm."""
 
 from collections.abc import Sequence
 from fnmatch import fnmatchcase
@@ -17,8 +18,8 @@ from vitdet.structures import Features, Prediction, Target
 class Head(nn.Module, Configurable):
     """Base of all heads.
 
-    A head must accept images without any object, with the same autograd graph (add zero-weight terms), so that DDP never
-    waits for a missing gradient.
+    A head must accept images without any object, with the same autograd graph (add zero-weight terms), so that DDP
+    never waits for a missing gradient.
 
     Args:
         in_channels: channels of each feature level, finest first.
@@ -38,15 +39,17 @@ class Head(nn.Module, Configurable):
     groups: int = 1
     """How many sets of queries are trained side by side; inference uses the first."""
     class_parts: Sequence[str] = ("classify",)
-    """The parts whose parameters have a row for every class, in the order of the labels, and perhaps one more for "nothing".
+    """The parts whose parameters have a row for every class, in the order of the labels, and perhaps a last one for
+    "nothing".
 
-    They are names as in the state dict, where `*` stands for any number: `selection.groups.*.classify`. By them the weights
-    of one list of classes are taken over for another.
+    They are named as in the state dict, where `*` stands for any number: `selection.groups.*.classify`. By them the
+    weights of one list of classes are taken over for another.
     """
     query_parts: Sequence[str] = ("queries",)
-    """The parts whose parameters have a row for every query, those of one group after those of the other."""
+    """The parts whose parameters have a row for every query, group after group."""
     loss_weights: dict[str, float]
-    """The weight of every term that `loss` returns; a term without one is an error, a term with weight 0 is only logged."""
+    """The weight of every term that `loss` returns; a term without a weight is an error, one of weight 0 is only
+    logged."""
 
     @ranged(RANGES)
     def __init__(self, in_channels: Sequence[int], strides: Sequence[float], num_classes: int) -> None:
@@ -68,7 +71,7 @@ class Head(nn.Module, Configurable):
     def infer(
         self, backbone: nn.Module, images: Sequence[Tensor], sizes: Sequence[tuple[int, int]]
     ) -> list[Prediction]:
-        """From normalised images `(3, H, W)` to one `Prediction` each, `sizes` as in `predict`; here in one go."""
+        """From normalised images `(3, H, W)` to one `Prediction` each, `sizes` as in `predict`; all at once."""
         return self.predict(self(backbone(images)), sizes)
 
     def prepare(self, progress: Progress, labels: Labels | None = None) -> None:

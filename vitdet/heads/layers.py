@@ -1,4 +1,7 @@
-"""Small parts that the heads share.  # Q queries, C channels"""
+"""Small parts that the heads share.
+
+# N queries of all images and groups, C channels, D values
+"""
 
 import math
 
@@ -9,7 +12,10 @@ from torch.autograd.function import once_differentiable
 
 from vitdet.backbone.attention import attend
 
-_MAX_LOG_SCALE = math.log(1000 / 16)  # as in Faster R-CNN: exp() of a wild prediction must not overflow
+# as in Faster R-CNN: exp() of a wild prediction must not overflow
+_MAX_LOG_SCALE = math.log(1000 / 16)
+# rows whose hidden layer is held at once
+CHUNK = 2048
 
 
 class BoxMLP(nn.Sequential):
@@ -23,12 +29,14 @@ class BoxMLP(nn.Sequential):
 
 
 def class_bias(prior: float = 0.01) -> float:
-    """The bias at which a sigmoid says `prior`: nearly everything is background (Lin et al. 2017, arXiv:1708.02002)."""
+    """The bias at which a sigmoid gives `prior`: nearly everything is background (Lin et al. 2017,
+    arXiv:1708.02002)."""
     return -math.log((1 - prior) / prior)
 
 
 def shift_boxes(reference_cxcywh: Tensor, delta: Tensor) -> Tensor:
-    """Move a box by a fraction of its size, and scale it: the step is the same for small and large objects (LW-DETR, arXiv:2406.03459)."""
+    """Move a box by a fraction of its size, and scale it: the step is the same for small and large objects (LW-DETR,
+    arXiv:2406.03459)."""
     delta = delta.float()
     centre = reference_cxcywh[..., :2] + delta[..., :2] * reference_cxcywh[..., 2:]
     size = reference_cxcywh[..., 2:] * delta[..., 2:].clamp(max=_MAX_LOG_SCALE).exp()
@@ -42,14 +50,11 @@ def sine_embedding(values: Tensor, dim: int, temperature: float = 10000.0) -> Te
     return torch.stack([angle.sin(), angle.cos()], -1).flatten(-3)
 
 
-CHUNK = 2048  # rows whose hidden layer is held at once
-
-
 class _ReluMLP(torch.autograd.Function):
     """`linear(relu(linear(x)))`, a few rows at a time; the hidden layer is computed again in backward.
 
-    For the thousands of queries of grouped training it would be the largest tensor of all, and fresh memory of that size costs more time than the
-    product that is done twice.
+    For the thousands of queries of grouped training it would be the largest tensor of all, and fresh memory of that
+    size costs more time than the product that is done twice.
     """
 
     @staticmethod
@@ -63,12 +68,13 @@ class _ReluMLP(torch.autograd.Function):
         x, w1, b1, w2 = ctx.saved_tensors
         grad_x, grad_b1 = [], torch.zeros_like(b1)
         grad_w1, grad_w2 = torch.zeros_like(w1), torch.zeros_like(w2)
-        for rows, own in zip(x.split(CHUNK), grad.split(CHUNK)):
-            hidden, inner = F.linear(rows, w1, b1).relu_(), own @ w2
-            torch.ops.aten.threshold_backward.grad_input(inner, hidden, 0, grad_input=inner)  # in place
+        for rows, grad_rows in zip(x.split(CHUNK), grad.split(CHUNK)):
+            hidden, inner = F.linear(rows, w1, b1).relu_(), grad_rows @ w2
+            # in place
+            torch.ops.aten.threshold_backward.grad_input(inner, hidden, 0, grad_input=inner)
             grad_x.append(inner @ w1)
             grad_w1.addmm_(inner.T, rows)
-            grad_w2.addmm_(own.T, hidden)
+            grad_w2.addmm_(grad_rows.T, hidden)
             grad_b1 += inner.sum(0)
         return torch.cat(grad_x), grad_w1, grad_b1, grad_w2, grad.sum(0)
 
@@ -92,7 +98,8 @@ class FeedForward(nn.Module):
         return self.norm(x + y.view_as(x))
 
     def _trains_plainly(self, x: Tensor) -> bool:
-        """Whether there is a backward, and nothing in between that `_ReluMLP` does not know: dropout, mixed precision, a compiler."""
+        """Whether there is a backward pass, and nothing that `_ReluMLP` does not know: dropout, mixed precision, a
+        compiler."""
         dropped = self.training and self.net[2].p > 0
         mixed = torch.is_autocast_enabled(x.device.type)
         return torch.is_grad_enabled() and not (dropped or mixed or torch.compiler.is_compiling())

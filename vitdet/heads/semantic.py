@@ -31,14 +31,20 @@ class SemanticOutputs:
 
 
 class SemanticHead(SegmentationHead):
-    """All levels, brought to the finest one's grid and added up, then one linear layer to the classes; cross-entropy at full resolution.
+    """All levels, brought to the finest one's grid and added up, then a linear layer to the classes.
+
+    It learns by cross-entropy at full resolution.
 
     Args:
         in_channels: channels of each feature level, finest first.
         strides: their strides in pixels.
         num_classes: how many classes there are.
-        dim: channels in which levels are added up; with 0 the finest level alone is classified, by a linear layer and nothing else.
+        dim: channels in which levels are added up; with 0 the finest level alone is classified, by a linear layer only.
         tile: see `SegmentationHead`.
+
+    Example:
+        >>> SemanticHead([256, 256], [8, 16], num_classes=19).classify
+        Linear(in_features=256, out_features=19, bias=True)
     """
 
     @ranged(RANGES | {"dim": whole(0)})
@@ -89,7 +95,7 @@ class SemanticHead(SegmentationHead):
             return {"semantic": total / mean_over_ranks(count, total.device)}
 
     def predict(self, outputs: SemanticOutputs, sizes: Sequence[tuple[int, int]]) -> list[Prediction]:
-        return [semantic(one, tuple(size)) for one, size in zip(self._at(outputs, sizes), sizes)]
+        return [semantic(scores, tuple(size)) for scores, size in zip(self._at(outputs, sizes), sizes)]
 
     def pixel_scores(self, outputs: SemanticOutputs) -> Iterator[Tensor]:
         return self._at(outputs, outputs.sizes)

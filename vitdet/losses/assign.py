@@ -28,7 +28,7 @@ def match(
     """Assign every object to a query in each layer and group, at the least total cost (Carion et al. 2020,
     arXiv:2005.12872).
 
-    The cost is formed image by image, so its memory grows with the objects of one image, not with the batch's.
+    The cost is formed image by image, so its memory grows with the objects of an image, not with those of the batch.
 
     Args:
         logits: `(L, B, G, Q, K)`.
@@ -112,11 +112,11 @@ def assign_aligned(
     """The `topk` tokens of each object that score and fit best, `p^alpha * IoU^beta`, of those inside it (TOOD,
     arXiv:2108.07755).
 
-    A token claimed by several objects goes to the one that it overlaps most; an object that covers no token's centre takes
-    the nearest token.
+    A token claimed by several objects goes to the object that it overlaps most; an object that covers no token's centre
+    takes the nearest token.
 
     Args:
-        logits: `(N, K)`, boxes `(N, 4)` and centres `(N, 2)` of one image's tokens.
+        logits: `(N, K)`, boxes `(N, 4)` and centres `(N, 2)` of an image's tokens.
         labels: `(T,)` and boxes `(T, 4)` of its objects.
 
     Returns:

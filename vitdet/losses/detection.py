@@ -131,7 +131,8 @@ def set_losses(
 
 @dataclass
 class Proposals:
-    """The selected `tokens` `(B, G, Q, C)` of each image and group, their `logits` `(B, G, Q, K)` and boxes `(B, G, Q, 4)`.
+    """The selected `tokens` `(B, G, Q, C)` of each image and group, their logits `(B, G, Q, K)` and boxes `(B, G, Q,
+    4)`.
 
     `dense_*` are predictions of *all* tokens, for the dense auxiliary loss: `(N, K)` and `(N, 4)`; `images` `(N,)` and
     `centres` `(N, 2)` say where each token is.
@@ -148,7 +149,8 @@ class Proposals:
 
 @dataclass
 class Noised:
-    """Denoising queries: `content` `(N, C)`, `boxes_cxcywh` `(N, 4)`, `images` `(N,)` and the `lengths` of their sequences.
+    """Denoising queries: `content` `(N, C)`, `boxes_cxcywh` `(N, 4)`, `images` `(N,)`, and `lengths` of their
+    sequences.
 
     `matched` `(M,)` says which of them are to be restored to `objects` `(M,)` of the concatenated targets.
     """
@@ -165,7 +167,7 @@ class Noised:
 class DETROutputs:
     """`logits` `(L, B, G, Q, K)` and `boxes_cxcywh` `(L, B, G, Q, 4)` after each decoder layer; the last one counts.
 
-    `masks` is there if the head finds masks. The rest is there in training: the proposals, with their masks if they have
+    `masks` is there if the head finds masks. The rest is there in training: the proposals, with masks if they have
     some, and the denoising queries with their logits `(L, N, K)` and boxes `(L, N, 4)`.
     """
 
@@ -198,8 +200,8 @@ def with_weights(defaults: dict[str, float], given: dict[str, float] | None) -> 
 class SetCriterion:
     """Matches, then scores, each set of predictions.
 
-    Terms have a prefix: none for the last layer, `aux_` the other layers, `enc_` the proposals, `dn_` the denoising queries,
-    `dense_` the tokens.
+    Terms have a prefix: none for the last layer, `aux_` the other layers, `enc_` the proposals, `dn_` the denoising
+    queries, `dense_` the tokens.
     """
 
     def __init__(self, class_loss: ClassLoss, weights: dict[str, float] | None, *, mask_points: int = 0) -> None:

@@ -1,10 +1,12 @@
 """Mask losses on sampled points, without ever forming a mask.
 
-# P points and C channels of one image, Q queries, T objects, L layers, M matched queries, H×W a target mask, h×w the pixels
+# P points and C channels of an image, Q queries, T objects, L layers, M matched queries, H×W a target mask, h×w the
+# pixels
 
-A mask is the dot product of a query's embedding with every pixel's features, and bilinear sampling is linear: so the logit
-of a mask at a point is the embedding times the features sampled there, the same for all queries. Points, Kirillov et al.
-2020 (PointRend, arXiv:1912.08193); the losses and their use in matching, Cheng et al. 2022 (Mask2Former, arXiv:2112.01527).
+A mask is the dot product of a query's embedding with every pixel's features, and bilinear sampling is linear: so the
+logit of a mask at a point is the embedding times the features sampled there, the same for all queries. Points, Kirillov
+et al. 2020 (PointRend, arXiv:1912.08193); the losses and their use in matching, Cheng et al. 2022 (Mask2Former,
+arXiv:2112.01527).
 """
 
 from dataclasses import dataclass
@@ -28,8 +30,8 @@ def random_points(count: int, device) -> Tensor:
 def mask_points(count: int, boxes_cxcywh: Tensor) -> Tensor:
     """`(P, 2)` x and y in [0, 1) of the image: every second point anywhere, the rest in and around the objects.
 
-    Each object gets as many, large or small. Of points that fall anywhere, an object of 16×16 pixels in an image of 640×480
-    gets one in 1,200: too few to learn its outline from.
+    Each object gets as many, large or small. Of points that fall anywhere, an object of 16×16 pixels in an image of
+    640×480 gets every 1,200th: too few to learn its outline from.
 
     Args:
         boxes_cxcywh: `(T, 4)` the objects, as fractions of the image.
@@ -101,7 +103,8 @@ def extents(level: Level, sizes: list[tuple[int, int]]) -> list[tuple[float, flo
 
 @dataclass
 class QueryMasks:
-    """The masks of queries: the dot products of their `embeddings` `(L, B, G, Q, C)` with the `pixels` of images of `sizes`.
+    """The masks of queries: dot products of their `embeddings` `(L, B, G, Q, C)` with the `pixels` of images of
+    `sizes`.
 
     There is one level of pixels for all layers, or one for each.
     """
@@ -113,7 +116,7 @@ class QueryMasks:
 
 @dataclass
 class SampledMasks:
-    """Mask logits `(…, Q, P)` of all queries, and true masks `(T, P)`, at random points (`mask_points`) of each image."""
+    """Mask logits `(…, Q, P)` of queries, and true masks `(T, P)`, at random points (`mask_points`) of each image."""
 
     logits: list[Tensor]
     truth: list[Tensor]

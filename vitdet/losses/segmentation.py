@@ -31,8 +31,9 @@ NOTHING = 0.1
 class MaskOutputs:
     """`logits` `(L, B, Q, K + 1)`, the last class is "nothing", and `embeddings` `(L, B, Q, C)` of the queries.
 
-    The dot products of the embeddings with the `pixels` of images of `sizes` are the masks; there is one level of pixels for
-    all layers, or one for each. `tokens` are logits of single tokens, with `K + 1` channels, if the head classifies them.
+    The dot products of the embeddings with the `pixels` of images of `sizes` are the masks; there is one level of
+    pixels for all layers, or one for each. `tokens` are logits of single tokens, with `K + 1` channels, if the head
+    has them.
     """
 
     logits: Tensor

@@ -1,6 +1,7 @@
 """How DEIMv2's predictions are scored.
 
-# P = 2 + L sets of predictions: the proposals, the first guess, L layers; B images, Q queries, K classes, T objects, N = B*Q or denoising queries
+# P = 2 + L sets of predictions: the proposals, the first guess, L layers; B images, Q queries, K classes, T objects
+# N queries of all images, or denoising queries
 """
 
 from dataclasses import dataclass
@@ -26,7 +27,7 @@ from vitdet.structures import Target
 
 @dataclass
 class DEIMOutputs(DETROutputs):
-    """`DETROutputs` of a first guess and L layers, and what they were made of, the queries' and the denoising queries' own."""
+    """`DETROutputs` of a first guess and L layers, and what the decoder gave for queries and for denoising queries."""
 
     decoded: Decoded | None = None
     noised_decoded: Decoded | None = None
@@ -46,9 +47,11 @@ class Pairs:
 
 
 class DEIMCriterion:
-    """Each set of predictions is matched on its own, for its classes; their boxes learn from the pairs of all sets together (D-FINE, arXiv:2410.13842).
+    """Each set of predictions is matched by itself, for its classes; boxes learn from the pairs of all sets together
+    (D-FINE, arXiv:2410.13842).
 
-    Terms are named as those of `SetCriterion`; the edges add `fgl`, and, where there is a later layer to learn from, `ddf`.
+    Terms are named as those of `SetCriterion`; the edges add `fgl`, and, where there is a later layer to learn from,
+    `ddf`.
     """
 
     def __init__(self, class_loss: ClassLoss, weights: dict[str, float] | None) -> None:
@@ -62,28 +65,34 @@ class DEIMCriterion:
         logits = torch.cat([outputs.proposals.logits[None], outputs.logits])  # (P, B, 1, Q, K)
         boxes = torch.cat([outputs.proposals.boxes_cxcywh[None], outputs.boxes_cxcywh])
         matched, objects = match(logits, boxes, targets)
-        own = Pairs(matched, objects, mean_over_ranks(len(truth.labels), boxes.device))
+        matching = Pairs(matched, objects, mean_over_ranks(len(truth.labels), boxes.device))
         common = Pairs.of(*most_frequent(matched % boxes[0, ..., 0].numel(), objects))
-        losses = self._losses(logits.flatten(1, 3), boxes.flatten(1, 3), outputs.decoded, own, common, truth)
+        losses = self._losses(logits.flatten(1, 3), boxes.flatten(1, 3), outputs.decoded, matching, common, truth)
         ddf, fgl = losses.pop("ddf"), losses.pop("fgl")
         terms = {"fgl": fgl[-1], "aux_fgl": fgl[:-1].sum(), "aux_ddf": ddf.sum()}
         for name, value in losses.items():
             terms |= {f"enc_{name}": value[0], f"aux_{name}": value[1:-1].sum(), name: value[-1]}
         if outputs.noised is not None:
-            noised, own = outputs.noised_decoded, Pairs.of(outputs.noised.matched, outputs.noised.objects)
-            losses = self._losses(noised.logits, noised.boxes_cxcywh, noised, repeated(own, noised), own, truth)
+            noised, pairs = outputs.noised_decoded, Pairs.of(outputs.noised.matched, outputs.noised.objects)
+            losses = self._losses(noised.logits, noised.boxes_cxcywh, noised, repeated(pairs, noised), pairs, truth)
             terms |= {f"dn_{name}": value.sum() for name, value in losses.items()}
         return terms
 
     def _losses(
-        self, logits: Tensor, boxes_cxcywh: Tensor, decoded: Decoded, own: Pairs, common: Pairs, truth: Objects
+        self, logits: Tensor, boxes_cxcywh: Tensor, decoded: Decoded, matching: Pairs, common: Pairs, truth: Objects
     ) -> dict[str, Tensor]:
-        """`class`, `box` and `giou` `(P,)`, `fgl` `(L,)` and `ddf` `(L - 1,)` of logits `(P, N, K)` and boxes `(P, N, 4)`; `own` index P*N, `common` N."""
+        """`class`, `box` and `giou` `(P,)`, `fgl` `(L,)` and `ddf` `(L - 1,)` of logits `(P, N, K)` and boxes `(P, N,
+        4)`.
+
+        Args:
+            matching: pairs for the classes, by index in P*N.
+            common: pairs for boxes and edges, by index in N.
+        """
         P, N, L = *logits.shape[:2], len(decoded.edges)
-        ious = box_losses(boxes_cxcywh.flatten(0, 1)[own.queries], truth.boxes_cxcywh[own.objects])[2]
-        labels = truth.labels[own.objects]
+        ious = box_losses(boxes_cxcywh.flatten(0, 1)[matching.queries], truth.boxes_cxcywh[matching.objects])[2]
+        labels = truth.labels[matching.objects]
         per_query = classification_loss(
-            self.class_loss, logits.flatten(0, 1), own.queries, labels, ious, detached=self.class_loss == "mal"
+            self.class_loss, logits.flatten(0, 1), matching.queries, labels, ious, detached=self.class_loss == "mal"
         )
         objects = truth.boxes_cxcywh[common.objects]  # (M, 4)
         scored = box_losses(boxes_cxcywh[:, common.queries].flatten(0, 1), objects.repeat(P, 1))
@@ -93,7 +102,7 @@ class DEIMCriterion:
         best = decoded.logits[-1].float().sigmoid().amax(-1)
         nothing = 0.0 * (boxes_cxcywh.sum() + decoded.edges.sum())  # the graph is the same without objects
         return {
-            "class": per_query.view(P, N).sum(1) / own.count,
+            "class": per_query.view(P, N).sum(1) / matching.count,
             "box": l1.sum(1) / common.count + nothing,
             "giou": one_less_giou.sum(1) / common.count + nothing,
             "fgl": fine_grained_losses(edges, references, objects, ious[-L:]) / common.count,

@@ -1,4 +1,4 @@
-"""DEIMv2's decoder over packed queries, Huang et al. 2025 (arXiv:2509.20787): D-FINE's (arXiv:2410.13842), made lighter.
+"""DEIMv2's decoder over packed queries, Huang et al. 2025 (arXiv:2509.20787): a lighter D-FINE (arXiv:2410.13842).
 
 # N queries of all images, C channels, L layers, K classes, n distances of an edge
 """
@@ -13,8 +13,10 @@ from vitdet.heads.layers import BoxMLP, SelfAttention, class_bias
 from vitdet.heads.queries.deformable import DeformableAttention, Memory
 from vitdet.heads.queries.denoising import Queries
 
-EPS = 1e-6  # of the norms
-EDGE = 1e-5  # no box starts nearer to 0 or 1, from where no step could move it
+# of the norms
+EPS = 1e-6
+# no box starts nearer to 0 or 1, from where no step could move it
+EDGE = 1e-5
 
 
 class Gateway(nn.Module):
@@ -60,7 +62,8 @@ class DEIMLayer(nn.Module):
 
 
 class Quality(nn.Module):
-    """What to add to a query's logits, `(N, 1)`: whoever is sure of the edges `(N, 4, n)` is likely to have found something (D-FINE's LQE)."""
+    """What to add to a query's logits, `(N, 1)`: a query that is sure of its edges `(N, 4, n)` is likely to have found
+    something (D-FINE's LQE)."""
 
     top, hidden = 4, 64
 
@@ -77,8 +80,10 @@ class Quality(nn.Module):
 
 @dataclass
 class Decoded:
-    """`logits` `(1 + L, N, K)` and `boxes_cxcywh` `(1 + L, N, 4)`: a first guess, then those of each layer, whose `edges` `(L, N, 4, n)` refer to
-    `references_cxcywh` `(N, 4)`, the first guess."""
+    """`logits` `(1 + L, N, K)` and `boxes_cxcywh` `(1 + L, N, 4)`: a first guess, then those of each layer.
+
+    The layers' `edges` `(L, N, 4, n)` refer to `references_cxcywh` `(N, 4)`, the first guess.
+    """
 
     logits: Tensor
     boxes_cxcywh: Tensor
@@ -127,6 +132,6 @@ class DEIMDecoder(nn.Module):
 
 
 def move_boxes(boxes_cxcywh: Tensor, step: Tensor) -> Tensor:
-    """Boxes `(..., 4)` moved by a step before the sigmoid that keeps them in the image (Deformable DETR, arXiv:2010.04159)."""
+    """Boxes `(..., 4)` moved by a step before the sigmoid that keeps them in the image (arXiv:2010.04159)."""
     inside = boxes_cxcywh.float().clamp(0, 1)
     return ((inside.clamp(min=EDGE) / (1 - inside).clamp(min=EDGE)).log() + step.float()).sigmoid()

@@ -1,9 +1,9 @@
-"""Boxes as four distributions, one for the distance of each edge, Peng et al. 2024 (D-FINE, arXiv:2410.13842).
+"""Boxes as four distributions, of the distances of their edges, Peng et al. 2024 (D-FINE, arXiv:2410.13842).
 
 # M pairs, N queries, L layers, n = BINS + 1 values that a distance may have
 
-An edge's distribution over `n` distances from where it is in a reference box gives a box: the distances' mean. The bins are narrow about 0 and
-wide far from it, in quarters (`SCALE`) of the reference's size.
+An edge's distribution over `n` distances from where it is in a reference box gives a box: the distances' mean. The bins
+are narrow about 0 and wide far from it, in quarters (`SCALE`) of the reference's size.
 """
 
 import torch
@@ -12,12 +12,14 @@ from torch import Tensor
 
 from vitdet.boxes import cxcywh_to_xyxy, xyxy_to_cxcywh
 
-BINS, UP, SCALE = 32, 0.5, 4.0  # those of D-FINE and DEIMv2
+# those of D-FINE and DEIMv2
+BINS, UP, SCALE = 32, 0.5, 4.0
 TEMPERATURE = 5.0
 
 
 def distances(device: torch.device | None = None) -> Tensor:
-    """The `n` distances, in the reference's size over `SCALE`: a geometric sequence to either side of 0, and an outermost one twice as far."""
+    """The `n` distances, in the reference's size over `SCALE`: a geometric sequence to either side of 0, and at each
+    end a distance twice as far."""
     bound = UP * SCALE
     step = (bound + 1) ** (2 / (BINS - 2))
     right = step ** torch.arange(1, BINS // 2, device=device) - 1
@@ -34,7 +36,11 @@ def boxes_from_edges(edges: Tensor, references_cxcywh: Tensor) -> Tensor:
 
 
 def edges_from_boxes(boxes_cxcywh: Tensor, references_cxcywh: Tensor) -> tuple[Tensor, Tensor]:
-    """The other way round: between which distances the edges of boxes `(M, 4)` lie: index of the lower one, and share of the upper one, `(M, 4)` each."""
+    """The other way round: between which two distances the edges of boxes `(M, 4)` lie.
+
+    Returns:
+        Index of the lower distance, and share of the upper one; both `(M, 4)`.
+    """
     values = distances(boxes_cxcywh.device)
     centre, size = references_cxcywh.split(2, dim=-1)
     low, high = cxcywh_to_xyxy(boxes_cxcywh).split(2, dim=-1)
@@ -45,7 +51,8 @@ def edges_from_boxes(boxes_cxcywh: Tensor, references_cxcywh: Tensor) -> tuple[T
 
 
 def fine_grained_losses(edges: Tensor, references_cxcywh: Tensor, boxes_cxcywh: Tensor, ious: Tensor) -> Tensor:
-    """Cross-entropy between edges and where they should be, `(L,)`, summed over pairs and edges: good boxes count for more (FGL).
+    """Cross-entropy between edges and where they should be (FGL), `(L,)`, summed over pairs and edges; good boxes
+    count more.
 
     Args:
         edges: `(L, M, 4, n)` of the predictions that have an object.
@@ -64,9 +71,9 @@ def distillation_losses(edges: Tensor, scores: Tensor, matched: Tensor, ious: Te
 
     Args:
         edges: `(L, N, 4, n)`.
-        scores: `(N,)` the last layer's best score of each query, which says how much a query without an object counts.
+        scores: `(N,)` the last layer's best score of each query, by which a query without an object counts.
         matched: `(M,)` the queries that have an object.
-        ious: `(L, M)` of their boxes and their objects, which says how much they count.
+        ious: `(L, M)` of their boxes and their objects, by which they count.
     """
     log_p = (edges[:-1] / TEMPERATURE).log_softmax(-1)
     teacher = (edges[-1].detach() / TEMPERATURE).log_softmax(-1)
@@ -76,6 +83,7 @@ def distillation_losses(edges: Tensor, scores: Tensor, matched: Tensor, ious: Te
     loss = TEMPERATURE**2 * divergence * weights  # (L - 1, N)
     has_object = torch.zeros_like(scores).index_fill(0, matched, 1.0)
     total = 0.0
-    for group in (has_object, 1 - has_object):  # a mean over each, weighted by the root of its size
+    # a mean over each group, weighted by the root of its size
+    for group in (has_object, 1 - has_object):
         total = total + (loss * group).sum(-1) / group.sum().clamp(min=1).sqrt()
     return total / (has_object.sum().sqrt() + (1 - has_object).sum().sqrt()).clamp(min=1)

@@ -37,7 +37,7 @@ class PlainProposer(Proposer):
 
 
 class DEIMHead(Head):
-    """DEIMv2's decoder (Huang et al. 2025, arXiv:2509.20787) on packed tokens: boxes are refined as distributions of their edges.
+    """DEIMv2's decoder (Huang et al. 2025, arXiv:2509.20787): boxes are refined as distributions of their edges.
 
     Args:
         in_channels: channels of each feature level, finest first.
@@ -51,9 +51,14 @@ class DEIMHead(Head):
         ffn_dim: hidden width of the gated MLPs.
         denoising: about how many denoising queries an image has in training; 0 turns them off.
         class_loss: `mal`, `ia_bce` or `focal`.
-        loss_weights: weights other than the defaults, by term: `{class: 1, box: 5, giou: 2, fgl: 0.15}`, each also with `aux_` and `dn_`, all but `fgl` with
-            `enc_`, and `{aux_ddf: 1.5, dn_ddf: 1.5}`.
+        loss_weights: weights other than the defaults, by term: `{class: 1, box: 5, giou: 2, fgl: 0.15}`, each also with
+            `aux_` and `dn_`, all but `fgl` with `enc_`, and `{aux_ddf: 1.5, dn_ddf: 1.5}`.
         max_detections: how many boxes `predict` returns for an image; `num_queries` if not given.
+
+    Example:
+        >>> head = DEIMHead([256, 256], [8, 16], num_classes=80, num_layers=3)
+        >>> sorted(head.loss_weights)[:4]
+        ['aux_box', 'aux_class', 'aux_ddf', 'aux_fgl']
     """
 
     predicts = "boxes"
@@ -95,16 +100,16 @@ class DEIMHead(Head):
         self.loss_weights = self.criterion.weights
 
     def forward(self, features: Features, targets: list[Target] | None = None) -> DEIMOutputs:
-        """Boxes and logits of a first guess and after each layer. Denoising queries are added where `targets` are given."""
+        """Boxes and logits of a first guess and after each layer; with `targets` there are denoising queries, too."""
         x = torch.cat([proj(level.x) for proj, level in zip(self.input_proj, features)])
         proposals = self.selection(x, features)
         queries = self._queries(proposals.tokens, proposals.boxes_cxcywh)
         noised = self.denoising(targets) if self.denoising is not None and targets is not None else None
         decoded = self.decoder(queries.and_noised(noised), Memory(x, features))
-        own, rest = (decoded.take(part) for part in (slice(len(queries.images)), slice(len(queries.images), None)))
+        found, rest = (decoded.take(part) for part in (slice(len(queries.images)), slice(len(queries.images), None)))
         shape = (len(features.sizes), 1, self.num_queries)
-        logits, boxes = (value.unflatten(1, shape) for value in (own.logits, own.boxes_cxcywh))
-        outputs = DEIMOutputs(logits, boxes, proposals=proposals, decoded=own)  # (L, N, K) -> (L, B, G=1, Q, K)
+        logits, boxes = (value.unflatten(1, shape) for value in (found.logits, found.boxes_cxcywh))
+        outputs = DEIMOutputs(logits, boxes, proposals=proposals, decoded=found)  # (L, N, K) -> (L, B, G=1, Q, K)
         if noised is not None:
             outputs.noised, outputs.noised_decoded = noised, rest
         return outputs

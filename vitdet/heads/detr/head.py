@@ -2,8 +2,8 @@
 
 # B images, G groups, Q queries, N queries of all images and groups, C channels, K classes, L layers
 
-Queries are packed like tokens: groups of one image, and its denoising sets, are sequences of their own, and `attend` keeps
-them apart.
+Queries are packed like tokens: each group of an image's queries, and each set of its denoising queries, is a sequence,
+and `attend` keeps sequences apart.
 """
 
 from collections.abc import Sequence
@@ -218,7 +218,7 @@ class DETRHead(Head):
         return outputs
 
     def _queries(self, proposals: Proposals) -> Queries:
-        """Every group starts from its own proposals, or from those that all groups share, with content of its own."""
+        """Each group has its content, and starts from its proposals or from those that all groups share."""
         B, _, Q, dim = proposals.tokens.shape
         G = self.groups if self.training else 1
         content = self.query_embed.weight.view(self.groups, -1, dim)[:G]  # (G, 1 or Q, C)

@@ -36,7 +36,7 @@ class PlainDecoderLayer(nn.Module):
 class PlainDETRHead(Head):
     """DETR's decoder as published (Carion et al. 2020, arXiv:2005.12872), on the coarsest level of the features.
 
-    It is the readable reference, and needs long training; `DETRHead` is the one to use.
+    It is the readable reference, and needs long training; use `DETRHead` for results.
 
     Args:
         in_channels: channels of each feature level, finest first.
@@ -49,6 +49,11 @@ class PlainDETRHead(Head):
         ffn_dim, dropout: hidden width of the MLPs, and the share of values that training drops.
         class_loss: `mal`, `ia_bce` or `focal`.
         loss_weights: weights other than the defaults, by term: `{class: 1, box: 5, giou: 2}`, each also with `aux_`.
+
+    Example:
+        >>> head = PlainDETRHead([256, 256], [16, 32], num_classes=80, num_layers=2)
+        >>> head.queries.weight.shape
+        torch.Size([100, 256])
     """
 
     predicts = "boxes"

@@ -24,11 +24,13 @@ MaskTask = Literal["instances", "semantic", "panoptic"]
 
 
 class SegmentationHead(Head):
-    """A head that learns from masks. What it is asked for, instances, a semantic map or panoptic segments, follows from the data it trains on.
+    """A head that learns from masks; the data that it trains on say whether it gives instances, semantic or panoptic
+    maps.
 
     Args:
-        tile: see an image in square tiles of this side, in pixels, as many semantic segmenters are published, and put the scores of its pixels together;
-            for semantic maps only, and not in training: crop the images there.
+        task: what it gives; what the data has, if not given.
+        tile: see an image in square tiles of this side, in pixels, as many semantic segmenters are published, and put
+            the scores of its pixels together; for semantic maps only, and not in training: crop the images there.
 
     Attributes:
         task: what `predict` gives.
@@ -81,8 +83,8 @@ class SegmentationHead(Head):
             return super().infer(backbone, images, sizes)
         tiles, places = cut(images, self.tile)
         scores = self.pixel_scores(self(backbone(tiles)))
-        whole = put_together(scores, places, [tuple(image.shape[-2:]) for image in images])
-        return [semantic(one, tuple(size)) for one, size in zip(whole, sizes)]
+        scores = put_together(scores, places, [tuple(image.shape[-2:]) for image in images])
+        return [semantic(image, tuple(size)) for image, size in zip(scores, sizes)]
 
     def pixel_scores(self, outputs: Any) -> Iterator[Tensor]:
         """Of each image the scores `(K, H, W)` of the classes at every pixel that the model saw."""

@@ -1,6 +1,6 @@
 """Masks of detection queries: the dot product of a query's embedding with the features of every pixel.
 
-# B images, b of them with equal grids, G groups, Q queries, N queries of all images and groups, C channels, L layers, h×w a map
+# b images with equal grids, N queries of all images and groups, C channels, L layers, h×w a map
 """
 
 from typing import Literal
@@ -15,7 +15,8 @@ from vitdet.heads.options import RANGES
 from vitdet.structures import Features, Level
 
 Made = tuple[Tensor, list[Level]]
-MASK_STRIDE = 4  # of RF-DETR-Seg
+# of RF-DETR-Seg
+MASK_STRIDE = 4
 
 
 @options(RANGES)
@@ -44,7 +45,8 @@ class PlainMasks(nn.Module):
         self.pixels, self.embed = PixelBranch(in_channels, stride, dim), MaskEmbedding(dim, dim)
 
     def forward(self, features: Features, states: Tensor, tokens: Tensor | None) -> tuple[Made, None]:
-        """Embeddings `(L, N, C)` of the states after each layer `(L, N, C)`, and the pixels; proposals have no masks."""
+        """Embeddings `(L, N, C)` of the states `(L, N, C)` after each layer, and the pixels; proposals have no
+        masks."""
         return (self.embed(states), [self.pixels(features)]), None
 
 
@@ -62,7 +64,8 @@ class RefineBlock(nn.Module):
 
 
 class RefinedMasks(nn.Module):
-    """RF-DETR's segmentation head: the finest level, resized to stride 4, passes one block for each decoder layer, whose queries meet it there."""
+    """RF-DETR's segmentation head: the finest level, resized to stride 4, passes a block for each decoder layer, where
+    the queries of that layer meet it."""
 
     def __init__(self, in_channels: int, stride: float, dim: int, *, num_layers: int) -> None:
         super().__init__()
@@ -77,7 +80,8 @@ class RefinedMasks(nn.Module):
     def forward(self, features: Features, states: Tensor, tokens: Tensor | None) -> tuple[Made, Made | None]:
         """Embeddings `(L, N, C + 1)` of the states after each layer `(L, N, C)`, and the pixels for each layer.
 
-        The same for the `tokens` that were selected, which meet the pixels before all blocks; without them, in inference, only the last layer counts.
+        The same for the selected `tokens`, which meet the pixels before all blocks; without them, in inference, only
+        the last layer counts.
         """
         level, levels, proposals = self._resized(features), [], None
         if tokens is not None:

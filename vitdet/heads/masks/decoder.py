@@ -39,8 +39,8 @@ class MaskDecoderLayer(nn.Module):
         out: list[Tensor] = [None] * len(x)
         for images in equal_grids(memory.grids):
             stacked = [torch.stack([part[i] for i in images]) for part in (q, k, v, blocked)]
-            for i, one in zip(images, attend_to(*stacked, self.num_heads)):
-                out[i] = one
+            for i, found in zip(images, attend_to(*stacked, self.num_heads)):
+                out[i] = found
         x = self.norm1(x + self.proj(torch.stack(out)))
         y = x + queries
         x = self.norm2(x + self.self_attention(y, y, x, need_weights=False)[0])
@@ -51,10 +51,12 @@ class MaskDecoderLayer(nn.Module):
 
 
 class MaskDecoderHead(QueryMaskHead):
-    """Instance, semantic or panoptic segmentation by a few decoder layers over the levels of any backbone, small or frozen too.
+    """Instance, semantic or panoptic segmentation by a few decoder layers over the levels of any backbone, small or
+    frozen too, in the manner of Mask2Former (Cheng et al. 2022, arXiv:2112.01527).
 
-    The tokens of the finest level are classified, too, and the mean of those under a query's mask is added to what the query itself says of its class:
-    a short training from scratch tells stuff apart only with that.
+    The tokens of the finest level are classified, too, and the mean of those under a query's mask is added to the
+    query's
+    logits: a short training from scratch tells stuff apart only with that.
 
     Args:
         in_channels: channels of each feature level, finest first.
@@ -63,13 +65,19 @@ class MaskDecoderHead(QueryMaskHead):
         task: `instances`, `semantic` or `panoptic`; what the data has, if not given.
         dim: width of the decoder.
         num_queries: segments of an image that can be found, at most.
-        num_layers: decoder layers; each attends to one level, from the coarsest to the finest, and again.
+        num_layers: decoder layers; each attends to a level, from the coarsest to the finest, and again.
         num_heads: attention heads.
         ffn_dim, dropout: hidden width of the MLPs, and the share of values that training drops.
         num_points: of each mask in the loss.
-        loss_weights: weights other than the defaults: `{class: 2, mask: 5, dice: 5}`, each also with `aux_`, and `{dense: 1}` for the tokens.
+        loss_weights: weights other than the defaults: `{class: 2, mask: 5, dice: 5}`, each also with `aux_`, and
+            `{dense: 1}` for the tokens.
         rules: how masks become a prediction, see `MaskRules`.
         tile: see `SegmentationHead`.
+
+    Example:
+        >>> head = MaskDecoderHead([256, 256], [8, 16], num_classes=133, rules={"threshold": 0.8})
+        >>> head.rules.threshold, head.rules.overlap
+        (0.8, 0.8)
     """
 
     class_parts = ("classify", "classify_tokens", "things")
@@ -109,7 +117,7 @@ class MaskDecoderHead(QueryMaskHead):
 
     def forward(self, features: Features, targets: list[Target] | None = None) -> MaskOutputs:
         pixels = self.pixels(features)
-        levels = [Level(proj(one.x), one.grids, one.stride) for proj, one in zip(self.input_proj, features)]
+        levels = [Level(proj(level.x), level.grids, level.stride) for proj, level in zip(self.input_proj, features)]
         sampled = [self._at_tokens(pixels, level, features.sizes) for level in levels]
         positions = [self._positions(level, features.sizes) for level in levels]
         B = len(features.sizes)
@@ -129,10 +137,14 @@ class MaskDecoderHead(QueryMaskHead):
     def _evidence(
         self, embeddings: Tensor, sampled: list[Tensor], tokens: Level, sizes: list[tuple[int, int]]
     ) -> Tensor:
-        """What the tokens inside each query's mask say about its class, `(L, B, Q, K + 1)`: the mean of their logits, less where the mask is small."""
+        """What the tokens inside each query's mask tell of its class, `(L, B, Q, K + 1)`.
+
+        It is the mean of their logits, less where the mask is small.
+        """
         pooled = []
         for b, (pixels, logits) in enumerate(zip(sampled, tokens.x.split(tokens.lengths))):
-            in_image = (tokens.centres(b, sizes[b]) < 1).all(-1)  # the others lie in the padding
+            # the others lie in the padding
+            in_image = (tokens.centres(b, sizes[b]) < 1).all(-1)
             inside = (embeddings[:, b].detach() @ pixels).float().sigmoid() * in_image  # (L, Q, h*w)
             share = inside / (inside.sum(-1, keepdim=True) + 1)
             pooled.append(share.to(logits.dtype) @ logits)
@@ -142,7 +154,8 @@ class MaskDecoderHead(QueryMaskHead):
         """The pixel features `(C, h*w)` under each token of each image."""
         covered = extents(pixels, sizes)
         return [
-            sample_points(one.detach(), level.centres(i, sizes[i]), covered[i]) for i, one in enumerate(pixels.maps())
+            sample_points(image.detach(), level.centres(i, sizes[i]), covered[i])
+            for i, image in enumerate(pixels.maps())
         ]
 
     def _positions(self, level: Level, sizes: list[tuple[int, int]]) -> Tensor:

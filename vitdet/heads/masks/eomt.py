@@ -1,6 +1,7 @@
 """The mask transformer inside the ViT: queries join each image's tokens for the last blocks.
 
-# B images, Q queries, C channels, P prefix tokens, h×w a token grid, L predictions: in training one before each block, and the last
+# B images, Q queries, C channels, P prefix tokens, h×w a token grid, L predictions: in training before each block, and
+# the last
 Kerssies et al. 2025, "Your ViT is Secretly an Image Segmentation Model" (EoMT, arXiv:2503.19108).
 """
 
@@ -37,10 +38,11 @@ class Upscale(nn.Module):
 
 
 class EoMTHead(QueryMaskHead):
-    """Instance, semantic or panoptic segmentation by the ViT itself; the backbone must leave its last blocks to it (`tail: 3`, `neck: null`).
+    """Instance, semantic or panoptic segmentation by the ViT itself, whose last blocks the backbone must leave to the
+    head (`tail: 3`, `neck: null`).
 
-    Queries look at the whole image or, in training, inside the mask they have found so far; that is given up block by block as training goes on, so
-    that inference needs no masks.
+    Queries look at all of the image or, in training, inside the mask that they have found so far; that is given up
+    block by block as training goes on, so that inference needs no masks. Kerssies et al. 2025 (arXiv:2503.19108).
 
     Args:
         in_channels: channels of the feature level: the ViT's.
@@ -50,10 +52,18 @@ class EoMTHead(QueryMaskHead):
         num_queries: segments of an image that can be found, at most.
         num_points: of each mask in the loss.
         mask_stride: resolution of the masks, in pixels.
-        annealing: the fractions of training between which masked attention is given up, one block after the other; each takes a quarter of that time.
+        annealing: the fractions of training between which masked attention is given up, block after block; each block
+            takes a quarter of that time.
         loss_weights: weights other than the defaults: `{class: 2, mask: 5, dice: 5}`, each also with `aux_`.
         rules: how masks become a prediction, see `MaskRules`.
         tile: see `SegmentationHead`.
+
+    Example:
+        >>> from vitdet import Backbone
+        >>> backbone = Backbone("vit_tiny_patch16_224", tail=3, neck=None)
+        >>> head = EoMTHead(backbone.out_channels, backbone.strides, num_classes=133)
+        >>> head.queries.weight.shape
+        torch.Size([100, 192])
     """
 
     runs_tail = True
@@ -122,9 +132,10 @@ class EoMTHead(QueryMaskHead):
 
     @torch.no_grad()
     def _allowed(self, prediction: tuple[Tensor, Level], features: Features, depth: float) -> list[Tensor] | None:
-        """Which token may look at which, `(Q + P + h*w,)` squared, for each image in the order of the blocks; `None` where all may.
+        """Which token may look at which, `(Q + P + h*w,)` squared, for each image in the order of the blocks.
 
-        Only queries are held back, from patches outside their mask, each with a probability that falls from 1 to 0 in the block's part of training.
+        Only queries are held back, from patches outside their mask, each with a probability that falls from 1 to 0 in
+        the block's part of training. `None` where no query is.
 
         Args:
             depth: where the block is, from 0 for the first to 1 for the last.

@@ -48,7 +48,7 @@ class MaskRules:
 def best_detections(
     logits: Tensor, boxes_cxcywh: Tensor, sizes, max_detections: int, masks: QueryMasks | None = None
 ) -> list[Prediction]:
-    """The `max_detections` best (query, class) pairs of each image, boxes clipped to it, with their masks if there are any.
+    """The `max_detections` best (query, class) pairs of each image, boxes clipped to it, with masks if there are any.
 
     Args:
         logits: `(B, Q, K)`.
@@ -105,7 +105,8 @@ def semantic(scores: Tensor, size: tuple[int, int]) -> Prediction:
 
 
 def panoptic(scores: Tensor, masks: Masks, size: tuple[int, int], things: Tensor, rules: MaskRules) -> Prediction:
-    """Every pixel to the query with the largest score times mask; queries that keep too little of their mask are dropped.
+    """Each pixel to the query with the largest score times mask; queries that keep too little of their mask are
+    dropped.
 
     Args:
         things: `(K,)` bool; segments of a class that is no thing are merged.

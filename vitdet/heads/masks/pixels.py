@@ -15,7 +15,8 @@ from vitdet.structures import Features, Level, centres, equal_grids
 
 
 def on_maps(level: Level, module: Callable[[Tensor], Tensor], stride: float) -> Level:
-    """The level after `module`, which takes `(b, h, w, C)` and never sees two images at once; the images of equal grids go together."""
+    """The level after `module`, which takes the maps `(b, h, w, C)` of images of equal grids, and does not mix
+    images."""
     parts = level.x.split(level.lengths)
     done: list[Tensor] = [None] * len(parts)
     for images in equal_grids(level.grids):
@@ -44,7 +45,8 @@ def full_size(
     """Maps `(T, h, w)` at every pixel of the original image, bilinear: `(T, H, W)`.
 
     Args:
-        zoom: enlarge the maps that many times first, and cut off the padding; the second interpolation then rounds corners that the first has drawn.
+        zoom: enlarge the maps that many times first, and cut off the padding; the second interpolation then rounds
+            corners that the first has drawn.
     """
     height, width = size
     if zoom is not None:
@@ -58,7 +60,8 @@ def full_size(
 
 
 def binary_masks(embeddings: Tensor, pixels: Tensor, size: tuple[int, int], extent: tuple[float, float]) -> Tensor:
-    """`(T, H, W)` bool of embeddings `(T, C)` and one image's pixel features `(C, h, w)`; a few at a time, so that memory stays small."""
+    """Masks `(T, H, W)` of embeddings `(T, C)` and an image's pixel features `(C, h, w)`, a few at a time to save
+    memory."""
     out = torch.zeros(len(embeddings), *size, dtype=torch.bool, device=pixels.device)
     for first in range(0, len(embeddings), 16):
         logits = torch.einsum("tc,chw->thw", embeddings[first : first + 16].float(), pixels.float())
@@ -76,7 +79,10 @@ class MaskEmbedding(nn.Sequential):
 
 
 def attend_to(q: Tensor, k: Tensor, v: Tensor, blocked: Tensor | None, num_heads: int) -> Tensor:
-    """Attention of queries `(b, Q, C)` to tokens `(b, h*w, C)`, where `blocked` `(b, Q, h*w)` forbids; a query that may see nothing sees all."""
+    """Attention of queries `(b, Q, C)` to tokens `(b, h*w, C)`, but for those that are `blocked` `(b, Q, h*w)`.
+
+    A query for which all are blocked sees all.
+    """
     q, k, v = (part.unflatten(-1, (num_heads, -1)).transpose(1, 2) for part in (q, k, v))  # -> (b, heads, ., d)
     mask = None
     if blocked is not None:

@@ -12,7 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-CHUNK = 16  # classes at full size that are held at once
+# classes at full size that are held at once
+CHUNK = 16
 
 
 class Place(NamedTuple):
@@ -24,7 +25,10 @@ class Place(NamedTuple):
 
 
 def cut(images: Sequence[Tensor], side: int) -> tuple[list[Tensor], list[Place]]:
-    """Tiles `(3, h, w)` of images `(3, H, W)`: as few as cover a side, evenly spread, so that they overlap; what is shorter than a tile is not cut."""
+    """Tiles `(3, h, w)` of images `(3, H, W)`: as few as cover a side, evenly spread, so that they overlap.
+
+    A side that is shorter than a tile is not cut.
+    """
     places = [
         Place(i, top, left)
         for i, image in enumerate(images)
@@ -41,14 +45,17 @@ def _starts(length: int, side: int) -> list[int]:
 def put_together(
     scores: Iterable[Tensor], places: Sequence[Place], sizes: Sequence[tuple[int, int]]
 ) -> Iterator[Tensor]:
-    """Of each image the mean of its tiles' scores `(K, h, w)` at every pixel: `(K, H, W)` for the `(H, W)` in `sizes`; one image at a time is held."""
+    """Of each image the mean of its tiles' scores `(K, h, w)` at every pixel, `(K, H, W)` for the `(H, W)` in `sizes`.
+
+    A single image is held at a time.
+    """
     for i, tiles in groupby(zip(scores, places), lambda tile: tile[1].image):
         total = count = None
-        for one, (_, top, left) in tiles:
+        for tile, (_, top, left) in tiles:
             if total is None:
-                total, count = one.new_zeros(len(one), *sizes[i]), one.new_zeros(sizes[i])
-            total[:, top : top + one.shape[1], left : left + one.shape[2]] += one
-            count[top : top + one.shape[1], left : left + one.shape[2]] += 1
+                total, count = tile.new_zeros(len(tile), *sizes[i]), tile.new_zeros(sizes[i])
+            total[:, top : top + tile.shape[1], left : left + tile.shape[2]] += tile
+            count[top : top + tile.shape[1], left : left + tile.shape[2]] += 1
         yield total.div_(count)
 
 

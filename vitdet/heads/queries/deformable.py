@@ -1,9 +1,11 @@
 """Multi-scale deformable attention over packed maps, Zhu et al. 2020 (arXiv:2010.04159), in plain PyTorch.
 
-# N tokens of all levels and images, Q queries of all images, S sampling points of all levels together, A heads, C channels, D = C / A
+# N tokens of all levels and images, Q queries of all images, S sampling points of all levels together, A heads
+# C channels, D = C / A
 
-Bilinear sampling followed by a weighted sum is one sparse product: each (query, head) adds up 4 corners of S points, rows of the value table with
-a weight each. `F.embedding_bag` does just that, on maps of any mixture of sizes, and forms no intermediate of size Q*S*C.
+Bilinear sampling followed by a weighted sum is a sparse product: each (query, head) adds up 4 corners of S points,
+rows of the value table with a weight each. `F.embedding_bag` does just that, on maps of any mixture of sizes, and
+forms no intermediate of size Q*S*C.
 """
 
 import math
@@ -32,14 +34,13 @@ class Memory:
                 level_starts.append(offset)
                 offset += length
             starts.append(level_starts)
-        as_table = torch.tensor  # (levels, B[, 2]) -> (B, levels[, 2])
-        self.starts = as_table(starts, device=x.device).T
-        self.grids = as_table([level.grids for level in features], device=x.device).transpose(0, 1)
+        # (levels, B[, 2]) -> (B, levels[, 2])
+        self.starts = torch.tensor(starts, device=x.device).T
+        self.grids = torch.tensor([level.grids for level in features], device=x.device).transpose(0, 1)
         sizes = torch.tensor(features.sizes, dtype=torch.float32, device=x.device)
         strides = torch.tensor([level.stride for level in features], dtype=torch.float32, device=x.device)
-        self.cells = (
-            sizes[:, None, :] / strides[None, :, None]
-        )  # (B, levels, 2) how many cells the image, without padding, covers: height, width
+        # (B, levels, 2) how many cells the image, without padding, covers: height, width
+        self.cells = sizes[:, None, :] / strides[None, :, None]
 
     def with_x(self, x: Tensor) -> "Memory":
         other = object.__new__(Memory)
@@ -50,7 +51,8 @@ class Memory:
 class _WeightedSum(torch.autograd.Function):
     """`out[r] = sum_j weights[r, j] * table[index[r, j]]`.
 
-    Its own backward only because that of `embedding_bag` is slow for the table; here it is a second `embedding_bag`, over the transposed lists.
+    It has a backward of its own because that of `embedding_bag` is slow for the table; here it is a second
+    `embedding_bag`, over the transposed lists.
     """
 
     @staticmethod
@@ -64,9 +66,8 @@ class _WeightedSum(torch.autograd.Function):
         grad = grad.contiguous()
         grad_table = grad_weights = None
         if ctx.needs_input_grad[0]:
-            order = (
-                index.flatten().to(torch.int32).sort(stable=True).indices
-            )  # stable: the same sum, bit for bit, in every run
+            # stable: the same sum, bit for bit, in every run
+            order = index.flatten().to(torch.int32).sort(stable=True).indices
             counts = torch.bincount(index.flatten(), minlength=len(table))
             row = order // index.shape[1]
             grad_table = F.embedding_bag(
@@ -118,7 +119,7 @@ def sample(value: Tensor, memory: Memory, images: Tensor, levels: Tensor, locati
 
 
 class DeformableAttention(nn.Module):
-    """Cross-attention of queries with boxes to a few sampled points in the maps of their own image.
+    """Cross-attention of queries with boxes to a few sampled points in the maps of their image.
 
     Args:
         num_points: in every level, or of each level.
@@ -153,7 +154,7 @@ class DeformableAttention(nn.Module):
         self._reset(points)
 
     def _reset(self, points: Sequence[int]) -> None:
-        # each head looks in its own direction, each point one step farther
+        # each head looks in another direction, each point a step farther
         angle = torch.arange(self.num_heads) * (2 * math.pi / self.num_heads)
         direction = torch.stack([angle.cos(), angle.sin()], -1)
         direction = direction / direction.abs().amax(-1, keepdim=True)

@@ -66,7 +66,8 @@ def anchors(features: Features, device, *, scale: float, fraction: float | None)
     return torch.cat(boxes), torch.cat(images)
 
 
-CANDIDATES = 3  # for each query
+# for each query
+CANDIDATES = 3
 
 
 class Proposer(nn.Module):
@@ -88,7 +89,7 @@ class QuerySelection(nn.Module):
 
     Args:
         options: see `Selection`.
-        groups: in training each group of queries chooses proposals by predictors of its own; inference uses the first.
+        groups: in training each group of queries chooses proposals by its predictors; inference uses the first.
         dense: a further pair of predictors learns from every token near an object (one-to-many), in training only.
         proposer: how tokens are scored and turned into boxes.
     """
@@ -141,19 +142,20 @@ class QuerySelection(nn.Module):
 
     @torch.no_grad()
     def _distinct(self, group: Proposer, candidates: Tensor, x: Tensor, logits: Tensor, boxes: Tensor) -> Tensor:
-        """Index `(B, Q)`: of the candidates `(B, CANDIDATES * Q)` the best that do not overlap too much, then the best of the rest."""
+        """Index `(B, Q)`: of the candidates `(B, CANDIDATES * Q)` the best that do not overlap too much, then the best
+        of the rest."""
         corners = cxcywh_to_xyxy(group.boxes(boxes[candidates], x[candidates]).float())
         scores = logits[candidates].float().amax(-1)
         chosen = []
-        for mine, own_corners, own_scores in zip(candidates, corners, scores):
-            distinct = nms(own_corners, own_scores, self.distinct)
+        for mine, image_corners, image_scores in zip(candidates, corners, scores):
+            distinct = nms(image_corners, image_scores, self.distinct)
             rest = torch.ones_like(mine, dtype=torch.bool).index_fill(0, distinct, False)
             chosen.append(mine[torch.cat([distinct, rest.nonzero().squeeze(1)])[: self.num_queries]])
         return torch.stack(chosen)
 
     @torch.no_grad()
     def _top(self, logits: Tensor, centres: Tensor, features: Features) -> Tensor:
-        """Index of the best tokens of each image, best first, `(B, Q)` or as many as are needed to choose distinct ones from.
+        """Index of the best tokens of each image, best first: `(B, Q)`, or `CANDIDATES` times as many to choose from.
 
         An image with fewer tokens repeats them."""
         count = self.num_queries * (1 if self.distinct is None else CANDIDATES)
@@ -173,14 +175,15 @@ def image_tokens(features: Features, device) -> list[Tensor]:
     ranges: list[list[Tensor]] = [[] for _ in features.sizes]
     first = 0
     for level in features:
-        for own, length in zip(ranges, level.lengths):
-            own.append(torch.arange(first, first + length, device=device))
+        for tokens, length in zip(ranges, level.lengths):
+            tokens.append(torch.arange(first, first + length, device=device))
             first += length
-    return [torch.cat(own) for own in ranges]
+    return [torch.cat(tokens) for tokens in ranges]
 
 
 def tokens_inside(features: Features) -> list[int]:
-    """How many tokens of each image have their centre inside of it, at least 1: a fine level's last row or column may lie wholly in the padding."""
+    """How many tokens of each image have their centre inside of it, at least 1: the last row or column of a fine level
+    may lie in the padding."""
     counts = []
     for i, size in enumerate(features.sizes):
         inside = 0
