@@ -3,6 +3,7 @@
 from collections import OrderedDict
 from functools import partial
 
+import pytest
 import torch
 from torch import nn
 from torchvision.models.detection import FasterRCNN
@@ -58,6 +59,7 @@ def test_faster_rcnn_trains_and_predicts():
     assert [set(prediction) for prediction in predictions] == [{"boxes", "labels", "scores"}] * 2
 
 
+@pytest.mark.slow
 def test_plain_pytorch_on_images_of_different_sizes():
     """A head of three lines: which side of the image is bright? Hard for a stem that starts nearly blind to it, hence the many steps."""
     torch.manual_seed(0)

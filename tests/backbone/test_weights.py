@@ -222,6 +222,7 @@ WAYS_OUT = (
 )
 
 
+@pytest.mark.slow
 def test_pretrained_without_network_names_both_ways_out_at_once(tmp_path):
     """A port that refuses, and one that takes the call and never answers."""
     with socket.create_server(("127.0.0.1", 0)) as server:

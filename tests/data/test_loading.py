@@ -47,6 +47,7 @@ def _equal(batch, other):
     assert all(torch.equal(a.labels, b.labels) for a, b in zip(targets, same, strict=True))
 
 
+@pytest.mark.slow
 def test_workers_may_be_spawned(tmp_path):
     """As they are on Windows and on a Mac; the second batch has a damaged image."""
     options = {"root": str(tmp_path / "shapes"), "train_images": 2, "val_images": 1, "size": 32, "batch_size": 1}

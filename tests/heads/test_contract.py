@@ -226,6 +226,7 @@ def _apart(make_targets, counts):
             return targets
 
 
+@pytest.mark.slow
 def test_a_detector_overfits_one_batch(detector, see, make_targets):
     features, targets = see(detector, SIZES), _apart(make_targets, [3, 0, 2])
     optimiser = torch.optim.AdamW(detector.parameters(), lr=2e-3)
@@ -262,6 +263,7 @@ def _fit(head, features, targets, steps=300):
         return head.predict(head(features), [target.size for target in targets])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["mask-semantic", "mask-panoptic", "semantic-mixed"])
 def test_a_segmenter_overfits_one_batch(name, see, make_targets):
     head, targets = make(name), make_targets(SIZES, [3, 1, 2])
@@ -285,6 +287,7 @@ def _iou(a, b):
     return ((a & b).sum() / (a | b).sum().clamp(min=1)).item()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["mask-instances", "detr-masks"])
 def test_it_finds_the_instances_of_one_batch(name, see, make_targets):
     head, targets = make(name), make_targets(SIZES, [3, 1, 2])

@@ -117,6 +117,7 @@ def test_it_says_what_backbone_it_needs():
         Backbone("vit_tiny_patch16_224", tail=4, **TINY)
 
 
+@pytest.mark.slow
 def test_overfits_one_batch(make_targets):
     backbone, head = build(task="semantic")
     targets = make_targets(SIZES, [1, 1, 1])

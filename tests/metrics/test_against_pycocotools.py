@@ -29,6 +29,7 @@ def compare(truth, detections, *, max_dets=100):
     return scores["AP"]
 
 
+@pytest.mark.slow
 def test_thousands_of_small_cases():
     rng = np.random.default_rng(0)
     scores = np.array([compare(*make_case(rng)) for _ in range(2000)])

@@ -162,6 +162,7 @@ print(peaks[-1] - peaks[4])
 """
 
 
+@pytest.mark.slow
 def test_memory_does_not_grow_with_the_images():
     """12 MB of masks an image are not kept, nor do their leftovers split the heap."""
     run = subprocess.run([sys.executable, "-c", PEAK], capture_output=True, text=True, check=True)
