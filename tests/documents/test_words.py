@@ -139,8 +139,10 @@ def test_call(word, site):
     call = ast.parse(word.replace("…", "None"), mode="eval").body
     from vitdet import errors
     from vitdet.backbone.attention import attend
+    from vitdet.metrics.base import Metric
 
     names = {**NAMES, "vitdet": vitdet, "level": level, "backbone": backbone, "errors": errors, "attend": attend}
+    names |= {"metric": vitdet.Head.metric, "update": Metric.update, "compute": Metric.compute}
     function = eval(ast.unparse(call.func), names)
     inspect.signature(function).bind_partial(*call.args, **{keyword.arg: None for keyword in call.keywords})
 
