@@ -15,7 +15,7 @@ from vitdet.command.files import ConfigError
 from vitdet.command.layers import read_layers
 from vitdet.errors import UserError
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 
 
 BAD_PARTS = """
