@@ -1,18 +1,24 @@
-"""vitdet: detection and segmentation on plain Vision Transformers, at the images' own sizes.
+"""vitdet: detection and segmentation on plain Vision Transformers, at the native sizes of the images.
 
     image -> patches -> tokens -> feature maps -> queries -> boxes / masks -> loss, or prediction -> metric
 
-Read in this order: `structures`, `boxes`, `backbone`, `losses`, `heads`, `data`, `metrics`, `zoo`, `training`, `deploy`, `command`, `cli`.
+Read the source in this order: `structures` and `boxes` (the values that pass between the parts), `backbone` (images to
+feature maps), `losses`, `heads` (feature maps to queries, boxes and masks), `data`, `metrics`, `zoo` (published
+models), `training` (where `Task.training_step` is the whole way from images to the loss), `deploy`, `command`, `cli`.
 """
 
 import importlib
 import os
 from typing import TYPE_CHECKING, Any
 
-# Idle threads sleep instead of spinning: where another program shares the cores, spinning made a training step four times slower.
+# Idle OpenMP threads sleep instead of spinning: where another program uses the same cores, spinning made a training
+# step four times slower.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
-if TYPE_CHECKING:  # at run time a name is imported when it is first used: torch, timm and lightning take seconds
+# At run time, `__getattr__` below imports a name when it is first used, since torch, timm and lightning take seconds to
+# import. Type checkers read these imports and `__all__`, which they understand only as literals. A test checks that the
+# three lists have the same names.
+if TYPE_CHECKING:
     from vitdet.backbone import (
         Backbone,
         ConvStem,
@@ -59,6 +65,7 @@ if TYPE_CHECKING:  # at run time a name is imported when it is first used: torch
     from vitdet.training import Task, Trainer
 
 __version__ = "0.1.0"
+# the public names of each module
 _PLACES = {
     "backbone": (
         "Backbone",
@@ -106,6 +113,7 @@ _PLACES = {
     "training": ("Task", "Trainer"),
 }
 _PLACE_OF = {name: place for place, names in _PLACES.items() for name in names}
+# the modules that can be used as attributes, as in `vitdet.zoo`, without an import of their own
 _MODULES = {*_PLACES, "boxes", "cli", "config", "losses", "masks", "metrics", "zoo"}
 __all__ = [
     "Augmentation",

@@ -1,6 +1,6 @@
-"""The backbone: images in, feature levels out.
+"""The backbone: from images to feature levels.
 
-B images, N tokens of all images, C channels, h×w a patch grid, b images of a group with equal grids
+B images, N tokens of all images together, C channels, h×w a patch grid, b images of a group, whose grids are equal
 """
 
 import logging
@@ -26,12 +26,12 @@ from vitdet.structures import Features
 
 log = logging.getLogger("vitdet")
 
-OURS = {"checkpoint_path", "dynamic_img_pad", "dynamic_img_size", "features_only", "in_chans", "model_name"}
-OURS |= {"num_classes", "pretrained"}
+SET_BY_VITDET = {"checkpoint_path", "dynamic_img_pad", "dynamic_img_size", "features_only", "in_chans", "model_name"}
+SET_BY_VITDET |= {"num_classes", "pretrained"}
 
 
-def _are_timms(value: object) -> bool:
-    return isinstance(value, Mapping) and all(isinstance(name, str) and name not in OURS for name in value)
+def _are_model_args(value: object) -> bool:
+    return isinstance(value, Mapping) and all(isinstance(name, str) and name not in SET_BY_VITDET for name in value)
 
 
 RANGES: dict[str, Rule] = {
@@ -40,11 +40,11 @@ RANGES: dict[str, Rule] = {
     "patch_size": whole(1),
     "depth": whole(1),
     "model_args": (
-        _are_timms,
-        f"arguments of the timm model by name, without {', '.join(sorted(OURS))}, which are vitdet's to set",
+        _are_model_args,
+        f"arguments of the timm model by name, without {', '.join(sorted(SET_BY_VITDET))}, which are vitdet's to set",
     ),
     "tail": whole(0),
-    "out_blocks": listed(INTEGER),  # -1 is the last one
+    "out_blocks": listed(INTEGER),
     "out_strides": listed(number(0, without=[0])),
     "out_channels": whole(2),
     "neck": (callable, "a neck, such as Projector, Pyramid, CSPNeck or HybridNeck"),
@@ -55,42 +55,42 @@ RANGES: dict[str, Rule] = {
 
 
 class Backbone(nn.Module, Configurable):
-    """A plain ViT of timm and a neck: images of any sizes to feature levels.
+    """A plain ViT of timm and a neck, which turn images of any sizes into feature levels.
 
     Args:
-        name: of a timm model, such as `vit_small_patch14_dinov2.lvd142m`.
-        pretrained: fetch timm's weights (or find them in the Hugging Face cache).
-        checkpoint: a `.safetensors` or `.pth` file with weights instead.
-        patch_size: another one than the model's, in pixels; the patch kernel is resampled (FlexiViT, arXiv:2212.08013).
-        depth: another number of blocks than the model's.
-        model_args: further arguments of the timm model, such as `embed_dim` and `num_heads`, to train a ViT of another
-            size from scratch, `mlp_ratio`, `img_size` or `reg_tokens`.
-        stem: convolutions on the pixels: `ConvStem`, in place of the patch embedding, to train from scratch, or
-            `SpatialAdapter`, beside the ViT.
+        name: the name of a timm model, such as `vit_small_patch14_dinov2.lvd142m`.
+        pretrained: use timm's weights, which are downloaded unless they are in the Hugging Face cache.
+        checkpoint: a `.safetensors` or `.pth` file whose weights are used instead of timm's.
+        patch_size: side of a patch in pixels; if not the model's, the kernel is resampled (FlexiViT, arXiv:2212.08013).
+        depth: the number of blocks, by default the model's.
+        model_args: further arguments of the timm model, such as `embed_dim` and `num_heads` for a ViT of another width
+            that is trained from scratch, `mlp_ratio`, `img_size` or `reg_tokens`.
+        stem: convolutions on the pixels: `ConvStem` replaces the patch embedding, for training from scratch, and
+            `SpatialAdapter` runs beside the ViT.
         trunk: how the ViT is run: windows, relative positions, the canvas, gradient checkpointing (`TrunkOptions`).
-        tail: so many of the last blocks are left to the head, which runs them on its queries, too (`EoMTHead`).
-        out_blocks: the blocks whose outputs are used, from 0; by default what the neck reads: the ends of the four
-            quarters, or the last block.
-        neck: `Projector` or `CSPNeck` (of LW-DETR and RF-DETR) over several blocks, `Pyramid` over the last one,
-            `HybridNeck` (of the real-time DETRs) over one for each level or the last for all; or `None`, a level for
-            each of `out_blocks`, at the patch's stride.
-        out_strides: of the levels, finest first; by default half, one and two patches (`Pyramid`: a quarter, too).
-        out_channels: of the levels that a neck makes.
-        freeze: so many blocks, and what is before them, are not trained and stay in eval mode; `"all"` (or -1) is the
-            ViT.
-        drop_path: stochastic depth of the last block, growing from 0; drops whole images.
+        tail: how many of the last blocks are left to the head, which also runs its queries through them (`EoMTHead`).
+        out_blocks: the blocks whose outputs are used (0 is the first, -1 the last); by default those that the neck
+            reads: the last block of each quarter of the ViT, or its last block only.
+        neck: what makes the levels: `Projector` or `CSPNeck` (of LW-DETR and RF-DETR) from several blocks, `Pyramid`
+            from the last, `HybridNeck` (of the real-time DETRs) from one block for each level, or the last for all;
+            with `None`, each of `out_blocks` is a level at the stride of the patches.
+        out_strides: in pixels, finest first; by default half, one and two patches (`Pyramid`: a quarter, too).
+        out_channels: the channels of every level that the neck makes.
+        freeze: how many of the first blocks, with all that is before them, are not trained and stay in eval mode;
+            `"all"` (or -1) is the whole ViT.
+        drop_path: the rate of stochastic depth, per image, in the last block; it grows linearly from 0 in the first.
 
     Attributes:
-        channels: width of the ViT.
-        strides, out_channels: of every level, finest first.
-        patch_size: an image is padded, right and bottom, to a multiple of it (or see `canvas`).
-        canvas: the side of the square that every image is padded to, if it is.
-        mean, std: what images must be normalised with, for values in [0, 1].
-        num_layers: for layer-wise decay, one more than the largest of `layer_ids`.
+        channels: the width of the ViT.
+        strides, out_channels: the stride in pixels and the channels of each level, finest first.
+        patch_size: in pixels; images are padded, right and bottom, to a multiple of it, unless there is a `canvas`.
+        canvas: the side in pixels of the square that every image is padded to, or `None`.
+        mean, std: of each colour channel, for values in [0, 1]: images must be normalised with them.
+        num_layers: layers that layer-wise learning-rate decay tells apart: one more than the largest of `layer_ids`.
 
     Raises:
         UserError: an option does not fit the model.
-        WeightsError: the weights cannot be fetched, or do not fit.
+        WeightsError: the weights cannot be downloaded or read, or do not fit.
 
     Example:
         >>> import torch
@@ -126,20 +126,20 @@ class Backbone(nn.Module, Configurable):
             raise UserError(f"got pretrained=True and checkpoint={checkpoint!r}; give one of them")
         sizes = {**(model_args or {}), **({} if depth is None else {"depth": depth})}
         model = create_timm_model(name, pretrained=pretrained, **sizes)
-        count = _body(len(model.blocks), tail, trunk)
-        several = neck is not None and getattr(_class(neck), "several_taps", True)
-        taps = choose_blocks("out_blocks", out_blocks, count, quarters(count) if several else [count - 1])
-        global_blocks = choose_global_blocks(trunk, count, taps[-1], model.num_prefix_tokens)
+        num_blocks = _blocks_before_tail(len(model.blocks), tail, trunk)
+        reads_several = neck is not None and getattr(_class_of(neck), "several_taps", Neck.several_taps)
+        default = quarters(num_blocks) if reads_several else [num_blocks - 1]
+        taps = choose_blocks("out_blocks", out_blocks, num_blocks, default)
+        global_blocks = choose_global_blocks(trunk, num_blocks, taps[-1], model.num_prefix_tokens)
         windows = None if trunk.windows is None else Windows.parse(trunk.windows, trunk.window_prefix)
         if trunk.relative_position is not None:
             add_relative_position(model, trunk.relative_position, windows, global_blocks)
         if checkpoint:
             load_checkpoint(model, name, checkpoint)
         _resample_patches(model, patch_size, report=bool(pretrained or checkpoint))
-        # a backbone that a checkpoint builds again gets its weights from there
+        # a backbone that is built again from a checkpoint of vitdet gets its weights from that checkpoint
         self.init_args = {**self.init_args, "pretrained": False, "checkpoint": None}
         self.mean, self.std = list(model.pretrained_cfg["mean"]), list(model.pretrained_cfg["std"])
-
         self.trunk = ViT(
             model,
             taps=taps,
@@ -151,22 +151,24 @@ class Backbone(nn.Module, Configurable):
             pos_antialias=trunk.pos_antialias,
         )
         self.patch_size, self.channels = self.trunk.patch_size, self.trunk.embed_dim
-        self.canvas = _canvas(trunk.canvas, self.patch_size)
-        self._add_stem(stem, trained=bool(pretrained or checkpoint))
+        self.canvas = _checked_canvas(trunk.canvas, self.patch_size)
+        self._add_stem(stem, pretrained=bool(pretrained or checkpoint))
         self._add_neck(neck, len(taps), out_strides, out_channels)
         self._freeze(freeze)
 
     def forward(self, images: Sequence[Tensor] | Tensor) -> Features:
-        """Images `(3, H, W)` of any sizes, or `(B, 3, H, W)`, normalised, to feature levels.
+        """The feature levels of normalised images: a list of `(3, H, W)` of any sizes, or one tensor `(B, 3, H, W)`.
 
         Raises:
-            ValueError: an image is not a float `(3, H, W)`.
+            UserError: an image is not a float `(3, H, W)`.
         """
+        # the colour of the canvas around an image, normalised as images are
         black = -torch.tensor(self.mean) / torch.tensor(self.std)
         groups = group_images(images, self.patch_size, None if self.canvas is None else (self.canvas, black))
         embedded = [self.trunk.patch_embed(group.pixels) for group in groups]
         order = [i for group in groups for i in group.indices]
         taps, unfinished = self.trunk([patches for patches, _ in embedded], order)
+        # a list of maps (b, h, w, C) for each group: those of the tapped blocks become those of the levels
         if self.neck is not None:
             finer = [maps for _, maps in embedded]
             if self.adapter is not None:
@@ -175,19 +177,18 @@ class Backbone(nn.Module, Configurable):
         levels = [pack_level(list(maps), groups, stride) for maps, stride in zip(zip(*taps), self.strides)]
         return Features(levels, [(image.shape[-2], image.shape[-1]) for image in images], unfinished)
 
-    def _add_stem(self, stem: Callable[[int, int], Stem] | None, *, trained: bool) -> None:
+    def _add_stem(self, stem: Callable[[int, int], Stem] | None, *, pretrained: bool) -> None:
         self.adapter: Stem | None = None
         if stem is None:
             return
-        made = self.make_part("stem", stem, self.channels, self.patch_size)
-        if made.beside:
-            self.adapter = made
+        module = self.make_part("stem", stem, self.channels, self.patch_size)
+        if module.beside:
+            self.adapter = module
             return
-        if trained:
-            log.warning(
-                "weights not used: patch_embed, which the stem replaces by an untrained %s", type(made).__name__
-            )
-        self.trunk.patch_embed = made
+        if pretrained:
+            name = type(module).__name__
+            log.warning("weights not used: patch_embed, which the stem replaces by an untrained %s", name)
+        self.trunk.patch_embed = module
 
     def _add_neck(self, neck: Callable[..., Neck] | None, taps: int, strides, out_channels: int) -> None:
         self.neck: Neck | None = None
@@ -197,21 +198,21 @@ class Backbone(nn.Module, Configurable):
                 raise UserError("out_strides and SpatialAdapter need a neck; neck: null gives the patch stride only")
             return
         if strides is None:
-            finest = getattr(_class(neck), "first_step", -1)
-            strides = [_plain(self.patch_size * 2.0**step) for step in range(finest, 2)]
+            finest = getattr(_class_of(neck), "first_step", Neck.first_step)
+            strides = [_int_if_whole(self.patch_size * 2.0**step) for step in range(finest, 2)]
         stem = self.trunk.patch_embed if self.adapter is None else self.adapter
         if self.adapter is not None and not set(strides) & set(stem.strides):
-            name = type(stem).__name__
-            raise UserError(f"{name} has maps of strides {stem.strides}; the neck's, {strides}, use none")
-        finer = dict(zip(stem.strides, stem.channels))
-        sizes = (self.channels, taps, self.patch_size, strides, out_channels, finer)
+            made = f"{type(stem).__name__} has maps of strides {stem.strides}"
+            raise UserError(f"{made}; the neck's, {strides}, use none")
+        stem_channels = dict(zip(stem.strides, stem.channels))
+        sizes = (self.channels, taps, self.patch_size, strides, out_channels, stem_channels)
         self.neck = self.make_part("neck", neck, *sizes)
         self.strides, self.out_channels = list(strides), [out_channels] * len(strides)
 
     def layer_ids(self) -> dict[str, int]:
-        """Depth of every parameter, for layer-wise learning-rate decay.
+        """The layer of each parameter, by name, for layer-wise learning-rate decay.
 
-        Embeddings have 0, block `i` has `i + 1`, the final norm, an adapter and the neck have `num_layers - 1`.
+        Embeddings are in layer 0, block `i` in layer `i + 1`, and the final norm, the adapter and the neck in the last.
         """
         return {name: self._layer_id(name) for name, _ in self.named_parameters()}
 
@@ -225,7 +226,7 @@ class Backbone(nn.Module, Configurable):
         return len(self.trunk.blocks) + 2
 
     def no_weight_decay(self) -> set[str]:
-        """Names of the embeddings among the parameters; norms and biases are known by their one dimension."""
+        """Names of the embeddings, which are not decayed; norms and biases are known by their single dimension."""
         embeddings = {"pos_embed", *self.trunk.prefix_names, "rope.freqs"}
         return {
             name
@@ -250,26 +251,27 @@ class Backbone(nn.Module, Configurable):
         elif freeze:
             self._frozen = [trunk.patch_embed, trunk.pos_drop, trunk.norm_pre, *trunk.blocks[:freeze]]
             self._frozen += [trunk.rope] if trunk.rope is not None else []
-            for parameter in trunk.parameters(recurse=False):  # position embedding and prefix tokens
+            # the position embedding and the prefix tokens
+            for parameter in trunk.parameters(recurse=False):
                 parameter.requires_grad_(False)
         for module in self._frozen:
             module.requires_grad_(False).eval()
 
 
 def create_backbone(name: str, **options: Any) -> Backbone:
-    """`Backbone(name, **options)`."""
+    """The same as `Backbone(name, **options)`, as a function in the manner of `timm.create_model`."""
     return Backbone(name, **options)
 
 
-def _class(factory: Callable) -> Any:
-    """The class behind a factory, which is that class, or a partial as Python or the parser of configs makes it."""
+def _class_of(factory: Callable) -> Any:
+    """The class that a factory makes; the factory is that class, or a partial, from Python or the parser of configs."""
     while isinstance(factory, partial):
         factory = next((arg for arg in factory.args if isinstance(arg, type)), factory.func)
     return factory
 
 
-def _body(blocks: int, tail: int, options: TrunkOptions) -> int:
-    """How many blocks the backbone runs itself."""
+def _blocks_before_tail(blocks: int, tail: int, options: TrunkOptions) -> int:
+    """How many of the model's blocks the backbone runs itself; the others, the tail, are left to the head."""
     if not 0 <= tail < blocks or (tail and (options.windows is not None or options.relative_position is not None)):
         raise UserError(
             f"tail is {tail}; wanted fewer than the model's {blocks} blocks, and neither windows nor relative_position"
@@ -278,20 +280,21 @@ def _body(blocks: int, tail: int, options: TrunkOptions) -> int:
 
 
 def _resample_patches(model: Any, patch_size: int | None, *, report: bool) -> None:
-    before = model.patch_embed.patch_size[0]
-    if patch_size in (None, before):
+    model_size = model.patch_embed.patch_size[0]
+    if patch_size in (None, model_size):
         return
     if report:
-        log.info("weights resampled: patch_embed from patches of %d pixels to %d", before, patch_size)
-    h, w = model.patch_embed.grid_size  # the position embedding keeps its grid
+        log.info("weights resampled: patch_embed from patches of %d pixels to %d", model_size, patch_size)
+    # the position embedding keeps its grid
+    h, w = model.patch_embed.grid_size
     model.set_input_size(img_size=(h * patch_size, w * patch_size), patch_size=patch_size)
 
 
-def _canvas(side: int | None, patch_size: int) -> int | None:
+def _checked_canvas(side: int | None, patch_size: int) -> int | None:
     if side is not None and side % patch_size:
         raise UserError(f"canvas is {side}; wanted a multiple of the patch size, {patch_size}")
     return side
 
 
-def _plain(stride: float) -> float | int:
+def _int_if_whole(stride: float) -> float | int:
     return int(stride) if stride == int(stride) else stride

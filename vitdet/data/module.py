@@ -1,6 +1,7 @@
-"""The data module under all data sets: sizes, batches, augmentation, loaders."""
+"""The base of all data modules: the size of images, batches, augmentation and loaders."""
 
 import os
+from math import ceil
 from pathlib import Path
 from typing import Any, Literal
 
@@ -26,25 +27,33 @@ IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
 class ImageData(L.LightningDataModule, Configurable):
-    """What all data sets have in common. One of them says how its index is opened (`_open`) and its images are read (`make_source`).
+    """Base of all Lightning data modules of vitdet: everything that does not depend on the format of the annotations.
+
+    A subclass says how the annotations of a split are opened (`_open`) and how its images are read (`make_source`).
 
     Args:
-        splits: what is given for each split; nothing where it is not.
-        size: how large the model sees images: a number for the long side, `{short_side: 480, max_long_side: 800}`, `{square: 384}`, or nothing for
-            their native size.
+        splits: the files of each split, `train`, `val` and `test`; `None` for a split that does not exist.
+        size: the size at which the model sees images, in pixels: a number for the long side, `{square: 384}`,
+            `{short_side: 480, max_long_side: 800}`, or `None` for the native size of each image.
         batch_size: images in a training batch of one device.
-        max_tokens: instead, tokens (patches) in a training batch of one device: it bounds the memory whatever the images' sizes.
-        eval_batch_size: images in an evaluation batch; `batch_size` if not given.
-        train_transforms: albumentations for training, by name, each with its arguments; they see the resized image.
+        max_tokens: instead of `batch_size`, the most tokens (patches) in a training batch of one device, which bounds
+            the memory for images of any sizes.
+        eval_batch_size: images in an evaluation batch of one device; `batch_size` if not given.
+        train_transforms: names of albumentations' transforms, each with its arguments, which are applied to resized
+            training images; by default a horizontal flip and random brightness and contrast.
         scale_jitter: each training image is resized by a random factor from this range, and cropped to its usual size;
             `[0.1, 2.0]` is the usual large-scale jitter. Objects of which too little is left are dropped (see
             `transforms.crop`), so a training image may have none.
         augmentation: crops, scales of batches, mosaics, see `Augmentation`.
         reading: EXIF tags and damaged files, see `Reading`.
         resample: how images are resized in evaluation, see `EvalTransform`.
-        cache: keep decoded images in memory (of each worker).
-        num_workers: processes that load training data; by default none on a CPU, and up to 8 on a GPU.
-        seed: of the order and the augmentation.
+        cache: whether decoded images are kept in memory, by each worker.
+        num_workers: processes that load data, in training and evaluation; by default none on a CPU, up to 8 on a GPU.
+        seed: the seed of the order of images and of the augmentation.
+
+    Raises:
+        UserError: an argument is out of range, no split is given, or the splits have different classes.
+        FileNotFoundError: the folder of a split's images does not exist.
     """
 
     @ranged(RANGES)
@@ -81,31 +90,32 @@ class ImageData(L.LightningDataModule, Configurable):
         self.scale_jitter, self.augmentation, self.reading = tuple(scale_jitter), augmentation, reading
         self.cache, self.resample = cache, resample
         self.num_workers, self.seed = num_workers, seed
-        # what ViTs usually want, until a `Task` says what its backbone does
+        # common values, which `prepare` replaces by those of the backbone
         self.mean, self.std, self.patch_size = IMAGENET_MEAN, IMAGENET_STD, 16
-        # a misspelt `resample` fails here
-        self.eval_transform()
         self.masks, self.canvas, self.progress = False, None, Progress()
+        # raises an error here if `resample` is misspelt
+        self.eval_transform()
         self._indices = {name: self._open(name) for name in self.splits}
         self._check()
 
-    kind: str  # of the labels: instances, semantic or panoptic
+    # the kind of the labels: instances, semantic or panoptic
+    kind: str
     source_class: type[ImageSource] = CocoSource
 
     def _open(self, split: SplitName) -> CocoIndex | SemanticIndex:
-        """The index of a split that is given."""
+        """The annotations of a split that is given, as an index of its images, classes and objects."""
         raise NotImplementedError
 
     def make_source(self, split: SplitName) -> ImageSource:
-        """What reads the images of a split, with their objects."""
+        """What reads the images of a split, and the objects in them."""
         raise NotImplementedError
 
     def keys(self, split: str) -> str:
-        """The keys that describe a split, for messages."""
+        """The config keys that describe a split, as error messages name them."""
         return f"data.{split}.images and data.{split}.annotations"
 
     def _check(self) -> None:
-        """Every split speaks of the same classes, and its folder exists."""
+        """Checks that the folder of each split exists, and that all splits have the same classes."""
         for name, split in self.splits.items():
             if not Path(split.images).is_dir():
                 raise FileNotFoundError(f"data.{name}.images is {split.images!r}, which is no folder")
@@ -117,38 +127,37 @@ class ImageData(L.LightningDataModule, Configurable):
                     for i in sorted({*known, *other})
                     if known.get(i) != other.get(i)
                 ]
-                raise UserError(
-                    f"the categories of {name} differ from those of {next(iter(self.splits))}, by id: {'; '.join(wrong[:5])}"
-                )
+                first = next(iter(self.splits))
+                raise UserError(f"the categories of {name} differ from those of {first}, by id: {'; '.join(wrong[:5])}")
 
     @property
-    def _first(self) -> CocoIndex | SemanticIndex:
+    def _first_index(self) -> CocoIndex | SemanticIndex:
         return next(iter(self._indices.values()))
 
     @property
     def classes(self) -> list[str]:
         """Class names, by label."""
-        return list(self._first.names)
+        return list(self._first_index.names)
 
     @property
     def category_ids(self) -> list[int]:
-        """The JSON's own ids, by label."""
-        return list(self._first.category_ids)
+        """The category ids of the annotation files, by label."""
+        return list(self._first_index.category_ids)
 
     @property
     def things(self) -> list[bool]:
         """Which classes are things, by label."""
-        return list(self._first.things)
+        return list(self._first_index.things)
 
     @property
     def num_classes(self) -> int:
-        return self._first.num_classes
+        return self._first_index.num_classes
 
     def index(self, split: SplitName) -> CocoIndex | SemanticIndex:
-        """The images and classes of a split; where there is no test split, those of `val`.
+        """The images and classes of a split; if there is no test split, `test` means `val`.
 
         Raises:
-            ValueError: the split is not given; the message names the keys to set.
+            UserError: the split is not given; the message names the keys to set.
         """
         split = self._given(split)
         if split not in self._indices:
@@ -159,35 +168,36 @@ class ImageData(L.LightningDataModule, Configurable):
         return "val" if split == "test" and "test" not in self.splits else split
 
     def prepare(self, progress: Progress, needs: Needs) -> None:
-        """A `Task` calls it before it trains or evaluates.
+        """Takes note of what the model needs; a `Task` calls this before it trains or evaluates.
 
         Args:
-            progress: how far the training is, which batches and mosaics follow.
+            progress: how far the training is; the scale of batches, and whether there are mosaics, may depend on it.
             needs: what the backbone expects of images, and the head of targets.
         """
         self.progress, self.masks = progress, needs.masks
         self.mean, self.std, self.patch_size, self.canvas = needs.mean, needs.std, needs.patch_size, needs.canvas
 
     def eval_transform(self) -> EvalTransform:
-        """What validation does to an image; its `config` goes into the checkpoint, so that prediction does the same."""
+        """What evaluation does to an image; its `config` goes into checkpoints, so that prediction does the same."""
         return EvalTransform(size=self.size, mean=self.mean, std=self.std, resample=self.resample)
 
     def describe(self) -> str:
-        """What a run prints at its start: how much data, what is left out, what is odd, and what is done to an image."""
+        """What a run prints at its start: how much data there is, what is left out, what is odd, how images change."""
         return describe(self)
 
     def setup(self, stage: str) -> None:
         rank_zero_info(self.describe())
 
     def _tokens(self, split: SplitName, scale: float = 1.0) -> list[int]:
-        index, p = self.index(split), self.patch_size
+        """How many patches each image of a split has, when its size is multiplied by `scale`."""
+        index, patch = self.index(split), self.patch_size
         if self.canvas is not None:
-            return [(self.canvas // p) ** 2] * len(index.heights)
+            return [(self.canvas // patch) ** 2] * len(index.heights)
         sizes = (self.image_size(h, w, scale) for h, w in zip(index.heights.tolist(), index.widths.tolist()))
         crop = self.augmentation.crop if split == "train" else None
         if crop is not None:
             sizes = ((min(h, crop[0]), min(w, crop[1])) for h, w in sizes)
-        return [-(-h // p) * -(-w // p) for h, w in sizes]
+        return [ceil(h / patch) * ceil(w / patch) for h, w in sizes]
 
     @property
     def _ranks(self) -> dict[str, int]:
@@ -206,7 +216,7 @@ class ImageData(L.LightningDataModule, Configurable):
             on_bad_image=self.reading.on_bad_image,
         )
         sampler = BatchSampler(
-            # the budget holds at any scale
+            # at the largest scale, so that no batch has more than `max_tokens`
             self._tokens("train", max(self.augmentation.batch_scale)),
             batch_size=self.batch_size,
             max_tokens=self.max_tokens,
@@ -221,7 +231,7 @@ class ImageData(L.LightningDataModule, Configurable):
         return self._loader(dataset, sampler)
 
     def val_dataloader(self) -> Loader | list[Loader]:
-        """None in a training without `data.val`, which is then not validated."""
+        """The loader of `val`; no loader in a training without `data.val`, which is then not validated."""
         training = self.trainer is not None and self.trainer.state.fn == "fit"
         return [] if training and "val" not in self.splits else self._eval_loader("val")
 
@@ -229,31 +239,32 @@ class ImageData(L.LightningDataModule, Configurable):
         return self._eval_loader(self._given("test"))
 
     def predict_dataloader(self) -> Loader:
-        """The images of a test."""
+        """The same images as in a test."""
         return self.test_dataloader()
 
     def _eval_loader(self, split: SplitName) -> Loader:
         source, transform = self.make_source(split), self.eval_transform()
         dataset = EvalDataset(source, transform, on_bad_image=self.reading.on_bad_image)
-        return self._loader(
-            dataset, EvalBatchSampler(self._tokens(split), batch_size=self.eval_batch_size, **self._ranks)
-        )
+        sampler = EvalBatchSampler(self._tokens(split), batch_size=self.eval_batch_size, **self._ranks)
+        return self._loader(dataset, sampler)
 
     def _loader(self, dataset: Any, sampler: Any) -> Loader:
         on_gpu = self.trainer is not None and self.trainer.strategy.root_device.type == "cuda"
         workers = self.num_workers
-        if workers is None:  # on a CPU, training needs all cores itself
+        # on a CPU, training needs all cores itself
+        if workers is None:
             workers = min(8, _usable_cores()) if on_gpu else 0
         return Loader(
             dataset,
             batch_sampler=sampler,
             collate_fn=collate,
             num_workers=workers,
-            persistent_workers=workers > 0,  # they keep their cached images from epoch to epoch
+            # workers keep their cached images from epoch to epoch
+            persistent_workers=workers > 0,
             pin_memory=on_gpu,
         )
 
 
 def _usable_cores() -> int:
-    """Those that this process may use, where the system tells (Linux); else all."""
+    """The number of cores that this process may use, where the system tells (Linux), else of all cores."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

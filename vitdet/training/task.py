@@ -1,4 +1,4 @@
-"""What is trained: a backbone, a head, and how their weights are updated."""
+"""The Lightning module: a backbone and a head, their training step, their evaluation and their checkpoints."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -29,25 +29,34 @@ Batch = tuple[Sequence[Tensor], list[Target]]
 
 
 class Task(Learning):
-    """A backbone and a head, with what it takes to train them. One module serves every head.
+    """The Lightning module of a backbone and a head, which serves every head; `training_step` goes from images to loss.
 
     Args:
-        backbone: Images to feature levels.
-        head: A head, or what makes one from `(out_channels, strides, num_classes)`, such as the class itself.
-        classes: The class names, indexed by label. The checkpoint keeps them.
-        category_ids: The data set's own ids, indexed by label; those of the data that it trains on, where not given.
-        optimizer: "adamw", or "muon", which learns from scratch in fewer steps (matrices only; the rest is left to AdamW).
-        lr: Peak learning rate.
-        backbone_lr: The backbone's learning rate as a multiple of `lr`.
-        trunk_lr: That of the backbone's ViT, its embeddings and its last norm included, as a multiple of its neck's.
-        layer_decay: Each block of the backbone learns at this multiple of the block above it.
-        weight_decay: Decoupled weight decay; norms, biases and position embeddings are not decayed.
-        betas: AdamW's moment decays.
-        schedule: How the learning rate changes over the training.
-        compile: Whether to `torch.compile` the backbone and the head; on a GPU only.
-        checkpoint: What to start from: a published model by name (`vitdet zoo` lists them), or a checkpoint of another run. A config file then needs no
-            backbone and head: they are those of the checkpoint, with what is said on top.
-        checkpoint_file: With a name: the file with its weights, where there is no network.
+        backbone: turns images into feature levels.
+        head: a head, or what makes one from `(out_channels, strides, num_classes)`, such as the class itself.
+        classes: the class names, indexed by label; checkpoints keep them.
+        category_ids: the category ids of the data set, indexed by label; by default those of the training data.
+        optimizer: `adamw`, or `muon`, which needs fewer steps from scratch; Muon updates matrices, and AdamW the rest.
+        lr: the peak learning rate.
+        backbone_lr: the learning rate of the backbone as a multiple of `lr`.
+        trunk_lr: the learning rate of the ViT, embeddings and last norm included, as a multiple of the neck's.
+        layer_decay: each block of the ViT learns at this multiple of the learning rate of the block above it.
+        weight_decay: decoupled weight decay; norms, biases and position embeddings are not decayed.
+        betas: the decay rates of AdamW's two moments.
+        schedule: how the learning rate changes over the training.
+        compile: whether backbone and head are compiled by `torch.compile`, on a GPU only.
+        checkpoint: the weights to start from: the name of a published model (`vitdet zoo` lists them), or a checkpoint
+            of another run. A config file then needs no backbone and head: it changes those of the checkpoint.
+        checkpoint_file: the file with the weights of the published model, where it can't be downloaded.
+
+    Raises:
+        UserError: an argument is out of range, or backbone, head, classes and checkpoint do not fit together.
+
+    Example:
+        >>> from vitdet import Backbone, DETRHead, Task
+        >>> task = Task(Backbone("vit_tiny_patch16_224", depth=2), DETRHead, classes=["cat", "dog"], lr=1e-4)
+        >>> task.head.num_classes
+        2
     """
 
     @understands_mappings
@@ -72,26 +81,17 @@ class Task(Learning):
         checkpoint_file: str | None = None,
     ) -> None:
         super().__init__()
-        self.use_settings(
-            optimizer=optimizer,
-            lr=lr,
-            backbone_lr=backbone_lr,
-            trunk_lr=trunk_lr,
-            layer_decay=layer_decay,
-            weight_decay=weight_decay,
-            betas=betas,
-            schedule=schedule,
-        )
-        named = isinstance(classes, Sequence) and not isinstance(classes, str)
-        check("classes", classes, named, "the list of the class names, such as data.classes")
+        rates = {"lr": lr, "backbone_lr": backbone_lr, "trunk_lr": trunk_lr, "layer_decay": layer_decay}
+        self.use_settings(optimizer=optimizer, **rates, weight_decay=weight_decay, betas=betas, schedule=schedule)
+        is_list = isinstance(classes, Sequence) and not isinstance(classes, str)
+        check("classes", classes, is_list, "the list of the class names, such as data.classes")
         check("backbone", type(backbone).__name__, isinstance(backbone, nn.Module), "a Backbone")
         self.classes = list(classes)
         self._ids_given = category_ids is not None
         self.category_ids = list(range(len(self.classes)) if category_ids is None else category_ids)
         if len(self.category_ids) != len(self.classes):
-            raise UserError(
-                f"got {len(self.classes)} classes but {len(self.category_ids)} category ids; they must pair"
-            )
+            counts = f"{len(self.classes)} classes but {len(self.category_ids)} category ids"
+            raise UserError(f"got {counts}; they must pair")
         self.backbone = backbone
         built = isinstance(head, Head)
         self.head = head if built else head(backbone.out_channels, backbone.strides, len(self.classes))
@@ -100,14 +100,17 @@ class Task(Learning):
         if checkpoint_file is not None and checkpoint is None:
             raise UserError("checkpoint_file goes with checkpoint, the name of a published model")
         self.checkpoint = checkpoint
-        self.new_classes = self.classes  # those that no weights are known for
+        # the classes for which the checkpoint has no weights
+        self.new_classes = self.classes
         if checkpoint is not None:
             card, file = zoo.of(checkpoint, checkpoint_file)
             self.new_classes = zoo.start(self.backbone, self.head, self.classes, card=card, path=file)
         self.eval_transform: dict[str, Any] = {}
-        self.data_config: dict[str, Any] | None = None  # how the data module is built again, where it can be
+        # class and arguments of the data module, if it can be built again from them
+        self.data_config: dict[str, Any] | None = None
         self._metrics: dict[str, Any] = {}
-        self.main_score: str | None = None  # of the last validation
+        # the name of the main score of the last evaluation, such as val/AP
+        self.main_score: str | None = None
         self._compiles = compile
 
     def setup(self, stage: str) -> None:
@@ -122,18 +125,18 @@ class Task(Learning):
     def _compile(self) -> None:
         if self.trainer.strategy.root_device.type == "cpu":
             raise UserError(
-                "compile is true, but on a CPU every other size of images, batch or number of objects takes minutes to compile; "
-                "set model.compile: false, or train on a GPU"
+                "compile is true, but on a CPU every other size of images, batch or number of objects takes minutes to "
+                "compile; set model.compile: false, or train on a GPU"
             )
         self.backbone.compile()
         self.head.compile()
         self._compiles = False
 
     def use_data(self, data: ImageData) -> None:
-        """Tells data and head of each other; a trainer calls it before it trains or evaluates.
+        """Tells the head of the data's labels, and the data of the images and targets that the model needs.
 
         Raises:
-            UserError: they can't work together.
+            UserError: backbone, head and data can't work together.
         """
         labels, needs = agree(self.backbone, self.head, data)
         self.head.prepare(self.progress, labels)
@@ -143,7 +146,8 @@ class Task(Learning):
             self.category_ids = data.category_ids
         try:
             self.data_config = config_of(data)
-        except TypeError:  # a class of the user's own that takes more than plain values
+        # a data module of the user's may take more than plain values
+        except TypeError:
             self.data_config = None
 
     # ---- training
@@ -156,15 +160,14 @@ class Task(Learning):
         return self._logged(self.head.total(losses), losses)
 
     def _logged(self, total: Tensor, losses: dict[str, Tensor]) -> Tensor:
-        # `self.log` costs 0.1 ms a term, and reading a loss waits for the device: every n steps only
-        every = self.trainer.log_every_n_steps  # 0 logs nothing
+        # only every n steps, or never for 0: `self.log` costs 0.1 ms a term, and reading a loss waits for the device
+        every = self.trainer.log_every_n_steps
         if every and self.global_step % every == 0:
             terms = {f"train/{name}": value.detach() for name, value in losses.items()}
             if not torch.isfinite(total):
-                listed = ", ".join(f"{name} {value.item():.4g}" for name, value in losses.items())
-                raise FloatingPointError(
-                    f"the loss is {total.item()} at step {self.global_step} ({listed}); try a lower lr"
-                )
+                values = ", ".join(f"{name} {value.item():.4g}" for name, value in losses.items())
+                found = f"the loss is {total.item()} at step {self.global_step} ({values})"
+                raise FloatingPointError(f"{found}; try a lower lr")
             self.log_dict({**terms, "lr": self.learning_rate()}, batch_size=1)
             self.log("train/loss", total.detach(), prog_bar=True, batch_size=1)
         return total
@@ -172,7 +175,7 @@ class Task(Learning):
     # ---- evaluation
 
     def predict(self, images: Sequence[Tensor], sizes: Sequence[tuple[int, int]]) -> list[Prediction]:
-        """What is found in `images`, in pixels of the original images, whose `(H, W)` are `sizes`."""
+        """What is found in normalised images `(3, H, W)`, in pixels of the originals, whose `(H, W)` are `sizes`."""
         predictions = self.head.infer(self.backbone, images, sizes)
         for prediction in predictions:
             prediction.names, prediction.category_ids = self.classes, self.category_ids
@@ -180,12 +183,12 @@ class Task(Learning):
 
     def _eval_start(self, split: str) -> None:
         metric = self._new_metric(split)
-        if metric is None and split not in self._metrics:  # once is enough
+        if metric is None and split not in self._metrics:
             rank_zero_info(f"{type(self.head).__name__} has no metric for this data: nothing is scored on {split}")
         self._metrics[split] = metric
 
     def _new_metric(self, split: str) -> Any:
-        """The user's metric, where the head has one, else that of what the head predicts, if there is one."""
+        """The metric that the head makes itself, else the one of what the head `predicts`, else none."""
         data = self.trainer.datamodule
         metric = self.head.metric(data)
         if metric is not None:
@@ -196,7 +199,7 @@ class Task(Learning):
         if self.head.predicts is None or not isinstance(data, ImageData):
             return None
         limit = self.trainer.limit_test_batches if split == "test" else self.trainer.limit_val_batches
-        # the number 1.0 is all batches, the whole number 1 a single one
+        # In Lightning, the float 1.0 means all batches, and the integer 1 a single one.
         seen_only = isinstance(limit, int) or limit < 1 or self.trainer.sanity_checking
         return create_metric(self.head.predicts, data, split=split, seen_only=seen_only)
 
@@ -217,7 +220,7 @@ class Task(Learning):
         metric = self._metrics[split]
         if metric is None or self.trainer.sanity_checking:
             return
-        # the metric has gathered over the ranks, so every rank logs the same numbers
+        # The metric has gathered the results of all ranks, so every rank logs the same numbers.
         scores = {f"{split}/{name}": float(value) for name, value in metric.compute().items()}
         self.log_dict(scores, rank_zero_only=False, sync_dist=False)
         self.main_score = next(iter(scores), None)
@@ -273,11 +276,11 @@ class Task(Learning):
     def load_from_checkpoint(
         cls, checkpoint_path: str | Path, map_location: str | torch.device | None = None, **options: Any
     ) -> "Task":
-        """The task of a checkpoint, built from what the file says, with its averaged weights if it has some, as `vitdet predict` takes them.
+        """A task built from a checkpoint alone, with the averaged weights (EMA) if the file has them.
 
         Args:
-            map_location: the device to put it on, by default the CPU.
-            options: other arguments of the constructor, over those of the checkpoint.
+            map_location: the device that the task is put on, by default the CPU.
+            options: arguments of the constructor that replace those of the checkpoint.
 
         Raises:
             FileNotFoundError: there is no such file.
@@ -285,7 +288,8 @@ class Task(Learning):
         """
         saved = Checkpoint.read(checkpoint_path)
         known = {"classes": saved.classes, "category_ids": saved.category_ids, **saved.settings}
-        options.pop("weights_only", None)  # nothing else is loaded
+        # Lightning's other arguments: the file never holds more than weights and plain values
+        options.pop("weights_only", None)
         for name in ("strict", "hparams_file"):
             value = options.pop(name, None)
             check(name, value, value in (None, True), "nothing: all is in the checkpoint, and must fit")

@@ -1,9 +1,10 @@
 """The deformable DETR head: features -> proposals -> queries -> boxes.
 
-# B images, G groups, Q queries, N queries of all images and groups, C channels, K classes, L layers
+B images, G groups of queries, Q queries of a group, C channels, K classes, L decoder layers
+N queries of all images and groups together, denoising queries included
 
-Queries are packed like tokens: each group of an image's queries, and each set of its denoising queries, is a sequence,
-and `attend` keeps sequences apart.
+Queries are packed like tokens: each group of queries of an image, and each set of its denoising queries, is a sequence,
+and queries attend only to those of their sequence (`attend`).
 """
 
 from collections.abc import Sequence
@@ -29,15 +30,15 @@ from vitdet.structures import Features, Prediction, Target
 
 @options(RANGES | {"num_points": POINTS})
 class Decoder:
-    """What the decoder layers of a DETR head are made of.
+    """The sizes of the decoder layers of a DETR head, and how the layers refine boxes.
 
     Args:
-        num_heads: attention heads between queries.
-        cross_heads: attention heads that look at the image; `num_heads` if not given.
-        num_points: at which each of them looks, in every level or in each.
-        ffn_dim, dropout: hidden width of the MLPs, and the share of values that training drops.
-        refine: `iterative` starts each layer from the boxes of the layer before (Deformable DETR), `fixed` always from
-            the proposals (LW-DETR).
+        num_heads: attention heads of the self-attention among queries.
+        cross_heads: attention heads of the cross-attention to the image; `num_heads` if not given.
+        num_points: sampling points of each of these heads: one number for all levels, or a list with one for each.
+        ffn_dim, dropout: hidden width of the MLPs, and the fraction of values that are dropped in training.
+        refine: `iterative` starts each layer from the boxes of the layer before (Deformable DETR, arXiv:2010.04159),
+            `fixed` starts all of them from the proposals (LW-DETR, arXiv:2406.03459).
 
     Example:
         >>> Decoder(num_points=2).ffn_dim
@@ -53,13 +54,9 @@ class Decoder:
 
 
 class DecoderLayer(nn.Module):
-    def __init__(
-        self,
-        dim: int,
-        *,
-        num_levels: int,
-        options: Decoder,
-    ) -> None:
+    """Self-attention among queries, deformable cross-attention to the image, and an MLP, each followed by a norm."""
+
+    def __init__(self, dim: int, *, num_levels: int, options: Decoder) -> None:
         super().__init__()
         self.self_attention = SelfAttention(dim, options.num_heads)
         self.cross_attention = DeformableAttention(
@@ -73,23 +70,16 @@ class DecoderLayer(nn.Module):
         self.dropout = nn.Dropout(options.dropout)
 
     def forward(self, x: Tensor, position: Tensor, queries: Queries, boxes_cxcywh: Tensor, memory: Memory) -> Tensor:
+        """States `(N, C)` of the queries, their positions `(N, C)` and reference boxes `(N, 4)`, to new states."""
         x = self.norm1(x + self.dropout(self.self_attention(x, position, queries.lengths)))
         x = self.norm2(x + self.dropout(self.cross_attention(x + position, boxes_cxcywh, queries.images, memory)))
         return self.ffn(x)
 
 
 class DeformableDecoder(nn.Module):
-    """Layers that look where the boxes are, and move them."""
+    """Decoder layers that sample the image around the reference box of each query, and predict by how much it moves."""
 
-    def __init__(
-        self,
-        dim: int,
-        num_classes: int,
-        *,
-        num_layers: int,
-        num_levels: int,
-        options: Decoder,
-    ) -> None:
+    def __init__(self, dim: int, num_classes: int, *, num_layers: int, num_levels: int, options: Decoder) -> None:
         super().__init__()
         check_divides("dim", dim, num_heads=options.num_heads, cross_heads=options.cross_heads or options.num_heads)
         self.dim, self.refine = dim, options.refine
@@ -104,24 +94,24 @@ class DeformableDecoder(nn.Module):
 
     def forward(self, queries: Queries, memory: Memory) -> tuple[Tensor, Tensor, Tensor]:
         """Logits `(L, N, K)`, boxes `(L, N, 4)` and states `(L, N, C)` after each layer."""
-        x, reference = queries.content, queries.boxes_cxcywh
+        x, reference_cxcywh = queries.content, queries.boxes_cxcywh
         states, boxes = [], []
         for i, layer in enumerate(self.layers):
             if i == 0 or self.refine == "iterative":
-                embedded = sine_embedding(reference, self.dim // 2).to(x.dtype)  # (N, 4) -> (N, 2*C)
+                embedded = sine_embedding(reference_cxcywh, self.dim // 2).to(x.dtype)  # (N, 4) -> (N, 2*C)
                 position = self.position(embedded)
-            x = layer(x, position, queries, reference, memory)
+            x = layer(x, position, queries, reference_cxcywh, memory)
             state = self.norm(x)
             states.append(state)
-            boxes.append(shift_boxes(reference, self.box(state)))
+            boxes.append(shift_boxes(reference_cxcywh, self.box(state)))
             if self.refine == "iterative":
-                reference = boxes[-1].detach()
+                reference_cxcywh = boxes[-1].detach()
         states = torch.stack(states)
         return self.classify(states), torch.stack(boxes), states
 
 
 class DETRHead(Head):
-    """Two-stage deformable DETR on packed tokens.
+    """Two-stage deformable DETR on packed tokens: every token proposes a box, and the best proposals become queries.
 
     Args:
         in_channels: channels of each feature level, finest first.
@@ -129,18 +119,25 @@ class DETRHead(Head):
         num_classes: how many classes there are.
         dim: width of the decoder.
         num_queries: queries of an image: at most so many objects can be found.
-        num_layers: decoder layers.
-        decoder: what they are made of, see `Decoder`.
-        selection: where queries start, see `Selection`.
-        groups: sets of queries in training, each matched by itself (Group DETR, arXiv:2207.13085); inference uses the
-            first.
-        denoising: about how many denoising queries an image has in training; 0 turns them off.
-        dense_aux: also train every token near an object to find it (one-to-many); costs nothing at inference.
-        masks: find the mask of every object, too (instance segmentation); scored by mask AP. `True`, or see `Masks`.
-        class_loss: `mal`, `ia_bce` or `focal`.
-        loss_weights: weights other than the defaults, by term: `{class: 1, box: 5, giou: 2}`, each also with `aux_`,
-            `enc_`, `dn_`, `dense_`; with masks also `{mask: 5, dice: 5}`, and their `aux_` and `enc_`.
-        max_detections: how many boxes `predict` returns for an image; `num_queries` if not given.
+        num_layers: the number of decoder layers.
+        decoder: the sizes of the decoder layers and how they refine boxes, see `Decoder`.
+        selection: how proposals are selected and become queries, see `Selection`.
+        groups: how many sets of queries are trained side by side, each matched separately (Group DETR,
+            arXiv:2207.13085); inference uses the first.
+        denoising: about how many denoising queries an image has in training (DINO, arXiv:2203.03605); 0 turns them off.
+        dense_aux: whether an auxiliary loss also trains every token near an object to find it (one-to-many matching);
+            it costs nothing at inference.
+        masks: whether the mask of every object is found, too (instance segmentation, scored by mask AP). Instead of
+            `True`, options may be given, see `Masks`.
+        class_loss: `mal` (DEIM), `ia_bce` (LW-DETR) or `focal`, as in `classification_loss`.
+        loss_weights: weights of loss terms that replace the defaults `{class: 1, box: 5, giou: 2}` and, with masks,
+            `{mask: 5, dice: 5}`; a prefix, as in `aux_class`, is for the other decoder layers (`aux_`), the proposals
+            (`enc_`), and, masks aside, the denoising queries (`dn_`) and `dense_aux` (`dense_`).
+        max_detections: how many detections `predict` returns for an image; `num_queries` if not given.
+
+    Raises:
+        UserError: an argument is out of range, `dim` is no multiple of the number of attention heads, or `loss_weights`
+            names a term that does not exist.
 
     Example:
         >>> head = DETRHead([256, 256], [8, 16], num_classes=80, num_queries=100, selection={"distinct": None})
@@ -176,49 +173,61 @@ class DETRHead(Head):
         self.num_queries, self.groups, self.content = num_queries, groups, selection.content
         self.max_detections = max_detections or num_queries
         self.input_proj = nn.ModuleList(nn.Identity() if c == dim else nn.Linear(c, dim) for c in in_channels)
-        chosen_by = groups if selection.per_group else 1
-        sizes = {"num_queries": num_queries, "groups": chosen_by, "dense": dense_aux}
-        self.selection = QuerySelection(dim, num_classes, options=selection, **sizes)
-        sizes = {"num_layers": num_layers, "num_levels": len(self.in_channels)}
-        self.decoder = DeformableDecoder(dim, num_classes, options=decoder, **sizes)
+        self.selection = QuerySelection(
+            dim,
+            num_classes,
+            num_queries=num_queries,
+            options=selection,
+            groups=groups if selection.per_group else 1,
+            dense=dense_aux,
+        )
+        num_levels = len(self.in_channels)
+        self.decoder = DeformableDecoder(
+            dim, num_classes, num_layers=num_layers, num_levels=num_levels, options=decoder
+        )
         self.query_embed = nn.Embedding(groups * (1 if self.content == "tokens" else num_queries), dim)
         self.query_boxes = nn.Embedding(groups * num_queries, 4) if selection.learned_reference else None
         if self.query_boxes is not None:
             nn.init.zeros_(self.query_boxes.weight)
         self.denoising = Denoising(dim, num_classes, num_queries=denoising) if denoising else None
-        options = Masks() if masks is True else masks or None
-        self.needs_masks, self.masks = options is not None, None
-        if options is not None:
-            make = BRANCHES[options.branch]
-            self.masks = make(self.in_channels[0], self.strides[0], dim, num_layers=num_layers)
-        self.criterion = SetCriterion(class_loss, loss_weights, mask_points=options.points if options else 0)
+        mask_options = Masks() if masks is True else masks or None
+        self.needs_masks, self.masks = mask_options is not None, None
+        if mask_options is not None:
+            make_branch = BRANCHES[mask_options.branch]
+            self.masks = make_branch(self.in_channels[0], self.strides[0], dim, num_layers=num_layers)
+        mask_points = mask_options.points if mask_options else 0
+        self.criterion = SetCriterion(class_loss, loss_weights, mask_points=mask_points)
         self.loss_weights = self.criterion.weights
 
     def forward(self, features: Features, targets: list[Target] | None = None) -> DETROutputs:
-        """Boxes and logits after each layer. Denoising queries are added where `targets` are given."""
+        """Logits and boxes after each decoder layer; with `targets`, also denoising queries and proposals."""
         x = torch.cat([proj(level.x) for proj, level in zip(self.input_proj, features)])
         proposals = self.selection(x, features)
         queries = self._queries(proposals)
         noised = self.denoising(targets) if self.denoising is not None and targets is not None else None
         logits, boxes, states = self.decoder(queries.and_noised(noised), Memory(x, features))
-        shape, num = (len(features.sizes), -1, self.num_queries), len(queries.images)
+        # the denoising queries stand behind all others
+        first_noised, shape = len(queries.images), (len(features.sizes), -1, self.num_queries)
         outputs = DETROutputs(
-            logits[:, :num].unflatten(1, shape),
-            boxes[:, :num].unflatten(1, shape),  # (L, N, K) -> (L, B, G, Q, K)
+            # (L, B*G*Q, K) -> (L, B, G, Q, K)
+            logits[:, :first_noised].unflatten(1, shape),
+            boxes[:, :first_noised].unflatten(1, shape),
         )
         if self.masks is not None:
             tokens = None if targets is None else proposals.tokens[None]
-            (embeddings, pixels), proposed = self.masks(features, states[:, :num], tokens)
+            (embeddings, pixels), of_proposals = self.masks(features, states[:, :first_noised], tokens)
             outputs.masks = QueryMasks(embeddings.unflatten(1, shape), pixels, features.sizes)
-            outputs.proposal_masks = None if proposed is None else QueryMasks(*proposed, features.sizes)
+            outputs.proposal_masks = None if of_proposals is None else QueryMasks(*of_proposals, features.sizes)
         if targets is not None:
             outputs.proposals = proposals
         if noised is not None:
-            outputs.noised, outputs.noised_logits, outputs.noised_boxes = noised, logits[:, num:], boxes[:, num:]
+            outputs.noised = noised
+            outputs.noised_logits, outputs.noised_boxes = logits[:, first_noised:], boxes[:, first_noised:]
         return outputs
 
     def _queries(self, proposals: Proposals) -> Queries:
-        """Each group has its content, and starts from its proposals or from those that all groups share."""
+        """The queries of all images and groups: each group has its content vectors, and starts from the boxes of its
+        proposals, or of those that all groups share."""
         B, _, Q, dim = proposals.tokens.shape
         G = self.groups if self.training else 1
         content = self.query_embed.weight.view(self.groups, -1, dim)[:G]  # (G, 1 or Q, C)
@@ -232,11 +241,12 @@ class DETRHead(Head):
         return Queries(content.flatten(0, 2), boxes.flatten(0, 2), images, [Q] * (B * G))
 
     def loss(self, outputs: DETROutputs, targets: list[Target]) -> dict[str, Tensor]:
-        """`class`, `box` and `giou` terms of each set of predictions, in fp32."""
+        """The unweighted terms in fp32: `class`, `box`, `giou`, `mask`, `dice`, with the prefixes of `SetCriterion`."""
         with torch.autocast(outputs.boxes_cxcywh.device.type, enabled=False):
             return self.criterion(outputs, targets)
 
     def predict(self, outputs: DETROutputs, sizes: Sequence[tuple[int, int]]) -> list[Prediction]:
+        # of the last decoder layer and the first group
         logits, boxes = outputs.logits[-1, :, 0], outputs.boxes_cxcywh[-1, :, 0]
         return best_detections(logits, boxes, sizes, self.max_detections, outputs.masks)
 
