@@ -22,11 +22,12 @@ from vitdet.zoo import DownloadError
 ROOT = Path(__file__).parents[2] / "configs"
 README = ROOT.parent / "README.md"
 
+# of each recipe, a model: its file, and the data that it is trained on here
 FILES = {
-    "rf_detr/nano": ("rf-detr-nano.pth", lambda: {"model": rf_detr("nano")[0].state_dict()}, "ShapesData"),
-    "lw_detr/tiny": ("lw-detr-tiny.pth", lambda: {"model": authors_names(lw_detr("tiny").state_dict())}, "ShapesData"),
-    "deimv2/s": ("deimv2-s.safetensors", lambda: authors(deimv2("s").state_dict(), "s"), "ShapesData"),
-    "eomt/small_coco_panoptic_640": (
+    "rf_detr": ("rf-detr-nano.pth", lambda: {"model": rf_detr("nano")[0].state_dict()}, "ShapesData"),
+    "lw_detr": ("lw-detr-tiny.pth", lambda: {"model": authors_names(lw_detr("tiny").state_dict())}, "ShapesData"),
+    "deimv2": ("deimv2-s.safetensors", lambda: authors(deimv2("s").state_dict(), "s"), "ShapesData"),
+    "eomt_panoptic": (
         "eomt-small-coco-panoptic-640.bin",
         lambda: eomt("small", 640, 3, 133).state_dict(),
         "ShapesPanopticData",
@@ -50,7 +51,7 @@ def test_trains_a_step_from_the_published_file(name, tmp_path, monkeypatch, caps
     options = [word for key, value in trainer.items() for word in (f"--trainer.{key}", str(value))]
     config = tmp_path / "own.yaml"
     config.write_text(f"base: {ROOT / name}.yaml\ndata: {data}\ntrainer: {{accumulate_grad_batches: 1}}\n")
-    main(["train", str(config), *root, "--data.batch_size", "1", *options])
+    main(["train", str(config), *root, "--data.batch_size", "1", *options, "--model.checkpoint", Path(file).stem])
     out = capsys.readouterr()
     assert "classes left at random, " in out.err and "missing" not in out.err
     best = next((tmp_path / "runs").rglob("best.ckpt"))
