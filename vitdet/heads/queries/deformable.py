@@ -42,11 +42,6 @@ class Memory:
         # (B, levels, 2) how many cells the image, without padding, covers: height, width
         self.cells = sizes[:, None, :] / strides[None, :, None]
 
-    def with_x(self, x: Tensor) -> "Memory":
-        other = object.__new__(Memory)
-        other.__dict__.update(self.__dict__, x=x)
-        return other
-
 
 class _WeightedSum(torch.autograd.Function):
     """`out[r] = sum_j weights[r, j] * table[index[r, j]]`.
