@@ -87,7 +87,7 @@ def alternate(runs: dict[str, Callable[[], Any]], *, rounds: int) -> dict[str, f
 def latency(name: str, *, batch: int, mode: str, rounds: int) -> dict[str, float]:
     """Median seconds of a prediction, post-processing included."""
     predictions, modules, card = sides(name)
-    images = torch.randn(batch, 3, card.transform["size"]["square"], card.size["square"])
+    images = torch.randn(batch, 3, card.transform["size"]["square"], card.transform["size"]["square"])
     if "compile" in mode:
         modules["vitdet"]["backbone"].compile(), modules["vitdet"]["head"].compile(), modules["rfdetr"].compile()
     half = torch.autocast("cpu", torch.bfloat16) if "bf16" in mode else contextlib.nullcontext()
@@ -98,7 +98,7 @@ def latency(name: str, *, batch: int, mode: str, rounds: int) -> dict[str, float
 def train_step(name: str, side: str) -> Callable[[], None]:
     """A training step: forward, loss, backward, AdamW."""
     card = zoo.find(name)
-    images = torch.randn(TRAIN_BATCH, 3, card.transform["size"]["square"], card.size["square"])
+    images = torch.randn(TRAIN_BATCH, 3, card.transform["size"]["square"], card.transform["size"]["square"])
     boxes = torch.rand(TRAIN_BATCH, OBJECTS, 4) * 0.3 + 0.2
     labels = torch.randint(80, (TRAIN_BATCH, OBJECTS))
     masks = torch.rand(TRAIN_BATCH, OBJECTS, *images.shape[-2:]) > 0.5 if "seg" in name else [None] * TRAIN_BATCH

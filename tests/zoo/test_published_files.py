@@ -56,7 +56,7 @@ def test_trains_a_step_from_the_published_file(name, tmp_path, monkeypatch, caps
     assert "classes left at random, " in out.err and "missing" not in out.err
     best = next((tmp_path / "runs").rglob("best.ckpt"))
     detector = load(best)
-    assert detector.transform.config["size"] == zoo.find(Path(file).stem).size
+    assert detector.transform.config["size"] == zoo.find(Path(file).stem).transform["size"]
     assert len(detector.classes) == (9 if data == "ShapesPanopticData" else 6)
 
 
