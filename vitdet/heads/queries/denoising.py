@@ -18,8 +18,6 @@ from vitdet.structures import Target
 # corners move by up to this times half the box, or the box; at most so many sets of denoising queries for an image
 BOX_NOISE, MAX_GROUPS = 1.0, 10
 
-BOX_NOISE, MAX_GROUPS = 1.0, 10
-
 
 @dataclass
 class Queries:
