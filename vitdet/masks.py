@@ -48,6 +48,9 @@ def _text(counts: str | bytes) -> str:
 
 def _from_lists(segmentation: Any, height: int, width: int) -> Any:
     try:
+        # numpy before 2 would take other numbers modulo 2**32
+        if isinstance(segmentation, dict) and not all(0 <= count < 2**32 for count in segmentation["counts"]):
+            raise ValueError("a run length is out of range")
         return rle.frPyObjects(segmentation, height, width)
     except (OverflowError, TypeError, ValueError) as error:
         raise UserError(f"segmentation {str(segmentation)[:60]!r} can't be read: {error}") from error

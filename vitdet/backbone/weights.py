@@ -52,7 +52,7 @@ def create_timm_model(name: str, *, pretrained: bool = False, **model_args: Any)
     try:
         model = timm.create_model(name, num_classes=0, dynamic_img_size=True, pretrained=pretrained, **model_args)
     except TypeError as error:
-        raise UserError(f"timm's {name} does not take these model_args: {error}") from error
+        raise UserError(f"timm's {name} does not take these model_args: {str(error).splitlines()[0]}") from error
     except Exception as error:
         if not pretrained and ":" not in name:
             raise UserError(f"timm can't build {name} with {model_args or 'its own sizes'}: {error}") from error
