@@ -29,6 +29,9 @@ def to_rle(segmentation: Any, height: int, width: int) -> dict[str, Any]:
             raise UserError(f"run lengths have counts {counts[:20]!r} …, which are not COCO's compressed ones")
         if not isinstance(counts, list):
             return segmentation
+        # numpy before 2 would take them modulo 2**32
+        if any(isinstance(count, int) and not 0 <= count < 2**32 for count in counts):
+            raise UserError(f"segmentation {str(segmentation)[:60]!r} can't be read: a run length is out of range")
         code = _from_lists(segmentation, height, width)
         if sum(counts) > height * width:
             raise UserError(f"run lengths cover {sum(counts)} pixels, the image has {height}×{width} (H×W)")
@@ -48,9 +51,6 @@ def _text(counts: str | bytes) -> str:
 
 def _from_lists(segmentation: Any, height: int, width: int) -> Any:
     try:
-        # numpy before 2 would take other numbers modulo 2**32
-        if isinstance(segmentation, dict) and not all(0 <= count < 2**32 for count in segmentation["counts"]):
-            raise ValueError("a run length is out of range")
         return rle.frPyObjects(segmentation, height, width)
     except (OverflowError, TypeError, ValueError) as error:
         raise UserError(f"segmentation {str(segmentation)[:60]!r} can't be read: {error}") from error
