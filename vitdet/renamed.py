@@ -2,16 +2,24 @@
 
 A file names public classes (`vitdet.DETRHead`) and the arguments of their constructors. Where an argument has moved
 into a part, its old place stands in `MOVED`, by the class that took it: `"anchor_scale": "selection.anchor_scale"`.
-Where its values have changed, too, a function in `CHANGED` turns the old arguments of that class into those of today;
-it runs before `MOVED`, and leaves today's arguments as they are. What derives from a class has its rules, too.
+Where its values have changed, too, a function in `CHANGED` turns the old arguments of that class into those of today.
+Where several old arguments mean a part only together, so that files which lie on each other may each give some of
+them, the function stands in `TOGETHER`, by that part. All leave today's arguments as they are. What derives from a
+class has its rules, too, but for arguments of its own that have such a name.
 """
 
+import inspect
 from collections.abc import Callable
 from typing import Any
 
 from vitdet.errors import UserError
 
 Arguments = dict[str, Any]
+
+
+class OldOptionError(UserError):
+    """An option of an earlier version can't be turned into today's; the message names it, and says what to do."""
+
 
 # the class paths of format 2, which named private modules
 CLASSES = {
@@ -43,29 +51,45 @@ NECKS = {"projector": "Projector", "pyramid": "Pyramid", "csp": "CSPNeck", "hybr
 STEMS = {"patch": None, "conv": "ConvStem", "adapter": "SpatialAdapter"}
 
 
-def _backbone(arguments: Arguments) -> Arguments:
-    """Neck and stem were names, with their options beside them, and the ViT's width an option of its own."""
-    sizes = {name: arguments[name] for name in ("embed_dim", "num_heads") if arguments.get(name) is not None}
-    changed = {name: value for name, value in arguments.items() if name not in ("embed_dim", "num_heads")}
-    if sizes:
-        changed["model_args"] = {**(changed.get("model_args") or {}), **sizes}
-    _part(changed, "neck", NECKS, {"neck_depth": "depth"})
-    _part(changed, "stem", STEMS, {"stem_width": "width", "stem_taps": "lateral"})
-    return changed
+SIZES = ("embed_dim", "num_heads")
 
 
-def _part(arguments: Arguments, name: str, classes: dict[str, str | None], moved: dict[str, str]) -> None:
+def _sizes(arguments: Arguments) -> Arguments:
+    """The ViT's width and heads were options by themselves, which went before those of `model_args`."""
+    sizes = {name: arguments[name] for name in SIZES if arguments.get(name) is not None}
+    changed = {name: value for name, value in arguments.items() if name not in SIZES}
+    return (
+        {**changed, "model_args": {**_mapping("model_args", changed.get("model_args")), **sizes}} if sizes else changed
+    )
+
+
+def _neck(arguments: Arguments) -> Arguments:
+    return _part(arguments, "neck", NECKS, {"neck_depth": "depth"})
+
+
+def _stem(arguments: Arguments) -> Arguments:
+    return _part(arguments, "stem", STEMS, {"stem_width": "width", "stem_taps": "lateral"})
+
+
+def _part(arguments: Arguments, name: str, classes: dict[str, str | None], moved: dict[str, str]) -> Arguments:
     """`{stem: conv, stem_width: 8}` becomes `{stem: {class_path: vitdet.ConvStem, init_args: {width: 8}}}`."""
+    arguments = dict(arguments)
     inside = {new: arguments.pop(old) for old, new in moved.items() if old in arguments}
-    inside.update(arguments.pop(f"{name}_args", None) or {})
+    inside.update(_mapping(f"{name}_args", arguments.pop(f"{name}_args", None)))
     value = arguments.get(name, {})
     if isinstance(value, str) and value in classes:
         cls = classes[value]
         value = arguments[name] = None if cls is None else {"class_path": f"vitdet.{cls}", "init_args": {}}
     if inside and isinstance(value, dict):
+        given = value.get("init_args") or {}
+        if twice := inside.keys() & given.keys():
+            new = min(twice)
+            old = next((old for old in moved if moved[old] == new), f"{name}_args.{new}")
+            raise OldOptionError(f"{old} is now {name}.{new}, and both are given; leave out {old}")
         if value.get("class_path") == "vitdet.SpatialAdapter":
             inside.pop("lateral", None)  # it was true, or an error
-        arguments[name] = {**value, "init_args": {**inside, **(value.get("init_args") or {})}}
+        arguments[name] = {**value, "init_args": {**inside, **given}}
+    return arguments
 
 
 TRUNK = (
@@ -108,16 +132,16 @@ MOVED: dict[str, dict[str, str]] = {
 }
 
 
+MASKS = {"mask_branch": "branch", "mask_points": "points"}
+
+
 def _masks(arguments: Arguments) -> Arguments:
-    """`masks`, `mask_branch` and `mask_points` of a detection head are one argument."""
-    names = {"mask_branch": "branch", "mask_points": "points"}
-    given = {new: arguments[old] for old, new in names.items() if old in arguments}
-    rest = {name: value for name, value in arguments.items() if name not in names}
-    if not given or rest.get("masks") is False:
-        return rest
-    if isinstance(rest.get("masks"), dict):
-        raise UserError("mask_branch and mask_points are now masks.branch and masks.points, and both are given")
-    return {**rest, "masks": given}
+    """`masks`, `mask_branch` and `mask_points` of a detection head are one argument; without masks they say nothing."""
+    given = {new: arguments[old] for old, new in MASKS.items() if old in arguments}
+    rest = {name: value for name, value in arguments.items() if name not in MASKS}
+    if given and isinstance(rest.get("masks"), dict):
+        raise OldOptionError("mask_branch and mask_points are now masks.branch and masks.points, and both are given")
+    return {**rest, "masks": given} if given and rest.get("masks") is True else rest
 
 
 def _schedule(arguments: Arguments) -> Arguments:
@@ -130,63 +154,121 @@ def _data(arguments: Arguments) -> Arguments:
     return {name: value for name, value in arguments.items() if name not in ("mean", "std", "patch_size")}
 
 
-CHANGED: dict[str, Callable[[Arguments], Arguments]] = {
-    "Backbone": _backbone,
-    "DETRHead": _masks,
-    "ImageData": _data,
-    "Task": _schedule,
+CHANGED: dict[str, Callable[[Arguments], Arguments]] = {"ImageData": _data, "Task": _schedule}
+TOGETHER: dict[str, dict[str, Callable[[Arguments], Arguments]]] = {
+    "Backbone": {"neck": _neck, "stem": _stem, "model_args": _sizes},
+    "DETRHead": {"masks": _masks},
 }
 
 
-def renew(config: Any) -> Any:
+def renew(config: Any, *, layer: bool = False) -> Any:
     """A config of any version, or the model of a checkpoint, as today's: classes by their public names, options where they are now.
 
+    Args:
+        layer: it is only one of several that lie on each other; what is meant `TOGETHER` then stays as it is.
+
     Raises:
-        UserError: an option is given at its old place and at its new one.
+        OldOptionError: an option is given at its old place and at its new one, or what holds it is no mapping.
     """
     if isinstance(config, list):
-        return [renew(item) for item in config]
+        return [renew(item, layer=layer) for item in config]
     if not isinstance(config, dict):
         return config
-    config = {key: renew(value) for key, value in config.items()}
+    config = {key: renew(value, layer=layer) for key, value in config.items()}
     if isinstance(name := config.get("class_path"), str):
-        config["class_path"] = CLASSES.get(name, name)
+        config["class_path"] = _public(name)
         if isinstance(config.get("init_args"), dict):
-            config["init_args"] = renew_arguments(config["class_path"], config["init_args"])
+            config["init_args"] = renew_arguments(config["class_path"], config["init_args"], layer=layer)
     return config
 
 
-def renew_arguments(class_path: str, arguments: Arguments) -> Arguments:
+def renew_arguments(class_path: str, arguments: Arguments, *, layer: bool = False) -> Arguments:
     """The arguments of a class, or of one that derives from it, where they are now."""
-    for name in _lineage(class_path):
-        arguments = CHANGED.get(name, dict)(arguments)
+    lineage, users = _lineage(class_path)
+    kept = {name: value for name, value in arguments.items() if name in users}
+    arguments = {name: value for name, value in arguments.items() if name not in users}
+    for name in lineage:
+        changes = [CHANGED.get(name, dict), *([] if layer else TOGETHER.get(name, {}).values())]
+        for change in changes:
+            arguments = change(arguments)
         for old, new in MOVED.get(name, {}).items():
             if old in arguments:
                 arguments = _moved(arguments, old, new)
-    return arguments
+    return {**arguments, **kept}
 
 
-def _lineage(class_path: str) -> list[str]:
-    """The class and those that it derives from, by name; a class of the user's has to be imported for that."""
+def in_one_form(class_path: str | None, base: Arguments, layer: Arguments) -> tuple[Arguments, Arguments]:
+    """The arguments of a class in two layers, before one is laid on the other.
+
+    What is meant `TOGETHER` stays in the old form where neither layer has today's, else it is turned into today's, so
+    that what the upper layer says counts.
+
+    Args:
+        class_path: the class, if it is known.
+    """
+    lineage, users = (list(TOGETHER), set()) if class_path is None else _lineage(class_path)
+    kept = [{name: value for name, value in given.items() if name in users} for given in (base, layer)]
+    base, layer = ({name: value for name, value in given.items() if name not in users} for given in (base, layer))
+    for name, change in [item for cls in lineage for item in TOGETHER.get(cls, {}).items()]:
+        if not isinstance(base.get(name), dict) and not isinstance(layer.get(name), dict):
+            continue
+        if name == "model_args":
+            # the sizes stay by themselves: null there is the model's
+            above = layer.get(name) or {}
+            base = {key: value for key, value in base.items() if key not in SIZES or key not in above}
+        else:
+            base, layer = change(base), change(_with_masks(layer) if name == "masks" else layer)
+    return {**base, **kept[0]}, {**layer, **kept[1]}
+
+
+def _with_masks(layer: Arguments) -> Arguments:
+    """A layer that lies on one with masks means them by `mask_points`, too."""
+    return {"masks": True, **layer} if layer.keys() & MASKS.keys() else layer
+
+
+def _public(class_path: str) -> str:
+    """`vitdet.DETRHead` for any module of vitdet's that the class has ever been in."""
+    import vitdet
+
+    name = class_path.rpartition(".")[2]
+    known = class_path.startswith("vitdet.") and name in vitdet.__all__
+    return f"vitdet.{name}" if known else CLASSES.get(class_path, class_path)
+
+
+def _lineage(class_path: str) -> tuple[list[str], set[str]]:
+    """The class and those that it derives from, by name, and the arguments that a class of the user's adds to them.
+
+    A class of the user's has to be imported for that.
+    """
     module, _, name = class_path.rpartition(".")
     if module in ("", "vitdet"):
-        return [name, *BASES.get(name, ())]
+        return [name, *BASES.get(name, ())], set()
     from vitdet.config import part
 
     try:
-        return [cls.__name__ for cls in part(class_path).__mro__ if cls.__module__.startswith("vitdet.")]
+        classes = part(class_path).__mro__
     # a module of the user's may raise anything; who builds the class says what is wrong with it
     except Exception:
-        return []
+        return [], set()
+    ours = [cls for cls in classes if cls.__module__.startswith("vitdet.")]
+    theirs = [cls for cls in classes if cls not in ours and "__init__" in vars(cls) and issubclass(cls, tuple(ours))]
+    added = {name for cls in theirs for name in inspect.signature(cls).parameters}
+    return [cls.__name__ for cls in ours], added - set(inspect.signature(ours[0]).parameters)
+
+
+def _mapping(name: str, value: Any) -> Arguments:
+    if not isinstance(value, (dict, type(None))):
+        raise OldOptionError(f"{name} is {value!r}; wanted a mapping, its options by name")
+    return value or {}
 
 
 def _moved(arguments: Arguments, old: str, new: str) -> Arguments:
     arguments = dict(arguments)
     value, (*parts, name), inner = arguments.pop(old), new.split("."), arguments
     for part in parts:
-        inner[part] = dict(inner.get(part) or {})
+        inner[part] = dict(_mapping(part, inner.get(part)))
         inner = inner[part]
     if name in inner:
-        raise UserError(f"{old} is now {new}, and both are given; leave out {old}")
+        raise OldOptionError(f"{old} is now {new}, and both are given; leave out {old}")
     inner[name] = value
     return arguments

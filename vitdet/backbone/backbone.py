@@ -47,8 +47,11 @@ RANGES: dict[str, Rule] = {
     "out_blocks": listed(INTEGER),
     "out_strides": listed(number(0, without=[0])),
     "out_channels": whole(2),
-    "neck": (callable, "a neck, such as Projector, Pyramid, CSPNeck or HybridNeck"),
-    "stem": (callable, "a stem, ConvStem or SpatialAdapter"),
+    "neck": (
+        (lambda v: callable(v) and not isinstance(v, nn.Module)),
+        "a neck, such as Projector, Pyramid, CSPNeck or HybridNeck",
+    ),
+    "stem": ((lambda v: callable(v) and not isinstance(v, nn.Module)), "a stem, ConvStem or SpatialAdapter"),
     "trunk": ((lambda v: isinstance(v, TrunkOptions)), "TrunkOptions, or some of them by name"),
     "drop_path": number(0, 1, without=[1]),
 }

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from vitdet.command.files import ConfigError, describe, parse, read_text
-from vitdet.renamed import renew, renew_arguments
+from vitdet.renamed import in_one_form, renew, renew_arguments
 
 EXAMPLES = {"model": "lr: 1e-4", "data": "batch_size: 4", "trainer": "max_epochs: 10"}
 SECTIONS = tuple(EXAMPLES)
@@ -90,7 +90,7 @@ def _checked(content: Any, where: str) -> dict[str, Any]:
     spell_out(content, where)
     if "model" in content:
         content["model"] = renew_arguments("vitdet.Task", content["model"])
-    return renew(content)
+    return renew(content, layer=True)
 
 
 def _check_keys(value: Any, where: str) -> None:
@@ -133,7 +133,7 @@ def spell_out(config: dict[str, Any], where: str = "the config") -> None:
             holder[key] = spelt(value, name, where)
         if name == "model.backbone" and value is not None and "class_path" not in holder[key]:
             # an old file may give its stem and neck by other keys
-            holder[key]["init_args"] = renew_arguments("vitdet.Backbone", holder[key]["init_args"])
+            holder[key]["init_args"] = renew_arguments("vitdet.Backbone", holder[key]["init_args"], layer=True)
 
 
 def spelt(value: Any, name: str, where: str = "the config") -> dict[str, Any]:
@@ -197,6 +197,9 @@ def merge(base: dict[str, Any], layer: dict[str, Any]) -> dict[str, Any]:
         return layer
     if path := layer.get("class_path") or base.get("class_path"):
         base, layer = _of_class(base, path), _of_class(layer, path)
+    if "init_args" in base and "init_args" in layer:
+        below, above = in_one_form(path, arguments(base), arguments(layer))
+        base, layer = {**base, "init_args": below}, {**layer, "init_args": above}
     merged = dict(base)
     for key, value in layer.items():
         name = key.removesuffix("+")
@@ -216,7 +219,7 @@ def _of_class(part: dict[str, Any], path: str) -> dict[str, Any]:
     """A part that names no class, which now is known, with its options at today's places."""
     if not part or "class_path" in part:
         return part
-    return renew({"class_path": path, "init_args": arguments(part)})
+    return renew({"class_path": path, "init_args": arguments(part)}, layer=True)
 
 
 def _listed(value: Any) -> list[Any]:
@@ -245,11 +248,14 @@ def apply_settings(config: dict[str, Any], settings: Sequence[Setting]) -> dict[
 
 
 def _layer(key: str, value: str) -> dict[str, Any]:
-    """The config that holds nothing but `key: value`; the text stays for the parser, which knows its type."""
+    """The config that holds nothing but `key: value`; text stays for the parser, which knows its type.
+
+    A mapping is read, since it lies on what is below it key by key, as in a file.
+    """
     content: Any = None if value == "null" else value
-    if value != "null" and key in (*PARTS, "model"):
+    if value != "null" and key in (*PARTS, "model", "model.head.masks"):
         content = parse(value, f"--{key}")
-    elif key.endswith("+"):
+    elif key.endswith("+") or value.strip().startswith("{"):
         content = structure(value)
     return _checked(_nested(key.split("."), content), f"--{key}")
 

@@ -3,9 +3,11 @@
 Nothing here reads the messages of the parser: every value is tried on its own, so that its key is known.
 """
 
+import dataclasses
 import difflib
 import importlib.util
 import traceback
+import typing
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -16,6 +18,7 @@ import vitdet
 from vitdet.command.files import ConfigError
 from vitdet.command.keys import COMMON, REQUIRED, Key, Section, accepts, keys_of, sections
 from vitdet.command.layers import SECTIONS, Setting
+from vitdet.renamed import MOVED
 
 # what people look for under another name
 OTHER_WORDS = {
@@ -59,6 +62,7 @@ class Checked:
     def __init__(self, config: dict[str, Any], path: str, settings: Sequence[Setting]) -> None:
         self.config, self.path = config, path
         self.typed = [setting.key.removesuffix("+").replace("init_args.", "") for setting in settings]
+        self.typed += [name for key in self.typed for name in _moved_to(key)]
         self.sections = list(sections(config))
         self.names = [key.name for key in [*COMMON, *(key for section in self.sections for key in section.keys)]]
 
@@ -100,7 +104,7 @@ class Checked:
                 wanted = f"{key.type}, {key.text}" if key.text else key.type
                 raise ConfigError(f"{self.place(key.name)} is missing; wanted {wanted}")
         # what a part is given is checked in its own section
-        elif (key.part is None or not isinstance(value, dict)) and not accepts(key.hint, value):
+        elif (key.part is None or not isinstance(value, dict)) and not _fits(key.hint, value):
             value = "null" if value is None else repr(value)
             raise ConfigError(f"{self.place(key.name)} is {value}; wanted {key.type}")
 
@@ -133,6 +137,19 @@ class Checked:
             return []
         named = {cls: keys_of(section.name, cls, sizes=section.kind.sizes) for cls in _kinds(section.kind.cls)}
         return [cls.__name__ for cls, keys in named.items() if any(known.name == key for known in keys)]
+
+
+def _moved_to(key: str) -> list[str]:
+    """Where an option that is typed under its name of before stands now: `selection.anchor_scale`."""
+    section, _, word = key.rpartition(".")
+    return [f"{section}.{moved[word]}".lstrip(".") for moved in MOVED.values() if word in moved]
+
+
+def _fits(hint: Any, value: Any) -> bool:
+    """Whether the parser takes a value that is no mapping; it passes some on that no dataclass can be made of."""
+    kinds = [kind for kind in typing.get_args(hint) or (hint,) if kind is not type(None)]
+    groups = all(dataclasses.is_dataclass(kind) for kind in kinds)
+    return accepts(hint, value) and (value is None or not groups)
 
 
 def _likeness(one: str, other: str) -> float:

@@ -29,7 +29,7 @@ from vitdet.command.layers import (
 )
 from vitdet.command.mistakes import Checked, explain
 from vitdet.data import ImageData
-from vitdet.renamed import renew
+from vitdet.renamed import OldOptionError, renew
 from vitdet.training import Task, Trainer
 from vitdet.training.folder import find, runs
 from vitdet.training.quiet import quiet
@@ -98,7 +98,10 @@ def read_command(verb: str, argv: list[str]) -> CLI:
         raise ConfigError(f"which config? vitdet {verb} configs/detr_vit.yaml [--key value …]")
     quiet()
     path, (settings, flags) = argv[0], read_words(argv[1:])
-    config = _layers(verb, path, settings)
+    try:
+        config = _layers(verb, path, settings)
+    except OldOptionError as error:
+        raise ConfigError(f"{path}: {error}") from error
     for key in LINKED & set(config.get("model") or {}):
         raise ConfigError(f"{path}: model.{key} comes from data.{key} and can't be set")
     given = {"ckpt_path": config.get("ckpt_path"), "model.checkpoint": at(config, "model").get("checkpoint")}
@@ -107,7 +110,10 @@ def read_command(verb: str, argv: list[str]) -> CLI:
             raise ConfigError(f"{path}: {key} is {value!r}; wanted a name or a path")
     config.setdefault("trainer", {}).setdefault("name", Path(path).stem)
     checkpoint = _resume(config, {setting.key for setting in settings}, verb)
-    config, start = _begin(config, checkpoint)
+    try:
+        config, start = _begin(config, checkpoint)
+    except OldOptionError as error:
+        raise ConfigError(f"{path}: {error}") from error
     Checked(config, path, settings).check()
     with _mistakes(path, start):
         cli = _build(verb, config, flags, start)
@@ -120,7 +126,7 @@ def _layers(verb: str, path: str, settings: list[Setting]) -> dict[str, Any]:
     starts = at(config, "model").get("checkpoint") or any(key == "model.checkpoint" for key, _ in settings)
     if not starts:
         # the arguments of a class that the file does not name are those of the default class
-        config = complete(config, None)
+        config = complete(config, None, layer=True)
     return apply_settings(config, settings)
 
 
@@ -238,8 +244,12 @@ def read_config(path: str | Path) -> dict[str, Any]:
     return complete(config, at(config, "model").get("checkpoint"))
 
 
-def complete(config: dict[str, Any], start: str | None) -> dict[str, Any]:
-    """The config on top of what it starts from, if anything; classes that it does not name are the default ones."""
+def complete(config: dict[str, Any], start: str | None, *, layer: bool = False) -> dict[str, Any]:
+    """The config on top of what it starts from, if anything; classes that it does not name are the default ones.
+
+    Args:
+        layer: more is to come on top, see `renew`.
+    """
     if start:
         config = merge(zoo.architecture(*zoo.of(start)), config)
     for name, default in DEFAULT_CLASSES.items():
@@ -247,4 +257,4 @@ def complete(config: dict[str, Any], start: str | None) -> dict[str, Any]:
         holder = config.setdefault(owner, {}) if owner else config
         holder[key] = {"class_path": full_name(default), "init_args": {}, **(holder.get(key) or {})}
     # what only became known now: of which class the options of a file without a class are
-    return renew(config)
+    return renew(config, layer=layer)
