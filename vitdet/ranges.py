@@ -60,6 +60,11 @@ def so_many(count: int, rule: Rule, wanted: str) -> Rule:
     return (lambda v: listed(rule)[0](v) and len(v) == count), wanted
 
 
+def maker(wanted: str) -> Rule:
+    """What makes a module: a class, a partial, a function. A module that is made already can be called, but not with sizes."""
+    return (lambda v: callable(v) and not hasattr(type(v), "forward")), wanted
+
+
 def either(*rules: Rule) -> Rule:
     """What one of the rules allows."""
     return (lambda v: any(ok(v) for ok, _ in rules)), ", or ".join(wanted for _, wanted in rules)

@@ -21,7 +21,7 @@ from vitdet.backbone.weights import create_timm_model, load_checkpoint
 from vitdet.backbone.windows import Windows
 from vitdet.config import Configurable
 from vitdet.errors import UserError
-from vitdet.ranges import INTEGER, Rule, listed, number, ranged, whole
+from vitdet.ranges import INTEGER, Rule, listed, maker, number, ranged, whole
 from vitdet.structures import Features
 
 log = logging.getLogger("vitdet")
@@ -47,11 +47,8 @@ RANGES: dict[str, Rule] = {
     "out_blocks": listed(INTEGER),
     "out_strides": listed(number(0, without=[0])),
     "out_channels": whole(2),
-    "neck": (
-        (lambda v: callable(v) and not isinstance(v, nn.Module)),
-        "a neck, such as Projector, Pyramid, CSPNeck or HybridNeck",
-    ),
-    "stem": ((lambda v: callable(v) and not isinstance(v, nn.Module)), "a stem, ConvStem or SpatialAdapter"),
+    "neck": maker("a neck, such as Projector, Pyramid, CSPNeck or HybridNeck"),
+    "stem": maker("a stem, ConvStem or SpatialAdapter"),
     "trunk": ((lambda v: isinstance(v, TrunkOptions)), "TrunkOptions, or some of them by name"),
     "drop_path": number(0, 1, without=[1]),
 }
