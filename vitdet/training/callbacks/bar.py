@@ -90,8 +90,7 @@ class ProgressReport(L.Callback):
         else:
             if self._bar is None:
                 columns = (BarColumn(), TextColumn("{task.description}"))
-                # a separate console: on rich's shared console, a bar that other code has not stopped would hide this
-                # bar
+                # a separate console: on rich's shared console, a bar that other code has not stopped would hide it
                 self._bar = Progress(*columns, console=Console(), transient=True, refresh_per_second=2)
                 self._stage = self._bar.add_task("", total=1.0)
                 self._bar.start()

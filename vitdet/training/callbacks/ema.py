@@ -48,7 +48,7 @@ class EMA(L.Callback):
 
     def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         weights = pl_module.state_dict()
-        # equal keys: the average was restored from a checkpoint
+        # equal keys: the average comes from a checkpoint or an earlier `fit`
         if self._average.keys() != weights.keys():
             self._average = {name: _wide(tensor) for name, tensor in weights.items()}
         self._to_device(pl_module)
