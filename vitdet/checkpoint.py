@@ -1,13 +1,16 @@
-"""What a checkpoint of vitdet holds: how it is written, read, checked, and built again. No other module knows its layout.
+"""The format of vitdet's checkpoints: writing, reading, checking, and building the model again.
 
-It is a file of Lightning's with the weights (`state_dict`), perhaps their average (`ema_state_dict`), and an entry `vitdet` of plain values:
+No other module knows this format. A checkpoint is a file of Lightning's with the weights (`state_dict`), optionally
+their average (`ema_state_dict`), and an entry `vitdet` of plain values:
 
-    format          FORMAT of the vitdet that wrote it
+    format          FORMAT of the vitdet that wrote the file
     model           backbone and head: the public name of the class, and its arguments
-    classes         names, by label; category_ids: the data set's ids, by label
-    eval_transform  what validation does to an image; mean, std: what the backbone expects
-    training        the arguments of the task that say how it learns
-    data            the data module, as far as it can be built again
+    classes         class names, indexed by label
+    category_ids    ids of the classes in the data set, indexed by label
+    eval_transform  the arguments of `EvalTransform` for validation
+    mean, std       normalisation of RGB values in [0, 1] that the backbone expects
+    training        the training arguments of the task
+    data            configuration of the data module, if it can be built again
 """
 
 import dataclasses
@@ -25,9 +28,9 @@ from vitdet.config import build, check_parts, config_of
 from vitdet.errors import UserError
 from vitdet.renamed import renew, renew_arguments
 
-# from 3 on, files name public classes, and options in parts; what 2 calls them is in `renamed`
+# Since format 3, files hold public class names and grouped options; `vitdet.renamed` translates those of format 2.
 FORMAT, OLDEST = 3, 2
-# arguments of a head that follow from the backbone and the data
+# arguments of a head that are derived from the backbone and the data
 DERIVED = frozenset({"in_channels", "strides", "num_classes", "task"})
 WANTED = "wanted a best.ckpt or last.ckpt of a run"
 _ENTRY, _WEIGHTS, _AVERAGE = "vitdet", "state_dict", "ema_state_dict"
@@ -35,17 +38,17 @@ _NEEDED = {"format", "model", "classes", "category_ids"}
 
 
 class CheckpointError(UserError):
-    """A model or a file that can't be used; the message names it, and says what to do."""
+    """A model or a checkpoint that can't be used; the message names the file and suggests what to do."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Checkpoint:
-    """A checkpoint that has been read. Its tensors stay on disk until they are used.
+    """A checkpoint that has been read; its tensors stay on disk until they are used.
 
     Attributes:
-        name: the file, for messages.
-        contents: all of the file, as Lightning has it.
-        saved: the entry of vitdet's.
+        name: the path of the file, for messages.
+        contents: the entire contents of the file, in the format of Lightning.
+        saved: the entry `vitdet` of the file.
     """
 
     name: str
@@ -54,11 +57,11 @@ class Checkpoint:
 
     @classmethod
     def read(cls, path: str | Path) -> "Checkpoint":
-        """The checkpoint at `path`. Code in it is never run.
+        """Reads the checkpoint at `path`, without running any code in it.
 
         Raises:
             FileNotFoundError: there is no such file.
-            CheckpointError: it is damaged, was not written by vitdet, or by another version of it.
+            CheckpointError: the file is damaged, was not written by vitdet, or by a version with another format.
         """
         if Path(path).is_dir() and str(path):
             inside = next((name for name in ("best.ckpt", "last.ckpt") if Path(path, name).is_file()), "last.ckpt")
@@ -79,10 +82,10 @@ class Checkpoint:
 
     @classmethod
     def of(cls, contents: Any, path: Any) -> "Checkpoint":
-        """What Lightning has read from `path`.
+        """Wraps the contents that have been read from `path`, after checking them.
 
         Raises:
-            CheckpointError: it was not written by vitdet, or by another version of it.
+            CheckpointError: the file was not written by vitdet, or by a version with another format.
         """
         saved = contents.get(_ENTRY) if isinstance(contents, dict) else None
         if not isinstance(saved, dict) or _WEIGHTS not in contents:
@@ -100,40 +103,40 @@ class Checkpoint:
 
     @property
     def classes(self) -> list[str]:
-        """Class names, by label."""
+        """Class names, indexed by label."""
         return self.saved["classes"]
 
     @property
     def category_ids(self) -> list[int]:
-        """The data set's ids, by label."""
+        """Ids of the classes in the data set, indexed by label."""
         return self.saved["category_ids"]
 
     @property
     def settings(self) -> dict[str, Any]:
-        """The arguments of the task that say how it learns."""
+        """The training arguments of the task."""
         return renew_arguments("vitdet.Task", self.saved.get("training") or {})
 
     @property
     def data(self) -> dict[str, Any] | None:
-        """How the data module is built again, where that is known."""
+        """The configuration of the data module, or `None` where it can't be built again."""
         return self.saved.get("data")
 
     @property
     def eval_transform(self) -> dict[str, Any]:
-        """What validation does to an image: the arguments of `EvalTransform`."""
+        """The arguments of `EvalTransform` for validation."""
         expected = {key: self.saved[key] for key in ("mean", "std") if key in self.saved}
         return {**expected, **self.saved.get("eval_transform", {})}
 
     @property
     def model(self) -> dict[str, Any]:
-        """Class and arguments of `backbone` and `head`, all that they were built with."""
+        """The class and all arguments of `backbone` and `head`."""
         return self.saved["model"]
 
     def config(self) -> dict[str, Any]:
-        """`backbone` and `head` as a config file has them, without what follows from the backbone and the data.
+        """Returns `backbone` and `head` as in a config file, without arguments derived from the backbone and the data.
 
         Raises:
-            CheckpointError: it names something else than parts of vitdet.
+            CheckpointError: the model uses classes that are not parts of vitdet.
         """
         try:
             check_parts(self.model)
@@ -150,29 +153,29 @@ class Checkpoint:
 
     @property
     def weights(self) -> dict[str, Tensor]:
-        """The weights to use: their average, where there is one."""
+        """The weights for inference: their average, if the file holds it, otherwise the weights themselves."""
         return self.average or self.state_dict
 
     @property
     def average(self) -> dict[str, Tensor]:
-        """The average of the weights; empty where there is none."""
+        """The average of the weights; empty if the file holds none."""
         return average_of(self.contents)
 
     @property
     def optimizer_groups(self) -> list[dict[str, Any]]:
-        """The parameter groups of the optimiser, which a training goes on with; none in a file of weights only."""
+        """The parameter groups of the optimiser, for resuming; empty if the file holds only weights."""
         states = self.contents.get("optimizer_states")
         return states[0]["param_groups"] if states and self.contents.get("lr_schedulers") else []
 
     def callback(self, key: str) -> dict[str, Any] | None:
-        """The state of a callback of the run."""
+        """Returns the state of a callback of the run, or `None` if the file holds none."""
         return self.contents.get("callbacks", {}).get(key)
 
     def build(self) -> tuple[nn.Module, nn.Module]:
-        """Backbone and head with their weights, the averaged ones if there are some.
+        """Builds the backbone and the head, and loads their weights, averaged if the file holds an average.
 
         Raises:
-            CheckpointError: the model needs a part that is not installed, or the weights are not its.
+            CheckpointError: the model needs a part that is not installed, or the weights do not fit the model.
         """
         try:
             parts = nn.ModuleDict({name: build(self.model[name]) for name in ("backbone", "head")})
@@ -199,13 +202,21 @@ def write(
     settings: Mapping[str, Any] | None = None,
     data: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """Adds to what Lightning saves all that `Checkpoint` needs beside the weights.
+    """Adds the entry `vitdet` to the contents of a checkpoint.
 
     Args:
-        contents: what is saved, with the weights of `backbone` and `head`, which are added where they are not in it.
+        contents: the contents that Lightning saves. The weights of `backbone` and `head` are added if they are missing.
+        backbone, head: the model.
+        classes, category_ids: class names and ids of the data set, indexed by label.
+        eval_transform: the arguments of `EvalTransform` for validation.
+        settings: the training arguments of the task.
+        data: the configuration of the data module, if it can be built again.
+
+    Returns:
+        `contents`.
 
     Raises:
-        TypeError: an argument of a part can't be saved.
+        TypeError: an argument of the backbone or the head can't be saved.
     """
     if _WEIGHTS not in contents:
         contents[_WEIGHTS] = nn.ModuleDict({"backbone": backbone, "head": head}).state_dict()
@@ -224,15 +235,15 @@ def write(
 
 
 def write_weights(contents: dict[str, Any], weights: Mapping[str, Tensor]) -> None:
-    """Lets these be the weights that are saved."""
+    """Replaces the weights in the contents of a checkpoint."""
     contents[_WEIGHTS] = dict(weights)
 
 
 def write_average(contents: dict[str, Any], average: Mapping[str, Tensor]) -> None:
-    """Adds the average of the weights, under the names of the weights."""
+    """Adds the average of the weights to the contents of a checkpoint, with the names of the weights."""
     contents[_AVERAGE] = dict(average)
 
 
 def average_of(contents: Mapping[str, Any]) -> dict[str, Tensor]:
-    """The average of the weights in what Lightning has read; empty where there is none."""
+    """Returns the average of the weights in the contents of a checkpoint; empty if there is none."""
     return contents.get(_AVERAGE) or {}

@@ -1,11 +1,12 @@
-"""What a backbone, a head and the data tell each other before they work together, and when they can't."""
+"""The exchange between backbone, head and data before they work together, and checks that they fit each other."""
 
 from dataclasses import dataclass
 from typing import Any
 
 from vitdet.errors import UserError
 
-DATA = {"instances": "CocoData", "semantic": "SemanticData", "panoptic": "PanopticData"}  # for messages, as are these:
+# which data and heads fit a kind of labels, for messages
+DATA = {"instances": "CocoData", "semantic": "SemanticData", "panoptic": "PanopticData"}
 HEADS = {
     "instances": "DETRHead or MaskDecoderHead",
     "semantic": "SemanticHead or MaskDecoderHead",
@@ -15,12 +16,12 @@ HEADS = {
 
 @dataclass(frozen=True)
 class Labels:
-    """What kind of labels the data has: what a head is told.
+    """The labels of the data, which the head receives.
 
     Attributes:
-        kind: instances, semantic or panoptic.
-        classes: the names, by label.
-        things: which classes are things, by label.
+        kind: `"instances"`, `"semantic"` or `"panoptic"`.
+        classes: the class names, indexed by label.
+        things: whether each class is a thing (countable), indexed by label.
     """
 
     kind: str
@@ -30,13 +31,13 @@ class Labels:
 
 @dataclass(frozen=True)
 class Needs:
-    """What a backbone expects of images, and a head of targets: what the data is told.
+    """What a backbone needs of images and a head of targets, which the data receives.
 
     Attributes:
-        mean, std: of the RGB values in [0, 1], by which images are normalised.
-        patch_size: in pixels.
-        canvas: the side in pixels of the square that all images are padded to; none where they keep their sizes.
-        masks: whether targets have masks.
+        mean, std: mean and standard deviation of the RGB values in [0, 1], by which images are normalised.
+        patch_size: the side of a patch in pixels.
+        canvas: the side in pixels of the square that all images are padded to; `None` where they keep their sizes.
+        masks: whether targets need masks.
     """
 
     mean: tuple[float, float, float]
@@ -47,10 +48,10 @@ class Needs:
 
 
 def agree(backbone: Any, head: Any, data: Any) -> tuple[Labels, Needs]:
-    """What the head is told of the data, and the data of backbone and head.
+    """Returns the labels, for the head, and the needs of backbone and head, for the data.
 
     Raises:
-        UserError: they can't work together.
+        UserError: backbone, head and data do not fit each other.
     """
     check_features(backbone, head)
     check_labels(head, data.kind)
@@ -58,14 +59,17 @@ def agree(backbone: Any, head: Any, data: Any) -> tuple[Labels, Needs]:
 
 
 def needs(backbone: Any, head: Any) -> Needs:
-    """What they need of the data."""
-    canvas = getattr(backbone, "canvas", None)  # a backbone of the user's may have none
+    """Returns what backbone and head need of the data."""
+    # a backbone that the user has written may have no `canvas`
+    canvas = getattr(backbone, "canvas", None)
     return Needs(tuple(backbone.mean), tuple(backbone.std), backbone.patch_size, canvas, head.needs_masks)
 
 
 def check_features(backbone: Any, head: Any) -> None:
-    """Raises:
-    UserError: the head can't work with the backbone's features.
+    """Checks that the head fits the features of the backbone.
+
+    Raises:
+        UserError: it does not.
     """
     tail, name = getattr(getattr(backbone, "trunk", None), "tail", 0), type(head).__name__
     if head.runs_tail and (not tail or backbone.neck is not None):
@@ -84,8 +88,10 @@ def check_features(backbone: Any, head: Any) -> None:
 
 
 def check_labels(head: Any, kind: str) -> None:
-    """Raises:
-    UserError: the head can't learn from labels of this kind.
+    """Checks that the head can learn from labels of this kind.
+
+    Raises:
+        UserError: it can't.
     """
     name = type(head).__name__
     if head.kinds and kind not in head.kinds:

@@ -1,4 +1,4 @@
-"""What is done with a trained model: predict, benchmark."""
+"""Using a trained model: prediction and benchmarks."""
 
 from vitdet.checkpoint import CheckpointError
 from vitdet.deploy.files import Predicted, predict_files

@@ -1,6 +1,8 @@
-"""Size, speed and memory of a backbone with a head.  # H×W an image in pixels, h×w its patch grid
+"""Size, speed and memory of a backbone with a head.
 
-The parts take a backbone, a head and batches; `benchmark` takes them from a task and a data module and prints a table.
+`benchmark` takes the model and the batches from a task and a data module, and prints a table. The other functions take
+a backbone, a head and batches, and each measures a single property. In code, `h` and `w` are the height and width of an
+image in patches.
 """
 
 import itertools
@@ -29,15 +31,20 @@ PHASES = ("data", "forward", "loss", "backward", "optimiser")
 def benchmark(
     task: Any, data: Any, *, steps: int = 10, repeats: int = 20, device: str | torch.device | None = None
 ) -> dict[str, str]:
-    """Measure a task on its data, print a table, and return its rows. Training is timed where there is training data.
+    """Measures a task on its data and prints a table. Training is timed only if there is training data.
 
     Args:
-        steps: training steps that are timed.
-        repeats: predictions that are timed, for each batch size.
-        device: by default CUDA where there is one, else the CPU.
+        task: the task with the model.
+        data: the data module.
+        steps: number of training steps that are timed.
+        repeats: number of predictions that are timed for each batch size.
+        device: the device to run on. By default CUDA if it is available, otherwise the CPU.
+
+    Returns:
+        The rows of the table.
 
     Raises:
-        UserError: there is no such device, nothing to time, or the head does not fit the data.
+        UserError: the device does not exist, there is no batch, or the head does not fit the data.
     """
     check("steps", steps, whole(1)[0](steps), whole(1)[1])
     check("repeats", repeats, whole(2)[0](repeats), whole(2)[1])
@@ -59,7 +66,8 @@ def benchmark(
         )
     if "train" in data.splits:
         loader = data.train_dataloader()
-        task.progress.time = 1.0  # batches that grow are measured at their full size
+        # progressive augmentation lets images grow during training: they are measured at their final size
+        task.progress.time = 1.0
         split, tokens = train_split(backbone, head, loader, task.make_optimizer(), steps=steps)
         total = sum(split.values())
         rows["training step"] = f"{1e3 * total:.0f} ms, {tokens:.0f} tokens"
@@ -74,7 +82,7 @@ def benchmark(
 
 
 def describe_size(backbone: nn.Module, head: nn.Module, image: Tensor) -> dict[str, str]:
-    """Parameters, and the arithmetic of predicting one image."""
+    """Counts the parameters, and the floating-point operations of predicting an image."""
     counts = [sum(parameter.numel() for parameter in part.parameters()) / 1e6 for part in (backbone, head)]
     height, width = image.shape[-2:]
     return {
@@ -84,16 +92,23 @@ def describe_size(backbone: nn.Module, head: nn.Module, image: Tensor) -> dict[s
 
 
 def flops(backbone: nn.Module, head: nn.Module, images: Sequence[Tensor]) -> int:
-    """Floating-point operations of a prediction, by torch's counter: matrix products, convolutions and attention."""
+    """Counts the floating-point operations of a prediction with torch's counter.
+
+    It counts matrix products, convolutions and attention.
+    """
     backbone.eval(), head.eval()
-    # spelt out as matrix products, attention is counted on every device; gradients stay on, or the counter fails where a module is given a parameter
+    # The math backend computes attention as matrix products, which are counted on every device. Gradients stay enabled,
+    # since the counter fails without them where a module receives a parameter as its input.
     with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
         head(backbone(images))
     return counter.get_total_flops()
 
 
 def describe_tokens(batches: Sequence[Batch], patch: int, canvas: int | None = None) -> dict[str, str]:
-    """How long the sequences are, and which share of the tokens is padding, here and if batches were padded to their largest image."""
+    """Describes the length of the sequences and the share of padding among the tokens.
+
+    For comparison, it also gives the share of padding if each batch were padded to its largest image.
+    """
     tokens, filled, dense = 0, 0.0, 0
     for images, _ in batches:
         grids = _grids(images, patch) if canvas is None else [(canvas // patch,) * 2] * len(images)
@@ -103,7 +118,8 @@ def describe_tokens(batches: Sequence[Batch], patch: int, canvas: int | None = N
     count = sum(len(images) for images, _ in batches)
     return {
         "tokens": f"{tokens / count:.0f} an image (patch {patch}, {count} images)",
-        "padding": f"{1 - filled / tokens:.1%} of the tokens; {1 - filled / dense:.1%} if batches were padded to their largest image",
+        "padding": f"{1 - filled / tokens:.1%} of the tokens; "
+        f"{1 - filled / dense:.1%} if batches were padded to their largest image",
     }
 
 
@@ -117,7 +133,11 @@ def latency(
     repeats: int = 20,
     warmup: int = 2,
 ) -> tuple[float, float]:
-    """Median and 95th percentile of the seconds from `batch_size` normalised images to predictions, cycling through `images`."""
+    """Times predictions on batches of `batch_size` normalised images, cycling through `images`.
+
+    Returns:
+        Median and 95th percentile of the seconds for a batch.
+    """
     backbone.eval(), head.eval()
     device, source, seconds = images[0].device, itertools.cycle(images), []
     for _ in range(warmup + repeats):
@@ -138,12 +158,21 @@ def train_split(
     steps: int = 10,
     warmup: int = 2,
 ) -> tuple[dict[str, float], float]:
-    """Mean seconds that each of `PHASES` takes of a training step, and the mean tokens of one; `batches` are begun again when they end.
+    """Times the phases of training steps. This changes the weights of the model.
 
-    It trains the model, and wants a backbone with a `patch_size`.
+    Args:
+        backbone: the backbone, with a `patch_size`.
+        head: the head.
+        batches: batches to train on; iteration starts again when they end.
+        optimizer: the optimiser.
+        steps: number of steps that are timed.
+        warmup: number of steps before these that are not timed.
+
+    Returns:
+        The mean seconds of each phase in `PHASES`, and the mean number of tokens in a step.
 
     Raises:
-        ValueError: there is no batch.
+        UserError: there is no batch.
     """
     device = next(backbone.parameters()).device
     backbone.train(), head.train()
@@ -181,14 +210,18 @@ def _grids(images: Sequence[Tensor], patch: int) -> list[tuple[int, int]]:
 
 
 def peak_memory(device: torch.device) -> int:
-    """Bytes: what torch has allocated at most on a GPU, or the whole process on a CPU, since it started; 0 where the system does not tell."""
+    """Returns the peak memory in bytes since the process started; 0 where the system does not report it.
+
+    On a GPU this is the memory that torch has allocated, otherwise the memory of the process.
+    """
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
     try:
         import resource
-    except ImportError:  # Windows has none
+    except ImportError:
+        # Windows has no module `resource`
         return 0
-    # kilobytes on Linux, bytes on macOS
+    # `ru_maxrss` is in kilobytes on Linux and in bytes on macOS
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 

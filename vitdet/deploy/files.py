@@ -1,4 +1,4 @@
-"""`vitdet predict`: image files to drawings, and to files that others can read."""
+"""`vitdet predict`: draws predictions on image files, and writes them in standard formats."""
 
 import contextlib
 import json
@@ -21,11 +21,17 @@ from vitdet.images import ImageError, load_image
 from vitdet.metrics.panoptic import write_panoptic
 from vitdet.structures import THRESHOLD, Prediction, check_threshold
 
-LABELS = "predicted_labels"  # the folder of label maps
+# the folder of label maps
+LABELS = "predicted_labels"
 
 
 class Predicted(NamedTuple):
-    """How many files `predict_files` read, and how many it could not."""
+    """The numbers of files that `predict_files` could and could not read.
+
+    Attributes:
+        read: the number of files that were read.
+        unreadable: the number of files that could not be read.
+    """
 
     read: int
     unreadable: int
@@ -41,24 +47,35 @@ def predict_files(
     batch_size: int = 8,
     annotations: str | Path | None = None,
 ) -> Predicted:
-    """Draw what is found in image files, and write all of it down.
+    """Predicts on image files, draws the predictions, and writes them to the folder `output`.
 
-    `output/predictions.json` is a COCO results file, boxes and masks, whose rows have a `file_name`, too; image ids are those of `annotations`, or else 1, 2, …
-    in the order of the files, by which `evaluate` does not go. A panoptic model writes COCO's panoptic format instead, the PNGs into `output/predictions`; a
-    semantic one label maps into `output/predicted_labels`, whose pixel values are the data set's own. What is there of the same name is replaced.
+    The files depend on the model, and replace earlier files with these names:
+
+    * A model of instances writes `predictions.json`, a COCO results file of boxes and masks. Image ids are those of
+      `annotations` or, without these, 1, 2, … in the order of the files. Rows also hold a `file_name`, by which
+      `evaluate` matches images.
+    * A panoptic model writes `predictions.json` in COCO's panoptic format, and PNG files in the folder `predictions`.
+    * A semantic model writes label maps in the folder `predicted_labels`. Their pixel values are the ids of the
+      data set.
 
     Args:
-        images: image files, folders (with what is below them) or globs.
-        threshold: of what is drawn and counted; the results file has everything.
-        annotations: a COCO annotation file whose image ids the results are to have. Images that it does not have are left out.
+        checkpoint: checkpoint of a run, or name of a published model.
+        images: image files, folders (searched recursively) or globs.
+        output: folder for drawings and results.
+        threshold: lowest score, in [0, 1], of the predictions that are drawn and counted. Results files hold all
+            scores.
+        device: the device to run on. By default CUDA if it is available, otherwise the CPU.
+        batch_size: number of images in a batch.
+        annotations: COCO annotation file that provides the image ids. Images that it does not contain are left out.
 
     Returns:
-        How many files could be read, and how many not. If there is none that could, nothing is written.
+        The numbers of files that could and could not be read. If none could be read, nothing is written.
 
     Raises:
-        FileNotFoundError: there is no checkpoint, or one of `images` matches nothing.
+        FileNotFoundError: there is no such checkpoint, or an element of `images` matches no file.
         CheckpointError: the checkpoint can't be used.
-        UserError: an argument is out of range, there is no such device, the output can't be written, or `annotations` are of other images.
+        UserError: an argument is out of its range, the device does not exist, the output can't be written, or
+            `annotations` describes other images.
     """
     check_threshold(threshold)
     check_batch_size(batch_size)
@@ -116,7 +133,7 @@ def _finish(results: "Results", counts: Counter[str], threshold: float, seconds:
 def _batches(
     paths: Sequence[Path], size: int, counts: Counter[str], console: Console
 ) -> Iterator[list[tuple[int, np.ndarray]]]:
-    """Of `size` files at a time those that can be read, each with its position in `paths`."""
+    """Yields batches of at most `size` images, each with its position in `paths`; unreadable files are left out."""
     for first in range(0, len(paths), size):
         batch = []
         for i in range(first, min(first + size, len(paths))):
@@ -143,24 +160,32 @@ def _make_folder(output: Path, console: Console) -> None:
 
 @contextlib.contextmanager
 def _writing(output: Path) -> Iterator[None]:
-    """Raises:
-    UserError: what is done inside can't write.
+    """Turns an `OSError` of the statements inside into a `UserError`.
+
+    Raises:
+        UserError: a file can't be written.
     """
     try:
         yield
     except OSError as error:
         raise UserError(
-            f"{error.filename or output} can't be written: {error.strerror or error}; free some space, or give another output folder"
+            f"{error.filename or output} can't be written: {error.strerror or error}; free some space, "
+            "or give another output folder"
         ) from error
 
 
 def _printable(text: Any) -> str:
-    """Names that are not valid in the file system's encoding can't be printed as they are."""
+    """Replaces characters that can't be printed, as in file names with bytes that are not valid UTF-8."""
     return str(text).encode("utf-8", "replace").decode("utf-8")
 
 
 class Results:
-    """What was found in all images, in the format of its `kind`: instances, semantic or panoptic."""
+    """Collects the predictions on all images, and writes them in the format of their kind.
+
+    Args:
+        output: Folder to write to.
+        kind: Kind of the predictions: `"instances"`, `"semantic"` or `"panoptic"`.
+    """
 
     def __init__(self, output: Path, kind: str) -> None:
         self.output, self.kind = output, kind
@@ -170,7 +195,7 @@ class Results:
         self.maps: set[str] = set()
 
     def add(self, prediction: Prediction, name: str) -> None:
-        """One more image; `name` is where its drawing lies in the output folder."""
+        """Adds the prediction on an image; `name` is the path of its drawing relative to the output folder."""
         if self.kind == "semantic":
             self._save_map(prediction, name)
         elif self.kind == "panoptic":
@@ -181,7 +206,8 @@ class Results:
 
     def _save_map(self, prediction: Prediction, name: str) -> None:
         stem = name.rpartition(".")[0]
-        name = f"{name}.png" if f"{stem}.png" in self.maps else f"{stem}.png"  # a.jpg beside a.png
+        # a.jpg and a.png in the same folder must not share a label map
+        name = f"{name}.png" if f"{stem}.png" in self.maps else f"{stem}.png"
         self.maps.add(name)
         path = self.output / LABELS / name
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -189,7 +215,7 @@ class Results:
         Image.fromarray(values[prediction.semantic.numpy()]).save(path)
 
     def write(self) -> str:
-        """Writes what is left to write, and says what there is."""
+        """Writes `predictions.json`, if the kind has it, and returns a description of the files."""
         if self.kind == "semantic":
             return f"{len(self.maps)} label maps ({LABELS})"
         path = self.output / "predictions.json"

@@ -1,4 +1,4 @@
-"""Which files are looked at, and where their drawings go."""
+"""Finds the image files to predict on, and the paths of their drawings."""
 
 import glob
 import os
@@ -12,13 +12,18 @@ from PIL import Image
 
 from vitdet.errors import UserError
 
-PICTURES = {".jpg", ".jpeg", ".png", ".bmp", ".webp"}  # formats that hold colour and that every viewer shows
-NO_PICTURES = {"BUFR", "EPS", "GRIB", "HDF5", "IPTC", "MPEG", "WMF"}  # PIL knows them, but can't decode them on its own
+# formats for drawings: they hold colour, and every viewer shows them
+PICTURES = {".jpg", ".jpeg", ".png", ".bmp", ".webp"}
+# formats that PIL recognises, but can't decode without other programs
+NO_PICTURES = {"BUFR", "EPS", "GRIB", "HDF5", "IPTC", "MPEG", "WMF"}
 
 
 @cache
 def suffixes() -> frozenset[str]:
-    """Those of the files that are looked for in a folder: all that PIL can decode here, with the plug-ins that are registered."""
+    """Returns the suffixes of the files that are searched for in folders.
+
+    These are the suffixes of all formats that PIL can decode, including those of registered plug-ins.
+    """
     Image.init()
     known = Image.registered_extensions().items()
     return frozenset(suffix for suffix, kind in known if kind in Image.OPEN and kind not in NO_PICTURES)
@@ -27,17 +32,23 @@ def suffixes() -> frozenset[str]:
 def find_images(
     patterns: Sequence[str | Path] | str | Path, *, leave_out: Path | None = None
 ) -> tuple[list[Path], Counter[str]]:
-    """The files that paths, folders and globs name, each once, in order; folders are searched to the bottom, but for the folder `leave_out` below them.
+    """Finds the image files that paths, folders and globs refer to.
+
+    Args:
+        patterns: image files, folders (searched recursively) or globs.
+        leave_out: a folder that is not searched.
 
     Returns:
-        The files, and how many others the folders hold, by suffix.
+        The files in order, without repetitions, and the number of other files in the folders by suffix.
 
     Raises:
-        FileNotFoundError: one of them names nothing.
+        FileNotFoundError: a pattern matches no image file.
         OSError: a folder can't be read.
+        UserError: there is no pattern, or a pattern is empty or a URL.
     """
     paths: dict[str, Path] = {}
-    others: dict[str, str] = {}  # and what kind they are of
+    # other files, with their kind
+    others: dict[str, str] = {}
     given = [patterns] if isinstance(patterns, (str, Path)) else patterns
     for pattern in map(_as_path, given):
         if pattern.is_dir():
@@ -57,10 +68,13 @@ def find_images(
 
 
 def _as_path(pattern: str | Path) -> Path:
-    """Raises:
-    UserError: it is the name of nothing here.
+    """Converts a pattern to a path.
+
+    Raises:
+        UserError: the pattern is empty or a URL.
     """
-    if not str(pattern):  # would be the folder one is in: a shell's variable that is not set
+    # An empty name, such as from an unset variable of the shell, would mean the current folder.
+    if not str(pattern):
         raise UserError("one of the images is an empty name; give image files, folders of images, or globs")
     if "://" in str(pattern):
         raise UserError(f"{pattern} is an address on the network; download it, and give the file")
@@ -76,7 +90,8 @@ def _below(folder: Path, leave_out: Path | None, others: dict[str, str]) -> Iter
         links = [os.path.abspath(here / name) for name in folders if (here / name).is_symlink()]
         others |= dict.fromkeys(links, "links to folders")
         for path in map(here.joinpath, files):
-            is_file = path.is_file() or path.is_symlink()  # a broken link is said to be one, a pipe would never end
+            # a broken link is reported later, when it is read; reading a pipe would never end
+            is_file = path.is_file() or path.is_symlink()
             if is_file and path.suffix.lower() in known:
                 yield path
             else:
@@ -88,7 +103,7 @@ def _fail(error: OSError) -> NoReturn:
 
 
 def describe(ignored: Counter[str]) -> str:
-    """How many files, and which."""
+    """Describes how many files were ignored, and of which kinds."""
     count = sum(ignored.values())
     kinds = [f"{number} {kind}" for kind, number in ignored.most_common(8)]
     more = f", and {len(ignored) - 8} other kinds" if len(ignored) > 8 else ""
@@ -96,10 +111,12 @@ def describe(ignored: Counter[str]) -> str:
 
 
 def picture_paths(paths: Sequence[Path], output: Path) -> list[Path]:
-    """Where the drawings go: as the files lie to each other, so that equal names in different folders do not collide.
+    """Returns the paths of the drawings, which keep the folder structure of the images below `output`.
+
+    Equal names in different folders therefore do not collide.
 
     Raises:
-        FileExistsError: a drawing would overwrite its image.
+        FileExistsError: a drawing would overwrite an image.
     """
     absolute = [Path(os.path.abspath(path)) for path in paths]
     root = os.path.commonpath([path.parent for path in absolute])
@@ -108,7 +125,8 @@ def picture_paths(paths: Sequence[Path], output: Path) -> list[Path]:
         picture = output / path.relative_to(root)
         if picture.suffix.lower() not in PICTURES:
             picture = picture.with_name(picture.name + ".png")
-        while picture in pictures:  # a.gif beside a.gif.png
+        # the drawings of a.gif and a.gif.png would both be a.gif.png
+        while picture in pictures:
             picture = picture.with_name(picture.name + ".png")
         pictures[picture] = None
     inputs = {path.resolve() for path in absolute}

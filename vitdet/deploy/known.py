@@ -1,4 +1,4 @@
-"""Image files as an annotation file knows them."""
+"""Image files that an annotation file describes."""
 
 import os
 from collections.abc import Sequence
@@ -12,15 +12,21 @@ from vitdet.metrics.file_names import FileNames
 
 
 class KnownImages:
-    """Those of some image files that an annotation file has, found by their names (see `FileNames`).
+    """The image files that an annotation file describes, found by their names (see `FileNames`).
+
+    Args:
+        annotations: COCO annotation file.
+        paths: Image files. Those that the annotation file does not contain are left out.
 
     Attributes:
-        paths, ids: of those files, in the order given: the path, and the annotation file's id.
-        lines: what is to be said of the others.
+        paths: the files that were found, in the order of the argument.
+        ids: their ids in the annotation file.
+        lines: messages about the other files and images.
 
     Raises:
         FileNotFoundError: there is no such annotation file.
-        UserError: it is no annotation file, has none of the files, or one of them could be two of its images.
+        UserError: the file is not an annotation file, contains none of the images, or the name of an image is
+            ambiguous.
     """
 
     def __init__(self, annotations: str | Path, paths: Sequence[Path]) -> None:
@@ -30,8 +36,8 @@ class KnownImages:
         if not pairs:
             names = next(filter(None, self._index.file_names), "none at all")
             raise UserError(
-                f"none of the {len(paths)} files, such as {paths[0]}, is an image of {annotations}, whose file_name are like {names}; "
-                "give the annotation file of these images"
+                f"none of the {len(paths)} files, such as {paths[0]}, is an image of {annotations}, "
+                f"whose file_name are like {names}; give the annotation file of these images"
             )
         self.paths = [path for path, _ in pairs]
         self._positions = [position for _, position in pairs]
@@ -43,24 +49,30 @@ class KnownImages:
             self.lines.append(f"{missing} of the {len(self._index)} images of {annotations} are not among the files")
 
     def check_size(self, i: int, size: tuple[int, int]) -> None:
-        """Raises:
-        UserError: the annotation file says that file number `i` is not of `size` `(H, W)`.
+        """Checks that file number `i` has the size of its annotations.
+
+        Args:
+            i: position in `paths`.
+            size: `(H, W)` of the image in pixels.
+
+        Raises:
+            UserError: the annotation file gives another size.
         """
         position = self._positions[i]
         height, width = int(self._index.heights[position]), int(self._index.widths[position])
         if height and width and (height, width) != tuple(size):
             raise UserError(
-                f"{self.paths[i]} is {size[1]}×{size[0]}, but {self.source} says {width}×{height}, so boxes would be in other pixels; "
-                "give the images that were annotated"
+                f"{self.paths[i]} is {size[1]}×{size[0]}, but {self.source} says {width}×{height}, "
+                "so boxes would be in other pixels; give the images that were annotated"
             )
 
     def check_classes(self, category_ids: Sequence[int], classes: Sequence[str], console: Console) -> None:
-        """Says which categories the model calls by other names."""
+        """Prints how many categories have other names in the model than in the annotation file."""
         known = dict(zip(self._index.category_ids, self._index.names))
         other = [(i, name, known.get(i)) for i, name in zip(category_ids, classes) if known.get(i) != name]
         if other:
             number, name, theirs = other[0]
             console.print(
-                f"{len(other)} of the model's {len(classes)} categories are not those of {self.source}: it has {number} as {name}, the file "
-                + (f"as {theirs}" if theirs is not None else "not at all")
+                f"{len(other)} of the model's {len(classes)} categories are not those of {self.source}: "
+                f"it has {number} as {name}, the file " + (f"as {theirs}" if theirs is not None else "not at all")
             )

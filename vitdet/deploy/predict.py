@@ -1,4 +1,4 @@
-"""A checkpoint to predictions.  # H×W an image in pixels"""
+"""Loads a trained model and predicts on images."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,12 +17,18 @@ from vitdet.zoo.cards import Card
 
 
 class Detector:
-    """A trained model that takes images as they are.
+    """A trained model that predicts on images of any format and size; `load` creates it.
 
-    Attributes:
-        backbone, head: in eval mode.
-        classes, category_ids: names and the data set's own ids, indexed by label.
-        transform: what is done to an RGB array before the backbone sees it.
+    Args:
+        backbone: The backbone, which is set to eval mode.
+        head: The head, which is set to eval mode.
+        classes: Class names, indexed by label.
+        category_ids: Ids of the classes in the data set, indexed by label.
+        transform: Transform of an RGB array `(H, W, 3)` uint8 into the input of the backbone.
+        device: Device to run on. By default CUDA if it is available, otherwise the CPU.
+
+    Raises:
+        UserError: the device does not exist.
     """
 
     def __init__(
@@ -42,16 +48,21 @@ class Detector:
     def predict(
         self, images: ImageLike | Sequence[ImageLike], *, threshold: float = THRESHOLD, batch_size: int = 8
     ) -> Prediction | list[Prediction]:
-        """What is found in an image, or in each of a list of images.
+        """Predicts on an image, or on each image of a list.
 
         Args:
-            images: paths, PIL images, or RGB arrays `(H, W, 3)` uint8, of any sizes. They are read batch by batch.
-            threshold: leave out what scores less; 0 keeps everything.
+            images: a path, a PIL image, or an RGB array `(H, W, 3)` uint8, or a list of these. Sizes may differ, and
+                files are read batch by batch.
+            threshold: the lowest score, in [0, 1], of the predictions that are returned.
+            batch_size: the number of images in a batch.
+
+        Returns:
+            A prediction for an image, or a list of predictions for a list of images.
 
         Raises:
             ImageError: a file can't be read.
-            TypeError: something is no image.
-            UserError: the threshold is not in [0, 1], or the batch size not positive.
+            TypeError: an element is not an image.
+            UserError: the threshold is not in [0, 1], or the batch size is not positive.
         """
         check_threshold(threshold)
         check_batch_size(batch_size)
@@ -74,19 +85,21 @@ class Detector:
 def load(
     model: str | Path, *, checkpoint: str | Path | None = None, device: str | torch.device | None = None
 ) -> Detector:
-    """The detector that a checkpoint holds, or a published one by its name.
+    """Loads a detector from a checkpoint, or a published model by its name.
 
     Args:
-        model: a checkpoint of a run, of which the averaged weights are taken, if it has some; nothing but the file is needed. Or a name that `vitdet zoo`
-            lists: its weights come from the cache, or are downloaded.
-        checkpoint: with a name: the file with its weights.
-        device: `"cpu"`, `"cuda"` …; by default CUDA where there is one, else the CPU.
+        model: the checkpoint of a run, or a name that `vitdet zoo` lists. A checkpoint needs no other files, and its
+            averaged weights are used if it holds them. The weights of a published model come from the cache, or are
+            downloaded.
+        checkpoint: a file with the weights of the published model `model`.
+        device: the device to run on, such as `"cpu"` or `"cuda"`. By default CUDA if it is available, otherwise the
+            CPU.
 
     Raises:
         FileNotFoundError: there is no such file.
-        CheckpointError: it is damaged, holds another model, or needs a part that is not installed.
-        DownloadError: the weights can't be fetched.
-        UserError: there is no such device.
+        CheckpointError: the file is damaged, holds another model, or needs a part that is not installed.
+        DownloadError: the weights can't be downloaded.
+        UserError: the device does not exist.
     """
     device = pick_device(device)
     card, _ = zoo.of(str(model), checkpoint)
@@ -107,18 +120,20 @@ def _published(card: Card, checkpoint: str | Path | None, device: str | torch.de
 
 
 def check_batch_size(value: int) -> None:
-    """Raises:
-    UserError: it is no positive whole number.
+    """Checks a batch size.
+
+    Raises:
+        UserError: it is not a positive integer.
     """
     ok, wanted = whole(1)
     check("batch_size", value, ok(value), wanted)
 
 
 def pick_device(device: str | torch.device | None = None) -> torch.device:
-    """`device`, or CUDA where there is one, else the CPU.
+    """Returns `device` or, by default, CUDA if it is available, otherwise the CPU.
 
     Raises:
-        UserError: there is no such device here.
+        UserError: the device does not exist.
     """
     if device is None:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")

@@ -1,4 +1,4 @@
-"""Task, trainer, optimiser groups, weight average, checkpoints."""
+"""Training: the task, the trainer, the parameter groups of the optimiser, the weight average and the checkpoints."""
 
 from vitdet.training.callbacks.ema import EMA
 from vitdet.training.task import Task

@@ -1,4 +1,7 @@
-"""What a `Trainer` was given: what is wrong with it, what means the same as an argument of vitdet's, and which callbacks follow."""
+"""Checks the arguments of `Trainer` and works out which callbacks and loggers follow from them.
+
+Arguments of Lightning's that mean the same as an argument of vitdet's are translated here.
+"""
 
 import contextlib
 import re
@@ -22,26 +25,40 @@ LIGHTNING = str(Path(L.__file__).parent)
 
 
 class Given(NamedTuple):
-    """Arguments that decide what vitdet adds of its own."""
+    """The arguments that decide what vitdet adds to Lightning's trainer.
 
-    progress: bool | None  # enable_progress_bar
+    Attributes:
+        progress: Lightning's `enable_progress_bar`; `None` where the user did not set it.
+        model_summary: Lightning's `enable_model_summary`.
+        share_out: Lightning's `use_distributed_sampler`; `None` where the user did not set it.
+        checkpoints: whether checkpoints are written.
+        bare: Lightning's `barebones`: vitdet adds nothing.
+        dry: Lightning's `fast_dev_run`: nothing is written to disk.
+        logs: whether vitdet's loggers (TensorBoard and CSV) are added.
+        loggers: the loggers that the user gave.
+    """
+
+    progress: bool | None
     model_summary: bool
-    share_out: bool | None  # use_distributed_sampler
+    share_out: bool | None
     checkpoints: bool
-    bare: bool  # barebones: nothing is added
-    dry: bool  # fast_dev_run: nothing is written
-    logs: bool  # whether with vitdet's own loggers
-    loggers: list[Logger]  # the user's
+    bare: bool
+    dry: bool
+    logs: bool
+    loggers: list[Logger]
 
     def shows(self, progress: bool) -> bool:
-        """Whether progress is shown; either argument can say no."""
+        """Whether progress is shown: either `progress` or `enable_progress_bar` can switch it off."""
         return progress and self.progress is not False
 
 
 def take(kwargs: dict[str, Any], logger: Logger | Iterable[Logger] | bool | None) -> Given:
-    """What the arguments say; those that `Trainer` passes to Lightning itself are taken out.
+    """Reads `Given` from the keyword arguments, and removes those that `Trainer` passes to Lightning itself.
 
-    It is a function of its own so that these are no keys of a config file, which has `progress`.
+    `Trainer` does not declare these arguments, so they do not become keys of a config file, which has `progress`.
+
+    Raises:
+        UserError: `logger` holds something that is not a logger.
     """
     bare, dry = bool(kwargs.get("barebones")), bool(kwargs.get("fast_dev_run"))
     none = logger is False or bare
@@ -61,10 +78,10 @@ def take(kwargs: dict[str, Any], logger: Logger | Iterable[Logger] | bool | None
 
 
 def place(name: str, root: str | Path, version: int | None, kwargs: dict[str, Any]) -> tuple[Path, str, int | None]:
-    """Root, name and number of the run; `default_root_dir` is another word for `root`.
+    """Returns the root folder, name and version number of the run; `default_root_dir` means the same as `root`.
 
     Raises:
-        UserError: one of them can't be.
+        UserError: an argument is out of its range, or `root` and `default_root_dir` contradict each other.
     """
     other = kwargs.get("default_root_dir")
     both = other is not None and str(root) not in ("runs", str(other))
@@ -82,8 +99,10 @@ def place(name: str, root: str | Path, version: int | None, kwargs: dict[str, An
 
 
 def check_own(*, ema: float, mode: str, pictures: int, log_every_n_steps: int, gradient_clip_val: Any) -> None:
-    """Raises:
-    UserError: an argument of vitdet's is out of its range.
+    """Checks the arguments that vitdet's trainer adds, or for which it has another default than Lightning's.
+
+    Raises:
+        UserError: an argument is out of its range.
     """
     check("ema", ema, is_number(ema) and 0 <= ema < 1, "0 <= ema < 1, for example 0.999, or 0 to train without")
     check("mode", mode, mode in ("max", "min"), "max (more is better) or min")
@@ -94,7 +113,8 @@ def check_own(*, ema: float, mode: str, pictures: int, log_every_n_steps: int, g
         is_whole(log_every_n_steps, 0),
         "a whole number from 0, which logs nothing",
     )
-    if isinstance(gradient_clip_val, (int, float)):  # Lightning refuses the rest
+    # Lightning refuses values of other types
+    if isinstance(gradient_clip_val, (int, float)):
         check(
             "gradient_clip_val",
             gradient_clip_val,
@@ -104,8 +124,10 @@ def check_own(*, ema: float, mode: str, pictures: int, log_every_n_steps: int, g
 
 
 def check_theirs(kwargs: dict[str, Any]) -> None:
-    """Raises:
-    UserError: an argument of Lightning's that fails late, or in other words, there.
+    """Checks arguments of Lightning's that it would refuse late, or without naming the argument.
+
+    Raises:
+        UserError: an argument is out of its range.
     """
     accelerator = str(kwargs.get("accelerator", "auto")).lower()
     there = torch.cuda.is_available() or (accelerator == "gpu" and torch.backends.mps.is_available())
@@ -140,8 +162,10 @@ def check_theirs(kwargs: dict[str, Any]) -> None:
 
 
 def check_bounds(kwargs: dict[str, Any], *, max_epochs: int | None, max_steps: int) -> None:
-    """Raises:
-    UserError: the training is to be longer than it may be.
+    """Checks the bounds of the training.
+
+    Raises:
+        UserError: a bound is out of its range, or a minimum is above its maximum.
     """
     for unit, most in (("epochs", max_epochs), ("steps", max_steps)):
         check(f"max_{unit}", most, most is None or is_whole(most, -1), "a whole number from 0, or -1 for no bound")
@@ -151,10 +175,10 @@ def check_bounds(kwargs: dict[str, Any], *, max_epochs: int | None, max_steps: i
 
 
 def duration(max_time: Any) -> timedelta | None:
-    """`max_time` as a `timedelta`.
+    """Converts `max_time` to a `timedelta`.
 
     Raises:
-        UserError: it is none.
+        UserError: it is not a positive duration.
     """
     wanted = "days:hours:minutes:seconds, such as 00:00:12:00 for twelve minutes"
     if isinstance(max_time, str):
@@ -174,10 +198,10 @@ def duration(max_time: Any) -> timedelta | None:
 
 
 def listed(callbacks: Any) -> list[L.Callback]:
-    """The user's callbacks.
+    """Returns the user's callbacks as a list.
 
     Raises:
-        UserError: one of them is none.
+        UserError: an element is not a callback.
     """
     some = [] if callbacks is None else [callbacks] if isinstance(callbacks, L.Callback) else list(callbacks)
     for one in some:
@@ -191,10 +215,10 @@ def listed(callbacks: Any) -> list[L.Callback]:
 
 
 def with_theirs(ours: list[L.Callback], theirs: list[L.Callback]) -> list[L.Callback]:
-    """All callbacks; one of the user's takes the place of ours of the same kind.
+    """Joins the callbacks; a callback of the user's replaces vitdet's callback of that class.
 
     Raises:
-        UserError: there would be two clocks.
+        UserError: the training would be ended by two timers, `max_time` and a `Timer` of the user's.
     """
     if any(isinstance(one, Timer) for one in ours) and any(isinstance(one, Timer) for one in theirs):
         raise UserError("max_time and a Timer among the callbacks both end the training; give one of them")
@@ -211,10 +235,13 @@ def has_bar(callbacks: list[L.Callback]) -> bool:
 
 @contextlib.contextmanager
 def refusals(*more: type[Exception]) -> Iterator[None]:
-    """What Lightning refuses, by a `MisconfigurationException`, a `ValueError` or `more`, or says in words of its own, is for the user to put right.
+    """Turns errors that Lightning raises on purpose into a `UserError`, which is shown without a traceback.
+
+    These are a `MisconfigurationException`, a `ValueError`, the types in `more`, and any `RuntimeError` or
+    `ImportError` that a `raise` statement in Lightning's code throws. All other errors pass through unchanged.
 
     Raises:
-        UserError: Lightning's message, in one line.
+        UserError: Lightning's message on a single line.
     """
     try:
         yield

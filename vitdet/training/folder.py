@@ -1,4 +1,4 @@
-"""The folder of a run, `root/name/version_N`: who gets which, what is in it, and the loggers that write there."""
+"""The run folder, `root/name/version_N`: how it is chosen and recognised, and the loggers that write to it."""
 
 from pathlib import Path
 
@@ -6,17 +6,18 @@ from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
 
 from vitdet.errors import UserError
 
-SIGNS = ("config.yaml", "metrics.csv", "best.ckpt", "last.ckpt")  # a folder with one of them is that of a run
+# a folder that holds any of these files is a run folder
+SIGNS = ("config.yaml", "metrics.csv", "best.ckpt", "last.ckpt")
 
 
 def runs(root: str | Path, name: str) -> list[Path]:
-    """The run folders of `name`, oldest first."""
+    """Returns the run folders of `name`, oldest first."""
     folders = [f for f in (Path(root) / name).glob("version_*") if f.name.removeprefix("version_").isdigit()]
     return sorted(folders, key=lambda f: int(f.name.removeprefix("version_")))
 
 
 def reserve(root: str | Path, name: str) -> Path:
-    """Makes `root/name/version_N` with the next free N. Of two that ask at once, each gets a folder of its own."""
+    """Creates `root/name/version_N` with the next free N. Concurrent processes get different folders."""
     taken = runs(root, name)
     number = int(taken[-1].name.removeprefix("version_")) + 1 if taken else 0
     (Path(root) / name).mkdir(parents=True, exist_ok=True)
@@ -24,35 +25,38 @@ def reserve(root: str | Path, name: str) -> Path:
         folder = Path(root) / name / f"version_{number}"
         try:
             folder.mkdir()
-        except FileExistsError:  # somebody was faster
+        except FileExistsError:
+            # another process has just taken this number
             number += 1
         else:
             return folder
 
 
 def is_run(folder: Path) -> bool:
-    """Whether it is the folder of a run, whatever it is called and wherever it lies."""
+    """Whether a folder is a run folder, judged by its files, not by its name or place."""
     return any((folder / sign).is_file() for sign in SIGNS)
 
 
 def check_free(folder: Path, *, start: Path | None) -> None:
-    """Raises:
-    UserError: the folder holds checkpoints, and a training that is to go there does not go on from one of them (`start`).
+    """Checks that a training which starts from checkpoint `start`, or from none, may write to the folder.
+
+    Raises:
+        UserError: the folder holds checkpoints of another training, and `start` is not among them.
     """
     held = sorted(path.name for path in folder.glob("*.ckpt"))
     if held and (start is None or start.resolve().parent != folder.resolve()):
         own = folder / ("last.ckpt" if "last.ckpt" in held else held[0])
         raise UserError(
-            f"{folder} holds {' and '.join(held[:3])} of an earlier training, which this one would replace; go on with that (ckpt_path {own}), "
-            "or leave trainer.version out for a folder of its own"
+            f"{folder} holds {' and '.join(held[:3])} of an earlier training, which this one would replace; "
+            f"go on with that (ckpt_path {own}), or leave trainer.version out for a folder of its own"
         )
 
 
 def find(word: str, folders: list[Path], place: Path) -> Path:
-    """What `last` or `best` means: the file of that name in the newest of `folders`.
+    """Returns the checkpoint that `last` or `best` refers to: the file of that name in the newest of `folders`.
 
     Raises:
-        UserError: none has it.
+        UserError: no folder holds such a file.
     """
     found = [folder / f"{word}.ckpt" for folder in folders if (folder / f"{word}.ckpt").is_file()]
     if not found:
@@ -61,7 +65,7 @@ def find(word: str, folders: list[Path], place: Path) -> Path:
 
 
 class TensorBoard(TensorBoardLogger):
-    """Lightning's, which writes an `hparams.yaml` even where there are no hyperparameters."""
+    """Lightning's TensorBoard logger, which writes no `hparams.yaml` here if there are no hyperparameters."""
 
     def save(self) -> None:
         if self.hparams:
@@ -71,9 +75,13 @@ class TensorBoard(TensorBoardLogger):
 
 
 def make_loggers(folder: Path) -> list[Logger]:
-    """TensorBoard's and CSV's, writing to `folder`; the `metrics.csv` of a run that goes on becomes `metrics_0.csv`, then `metrics_1.csv`, …"""
+    """Creates the loggers for TensorBoard and CSV, which write to `folder`.
+
+    The `metrics.csv` of a resumed run is renamed to `metrics_0.csv`, then `metrics_1.csv`, …
+    """
     earlier = folder / "metrics.csv"
-    if earlier.exists():  # the logger would delete it
+    # the CSV logger would delete the file
+    if earlier.exists():
         earlier.rename(folder / f"metrics_{len(list(folder.glob('metrics_*.csv')))}.csv")
     place = {"name": "", "version": ""}
     return [TensorBoard(folder, **place), CSVLogger(folder, **place)]

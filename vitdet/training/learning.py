@@ -1,4 +1,4 @@
-"""How the weights of a task are updated: optimiser, schedule, clipping, and going on from a checkpoint."""
+"""How the weights of a task are updated: optimiser, schedule, gradient clipping, and resuming from a checkpoint."""
 
 from typing import Any
 
@@ -20,11 +20,11 @@ OPTIMIZERS = {"adamw": torch.optim.AdamW, "muon": Muon}
 
 
 class Learning(L.LightningModule):
-    """What a `Task` does between the gradient and the weights.
+    """The part of `Task` that configures the optimiser, the learning-rate schedule and gradient clipping.
 
     Attributes:
-        lr, optimizer, schedule, …: the arguments of the task that say how it learns, see `settings`.
-        progress: how far the training is; the schedule, the data and the head read it.
+        lr, optimizer, schedule, …: the training arguments of the task, see `settings`.
+        progress: the progress of the training, which the schedule, the data and the head read.
     """
 
     backbone: torch.nn.Module
@@ -32,7 +32,7 @@ class Learning(L.LightningModule):
     schedule: Schedule
 
     def use_settings(self, **settings: Any) -> None:
-        """Sets the arguments that say how it learns."""
+        """Sets the training arguments of the task."""
         self._settings = tuple(settings)
         for name, value in settings.items():
             setattr(self, name, value)
@@ -41,19 +41,19 @@ class Learning(L.LightningModule):
 
     @property
     def settings(self) -> dict[str, Any]:
-        """The arguments that say how it learns; a checkpoint keeps them."""
+        """The training arguments of the task, which a checkpoint keeps."""
         return config_of({name: getattr(self, name) for name in self._settings})
 
     def resumes(self, saved: Checkpoint) -> None:
-        """Takes note of the checkpoint that the training goes on from."""
+        """Remembers the checkpoint that the training is resumed from."""
         self._resumed = saved
 
     def learning_rate(self) -> float:
-        """The largest of all groups."""
+        """Returns the largest learning rate of all parameter groups."""
         return max(group["lr"] for optimizer in self.trainer.optimizers for group in optimizer.param_groups)
 
     def make_optimizer(self, *, fused: bool = True) -> torch.optim.Optimizer:
-        """The optimiser, which needs no trainer."""
+        """Creates the optimiser. No trainer is needed."""
         names = ("lr", "weight_decay", "layer_decay", "backbone_lr", "trunk_lr")
         options = {name: getattr(self, name) for name in names}
         groups = parameter_groups(self.backbone, self.head, matrices=self.optimizer == "muon", **options)
@@ -61,7 +61,7 @@ class Learning(L.LightningModule):
 
     @property
     def standard_optimizer(self) -> bool:
-        """Whether the optimiser is that of `make_optimizer`, and not one of a derived class."""
+        """Whether the optimiser is that of `make_optimizer`, not overridden in a derived class."""
         own = type(self)
         return (own.configure_optimizers, own.make_optimizer) == (
             Learning.configure_optimizers,
@@ -78,7 +78,8 @@ class Learning(L.LightningModule):
             progress.begin(self.progress, self.trainer)
 
     def on_fit_start(self) -> None:
-        progress.update(self.progress, self.trainer)  # loaders may draw batches ahead before the training starts
+        # data loaders may draw batches ahead, before the training starts
+        progress.update(self.progress, self.trainer)
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
         progress.update(self.progress, self.trainer)
@@ -100,6 +101,7 @@ class Learning(L.LightningModule):
         if not isinstance(plugin, MixedPrecision) or is_scaled(self.trainer):
             super().configure_gradient_clipping(optimizer, gradient_clip_val, gradient_clip_algorithm)
         elif gradient_clip_val:
-            # for bfloat16 Lightning would refuse fused optimisers, which only a gradient scaler has to (Lightning#21435)
+            # With bfloat16, Lightning refuses to clip gradients for a fused optimiser. Only a gradient scaler, which
+            # bfloat16 does not use, is incompatible with that (Lightning#21435).
             algorithm = GradClipAlgorithmType(gradient_clip_algorithm or "norm")
             Precision.clip_gradients(plugin, optimizer, gradient_clip_val, algorithm)

@@ -1,9 +1,12 @@
-"""Muon for the weight matrices, AdamW for everything else, in one optimiser.  # n matrices of one shape, r×c
+"""Muon for weight matrices combined with AdamW for all other parameters, in a single optimiser.
 
-`torch.optim.Muon` and `timm.optim.Muon` take matrices one at a time, and always in bfloat16. Measured on the 59 matrices
-of configs/detr_vit.yaml, timm's step takes 6307 ms on a CPU with AVX2 alone, this one 321 ms; where the CPU multiplies
-bfloat16 (AVX-512) it is the other way round, 179 and 352 ms. The losses are the same but for noise: 9.88 and 9.79 after 300
-steps of one seed, 11.13 and 11.28 after 150 of another.
+Matrices of equal shape are updated together; in shapes, n is their number, r their rows and c their columns.
+
+`torch.optim.Muon` and `timm.optim.Muon` update matrices individually, and always in bfloat16. Measured on the 59
+matrices of configs/detr_vit.yaml, a step of timm's takes 6307 ms on a CPU with only AVX2, and a step of this optimiser
+321 ms. Where the CPU multiplies bfloat16 (AVX-512), timm's takes 179 ms and this optimiser 352 ms. The losses differ
+only by noise: 9.88 (timm) and 9.79 after 300 steps with a first seed, 11.13 and 11.28 after 150 steps with a second
+seed.
 """
 
 from collections.abc import Callable
@@ -13,15 +16,24 @@ from torch import Tensor
 
 from vitdet.ranges import number, ranged
 
-_COEFFICIENTS = (3.4445, -4.7750, 2.0315)  # Jordan 2024, https://kellerjordan.github.io/posts/muon/
+# Jordan 2024, https://kellerjordan.github.io/posts/muon/
+_COEFFICIENTS = (3.4445, -4.7750, 2.0315)
 _STEPS = 5
 
 
 def orthogonalise(matrices: Tensor) -> Tensor:
-    """`(n, r, c)` with all singular values brought near 1, by a quintic Newton-Schulz iteration.
+    """Brings all singular values of the matrices near 1 by a quintic Newton-Schulz iteration.
 
-    All factors are polynomials of the Gram matrix `G = X Xᵀ`, so they commute: the iteration runs on the small square `G` and gathers them in `Q`,
-    and `X` itself is multiplied once. For 1×4 matrices that is 40 % less arithmetic. In float32: the powers of `G` would not survive bfloat16.
+    All factors are polynomials of the Gram matrix `G = X Xᵀ`, so they commute: the iteration runs on the small square
+    matrix `G` and accumulates the factors in `Q`, and `X` itself is multiplied only at the end. For matrices that are
+    four times as wide as high, this saves 40 % of the arithmetic. It runs in float32, since bfloat16 is too coarse for
+    the powers of `G`.
+
+    Args:
+        matrices: `(n, r, c)`.
+
+    Returns:
+        The orthogonalised matrices `(n, r, c)`, in the data type of `matrices`.
     """
     a, b, c = _COEFFICIENTS
     tall = matrices.shape[1] > matrices.shape[2]
@@ -40,10 +52,20 @@ def orthogonalise(matrices: Tensor) -> Tensor:
 
 
 class Muon(torch.optim.AdamW):
-    """AdamW, with orthogonalised momentum for the groups that say `matrices=True`; convolutions count as `(out, in*k*k)`.
+    """Muon for the parameter groups with `matrices=True`, AdamW for the others.
 
-    The step of a matrix is scaled by `0.2 * sqrt(max(r, c))`, which gives it the size of AdamW's, so that both share a learning rate
-    (Liu et al. 2025, arXiv:2502.16982).
+    Muon steps along the orthogonalised momentum. Convolution kernels are treated as matrices `(out, in*k*k)`. A step of
+    a matrix is scaled by `0.2 * sqrt(max(r, c))`, which makes it as large as a step of AdamW, so that both can use the
+    same learning rate (Liu et al. 2025, arXiv:2502.16982).
+
+    Args:
+        params: Parameters or parameter groups. A group may set `matrices` (by default false) and `momentum`.
+        lr: Learning rate.
+        momentum: Decay of the momentum of matrices, from 0 to below 1.
+        adamw: Further arguments of `torch.optim.AdamW`.
+
+    Raises:
+        UserError: `momentum` is out of its range.
     """
 
     @ranged({"momentum": number(0, 1, without=[1])})
@@ -79,13 +101,15 @@ class Muon(torch.optim.AdamW):
             gradient = torch.stack([p.grad.flatten(1) for p in parameters])
             buffers = [self._momentum(p, g) for p, g in zip(parameters, gradient)]
             torch._foreach_lerp_(buffers, list(gradient), 1 - group["momentum"])
-            update = orthogonalise(gradient.lerp(torch.stack(buffers), group["momentum"]))  # Nesterov momentum
+            # Nesterov momentum
+            update = orthogonalise(gradient.lerp(torch.stack(buffers), group["momentum"]))
             scale = group["lr"] * 0.2 * max(rows, columns) ** 0.5
             for parameter, step in zip(parameters, update):
                 parameter.mul_(1 - group["lr"] * group["weight_decay"]).sub_(step.view_as(parameter), alpha=scale)
 
     def _momentum(self, parameter: Tensor, like: Tensor) -> Tensor:
         state = self.state[parameter]
-        if not state:  # AdamW expects a step count in whatever state it loads
+        # AdamW expects a step count in every state that it loads
+        if not state:
             state.update(step=torch.zeros(()), momentum_buffer=torch.zeros_like(like))
         return state["momentum_buffer"]

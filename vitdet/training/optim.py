@@ -17,12 +17,24 @@ def parameter_groups(
     trunk_lr: float = 1.0,
     matrices: bool = False,
 ) -> list[dict]:
-    """Optimiser groups: one per learning rate and weight decay.
+    """Sorts the trained parameters into optimiser groups by learning rate and weight decay.
 
-    Norms, biases and whatever the backbone's `no_weight_decay()` names (position embeddings, prefix tokens) are not decayed. The backbone
-    learns at `lr * backbone_lr`, its ViT, the last norm included, at `trunk_lr` of that, and each block below the last at `layer_decay` times the
-    rate of the block above it, as in BEiT, Bao et al. 2021 (arXiv:2106.08254). Frozen parameters are left out. With `matrices`, the groups say which of them
-    are matrices for Muon.
+    There is no weight decay for norms, for biases, and for the parameters that the backbone's `no_weight_decay()` names
+    (position embeddings and prefix tokens). Frozen parameters are left out.
+
+    Args:
+        backbone: Module with `layer_ids()`, the layer number of each parameter, and `no_weight_decay()`.
+        head: Module with `num_classes`.
+        lr: Learning rate of the head.
+        weight_decay: Weight decay of the parameters that have any.
+        layer_decay: Each block of the ViT has the learning rate of the block above it times this factor, as in BEiT
+            (Bao et al. 2021, arXiv:2106.08254).
+        backbone_lr: Learning rate of the backbone, as a multiple of `lr`.
+        trunk_lr: Learning rate of the ViT including its last norm, as a multiple of the backbone's.
+        matrices: Whether weight matrices get separate groups with `matrices=True`, for `Muon`.
+
+    Returns:
+        Parameter groups, as `torch.optim` expects them, with an additional key `matrices`.
     """
     groups: dict[tuple, list[nn.Parameter]] = {}
     exempt, layers = set(backbone.no_weight_decay()), backbone.layer_ids()
@@ -35,9 +47,8 @@ def parameter_groups(
             scale, decayed = 1.0, parameter.ndim > 1
             if part == "backbone":
                 below = last - layers[name]
-                in_trunk = below or name.startswith(
-                    "trunk."
-                )  # the trunk's last norm counts as a layer of the neck's depth
+                # the last norm of the ViT has the layer number of the neck
+                in_trunk = below or name.startswith("trunk.")
                 scale = backbone_lr * layer_decay**below * (trunk_lr if in_trunk else 1.0)
                 decayed = decayed and name not in exempt
             groups.setdefault((scale, decayed, id(parameter) in inner), []).append(parameter)
@@ -48,14 +59,23 @@ def parameter_groups(
 
 
 def inner_matrices(backbone: nn.Module, head: nn.Module) -> set[int]:
-    """Ids of the weights that Muon takes: of linear and convolutional layers, neither embeddings, nor the last layer to the classes, nor thin."""
+    """Returns the `id` of each weight that Muon updates.
+
+    These are weights of linear and convolutional layers, except classification layers and matrices with fewer than 16
+    rows or columns. Embeddings are not among them.
+    """
     layers = [m for part in (backbone, head) for m in part.modules() if isinstance(m, (nn.Linear, nn.Conv2d))]
-    outputs = {head.num_classes, head.num_classes + 1}  # one more where "nothing" is a class
+    # some heads have an additional class for "no object"
+    outputs = {head.num_classes, head.num_classes + 1}
     return {id(m.weight) for m in layers if min(m.weight.flatten(1).shape) >= 16 and len(m.weight) not in outputs}
 
 
 def is_scaled(trainer: L.Trainer) -> bool:
-    """Whether gradients are multiplied for float16: they must be divided again before they are clipped, and a fused step does so only after."""
+    """Whether a gradient scaler is in use, for float16.
+
+    Scaled gradients must be unscaled before they are clipped, but a fused optimiser unscales them in its step, after
+    that.
+    """
     return getattr(trainer.precision_plugin, "scaler", None) is not None
 
 
@@ -63,7 +83,8 @@ MULTIPLE: Rule = (
     number(0, without=[0])[0],
     "a multiple above 0; for a backbone that does not learn set model.backbone.freeze: all",
 )
-RANGES: dict[str, Rule] = {  # of the arguments of a `Task` that say how it learns
+# the ranges of the training arguments of `Task`
+RANGES: dict[str, Rule] = {
     "optimizer": (lambda v: v in ("muon", "adamw"), "muon or adamw"),
     "lr": (number(0, without=[0])[0], "a number above 0, for example 2e-4"),
     "backbone_lr": MULTIPLE,

@@ -1,4 +1,4 @@
-"""What Lightning says in every run and nobody needs is left out, from Python as on the command line."""
+"""Hides messages that Lightning prints in every run and that do not help the user, from Python and the command line."""
 
 import logging
 import os
@@ -11,11 +11,15 @@ WARNINGS = (
     ".*Checkpoint directory",
     ".*is smaller than the logging interval",
     ".*does not have many workers",
-    r".*module\(s\) in eval mode at the start of training",  # frozen blocks are meant to be
-    ".*Total length of .* across ranks is zero",  # a run without validation says so itself
+    # frozen blocks are in eval mode on purpose
+    r".*module\(s\) in eval mode at the start of training",
+    # vitdet prints another message for a run without validation
+    ".*Total length of .* across ranks is zero",
     ".*but have no `val_dataloader`",
-    ".*custom batch sampler .* for prediction",  # ours leaves nothing out
-    r".*Please add the following callbacks: \['EMA'\]",  # a task says it in words of its own
+    # the batch sampler of vitdet leaves no image out
+    ".*custom batch sampler .* for prediction",
+    # `Task` prints a clearer message
+    r".*Please add the following callbacks: \['EMA'\]",
 )
 INFOS = (
     "💡",
@@ -23,7 +27,8 @@ INFOS = (
     "HPU available",
     "GPU available",
     "`weights_only` was not set",
-    "`Trainer.fit` stopped",  # the last lines of a run say it
+    # the summary of the run shows this
+    "`Trainer.fit` stopped",
     "Restoring states from the checkpoint",
     "Restored all states from the checkpoint",
     "Loaded model weights from the checkpoint",
@@ -36,12 +41,14 @@ LOGGERS = (
 
 
 def quiet() -> None:
-    """Every `Trainer` calls it. vitdet's own log lines are not touched: they show as `logging` is configured."""
-    os.environ.setdefault("JSONARGPARSE_DEPRECATION_WARNINGS", "off")  # they are about Lightning's calls, not ours
+    """Installs the filters; every `Trainer` calls this. Log messages of vitdet are shown as `logging` is configured."""
+    # these warnings concern calls that Lightning makes
+    os.environ.setdefault("JSONARGPARSE_DEPRECATION_WARNINGS", "off")
     for text in WARNINGS:
         warnings.filterwarnings("ignore", message=text)
     for name in LOGGERS:
-        logging.getLogger(name).addFilter(_worth_saying)  # the same function is added only once
+        # a filter that is already there is not added again
+        logging.getLogger(name).addFilter(_worth_saying)
 
 
 def _worth_saying(record: logging.LogRecord) -> bool:

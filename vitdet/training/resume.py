@@ -1,4 +1,4 @@
-"""Whether a checkpoint fits the task that goes on with it, and what differs where it does not."""
+"""Checks whether a checkpoint fits the task that is resumed from it, and describes the differences."""
 
 import inspect
 import math
@@ -11,33 +11,41 @@ from lightning.pytorch.utilities import rank_zero_info
 from vitdet.checkpoint import DERIVED, Checkpoint, CheckpointError
 from vitdet.config import config_of, part, public_path
 
-FREE = {
-    "drop_path",
-    "freeze",
-    "grad_checkpointing",
-}  # arguments of a backbone that change no result, only how it learns
-KERNELS = {"params", "lr", "fused", "foreach", "capturable", "differentiable"}  # of a group: they go with its state
-Difference = tuple[str, Any, Any]  # the key, what the run has, and what the checkpoint has
+# arguments of a backbone that affect training, but not its outputs in evaluation
+FREE = {"drop_path", "freeze", "grad_checkpointing"}
+# keys of a parameter group that belong to the state of the optimiser, or that `apply_settings` sets separately
+KERNELS = {"params", "lr", "fused", "foreach", "capturable", "differentiable"}
+# the key, the value in the run, and the value in the checkpoint
+Difference = tuple[str, Any, Any]
 
 
 def check_resume(task: Any, path: str | Path, *, training: bool) -> None:
-    """Whether a checkpoint can be loaded into a task, to go on training or to score it.
+    """Checks that a checkpoint can be loaded into a task.
+
+    Args:
+        task: the task that is resumed or scored.
+        path: the checkpoint.
+        training: whether training is resumed, rather than the task scored.
 
     Raises:
         FileNotFoundError: there is no such file.
-        CheckpointError: it is damaged, was not written by vitdet, or by a task of another model, classes or optimiser; the message says what differs.
+        CheckpointError: the file is damaged, was not written by vitdet, or holds another model, other classes or
+            another optimiser. The message names the differences.
     """
     check_fits(task, Checkpoint.read(path), training=training)
 
 
 def check_fits(task: Any, saved: Checkpoint, *, training: bool, tell: bool = False) -> None:
-    """`check_resume` of a checkpoint that has been read.
+    """Does the checks of `check_resume` for a checkpoint that has been read.
 
     Args:
-        tell: whether to say which options differ that may.
+        task: the task that is resumed or scored.
+        saved: the checkpoint.
+        training: whether training is resumed, rather than the task scored.
+        tell: whether to log which options differ where a difference is allowed.
 
     Raises:
-        CheckpointError: something differs.
+        CheckpointError: the checkpoint does not fit the task.
     """
     path = saved.name
     if differs := class_difference(saved.classes, task.classes):
@@ -84,7 +92,7 @@ def _plain(value: Any) -> str:
 
 
 def class_difference(model: Sequence[str], data: Sequence[str]) -> str | None:
-    """What is said of classes that differ: those that a model knows, and those of the data."""
+    """Describes how the classes of a model differ from those of the data; `None` if they are equal."""
     if list(model) == list(data):
         return None
     new, gone = [c for c in data if c not in model], [c for c in model if c not in data]
@@ -104,7 +112,7 @@ def _model(task: Any, before: dict[str, Any]) -> Iterator[Difference]:
 
 
 def _defaults(cls: type) -> dict[str, Any]:
-    """What arguments have that a checkpoint of an older vitdet does not name."""
+    """Returns the default arguments of a class, for those that a checkpoint of an older vitdet does not hold."""
     given = {p.name: p.default for p in inspect.signature(cls).parameters.values() if p.default is not p.empty}
     return {name: _part_of(value) if isinstance(value, type) else config_of(value) for name, value in given.items()}
 
@@ -114,7 +122,7 @@ def _part_of(cls: type) -> dict[str, Any]:
 
 
 def _over(base: Any, own: Any) -> Any:
-    """`own`, with what `base` has beside it, unless they are parts of different classes."""
+    """Returns `own`, completed recursively by the keys of `base`, unless these configure different classes."""
     if not (isinstance(base, dict) and isinstance(own, dict)) or own.get("class_path") != base.get("class_path"):
         return own
     return {**base, **{key: _over(base.get(key), value) for key, value in own.items()}}
@@ -134,7 +142,10 @@ def _arguments(place: str, own: dict[str, Any], before: dict[str, Any]) -> Itera
 
 
 def _is_bound(key: str, strangers: list[str]) -> bool:
-    """Whether an argument must stay as it was: all where tensors differ, else those of which the results depend."""
+    """Whether an argument must have the value that it has in the checkpoint.
+
+    If tensors differ, these are all arguments except those in `FREE`; otherwise, those that change the outputs.
+    """
     name = key.rpartition(".")[2]
     if name in FREE:
         return False
@@ -160,7 +171,8 @@ def _check_optimizer(task: Any, saved: Checkpoint, model: list[Difference]) -> N
         _refuse(path, True, _say(changed or plain))
 
 
-REGROUP = {"model.backbone_lr", "model.trunk_lr", "model.layer_decay"}  # they change which weights share a rate
+# these change which weights share a learning rate, and hence the parameter groups
+REGROUP = {"model.backbone_lr", "model.trunk_lr", "model.layer_decay"}
 
 
 def _start(path: Any) -> str:
@@ -169,12 +181,14 @@ def _start(path: Any) -> str:
 
 def _settings(task: Any, saved: Checkpoint) -> Iterator[Difference]:
     own = task.settings
-    yield from _arguments("model", own, {**own, **saved.settings})  # an older file may lack some
+    # checkpoints of an older vitdet may lack some settings
+    yield from _arguments("model", own, {**own, **saved.settings})
 
 
 def apply_settings(task: Any, saved: Checkpoint) -> None:
-    """Lets a task's own learning rate, schedule, weight decay and moment decays hold where Lightning has just restored
-    those of a checkpoint, and says which.
+    """Applies the task's training settings after Lightning has restored those of a checkpoint, and logs differences.
+
+    These settings are the learning rate, the schedule, the weight decay and the moment decays of the optimiser.
     """
     factor = task.schedule.factor(task.progress.done)
     (optimizer,), fresh = task.trainer.optimizers, task.make_optimizer(fused=False)
@@ -182,7 +196,8 @@ def apply_settings(task: Any, saved: Checkpoint) -> None:
     rates = []
     for group, new in zip(optimizer.param_groups, fresh.param_groups, strict=True):
         group.update({key: value for key, value in new.items() if key not in KERNELS}, initial_lr=new["lr"])
-        if not math.isclose(group["lr"], new["lr"] * factor, rel_tol=1e-9):  # else bit for bit what it was
+        # a learning rate that has not changed keeps its exact bits, so that resuming is exact
+        if not math.isclose(group["lr"], new["lr"] * factor, rel_tol=1e-9):
             group["lr"] = new["lr"] * factor
         rates.append(new["lr"])
     for scheduler in task.trainer.lr_scheduler_configs:

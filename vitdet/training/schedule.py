@@ -1,4 +1,4 @@
-"""How the learning rate changes over a training, in fractions of it, never in steps."""
+"""The learning-rate schedule, in fractions of the training instead of steps."""
 
 import math
 from typing import Literal, get_args
@@ -7,7 +7,8 @@ from vitdet.config import options
 from vitdet.ranges import number
 
 Shape = Literal["cosine", "linear", "constant", "wsd"]
-WSD_DECAY = 0.2  # the last fifth of training, as in Hägele et al. 2024 (arXiv:2405.18392)
+# the learning rate decays in the last fifth of the training, as in Hägele et al. 2024 (arXiv:2405.18392)
+WSD_DECAY = 0.2
 
 
 @options(
@@ -21,10 +22,13 @@ class Schedule:
     """How the learning rate rises to its peak and falls again.
 
     Args:
-        shape: how it falls after the warm-up: cosine, linear, constant, or wsd (warm-up, stable, decay), which stays at
-            the peak until the last fifth of the training.
-        warmup: the fraction of the training in which it rises.
-        final: the last learning rate as a fraction of the peak.
+        shape: How the learning rate falls after the warm-up: cosine, linear, constant, or wsd. With wsd (warm-up,
+            stable, decay) it stays at the peak until the last fifth of the training.
+        warmup: Fraction of the training in which the learning rate rises, from 0 to below 1.
+        final: Learning rate at the end of the training as a fraction of the peak, from 0 to 1.
+
+    Raises:
+        UserError: an argument is out of its range.
 
     Example:
         >>> round(Schedule(shape="linear", warmup=0.1, final=0.0).factor(0.55), 6)
@@ -36,9 +40,10 @@ class Schedule:
     final: float = 0.01
 
     def factor(self, done: float) -> float:
-        """The learning rate as a fraction of its peak, when `done`, in [0, 1], of the training is over."""
+        """Returns the learning rate as a fraction of its peak; `done`, in [0, 1], is the progress of the training."""
         if done < self.warmup:
-            return 0.01 + 0.99 * done / self.warmup  # not from 0, which would waste the first step
+            # a learning rate of 0 would waste the first step
+            return 0.01 + 0.99 * done / self.warmup
         t = min(1.0, (done - self.warmup) / max(1e-9, 1 - self.warmup))
         if self.shape == "constant":
             return 1.0

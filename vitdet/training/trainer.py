@@ -1,4 +1,4 @@
-"""Lightning's Trainer with what vitdet trains with by default, the same from YAML and from Python."""
+"""Lightning's `Trainer` with the defaults and callbacks of vitdet, used from Python and from the command line."""
 
 import atexit
 import contextlib
@@ -36,13 +36,13 @@ from vitdet.training.task import Task
 
 @atexit.register
 def _leave_gloo() -> None:
-    """Threads of gloo that outlive the interpreter abort the process, now and then, after all is done."""
+    """Stops gloo's threads: if they outlive the interpreter, they sometimes abort the process at its exit."""
     if dist.is_available() and dist.is_initialized() and dist.get_backend() == "gloo":
         dist.destroy_process_group()
 
 
 class ShareFolder(L.Callback):
-    """Tells the other ranks the run folder that the first one has taken."""
+    """Broadcasts the run folder that rank 0 has taken to the other ranks."""
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         if stage == "fit":
@@ -50,26 +50,33 @@ class ShareFolder(L.Callback):
 
 
 class Trainer(L.Trainer):
-    """Lightning's `Trainer`; every argument of it works here too, and `callbacks` and `logger` add to the ones below.
+    """Lightning's `Trainer` with a weight average, checkpoints, loggers, progress reports and a summary.
 
-    On by default: an average of the weights, `best.ckpt` and `last.ckpt`, metrics as CSV and for TensorBoard, progress, pictures of predictions, and
-    a summary at the end. All of it goes to `run_folder`. A callback of yours takes the place of that of the same class; `enable_checkpointing=False`
-    writes no checkpoints, `fast_dev_run` nothing at all, and `barebones` leaves all of it out.
+    By default, it keeps an average of the weights, writes `best.ckpt` and `last.ckpt`, logs metrics as CSV and for
+    TensorBoard, shows the progress, draws predictions on validation images, and prints a summary at the end. All files
+    go to `run_folder`. Every argument of Lightning's `Trainer` is accepted, too. Callbacks and loggers of the user are
+    added to vitdet's; a callback of the user replaces vitdet's callback of that class. `enable_checkpointing=False`
+    writes no checkpoints, `fast_dev_run` writes no files, and `barebones` adds nothing to Lightning's trainer.
 
     Args:
-        name: Of the run; the command line takes that of the config.
-        root: The folder of all runs; Lightning's `default_root_dir` means the same.
-        version: Number of the run's folder, `root/name/version_N`. By default the next free one, or, for a training that goes on from a
-            checkpoint, the folder where that is.
-        ema: Decay of the weight average; 0 trains without.
-        monitor: What `best.ckpt` is chosen by; by default the first score of the head's metric: `val/AP`, `val/mIoU`, `val/PQ`.
-        mode: Whether more of it is better ("max") or less ("min").
-        pictures: How many validation images to draw predictions on.
-        progress: Whether to show how far the training is: a bar on a terminal, else a line about every 30 s.
-        max_time: When to end the training, as days:hours:minutes:seconds, such as 00:00:12:00.
+        name: Name of the run. The command line uses the name of the config file by default.
+        root: Folder of all runs. Lightning's `default_root_dir` means the same.
+        version: Number N of the run folder, `root/name/version_N`. By default the next free number or, for a training
+            that is resumed from a checkpoint, the folder of that checkpoint.
+        ema: Decay of the weight average, from 0 to below 1; 0 trains without it.
+        monitor: Score that `best.ckpt` is chosen by. By default the first score of the head's metric, such as `val/AP`,
+            `val/mIoU` or `val/PQ`.
+        mode: Whether a higher score is better ("max") or a lower score ("min").
+        pictures: Number of validation images to draw predictions on.
+        progress: Whether to show the progress: a bar on a terminal, otherwise a line about every 30 s.
+        max_time: Longest time of the training, as days:hours:minutes:seconds, such as 00:00:12:00.
 
     Raises:
         UserError: an argument is out of its range, or Lightning refuses it.
+
+    Example:
+        >>> Trainer(name="shapes", max_epochs=2).run_folder.as_posix()
+        'runs/shapes/version_0'
     """
 
     def __init__(
@@ -108,7 +115,7 @@ class Trainer(L.Trainer):
         self.tested_folder: Path | None = None
         self._begun = False
         extra = arguments.listed(callbacks)
-        # the clock is here rather than Lightning's, so that the last validation comes after it
+        # the timer comes before `FinalValidation`, which must see that the time is up; Lightning would add it elsewhere
         ours = [Timer(end)] if (end := arguments.duration(max_time)) else []
         if not given.bare:
             ours += [StepSeed(), *([EMA(ema)] if ema else []), FinalValidation(), Summary()]
@@ -123,20 +130,24 @@ class Trainer(L.Trainer):
                 log_every_n_steps=0 if given.bare else log_every_n_steps,
                 callbacks=[ShareFolder(), CheckMonitors(), *arguments.with_theirs(ours, extra)],
                 logger=given.loggers or False,
-                enable_progress_bar=arguments.has_bar(extra),  # ours is none of Lightning's
+                # `ProgressReport` is not a progress bar in Lightning's sense
+                enable_progress_bar=arguments.has_bar(extra),
                 enable_model_summary=given.model_summary,
-                use_distributed_sampler=False,  # `fit` knows whether the data are ours
+                # `_share_out` sets this once the data are known
+                use_distributed_sampler=False,
                 **kwargs,
             )
-        # With `max_steps`, Lightning takes an epoch that is over for one to go on in, and trains a batch too many in it; this says no.
+        # prevents that Lightning, with `max_steps`, resumes a completed epoch and trains an additional batch in it
         self.fit_loop._iteration_based_training = bool
 
     @property
     def run_folder(self) -> Path:
-        """The folder of this run. It is taken when training starts, or when this is read: a new one, unless `version` names it.
+        """The folder of this run: a new folder, unless `version` is given or the training is resumed.
+
+        A new folder is created when training starts, or when this property is read before.
 
         Raises:
-            UserError: another rank takes it, and training has not started.
+            UserError: this process is not rank 0, and training has not started.
         """
         if self.entered is None:
             root, name, version = self._place
@@ -149,11 +160,11 @@ class Trainer(L.Trainer):
 
     @property
     def _first(self) -> bool:
-        """Whether this process is of global rank 0, known before the processes have met."""
+        """Whether this process has global rank 0, known before the processes are connected."""
         return self.node_rank == 0 and self.local_rank == 0
 
     def enter(self, folder: Path | None) -> None:
-        """Makes `folder` this run's, and lets vitdet's loggers write there."""
+        """Makes `folder` the run folder, and creates vitdet's loggers, which write to it."""
         if folder is None or (self._begun and folder == self.entered):
             return
         self.entered, self._begun = folder, True
@@ -164,17 +175,19 @@ class Trainer(L.Trainer):
         if self._begun and checkpoint is None:
             return self.entered
         if checkpoint is not None and self._place[2] is None:
-            own = next(filter(is_run, (checkpoint.parent, checkpoint.resolve().parent)), None)  # the file may be a link
+            # the file may be a symbolic link
+            own = next(filter(is_run, (checkpoint.parent, checkpoint.resolve().parent)), None)
             if own is not None:
                 return own
         folder = self.run_folder
-        if folder != self.entered:  # named by its version
+        # the user chose the folder by `version`
+        if folder != self.entered:
             check_free(folder, start=checkpoint)
             folder.mkdir(parents=True, exist_ok=True)
         return folder
 
     def _checkpoint(self, given: str | Path | None, model: Any, *, training: bool = False) -> Any:
-        """The file that `ckpt_path` means; what it holds fits the model."""
+        """Returns the file that `ckpt_path` refers to, after checking that it fits the model."""
         if given is None or str(given) in ("hpc", "registry") or "://" in str(given):
             return given
         if str(given) in ("last", "best"):
@@ -187,7 +200,11 @@ class Trainer(L.Trainer):
         return Path(given)
 
     def _share_out(self, data: Any) -> None:
-        """vitdet's data share out their images among the ranks themselves, no image twice in evaluation; for other loaders Lightning does it."""
+        """Decides whether Lightning distributes the samples among the ranks.
+
+        vitdet's data distribute their images themselves, so that no image is evaluated twice. For other data loaders,
+        Lightning does so.
+        """
         ours, wanted = isinstance(data, ImageData), self.given.share_out
         if ours and wanted and self.num_devices * self.num_nodes > 1:
             raise UserError(
@@ -197,7 +214,7 @@ class Trainer(L.Trainer):
 
     @contextlib.contextmanager
     def _told(self) -> Iterator[None]:
-        """What Lightning refuses, and what can't be gone on with, as one sentence."""
+        """Turns errors that Lightning raises on purpose, and losses that are not finite, into a `UserError`."""
         with arguments.refusals():
             try:
                 yield
@@ -216,11 +233,14 @@ class Trainer(L.Trainer):
         ckpt_path: str | Path | None = None,
         weights_only: bool | None = True,
     ) -> None:
-        """Trains, as Lightning's `fit` does; `ckpt_path` goes on in its own run folder, and `last` is that of the newest run of this name.
+        """Trains a model, with the arguments of Lightning's `fit`.
+
+        A training with `ckpt_path` continues in the run folder of that checkpoint. `"last"` and `"best"` refer to the
+        checkpoint of the newest run of this name.
 
         Raises:
-            UserError: what Lightning refuses, a checkpoint that does not fit, a folder that is another run's, or (`DivergedError`) weights or a loss
-                that are no longer finite.
+            UserError: Lightning refuses an argument, the checkpoint does not fit, or the folder holds another run.
+            DivergedError: the weights or the loss are no longer finite.
         """
         self._share_out(train_dataloaders if datamodule is None else datamodule)
         ckpt_path = self._checkpoint(ckpt_path, model, training=True)
@@ -240,13 +260,19 @@ class Trainer(L.Trainer):
             return method(**given)
 
     def validate(self, *args: Any, **kwargs: Any) -> Any:
-        """Lightning's, with its arguments; it writes nothing, and refuses as `fit` does."""
+        """Validates as Lightning's `validate` does, with its arguments. It writes no files, and raises as `fit`."""
         return self._evaluate("validate", *args, **kwargs)
 
     def test(self, *args: Any, **kwargs: Any) -> Any:
-        """Lightning's, with its arguments; it writes `predictions.json` beside the checkpoint, and refuses as `fit` does."""
+        """Tests as Lightning's `test` does, with its arguments, and raises as `fit`.
+
+        It writes `predictions.json` to the folder of the checkpoint.
+        """
         return self._evaluate("test", *args, **kwargs)
 
     def predict(self, *args: Any, **kwargs: Any) -> Any:
-        """Lightning's, with its arguments: the predictions on each batch; it writes nothing, and refuses as `fit` does."""
+        """Returns the predictions for each batch, as Lightning's `predict` does, with its arguments.
+
+        It writes no files, and raises as `fit`.
+        """
         return self._evaluate("predict", *args, **kwargs)

@@ -1,4 +1,4 @@
-"""Published models: name -> architecture, key map, licence, score."""
+"""Published models by name: architecture, mapping of tensor names, licence and score."""
 
 import difflib
 from pathlib import Path
@@ -13,29 +13,38 @@ CARDS = {card.name: card for card in [*rf_detr.CARDS, *lw_detr.CARDS, *deimv2.CA
 
 
 def find(name: str) -> Card:
-    """The card of that name.
+    """Returns the card of a published model.
 
     Raises:
-        CheckpointError: there is none.
+        CheckpointError: there is no published model with this name.
     """
     if name not in CARDS:
         near = difflib.get_close_matches(name, CARDS, 3, 0.4)
         raise CheckpointError(
-            f"there is no published model {name!r}, nor a file; {'near it: ' + ', '.join(near) if near else 'vitdet zoo lists them'}"
+            f"there is no published model {name!r}, nor a file; "
+            f"{'near it: ' + ', '.join(near) if near else 'vitdet zoo lists them'}"
         )
     return CARDS[name]
 
 
 def of(name: str, file: str | None = None) -> tuple[Card | None, str | None]:
-    """What `name` means: the card of a published model, and `file` for its weights, or no card and the checkpoint of a run.
+    """Resolves `name`, the name of a published model or the path of a checkpoint.
+
+    Args:
+        name: the name or path.
+        file: a file with the weights of the published model, if given.
+
+    Returns:
+        The card and `file` for a published model, or `None` and the path for a checkpoint.
 
     Raises:
-        CheckpointError: it is neither.
+        CheckpointError: `name` is neither a published model nor a checkpoint.
     """
     if name in CARDS:
         return CARDS[name], file
     if file is not None or not (Path(name).suffix or Path(name).exists()):
-        find(name)  # says what is near
+        # raises an error that suggests similar names
+        find(name)
     return None, name
 
 

@@ -1,4 +1,4 @@
-"""What is known of a published model, and how its files are read.  # K classes"""
+"""Descriptions of published models, and how their files are read."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -18,7 +18,12 @@ from vitdet.zoo.tensors import read_state
 
 @dataclass(frozen=True)
 class Base:
-    """Weights that others give out on request, and that a model's own are differences from: the file's name in the cache folder, and the page to ask at."""
+    """Weights that must be requested from their authors; the file of a model holds only differences from them.
+
+    Attributes:
+        filename: name of the file in the cache folder.
+        page: web page where access is requested.
+    """
 
     filename: str
     page: str
@@ -29,23 +34,32 @@ class Base:
 
     @property
     def wanted(self) -> str:
-        return f"its authors publish differences from {self.page}: ask for access there, and put its model.safetensors at {cache_folder() / self.filename}"
+        return (
+            f"its authors publish differences from {self.page}: ask for access there, "
+            f"and put its model.safetensors at {cache_folder() / self.filename}"
+        )
 
 
 @dataclass(frozen=True)
 class Card:
-    """A published model.
+    """The description of a published model.
 
     Attributes:
-        url: where its authors offer the file; `digest`, if they publish one, is `sha256:…` or `md5:…`.
-        score: as its authors report it, with `source`.
-        parameters: in millions; `gflops` of one image of its own size, a multiplication and an addition counted as two.
-        backbone: arguments of `Backbone`.
-        head_class, head: the head and its arguments, for the classes that it knows.
-        transform: size and resampling of images, see `EvalTransform`; all models want ImageNet's mean and deviation.
-        labels: the classes that it knows.
-        convert: the authors' tensors to ours, `backbone.…` and `head.…`.
-        base: what its weights are differences from; `convert` then takes that, too.
+        name: the name by which `vitdet.load` finds the model.
+        url: where its authors publish the file.
+        licence: the licence of the weights.
+        score: the score that its authors report.
+        source: where the score is reported.
+        parameters: the number of parameters in millions.
+        gflops: the arithmetic of an image of the model's size in 10⁹ floating-point operations; a multiply-add is two.
+        backbone: the arguments of `Backbone`.
+        head_class: the public name of the class of the head.
+        head: the arguments of the head.
+        transform: size and resampling of images, see `EvalTransform`. All models use ImageNet's mean and deviation.
+        labels: the classes of the model.
+        convert: translates the authors' tensors to vitdet's names, `backbone.…` and `head.…`.
+        digest: the digest of the file, `sha256:…` or `md5:…`, if its authors publish it.
+        base: the weights from which the file holds differences, if so; `convert` takes these as its second argument.
     """
 
     name: str
@@ -74,7 +88,7 @@ class Card:
 
     @property
     def eval_transform(self) -> dict[str, Any]:
-        """What is done to an image: arguments of `EvalTransform`."""
+        """The arguments of `EvalTransform` for this model."""
         return {**self.transform, "mean": IMAGENET_MEAN, "std": IMAGENET_STD}
 
     @property
@@ -82,14 +96,14 @@ class Card:
         return self.name + Path(self.url).suffix
 
     def config(self) -> dict[str, Any]:
-        """`backbone` and `head` as a config file has them."""
+        """Returns `backbone` and `head` as in a config file."""
         return {
             "backbone": {"class_path": "vitdet.Backbone", "init_args": dict(self.backbone)},
             "head": {"class_path": self.head_class, "init_args": dict(self.head)},
         }
 
     def build(self) -> nn.ModuleDict:
-        """The model with random weights: `backbone` and `head`."""
+        """Builds the model, `backbone` and `head`, with random weights."""
         config = self.config()
         backbone = build(config["backbone"])
         config["head"]["init_args"] |= {
@@ -100,11 +114,11 @@ class Card:
         return nn.ModuleDict({"backbone": backbone, "head": build(config["head"])})
 
     def weights(self, path: str | Path | None = None) -> dict[str, Tensor]:
-        """Its tensors by our names, from a file, or else from the cache or the network.
+        """Returns the tensors with vitdet's names, from a file or, by default, from the cache or the network.
 
         Raises:
-            CheckpointError: the file can't be read, or does not hold this model's weights.
-            DownloadError: it can't be fetched.
+            CheckpointError: the file can't be read, or does not hold the weights of this model.
+            DownloadError: the file can't be downloaded.
         """
         base = () if self.base is None else (self.base.read(),)
         if path is None and base == (None,):
@@ -117,12 +131,13 @@ class Card:
             raise CheckpointError(f"{error}{hint}") from error
         try:
             return self.convert(state, *base)
-        except (KeysError, KeyError, IndexError, RuntimeError) as error:  # names, or numbers of classes or channels
+        except (KeysError, KeyError, IndexError, RuntimeError) as error:
+            # names differ, or the numbers of classes or channels
             hint = f"; {self.base.wanted}" if base == (None,) else ""
             raise CheckpointError(f"{file} does not hold the weights of {self.name}: {error}{hint}") from error
 
     def load(self, path: str | Path | None = None) -> nn.ModuleDict:
-        """The model with its weights; raises as `weights`."""
+        """Builds the model and loads its weights; raises as `weights`."""
         model, state = self.build(), self.weights(path)
         try:
             check_complete(state, model)

@@ -1,7 +1,8 @@
-"""DEIMv2 (Huang et al. 2025, arXiv:2509.20787; github.com/Intellindust-AI-Lab/DEIMv2) on plain ViTs: S, M, L and X, in vitdet's own parts.
+"""DEIMv2 on plain ViTs, in the sizes S, M, L and X, built from vitdet's modules.
 
-S and M have a ViT-Tiny of the authors' own, distilled from DINOv3: no registers, no layer scale, no last norm, and keys with a bias. The sizes are those of
-the authors' hf_models.ipynb. Atto, Femto, Pico and N have no ViT, and are left out.
+Huang et al. 2025, arXiv:2509.20787; github.com/Intellindust-AI-Lab/DEIMv2. S and M use a ViT-Tiny that the authors
+distilled from DINOv3, without registers, layer scale and last norm, but with a bias of the keys. The sizes are those in
+the authors' hf_models.ipynb. Atto, Femto, Pico and N have no ViT and are left out.
 """
 
 from functools import partial
@@ -22,7 +23,8 @@ TINY = {
     "rope_type": "dinov3",
     "rope_rotate_half": True,
     "rope_grid_indexing": "ij",
-    "init_values": 1.0,  # timm has this one with a layer scale only: by one, it scales nothing
+    # timm has this ViT only with a layer scale; a scale of 1 has no effect
+    "init_values": 1.0,
     "use_post_transformer_norm": False,
 }
 
@@ -33,7 +35,22 @@ def _tiny(embed_dim: int, num_heads: int) -> dict:
 
 
 class Size(NamedTuple):
-    """What differs between the sizes."""
+    """The settings that differ between the sizes of DEIMv2.
+
+    Attributes:
+        vit: name and arguments of the ViT.
+        taps: blocks whose outputs the neck uses, counted from 0.
+        detail: width of the spatial adapter in channels.
+        dim: channels of neck and head.
+        csp: channels inside the CSP blocks of the neck.
+        depth: number of consecutive RepVGG blocks in a CSP block.
+        attention_ffn: hidden channels of the FFN in the neck's attention layer.
+        ffn: hidden channels of the FFN in a decoder layer.
+        score: the score that the authors report.
+        parameters: the number of parameters in millions.
+        gflops: the arithmetic of an image in 10⁹ floating-point operations.
+        layers: the number of decoder layers.
+    """
 
     vit: dict
     taps: tuple[int, ...]
@@ -53,8 +70,10 @@ class Size(NamedTuple):
 SIZES = {
     "s": Size(_tiny(192, 3), (3, 7, 11), 16, 192, 32, 2, 512, 256, "box AP 50.9", 9.8, 25.6),
     "m": Size(_tiny(256, 4), (3, 7, 11), 16, 256, 85, 3, 512, 256, "box AP 53.0", 18.4, 53.0),
-    "l": Size({"name": "vit_small_patch16_dinov3_qkvb"}, (5, 8, 11), 32, 224, 112, 3, 896, 896, "box AP 56.0", 32.5, 98.1),
-    "x": Size({"name": "vit_small_plus_patch16_dinov3_qkvb"}, (5, 8, 11), 64, 256, 160, 4, 1024, 1024, "box AP 57.8", 51.2, 155.6, layers=6),
+    "l": Size({"name": "vit_small_patch16_dinov3_qkvb"}, (5, 8, 11), 32, 224, 112, 3, 896, 896,
+              "box AP 56.0", 32.5, 98.1),
+    "x": Size({"name": "vit_small_plus_patch16_dinov3_qkvb"}, (5, 8, 11), 64, 256, 160, 4, 1024, 1024,
+              "box AP 57.8", 51.2, 155.6, layers=6),
 }
 # fmt: on
 
@@ -172,10 +191,14 @@ HEAD += [
 
 
 def convert(state: dict[str, Tensor], *, tiny: bool) -> dict[str, Tensor]:
-    """The authors' tensors by our names.
+    """Translates the authors' tensors to vitdet's names.
+
+    Args:
+        state: tensors with the authors' names.
+        tiny: whether the ViT is the authors' ViT-Tiny.
 
     Raises:
-        KeysError: a name is not theirs, or the edges' distances are others.
+        KeysError: a name is unknown, or the distances of the box edges are scaled differently.
     """
     state = dict(state)
     for name, ours in (("up", UP), ("reg_scale", SCALE)):
@@ -190,7 +213,8 @@ def convert(state: dict[str, Tensor], *, tiny: bool) -> dict[str, Tensor]:
         block = key.removesuffix(".norm1.weight")
         if tiny:
             renamed |= {f"{block}.ls{i}.gamma": torch.ones_like(renamed[key]) for i in (1, 2)}
-        else:  # keys have no bias: theirs is multiplied by 0
+        else:
+            # the keys have no bias: the authors' code multiplies it by 0
             renamed[f"{block}.attn.q_bias"], _, renamed[f"{block}.attn.v_bias"] = renamed.pop(
                 f"{block}.attn.qkv.bias"
             ).chunk(3)

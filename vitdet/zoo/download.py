@@ -1,8 +1,8 @@
-"""Files from the network, once: resumed where they were cut off, checked, and put in place whole.
+"""Downloads files into the cache: resumable, checked, and put in place only when complete.
 
-`huggingface_hub` could fetch those that lie on its hub, but not RF-DETR's, and less well (2.4, against a server on this
-machine): it gave back a file of the right size and wrong content without a word, and needed 24 s and five warnings to say
-that there is no network, in a sentence that names neither the file nor where to put it by hand.
+`huggingface_hub` is not used, since it can't download the files of RF-DETR, which are not on its hub. Version 2.4,
+tried against a local server, also returned a file of the right size and wrong content without an error. Without a
+network, it took 24 s and five warnings to fail, and its message named neither the file nor where to put it by hand.
 """
 
 import hashlib
@@ -22,30 +22,38 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TaskID, TextColum
 from vitdet.errors import UserError
 
 CHUNK = 1 << 20
-TIMEOUT = 30.0  # seconds without a byte
+# seconds without receiving a byte
+TIMEOUT = 30.0
 
 
 class DownloadError(UserError, RuntimeError):
-    """A file could not be fetched, or is not the one that it should be; the message says what to do."""
+    """A file could not be downloaded, or has a wrong digest; the message says what to do."""
 
 
 def cache_folder() -> Path:
-    """`$VITDET_HOME`, or `vitdet` in `$XDG_CACHE_HOME` or `~/.cache`."""
+    """Returns the cache folder: `$VITDET_HOME`, otherwise `vitdet` in `$XDG_CACHE_HOME` or in `~/.cache`."""
     home = os.environ.get("VITDET_HOME")
     return Path(home) if home else Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "vitdet"
 
 
 def download(url: str, name: str, *, digest: str | None = None, folder: Path | None = None) -> Path:
-    """The file behind `url`, as `name` in the cache folder; fetched if it is not there yet.
+    """Downloads a file into the cache folder, unless it is there already.
 
-    What is fetched goes to `name.part` first; a later call goes on from there, if the server can and its file is still the same. Proxies are those of the
-    environment (`https_proxy` …). Two processes do not fetch the same file at once.
+    The download goes to `name.part` first. A later call resumes it, if the server supports this and its file has not
+    changed. Proxies are taken from the environment (`https_proxy` …). A lock keeps several processes from downloading a
+    file at the same time.
 
     Args:
-        digest: `sha256:…` or `md5:…` of the file, hexadecimal.
+        url: the address of the file.
+        name: the name of the file in the cache folder.
+        digest: the expected digest, `sha256:…` or `md5:…` in hexadecimal digits.
+        folder: the folder to use instead of the cache folder.
+
+    Returns:
+        The path of the file.
 
     Raises:
-        DownloadError: no network, no such file, a cut connection, or a wrong digest.
+        DownloadError: there is no network or no such file, the connection was cut, or the digest is wrong.
     """
     path = (folder or cache_folder()) / name
     if path.is_file():
@@ -53,7 +61,8 @@ def download(url: str, name: str, *, digest: str | None = None, folder: Path | N
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(f"{path}.lock", timeout=3600):
-            if not path.is_file():  # another process may have been quicker
+            # another process may have downloaded the file in the meantime
+            if not path.is_file():
                 part = path.with_name(f"{path.name}.part")
                 _fetch(url, part, path)
                 check(part, digest, url)
@@ -62,7 +71,8 @@ def download(url: str, name: str, *, digest: str | None = None, folder: Path | N
         raise DownloadError(
             f"another process has been fetching {path} for an hour; if it is dead, remove {path}.lock"
         ) from error
-    except OSError as error:  # the network's are told apart below
+    except OSError as error:
+        # errors of the network are `DownloadError`s by now, so this is an error of the disk
         raise DownloadError(
             f"{path} can't be written: {error}; free some space, or set VITDET_HOME to a folder that can"
         ) from error
@@ -70,10 +80,10 @@ def download(url: str, name: str, *, digest: str | None = None, folder: Path | N
 
 
 def check(path: Path, digest: str | None, url: str) -> None:
-    """Removes the file if its digest is another one.
+    """Checks the digest of a file, and removes the file if its digest is wrong.
 
     Raises:
-        DownloadError: it is.
+        DownloadError: the digest is wrong.
     """
     if digest is None:
         return
@@ -84,8 +94,8 @@ def check(path: Path, digest: str | None, url: str) -> None:
         size = path.stat().st_size
         path.unlink()
         raise DownloadError(
-            f"{url} is not the file that it should be: {size:,} bytes with {kind} {found}, wanted {wanted}. It was removed; try again, "
-            "and if that does not help, it was changed or damaged at its source"
+            f"{url} is not the file that it should be: {size:,} bytes with {kind} {found}, wanted {wanted}. "
+            "It was removed; try again, and if that does not help, it was changed or damaged at its source"
         )
 
 
@@ -100,18 +110,21 @@ def _fetch(url: str, part: Path, path: Path) -> None:
     tag = part.with_name(f"{part.name}.etag")
     done = part.stat().st_size if part.is_file() else 0
     request = urllib.request.Request(url, headers={"User-Agent": "vitdet"})
-    if done and tag.is_file():  # without a tag nobody knows whether the rest belongs to the same file
+    # without the ETag of the first part, the file on the server may have changed since
+    if done and tag.is_file():
         request.add_header("Range", f"bytes={done}-")
         request.add_header("If-Range", tag.read_text(encoding="utf-8"))
     try:
-        # a new opener: the shared one keeps the proxies of its first use
+        # a new opener reads the proxies from the environment; the shared opener keeps those of its first use
         reply = urllib.request.build_opener().open(request, timeout=TIMEOUT)
     except urllib.error.HTTPError as error:
-        if error.code == 416 and done:  # the part is longer than the file: it is another one by now
+        # "range not satisfiable": the part is longer than the file, which therefore has changed
+        if error.code == 416 and done:
             part.unlink()
             return _fetch(url, part, path)
         raise DownloadError(f"{url}: the server says {error.code} {error.reason}{_instead(path)}") from error
-    except (OSError, HTTPException) as error:  # URLError is an OSError
+    except (OSError, HTTPException) as error:
+        # `URLError`, which is an `OSError`, holds the reason
         reason = getattr(error, "reason", None) or error
         raise DownloadError(f"{url} can't be reached: {reason or type(error).__name__}{_instead(path)}") from error
     with reply:
@@ -143,12 +156,13 @@ def _copy(reply, part: Path, done: int, total: int | None, path: Path) -> None:
         of = "" if total is None else f" of {total:,}"
         why = f" ({cut})" if cut else ""
         raise DownloadError(
-            f"the connection was cut after {written:,}{of} bytes{why}; what there is stays in {part}: the same command goes on from there"
+            f"the connection was cut after {written:,}{of} bytes{why}; what there is stays in {part}: "
+            "the same command goes on from there"
         )
 
 
 def _read(reply) -> bytes | Exception:
-    """The next bytes, none at the end, or why there are no more."""
+    """Returns the next bytes, empty at the end, or the error that ended the connection."""
     try:
         return reply.read(CHUNK)
     except (OSError, HTTPException) as error:
@@ -162,6 +176,6 @@ def _progress() -> Progress:
 
 def _instead(path: Path) -> str:
     return (
-        f". Without a network, fetch it where there is one, and put it at {path}, or give its path: vitdet.load(name, checkpoint=path), "
-        "or model.checkpoint_file in YAML"
+        f". Without a network, fetch it where there is one, and put it at {path}, "
+        "or give its path: vitdet.load(name, checkpoint=path), or model.checkpoint_file in YAML"
     )

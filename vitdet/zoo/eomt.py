@@ -1,7 +1,8 @@
-"""EoMT with DINOv2 (Kerssies et al. 2025, arXiv:2503.19108; github.com/tue-mps/eomt): masks from the ViT's own last blocks.
+"""EoMT with DINOv2: queries join the last blocks of the ViT, which take the place of a mask decoder.
 
-Its authors resize an image to fit a square and fill that up with black; `canvas` does the same here, since the position embedding was learned so. For
-semantic maps they cut an image into square tiles.
+Kerssies et al. 2025, arXiv:2503.19108; github.com/tue-mps/eomt. The authors resize an image to fit into a square and
+pad it with black, and the position embedding was learned on such squares; in vitdet, `canvas` pads. For semantic maps
+the authors cut an image into square tiles.
 """
 
 from collections.abc import Sequence
@@ -21,7 +22,19 @@ SOURCE = "EoMT's model zoo, DINOv2"
 
 
 class Size(NamedTuple):
-    """What differs between the models: the ViT, the square's side, the blocks with queries, and what it was trained on."""
+    """The settings that differ between the models.
+
+    Attributes:
+        vit: size of the ViT.
+        side: side of the square image in pixels.
+        blocks: number of blocks, at the end of the ViT, that queries join.
+        repository: name of the authors' repository on Hugging Face.
+        score: the score that the authors report.
+        parameters: the number of parameters in millions.
+        gflops: the arithmetic of an image, or of a tile for semantic maps, in 10⁹ floating-point operations.
+        task: kind of the labels.
+        data: data set that the model was trained on.
+    """
 
     vit: str
     side: int
@@ -41,22 +54,30 @@ SIZES = {
     "eomt-large-coco-panoptic-640": Size("large", 640, 4, "coco_panoptic_eomt_large_640", "PQ 56.0", 316.7, 1325.5),
     "eomt-large-coco-panoptic-1280": Size("large", 1280, 4, "coco_panoptic_eomt_large_1280", "PQ 58.3", 321.6, 8246.3),
     "eomt-giant-coco-panoptic-640": Size("giant", 640, 5, "coco_panoptic_eomt_giant_640", "PQ 57.0", 1163.6, 4504.4),
-    "eomt-giant-coco-panoptic-1280": Size("giant", 1280, 5, "coco_panoptic_eomt_giant_1280", "PQ 59.2", 1171.0, 25351.0),
-    "eomt-large-coco-instance-640": Size("large", 640, 4, "coco_instance_eomt_large_640", "mask AP 45.2", 316.6, 1325.4, "instances"),
-    "eomt-large-coco-instance-1280": Size("large", 1280, 4, "coco_instance_eomt_large_1280", "mask AP 48.8", 321.6, 8246.2, "instances"),
-    "eomt-large-ade20k-panoptic-640": Size("large", 640, 4, "ade20k_panoptic_eomt_large_640", "PQ 50.6", 316.7, 1325.5, data="ade20k"),
-    "eomt-large-ade20k-panoptic-1280": Size("large", 1280, 4, "ade20k_panoptic_eomt_large_1280", "PQ 51.7", 321.6, 8246.3, data="ade20k"),
-    "eomt-giant-ade20k-panoptic-640": Size("giant", 640, 5, "ade20k_panoptic_eomt_giant_640", "PQ 51.3", 1163.7, 4504.4, data="ade20k"),
-    "eomt-giant-ade20k-panoptic-1280": Size("giant", 1280, 5, "ade20k_panoptic_eomt_giant_1280", "PQ 52.8", 1171.0, 25351.0, data="ade20k"),
-    "eomt-large-ade20k-semantic-512": Size("large", 512, 4, "ade20k_semantic_eomt_large_512", "mIoU 58.4", 316.0, 784.8, "semantic", "ade20k"),
-    "eomt-large-cityscapes-semantic-1024":
-        Size("large", 1024, 4, "cityscapes_semantic_eomt_large_1024", "mIoU 84.2", 319.0, 4334.3, "semantic", "cityscapes"),
+    "eomt-giant-coco-panoptic-1280": Size("giant", 1280, 5, "coco_panoptic_eomt_giant_1280",
+         "PQ 59.2", 1171.0, 25351.0),
+    "eomt-large-coco-instance-640": Size("large", 640, 4, "coco_instance_eomt_large_640",
+         "mask AP 45.2", 316.6, 1325.4, "instances"),
+    "eomt-large-coco-instance-1280": Size("large", 1280, 4, "coco_instance_eomt_large_1280",
+         "mask AP 48.8", 321.6, 8246.2, "instances"),
+    "eomt-large-ade20k-panoptic-640": Size("large", 640, 4, "ade20k_panoptic_eomt_large_640",
+         "PQ 50.6", 316.7, 1325.5, data="ade20k"),
+    "eomt-large-ade20k-panoptic-1280": Size("large", 1280, 4, "ade20k_panoptic_eomt_large_1280",
+         "PQ 51.7", 321.6, 8246.3, data="ade20k"),
+    "eomt-giant-ade20k-panoptic-640": Size("giant", 640, 5, "ade20k_panoptic_eomt_giant_640",
+         "PQ 51.3", 1163.7, 4504.4, data="ade20k"),
+    "eomt-giant-ade20k-panoptic-1280": Size("giant", 1280, 5, "ade20k_panoptic_eomt_giant_1280",
+         "PQ 52.8", 1171.0, 25351.0, data="ade20k"),
+    "eomt-large-ade20k-semantic-512": Size("large", 512, 4, "ade20k_semantic_eomt_large_512",
+         "mIoU 58.4", 316.0, 784.8, "semantic", "ade20k"),
+    "eomt-large-cityscapes-semantic-1024": Size("large", 1024, 4, "cityscapes_semantic_eomt_large_1024",
+         "mIoU 84.2", 319.0, 4334.3, "semantic", "cityscapes"),
 }
 # fmt: on
 
 
 def card(name: str, size: Size, **differs: Any) -> Card:
-    """The card of a model; `differs` are attributes that are not those of DINOv2's."""
+    """Creates the card of a model; `differs` replaces attributes of the cards with DINOv2."""
     labels = LABEL_SETS[size.data, size.task]
     tiles = size.task == "semantic"
     rules = {"two_step": True} if tiles else {"two_step": True, "threshold": 0.8, "overlap": 0.8}
@@ -82,7 +103,7 @@ def card(name: str, size: Size, **differs: Any) -> Card:
 
 
 def _batch(weight: Tensor) -> Tensor:
-    """`(N, C)` to `(1, N, C)`."""
+    """Adds a batch dimension: `(N, C)` to `(1, N, C)`."""
     return weight.unsqueeze(0) if weight.ndim == 2 else weight
 
 
@@ -117,14 +138,15 @@ TRANSFORMERS_HEAD: list[Rule] = [
 
 
 def convert(state: dict[str, Tensor], *, things: Sequence[bool], blocks: int) -> dict[str, Tensor]:
-    """The authors' tensors, or those of the transformers library, by our names.
+    """Translates tensors of the authors, or of the transformers library, to vitdet's names.
 
     Args:
-        things: which classes are things.
-        blocks: with queries.
+        state: tensors with the names of the authors or of transformers.
+        things: whether each class is a thing, indexed by label.
+        blocks: number of blocks that queries join.
 
     Raises:
-        KeysError: a name is neither's, or queries join other blocks.
+        KeysError: a name is unknown, or queries join another number of blocks.
     """
     if is_authors(state):
         return convert_head(state, [*AUTHORS_TRUNK, *AUTHORS_HEAD], things=things, blocks=blocks)
@@ -135,12 +157,12 @@ def convert(state: dict[str, Tensor], *, things: Sequence[bool], blocks: int) ->
 
 
 def is_authors(state: dict[str, Tensor]) -> bool:
-    """Whether the names are those of EoMT's authors, not of transformers."""
+    """Whether the names are those of the authors of EoMT, not of transformers."""
     return any(key.startswith("network.") for key in state)
 
 
 def split(state: dict[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """What transformers has of the ViT, and of the rest."""
+    """Splits tensors with the names of transformers into those of the ViT and all others."""
     own = ("embeddings.", "layers.", "layernorm.")
     trunk = {key: value for key, value in state.items() if key.startswith(own)}
     return trunk, {key: value for key, value in state.items() if key not in trunk}
@@ -149,7 +171,7 @@ def split(state: dict[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, Tensor
 def convert_head(
     state: dict[str, Tensor], rules: list[Rule], *, things: Sequence[bool], blocks: int
 ) -> dict[str, Tensor]:
-    """`state` by our names, with the classes that are things; raises as `convert`."""
+    """Renames tensors by `rules` and adds the tensor `things`; raises as `convert`."""
     for key in ("network.attn_mask_probs", "attn_mask_probs"):
         if key in state and len(state[key]) != blocks:
             raise KeysError(f"its queries join the last {len(state[key])} blocks, wanted {blocks}")

@@ -1,4 +1,7 @@
-"""EoMT with DINOv3. Its authors publish differences from DINOv3's weights, which Meta gives out on request, under a licence of its own."""
+"""EoMT with DINOv3.
+
+The authors publish differences from the weights of DINOv3, which Meta gives out on request, under Meta's licence.
+"""
 
 from collections.abc import Sequence
 
@@ -19,13 +22,20 @@ META = {
 
 # fmt: off
 SIZES = {
-    "eomt-dinov3-small-coco-panoptic-640": Size("small", 640, 3, "coco_panoptic_eomt_small_640_dinov3", "PQ 47.2", 23.4, 131.7),
-    "eomt-dinov3-base-coco-panoptic-640": Size("base", 640, 3, "coco_panoptic_eomt_base_640_dinov3", "PQ 53.1", 92.4, 423.2),
-    "eomt-dinov3-large-coco-panoptic-640": Size("large", 640, 4, "coco_panoptic_eomt_large_640_dinov3", "PQ 56.8", 315.0, 1325.5),
-    "eomt-dinov3-large-coco-panoptic-1280": Size("large", 1280, 4, "coco_panoptic_eomt_large_1280_dinov3", "PQ 58.9", 315.0, 8246.3),
-    "eomt-dinov3-large-coco-instance-640": Size("large", 640, 4, "coco_instance_eomt_large_640_dinov3", "mask AP 45.9", 315.0, 1325.4, "instances"),
-    "eomt-dinov3-large-coco-instance-1280": Size("large", 1280, 4, "coco_instance_eomt_large_1280_dinov3", "mask AP 49.9", 315.0, 8246.2, "instances"),
-    "eomt-dinov3-large-ade20k-semantic-512": Size("large", 512, 4, "ade_semantic_eomt_large_512_dinov3", "mIoU 59.5", 315.0, 784.8, "semantic", "ade20k"),
+    "eomt-dinov3-small-coco-panoptic-640": Size("small", 640, 3, "coco_panoptic_eomt_small_640_dinov3",
+         "PQ 47.2", 23.4, 131.7),
+    "eomt-dinov3-base-coco-panoptic-640": Size("base", 640, 3, "coco_panoptic_eomt_base_640_dinov3",
+         "PQ 53.1", 92.4, 423.2),
+    "eomt-dinov3-large-coco-panoptic-640": Size("large", 640, 4, "coco_panoptic_eomt_large_640_dinov3",
+         "PQ 56.8", 315.0, 1325.5),
+    "eomt-dinov3-large-coco-panoptic-1280": Size("large", 1280, 4, "coco_panoptic_eomt_large_1280_dinov3",
+         "PQ 58.9", 315.0, 8246.3),
+    "eomt-dinov3-large-coco-instance-640": Size("large", 640, 4, "coco_instance_eomt_large_640_dinov3",
+         "mask AP 45.9", 315.0, 1325.4, "instances"),
+    "eomt-dinov3-large-coco-instance-1280": Size("large", 1280, 4, "coco_instance_eomt_large_1280_dinov3",
+         "mask AP 49.9", 315.0, 8246.2, "instances"),
+    "eomt-dinov3-large-ade20k-semantic-512": Size("large", 512, 4, "ade_semantic_eomt_large_512_dinov3",
+         "mIoU 59.5", 315.0, 784.8, "semantic", "ade20k"),
 }
 # fmt: on
 
@@ -47,7 +57,7 @@ BACKBONE = "network.encoder.backbone."
 
 
 def _trunk(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """A DINOv3 by the names of our trunk."""
+    """Translates the tensors of a DINOv3 to the names of vitdet's trunk."""
     renamed = {
         key.replace("gamma_1", "ls1.gamma").replace("gamma_2", "ls2.gamma"): v for key, v in dinov3(state).items()
     }
@@ -57,10 +67,16 @@ def _trunk(state: dict[str, Tensor]) -> dict[str, Tensor]:
 def convert(
     state: dict[str, Tensor], base: dict[str, Tensor] | None = None, *, things: Sequence[bool], blocks: int
 ) -> dict[str, Tensor]:
-    """The authors' differences on top of `base`, DINOv3 as transformers has it, or whole weights as transformers has them, by our names.
+    """Translates tensors of the authors, or of the transformers library, to vitdet's names.
+
+    Args:
+        state: differences from `base` with the names of the authors, or weights with the names of transformers.
+        base: the weights of DINOv3 with the names of transformers.
+        things: whether each class is a thing, indexed by label.
+        blocks: number of blocks that queries join.
 
     Raises:
-        KeysError: a name is neither's, or `base` is missing.
+        KeysError: a name is unknown, queries join another number of blocks, or `base` is missing.
     """
     if not is_authors(state):
         trunk, rest = split(state)

@@ -1,4 +1,4 @@
-"""`vitdet zoo`: the published models, a line each."""
+"""`vitdet zoo`: lists the published models."""
 
 import os
 
@@ -7,14 +7,15 @@ from vitdet.zoo.cards import Card
 
 
 def print_cards() -> None:
-    """Name, size, score and licence of every model, where the scores are from, and what else must be had for some."""
+    """Prints name, size, score and licence of each model, the sources of the scores, and files to be requested."""
     width = max(map(len, CARDS))
     print(f"{'name':{width}}  M param.   GFLOPs  {'pixels':15}  {'score':12}  licence")
     for card in CARDS.values():
         numbers = f"{card.parameters:8.1f}  {card.gflops:7.0f}"
         print(f"{card.name:{width}}  {numbers}  {_pixels(card):15}  {card.score:12}  {card.licence}")
     print(
-        "\nGFLOPs are of one image of that size, or of one tile for semantic maps; a multiply-add is two. Scores are the authors':"
+        "\nGFLOPs are of one image of that size, or of one tile for semantic maps; a multiply-add is two. "
+        "Scores are the authors':"
     )
     for source in dict.fromkeys(card.source for card in CARDS.values()):
         names = [card.name for card in CARDS.values() if card.source == source]
@@ -23,7 +24,8 @@ def print_cards() -> None:
         names = [card.name for card in CARDS.values() if card.base == base]
         print(f"  {_family(names)}: {base.wanted}")
     print(
-        '\nUse one with vitdet.load("NAME"), `vitdet predict NAME photo.jpg`, or `model: {checkpoint: NAME}` in a config.'
+        '\nUse one with vitdet.load("NAME"), `vitdet predict NAME photo.jpg`, or `model: {checkpoint: NAME}` '
+        "in a config."
     )
 
 
@@ -33,4 +35,5 @@ def _pixels(card: Card) -> str:
 
 
 def _family(names: list[str]) -> str:
-    return names[0] if len(names) == 1 else f"{os.path.commonprefix(names)}*"  # noqa: RUF071 -- of names, not of paths
+    # these are names of models, not paths
+    return names[0] if len(names) == 1 else f"{os.path.commonprefix(names)}*"  # noqa: RUF071

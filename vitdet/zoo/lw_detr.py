@@ -1,7 +1,8 @@
-"""LW-DETR (Chen et al. 2024, arXiv:2406.03459; github.com/Atten4Vis/LW-DETR), in vitdet's own parts.
+"""LW-DETR (Chen et al. 2024, arXiv:2406.03459; github.com/Atten4Vis/LW-DETR), built from vitdet's modules.
 
-Two layouts are read: the authors' own, and that of transformers (huggingface.co/AnnaZhang), whose names are turned into theirs first.
-What the authors' code does counts: a token at the border of a fine level (see `anchor_margin`) may become a query there, in transformers it may not.
+Files of the authors and of the transformers library (huggingface.co/AnnaZhang) can be read; names of transformers are
+translated to those of the authors first. Where the implementations differ, vitdet follows the authors: a token at the
+border of a fine level (see `anchor_margin`) may become a query there, but not in transformers.
 """
 
 from collections.abc import Mapping
@@ -23,7 +24,19 @@ SIDE = 640
 
 
 class Size(NamedTuple):
-    """What differs between the sizes (scripts/lwdetr_*_coco_train.sh)."""
+    """The settings that differ between the sizes (scripts/lwdetr_*_coco_train.sh of the authors).
+
+    Attributes:
+        vit: name of the ViT in timm.
+        depth: number of blocks.
+        score: the score that the authors report.
+        parameters: the number of parameters in millions.
+        gflops: the arithmetic of an image in 10⁹ floating-point operations.
+        taps: blocks whose outputs the neck uses, counted from 0.
+        global_blocks: blocks with attention over the image instead of windows, counted from 0.
+        strides: strides of the feature maps in pixels.
+        head: arguments of the head.
+    """
 
     vit: str
     depth: int
@@ -36,12 +49,13 @@ class Size(NamedTuple):
     head: Mapping[str, Any] = MappingProxyType({})
 
 
-# deit's ViTs are plain ones, and like LW-DETR see images normalised by ImageNet's mean
+# DeiT's ViTs are plain and, like LW-DETR, expect images normalised by ImageNet's mean and deviation
 TINY, SMALL, BASE = (f"deit_{size}_patch16_224" for size in ("tiny", "small", "base"))
 TWO_LEVELS = {"dim": 384, "decoder": {"num_heads": 12, "cross_heads": 24, "num_points": 4}}
 # fmt: off
 SIZES = {
-    "tiny": Size(TINY, 6, "box AP 42.6", 12.0, 21.0, taps=(1, 3, 5), global_blocks=(1, 3, 5), head={"num_queries": 100}),
+    "tiny": Size(TINY, 6, "box AP 42.6", 12.0, 21.0,
+                 taps=(1, 3, 5), global_blocks=(1, 3, 5), head={"num_queries": 100}),
     "small": Size(TINY, 10, "box AP 48.0", 14.5, 31.4),
     "medium": Size(SMALL, 10, "box AP 52.5", 28.2, 83.6),
     "large": Size(SMALL, 10, "box AP 56.1", 46.8, 133.6, strides=(8, 32), head=TWO_LEVELS),
@@ -74,7 +88,7 @@ def _backbone(size: Size) -> dict:
         "name": size.vit,
         "depth": size.depth,
         "model_args": {**plain, "num_heads": 12},
-        # positions are resampled from the 14×14 of pretraining to any grid
+        # the position embedding is resampled from the 14×14 grid of pretraining to the grid of the image
         "trunk": {"windows": "4x4", "global_blocks": list(size.global_blocks), "pos_antialias": False},
         "out_blocks": list(size.taps),
         "neck": {"class_path": "vitdet.CSPNeck", "init_args": {"depth": 3, "norm": "frozen_batch"}},
@@ -84,17 +98,17 @@ def _backbone(size: Size) -> dict:
 
 
 def _patches_only(table: Tensor) -> Tensor:
-    """The class token that has the first position was there in pretraining only."""
+    """Removes the first position, which is that of the class token, used in pretraining only."""
     return table[:, 1:]
 
 
 def _no_key_bias(bias: Tensor) -> Tensor:
-    """The keys' follows the queries': zero, they have none."""
+    """Appends zeros to the bias of the queries, since the keys have no bias."""
     return torch.cat([bias, torch.zeros_like(bias)])
 
 
 def _resize(weight: Tensor) -> Tensor:
-    """A 3×3 convolution stays one."""
+    """Converts a 1×1 convolution to a linear layer; a 3×3 convolution is left as it is."""
     return flat(weight) if weight.shape[2:] == (1, 1) else weight
 
 
@@ -164,10 +178,10 @@ TRANSFORMERS: list[Rule] = [
 
 
 def convert(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Tensors by the authors' or by transformers' names to ours.
+    """Translates tensors of the authors, or of the transformers library, to vitdet's names.
 
     Raises:
-        KeysError: a name is not theirs.
+        KeysError: a name is unknown.
     """
     theirs = rename(state, TRANSFORMERS) if any(key.startswith("model.") for key in state) else state
     return lw_family.convert(theirs, OURS)

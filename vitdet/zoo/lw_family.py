@@ -1,4 +1,4 @@
-"""What RF-DETR took over from LW-DETR: the head, the neck's blocks, and the names that their authors gave to both.  # C channels"""
+"""What LW-DETR and RF-DETR share: the head, the blocks of the neck, and the names of their tensors."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -12,7 +12,7 @@ from vitdet.zoo.tensors import flat, split_values
 
 
 def head(*, decoder: Mapping[str, Any] | None = None, **differs: Any) -> dict[str, Any]:
-    """Arguments of `DETRHead`: those of the smaller models, and what differs."""
+    """Returns the arguments of `DETRHead` for the smaller models; `decoder` and `differs` replace some of them."""
     layers = {"num_heads": 8, "cross_heads": 16, "num_points": 2, "ffn_dim": 2048, "refine": "fixed"}
     start = {"content": "learned", "learned_reference": True, "per_group": True}
     anchors = {"anchor_fraction": 0.05, "anchor_margin": 0.01, "distinct": None}
@@ -30,25 +30,26 @@ def head(*, decoder: Mapping[str, Any] | None = None, **differs: Any) -> dict[st
 
 
 def convert(state: dict[str, Tensor], rules: Sequence[Rule]) -> dict[str, Tensor]:
-    """Neck and head by our names; `rules` are for what the family does not share.
+    """Translates tensors to vitdet's names; `rules` are for those that are not in the shared neck and head.
 
     Raises:
-        KeysError: a name is not theirs.
+        KeysError: a name is unknown.
     """
     return split_values(rename(state, [*rules, *NECK, *HEAD]))
 
 
 def _classes(weight: Tensor) -> Tensor:
-    """Their rows are COCO's ids, with gaps; ours the 80 classes."""
+    """Selects the rows of the 80 classes: the authors have a row for each of COCO's ids, which have gaps."""
     if len(weight) != 91:
         raise KeysError(
-            f"it has {len(weight)} rows of classes, the published one 91; a model that was fine-tuned elsewhere can't be read"
+            f"it has {len(weight)} rows of classes, the published one 91; "
+            "a model that was fine-tuned elsewhere can't be read"
         )
     return weight[IDS]
 
 
 def _swap(weight: Tensor) -> Tensor:
-    """They embed y, x, width and height in this order, we x, y, width and height."""
+    """Reorders the embedded coordinates: y, x, width, height in the authors' order, x, y, width, height in vitdet's."""
     y, x, rest = weight.split([weight.shape[1] // 4, weight.shape[1] // 4, weight.shape[1] // 2], 1)
     return torch.cat([x, y, rest], 1)
 

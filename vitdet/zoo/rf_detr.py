@@ -1,7 +1,9 @@
-"""RF-DETR and RF-DETR-Seg (Robinson et al. 2025, arXiv:2511.09554; github.com/roboflow/rf-detr), in vitdet's own parts.
+"""RF-DETR and RF-DETR-Seg, built from vitdet's modules.
 
-The released weights decide, not the paper: the blocks that see the whole image are 3, 6 and 9 (from 0), not those that are tapped, 2, 5, 8 and 11.
-Every window has its own copy of the class token. XL and 2XL, whose licence is not Apache-2.0, are left out.
+Robinson et al. 2025, arXiv:2511.09554; github.com/roboflow/rf-detr. Where the paper and the released weights differ,
+vitdet follows the weights: the blocks with attention over the entire image are 3, 6 and 9 (counted from 0), not the
+blocks whose outputs the neck uses, 2, 5, 8 and 11. Each window has a copy of the class token. XL and 2XL, whose licence
+is not Apache-2.0, are left out.
 """
 
 from functools import partial
@@ -21,7 +23,24 @@ SOURCE = "RF-DETR's README, 1.11: COCO val2017"
 
 
 class Size(NamedTuple):
-    """What differs between the sizes."""
+    """The settings that differ between the sizes of RF-DETR.
+
+    Attributes:
+        side: side of the square image in pixels.
+        layers: number of decoder layers.
+        path: path of the file on `HOST`.
+        md5: digest of the file.
+        score: the score that the authors report.
+        parameters: the number of parameters in millions.
+        gflops: the arithmetic of an image in 10⁹ floating-point operations.
+        patch: side of a patch in pixels.
+        windows: number of windows of attention in each direction.
+        queries: number of queries.
+        position_grid: side of the grid of the position embedding, if it differs from the grid of the image.
+        taps: blocks whose outputs the neck uses, counted from 0.
+        global_blocks: blocks with attention over the image instead of windows, counted from 0.
+        masks: whether the head predicts masks.
+    """
 
     side: int
     layers: int
@@ -41,9 +60,12 @@ class Size(NamedTuple):
 
 # fmt: off
 SIZES = {
-    "nano": Size(384, 2, "nano_coco/checkpoint_best_regular.pth", "fb6504cce7fbdc783f7a46991f07639f", "box AP 48.4", 30.4, 31.8),
-    "small": Size(512, 3, "small_coco/checkpoint_best_regular.pth", "fb37061c1af7bace359c91b723a8d5c1", "box AP 53.0", 32.1, 59.6),
-    "medium": Size(576, 4, "medium_coco/checkpoint_best_regular.pth", "7223f764a87b863f02eb8d52bf0ce2ee", "box AP 54.7", 33.6, 78.5),
+    "nano": Size(384, 2, "nano_coco/checkpoint_best_regular.pth", "fb6504cce7fbdc783f7a46991f07639f",
+                 "box AP 48.4", 30.4, 31.8),
+    "small": Size(512, 3, "small_coco/checkpoint_best_regular.pth", "fb37061c1af7bace359c91b723a8d5c1",
+                  "box AP 53.0", 32.1, 59.6),
+    "medium": Size(576, 4, "medium_coco/checkpoint_best_regular.pth", "7223f764a87b863f02eb8d52bf0ce2ee",
+                   "box AP 54.7", 33.6, 78.5),
     "large": Size(704, 4, "rf-detr-large-2026.pth", "5cb72153541cbcb9aa6efa26222acc75", "box AP 56.5", 33.9, 125.1),
     "base": Size(560, 3, "rf-detr-base-coco.pth", "b4d3ce46099eaed50626ede388caf979", "-", 30.4, 86.5,
                  patch=14, windows=4, position_grid=37, taps=(1, 4, 7, 10), global_blocks=(2, 5, 8)),
@@ -117,10 +139,15 @@ MASKS: list[Rule] = [
 
 
 def convert(state: dict[str, Tensor], *, masks: bool = False, depth: int = 12) -> dict[str, Tensor]:
-    """Their tensors by our names; blocks behind the last tap, whose outputs nobody reads, are left out.
+    """Translates the authors' tensors to vitdet's names.
+
+    Args:
+        state: tensors with the authors' names.
+        masks: whether the head predicts masks.
+        depth: number of blocks of the ViT. Blocks after the last block that the neck uses are left out.
 
     Raises:
-        KeysError: a name is not theirs.
+        KeysError: a name is unknown.
     """
     trunk = {key.removeprefix(ENCODER): value for key, value in state.items() if key.startswith(ENCODER)}
     rest = {key: value for key, value in state.items() if not key.startswith(ENCODER)}

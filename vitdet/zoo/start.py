@@ -1,6 +1,7 @@
-"""To start from somebody's weights: what fits is taken over, what differs is resampled or left at random, and all of it is said.
+"""Starts a training from the weights of a published model or of a checkpoint.
 
-# K classes, G groups, Q queries, C channels
+Weights that fit are copied, weights of other sizes are resampled or left random, and each of these decisions is logged.
+In shapes, G is the number of groups, Q of queries in a group, and C of channels.
 """
 
 import logging
@@ -21,10 +22,18 @@ log = logging.getLogger("vitdet")
 
 
 def architecture(card: Card | None, path: str | Path) -> dict[str, Any]:
-    """What a config that starts from a published model, or from a checkpoint of a run, need not say: `model` and `data`, as a config file has them.
+    """Returns the defaults of a config that starts from a published model or a checkpoint.
+
+    Args:
+        card: the published model, if any.
+        path: the checkpoint of a run, if there is no card.
+
+    Returns:
+        `model` and `data` as in a config file.
 
     Raises:
-        FileNotFoundError, CheckpointError: there is no such checkpoint, it is damaged, or names something else than vitdet's parts.
+        FileNotFoundError: there is no such checkpoint.
+        CheckpointError: the checkpoint is damaged, or its model uses classes that are not parts of vitdet.
     """
     source = card or Checkpoint.read(path)
     before = source.eval_transform
@@ -42,16 +51,24 @@ def start(
     card: Card | None,
     path: str | Path | None,
 ) -> list[str]:
-    """Takes over the weights of a published model (from `path`, if given), or those of a checkpoint of a run.
+    """Loads the weights of a published model, or of a checkpoint, into a model that may differ from it.
 
-    Rows of classes go by the classes' names. Of more or fewer queries the first ones are kept. Position embeddings and patch kernels are resampled.
+    Rows of classification layers are matched by class name. If the numbers of queries differ, the first queries are
+    copied. Position embeddings and patch kernels are resampled.
+
+    Args:
+        backbone, head: the model that receives the weights.
+        classes: class names of the model, indexed by label.
+        card: the published model, if any.
+        path: a file with the weights of the published model, or the checkpoint of a run.
 
     Returns:
-        The classes that were left at random.
+        The classes whose weights were left random.
 
     Raises:
-        FileNotFoundError, DownloadError: the weights can't be had.
-        CheckpointError: they are of another model.
+        FileNotFoundError: there is no such file.
+        DownloadError: the weights can't be downloaded.
+        CheckpointError: the weights are those of another model.
     """
     source = card or Checkpoint.read(path)
     state = card.weights(path) if card is not None else dict(source.weights)
@@ -76,7 +93,7 @@ def start(
 
 
 def _queries(key: str, value: Tensor, own: Tensor, groups: int, own_groups: int) -> Tensor:
-    """The first queries of the first groups."""
+    """Copies the first queries of the first groups, as many as both models have; others keep the values of `own`."""
     if (value.shape == own.shape and groups == own_groups) or value.shape[1:] != own.shape[1:]:
         return value
     theirs, ours = value.unflatten(0, (groups, -1)), own.clone().unflatten(0, (own_groups, -1))  # (G, Q, C)
@@ -96,7 +113,7 @@ def _say_classes(kept: int, classes: Sequence[str], known: Sequence[str]) -> Non
 
 
 def _class_rows(value: Tensor, own: Tensor, pairs: Sequence[tuple[int, int]], known: int, count: int) -> Tensor:
-    """Rows of classes of the same name, and what comes behind the classes (K + 1 rows: "nothing")."""
+    """Copies the rows of classes with equal names, and rows after the classes, such as "no object"."""
     if value.shape[1:] != own.shape[1:] or len(value) - known != len(own) - count:
         return value
     rows = own.clone()
@@ -106,7 +123,10 @@ def _class_rows(value: Tensor, own: Tensor, pairs: Sequence[tuple[int, int]], kn
 
 
 def _resample(state: dict[str, Tensor], own: dict[str, Tensor], backbone: nn.Module, before: dict[str, Any]) -> None:
-    """Position embedding and patch kernel, to the model's grid and patch size; `before` are the arguments of the backbone that they come from."""
+    """Resamples the position embedding and the patch kernel to the grid and the patch size of the model.
+
+    `before` holds the arguments of the backbone that the weights come from.
+    """
     position, kernel = "backbone.trunk.pos_embed", "backbone.trunk.patch_embed.proj.weight"
     trunk = backbone.trunk
     if position in state and position in own and (grid := native_grid(before)) != tuple(trunk.native_grid):
@@ -122,7 +142,7 @@ def _resample(state: dict[str, Tensor], own: dict[str, Tensor], backbone: nn.Mod
 
 
 def native_grid(options: dict[str, Any]) -> tuple[int, int]:
-    """The grid that the position embedding of a backbone with these arguments has."""
+    """Returns the grid `(rows, columns)` of the position embedding of a backbone with these arguments."""
     with torch.device("meta"):
         return tuple(create_timm_model(options["name"], **(options.get("model_args") or {})).patch_embed.grid_size)
 
@@ -135,7 +155,10 @@ def _load(model: nn.Module, state: dict[str, Tensor], own: dict[str, Tensor], na
         what = f"{len(missing)} of {len(own)} tensors are missing in it: {some(missing)}"
         if wrong:
             key = wrong[0]
-            what = f"{len(wrong)} differ in shape, such as {key}: {tuple(state[key].shape)}, wanted {tuple(own[key].shape)}"
+            what = (
+                f"{len(wrong)} differ in shape, such as {key}: "
+                f"{tuple(state[key].shape)}, wanted {tuple(own[key].shape)}"
+            )
         raise CheckpointError(
             f"{name} is another model: {what}; leave out model.backbone and model.head to get its own"
         )

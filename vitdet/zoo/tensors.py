@@ -1,4 +1,4 @@
-"""Files of published weights, and what the key maps of several models do to their tensors.  # c, C channels"""
+"""Reading files of published weights, and conversions of tensors that several models share."""
 
 from pathlib import Path
 
@@ -9,11 +9,11 @@ from vitdet.checkpoint import CheckpointError
 
 
 def read_state(path: str | Path) -> dict[str, Tensor]:
-    """The tensors of any `.safetensors` or torch file, by name.
+    """Reads the tensors of a `.safetensors` or torch file.
 
     Raises:
         FileNotFoundError: there is no such file.
-        CheckpointError: it is cut off, or holds something else than tensors and plain values.
+        CheckpointError: the file is truncated, or holds objects other than tensors and plain values.
     """
     try:
         return read_weights(path)
@@ -22,22 +22,25 @@ def read_state(path: str | Path) -> dict[str, Tensor]:
 
 
 def flat(weight: Tensor) -> Tensor:
-    """A 1×1 convolution as a linear layer: `(C, c, 1, 1)` to `(C, c)`."""
+    """Converts a 1×1 convolution from c to C channels to a linear layer: `(C, c, 1, 1)` to `(C, c)`."""
     return weight.flatten(1)
 
 
 def expand(weight: Tensor) -> Tensor:
-    """A 2×2 transposed convolution of stride 2 as a linear layer: `(c, C, 2, 2)` to `(2*2*C, c)`."""
+    """Converts a transposed 2×2 convolution of stride 2 to a linear layer: `(c, C, 2, 2)` to `(2*2*C, c)`."""
     return weight.permute(2, 3, 1, 0).flatten(0, 2)
 
 
 def expand_bias(bias: Tensor) -> Tensor:
-    """That convolution's bias, once for each of its four places."""
+    """Repeats the bias of such a convolution for each of its four positions: `(C,)` to `(4*C,)`."""
     return bias.repeat(4)
 
 
 def split_values(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """`state` with the decoder's attention, `….self_attention.qkv.…`, as `qk` and `v`, which see different things."""
+    """Splits the self-attention of the decoder, `….self_attention.qkv.…`, into `qk` and `v`.
+
+    These are separate layers, since their inputs differ: `qk` also sees the positions of the queries.
+    """
     split = {key: value for key, value in state.items() if ".self_attention.qkv." not in key}
     for key in state.keys() - split.keys():
         length = len(state[key]) // 3

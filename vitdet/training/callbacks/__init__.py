@@ -1,4 +1,4 @@
-"""What a `Trainer` does beside the steps: the weight average, checkpoints, progress, pictures and a summary."""
+"""Callbacks of `Trainer`: the weight average, checkpoints, progress, pictures of predictions and a summary."""
 
 from vitdet.training.callbacks.bar import ProgressReport
 from vitdet.training.callbacks.best import BestCheckpoint, CheckMonitors

@@ -1,4 +1,4 @@
-"""How far a run is: one bar for the whole training on a terminal, else a line every half a minute."""
+"""Progress of a run: a single bar for the entire training on a terminal, otherwise a line about every 30 seconds."""
 
 import math
 import sys
@@ -13,12 +13,12 @@ from vitdet.training.progress import time_spent
 
 
 def say(text: str) -> None:
-    """Prints a line at once, also where the output is a file."""
+    """Prints a line and flushes it, so that it appears immediately even where the output is a file."""
     print(text, flush=True)
 
 
 def duration(seconds: float) -> str:
-    """`45 s`, `3 min 20 s`, `1 h 05 min`."""
+    """Formats a duration, such as `45 s`, `3 min 20 s` or `1 h 05 min`."""
     whole = round(seconds)
     if whole < 60:
         return f"{whole} s"
@@ -28,11 +28,14 @@ def duration(seconds: float) -> str:
 
 
 def extent(trainer: L.Trainer) -> tuple[float, str]:
-    """The fraction of the training that is done, by whichever bound ends it first, and how many steps it has: `900`, or `~900` where time ends it.
+    """Returns the fraction of the training that is done and the total number of steps.
 
-    Unlike `vitdet.training.progress.update` it asks no other rank, so one rank may call it.
+    The bound that ends the training first counts. The total is text: `900`, `~900` (an estimate) where time ends the
+    training, or `?` where nothing bounds it. Unlike `vitdet.training.progress.update`, this function does not
+    communicate with other ranks, so a single rank may call it.
     """
-    per_epoch = trainer.num_training_batches / trainer.accumulate_grad_batches  # endless where the data are
+    # infinite for an endless data loader
+    per_epoch = trainer.num_training_batches / trainer.accumulate_grad_batches
     planned = [trainer.max_steps] if trainer.max_steps > 0 else []
     planned += (
         [trainer.max_epochs * (math.ceil(per_epoch) if math.isfinite(per_epoch) else per_epoch)]
@@ -48,10 +51,10 @@ def extent(trainer: L.Trainer) -> tuple[float, str]:
 
 
 class ProgressReport(L.Callback):
-    """Step, loss, score, images/s and the time left.
+    """Shows the step, the loss, the score, images per second and the estimated time left.
 
     Args:
-        every: seconds between two lines where there is no terminal; the first ones come sooner.
+        every: Seconds between two lines where the output is not a terminal. The first lines come sooner.
     """
 
     def __init__(self, *, every: float = 30.0) -> None:
@@ -63,7 +66,8 @@ class ProgressReport(L.Callback):
         self._images, self._since, self._validating = 0, 0.0, 0.0
 
     def _begin_at(self, done: float) -> None:
-        if self._bar is None:  # else the bar stands in for the terminal
+        # a bar that is shown redirects the standard output, which then is no terminal
+        if self._bar is None:
             self._terminal = sys.stdout.isatty()
         self._start = self._since = time.monotonic()
         self._begin, self._images = done, 0
@@ -71,7 +75,11 @@ class ProgressReport(L.Callback):
         self._put_off()
 
     def _put_off(self) -> None:
-        """The next report: on a terminal twice a second, else after 5, 10, 20, … seconds, and then every half a minute."""
+        """Schedules the next report.
+
+        On a terminal, reports are 0.5 seconds apart. Elsewhere they come after about 5, 10, 20, … seconds, and from
+        then on every `every` seconds.
+        """
         now = time.monotonic()
         gap = 0.5 if self._terminal else min(self.every, max(5.0, now - self._start))
         self._due = now + gap
@@ -82,7 +90,7 @@ class ProgressReport(L.Callback):
         else:
             if self._bar is None:
                 columns = (BarColumn(), TextColumn("{task.description}"))
-                # a console of its own: on that of all, a bar that somebody else has not stopped would swallow it
+                # a separate console: on rich's shared console, a bar that other code has not stopped would hide it
                 self._bar = Progress(*columns, console=Console(), transient=True, refresh_per_second=2)
                 self._stage = self._bar.add_task("", total=1.0)
                 self._bar.start()
@@ -100,7 +108,8 @@ class ProgressReport(L.Callback):
         if now < self._due or not trainer.is_global_zero:
             return
         parts = []
-        if outputs is not None:  # reading it waits for the device, so only when it is shown
+        # reading the loss waits for the device, so this happens only when the loss is shown
+        if outputs is not None:
             parts.append(f"loss {float(outputs['loss']) * trainer.accumulate_grad_batches:.4g}")
         score = getattr(pl_module, "main_score", None)
         if score in trainer.callback_metrics:
@@ -119,7 +128,8 @@ class ProgressReport(L.Callback):
             self._begin_at(0.0)
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        self._since += time.monotonic() - self._validating  # images/s are those of training
+        # images/s count the training only
+        self._since += time.monotonic() - self._validating
         if trainer.state.fn != "fit":
             self._stop()
 

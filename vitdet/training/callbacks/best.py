@@ -1,4 +1,4 @@
-"""`best.ckpt`: the weights with the best score so far, and what may be the score."""
+"""`best.ckpt`, the checkpoint with the best score so far, and checks of the score that it is chosen by."""
 
 import difflib
 from pathlib import Path
@@ -17,12 +17,18 @@ from vitdet.metrics.average_precision import ABSENT
 
 
 class BestCheckpoint(ModelCheckpoint):
-    """Keeps `best.ckpt` in the run folder: the weights with the best `monitor` so far; by default the first score of the head's metric.
+    """Keeps `best.ckpt` in the run folder: the checkpoint with the best score so far.
 
-    The best score belongs to the run, wherever its folder is moved. A score of -1, where there is nothing to find, or NaN is no best.
+    The best score belongs to the run, even if its folder is moved. NaN, or COCO's -1 for a class without objects, never
+    counts as the best score.
+
+    Args:
+        monitor: Name of the score. By default the first score of the head's metric.
+        mode: Whether a higher score is better ("max") or a lower score ("min").
     """
 
-    state_key = "BestCheckpoint"  # Lightning's holds `monitor`, which may not be known yet when a run goes on
+    # Lightning's key contains `monitor`, which may not be known yet when a run is resumed
+    state_key = "BestCheckpoint"
 
     def __init__(self, *, monitor: str | None = None, mode: str = "max") -> None:
         super().__init__(
@@ -31,14 +37,16 @@ class BestCheckpoint(ModelCheckpoint):
             mode=mode,
             enable_version_counter=False,
             save_last=False,
-            save_on_train_epoch_end=False,  # but only after a validation
+            # saving happens after a validation only
+            save_on_train_epoch_end=False,
         )
         self._warned = False
         self._given = monitor
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         folder = str(trainer.run_folder) if stage == "fit" else None
-        if folder is not None and self.dirpath not in (None, folder):  # this trainer goes on with another run
+        # this trainer now trains another run
+        if folder is not None and self.dirpath not in (None, folder):
             self.best_model_score, self.best_model_path, self.best_k_models = None, "", {}
         self.dirpath = folder
 
@@ -46,8 +54,12 @@ class BestCheckpoint(ModelCheckpoint):
         return {**super().state_dict(), "mode": self.mode}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """The best score of a run that goes on, unless it is now chosen by another one, or `best.ckpt` is not there."""
-        if self.dirpath is None:  # nothing is trained
+        """Restores the best score of a resumed run.
+
+        It starts anew if `best.ckpt` is missing, or is now chosen by another score or mode.
+        """
+        # no training, so there is no run folder
+        if self.dirpath is None:
             return
         self.monitor = self._given or state_dict["monitor"]
         file = Path(self.dirpath) / "best.ckpt"
@@ -66,7 +78,10 @@ class BestCheckpoint(ModelCheckpoint):
             super().load_state_dict({**state_dict, **own, **paths})
 
     def _better(self, score: torch.Tensor, file: Path) -> torch.Tensor:
-        """The score of `best.ckpt`, which may have been written after the checkpoint that the run goes on from."""
+        """Returns the better of `score` and the score of `best.ckpt`.
+
+        `best.ckpt` may have been written after the checkpoint that the run is resumed from.
+        """
         try:
             own = Checkpoint.read(file).callback(self.state_key)
         except UserError:
@@ -84,7 +99,8 @@ class BestCheckpoint(ModelCheckpoint):
         if trainer.sanity_checking or trainer.state.fn != "fit":
             return
         self.monitor = self.monitor or pl_module.main_score
-        if self.monitor is None:  # the head is not scored, and there is no best
+        # the head has no metric, so there is no best checkpoint
+        if self.monitor is None:
             return
         if self.monitor not in logged:
             raise UserError(_unknown(self.monitor, logged))
@@ -100,8 +116,12 @@ class BestCheckpoint(ModelCheckpoint):
 
 
 class CheckMonitors(L.Callback):
-    """Refuses at the start what would be missed, or turn out the wrong way round, only after hours: what `best.ckpt`, a `ModelCheckpoint` or an
-    `EarlyStopping` goes by.
+    """Checks at the start of training what `best.ckpt`, each `ModelCheckpoint` and each `EarlyStopping` monitor.
+
+    A score that is never logged, or a mode that keeps the worst score, would otherwise be noticed only after hours.
+
+    Raises:
+        UserError: a monitored score is unknown, its mode is the wrong way round, or there is no validation to log it.
     """
 
     def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
@@ -127,34 +147,38 @@ class CheckMonitors(L.Callback):
             waits = isinstance(one, (ModelCheckpoint, EarlyStopping)) and not isinstance(one, BestCheckpoint)
             if waits and (one.monitor or "").startswith("val/") and not validates(trainer):
                 raise UserError(
-                    f"{type(one).__name__}: monitor is {one.monitor!r}, but nothing is validated; give data.val, or leave that callback out"
+                    f"{type(one).__name__}: monitor is {one.monitor!r}, but nothing is validated; give data.val, "
+                    "or leave that callback out"
                 )
 
 
 def validates(trainer: L.Trainer) -> bool:
-    """Whether there is anything to validate on, as far as is known when training starts."""
+    """Whether there is validation data, as far as is known when training starts."""
     known = trainer.val_dataloaders is not None
     return trainer.enable_validation and not (known and sum(trainer.num_val_batches) == 0)
 
 
 def worth(score: torch.Tensor | float, name: str) -> bool:
-    """Whether a score says how good a model is: it is finite, and not COCO's -1 for "nothing to find"."""
+    """Whether a score measures the model: it is finite, and not COCO's -1 for "there is no such object"."""
     value = float(score)
     return torch.isfinite(torch.tensor(value)).item() and not (value == ABSENT and name.startswith("val/"))
 
 
 def _scores(task: L.LightningModule, data: Any) -> list[str]:
-    """The names that a validation will log, or nothing where they are not known before: where the data or the metric are the user's own."""
+    """Returns the names of the scores that a validation will log.
+
+    The list is empty where they are not known in advance: for data or a metric that the user has written.
+    """
     known = isinstance(data, ImageData) and "val" in data.splits and task.head.predicts is not None
     if not known or task.head.metric(data) is not None:
         return []
-    # of no image at all
+    # computed over no images: only the names are needed
     metric = create_metric(task.head.predicts, data, seen_only=True)
     return [f"val/{name}" for name in metric.compute()]
 
 
 def _may_log(trainer: L.Trainer, task: L.LightningModule, name: str) -> bool:
-    """Whether something but a validation of vitdet's may log `name`: training, or code of the user's own."""
+    """Whether `name` may be logged by training or by code that the user has written, not by vitdet's validation."""
     if name.startswith("train/") or name == "lr" or not type(task).__module__.startswith("vitdet."):
         return True
     own = [type(one) for one in trainer.callbacks if not type(one).__module__.startswith(("vitdet.", "lightning."))]
@@ -164,7 +188,10 @@ def _may_log(trainer: L.Trainer, task: L.LightningModule, name: str) -> bool:
 def _unknown(name: str, known: list[str]) -> str:
     if "loss" in name:
         score = next((one for one in known if one.startswith("val/")), "val/AP")
-        return f"monitor is {name!r}, which nothing logs; a validation gives no loss: wanted {score} with mode max, or train/loss with mode min"
+        return (
+            f"monitor is {name!r}, which nothing logs; a validation gives no loss: wanted {score} with mode max, "
+            "or train/loss with mode min"
+        )
     near = difflib.get_close_matches(name, known, n=3, cutoff=0.4) or known[:3]
     rest = [one for one in known if one.startswith("val/") and "/" not in one.removeprefix("val/")]
     there = f"there are {', '.join(rest)} and one for each class" if rest else "nothing is scored on val"

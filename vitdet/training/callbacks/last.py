@@ -1,4 +1,4 @@
-"""The checkpoints of a run: `best.ckpt` and `last.ckpt`, and what makes resuming exact."""
+"""`last.ckpt`, the checkpoint to resume from, and the seeding that makes a resumed run repeat the uninterrupted run."""
 
 import os
 import random
@@ -17,15 +17,22 @@ from vitdet.errors import UserError
 
 
 class DivergedError(UserError, FloatingPointError):
-    """The loss or the weights are not finite; the message says at which step, and which weights are left."""
+    """The loss or the weights are not finite; the message names the step and the last good checkpoint."""
 
 
 class LastCheckpoint(Checkpoint):
-    """Keeps `last.ckpt` in the run folder: what to resume from.
+    """Keeps `last.ckpt` in the run folder, the checkpoint to resume from.
 
-    It is written before each validation, at the end of each epoch, every `minutes`, when training ends, and when it is stopped by Ctrl-C or SIGTERM,
-    which take effect at the end of a step or of a validation, so that the file is consistent. A second Ctrl-C stops at once, and writes nothing.
-    Weights that are not finite are never written: the training ends, and the file before is kept.
+    It is written before each validation, at the end of each epoch, every `minutes`, when training ends, and when
+    training is stopped by Ctrl-C or SIGTERM. These take effect at the end of a step or of a validation, so that the
+    file is consistent; a second Ctrl-C stops immediately and writes nothing. Weights that are not finite are never
+    written: the training ends, and the previous file is kept.
+
+    Args:
+        minutes: Longest time between two saves, in minutes.
+
+    Raises:
+        DivergedError: the weights are not finite.
     """
 
     def __init__(self, *, minutes: float = 15.0) -> None:
@@ -44,7 +51,8 @@ class LastCheckpoint(Checkpoint):
         self._stop, self._saved = False, (-1, time.monotonic())
         try:
             self._handler = signal.signal(signal.SIGINT, self._on_interrupt)
-        except ValueError:  # not in the main thread: whoever started this one handles signals
+        except ValueError:
+            # this is not the main thread, and only the main thread may handle signals
             self._handler = None
 
     def _on_interrupt(self, *_: Any) -> None:
@@ -59,9 +67,12 @@ class LastCheckpoint(Checkpoint):
         self._step = trainer.global_step
         validates = loop._should_check_val_fx(trainer.fit_loop._data_fetcher)
         if self._accumulating or loop.batch_progress.is_last_batch or validates:
-            return  # gradients would be lost, or the validation that is due; the end of the epoch, or of that, is near
+            # Stopping here would lose accumulated gradients or skip a validation that is due. The end of the
+            # accumulation, of the epoch or of the validation follows soon, and saves then.
+            return
         stop, late = self._asked(trainer), time.monotonic() - self._saved[1] > 60 * self.minutes
-        if trainer.world_size > 1:  # all ranks must save at the same step
+        # all ranks must save at the same step
+        if trainer.world_size > 1:
             late = trainer.strategy.reduce_boolean_decision(late, all=False)
         if stop or late:
             self._save(trainer)
@@ -69,7 +80,7 @@ class LastCheckpoint(Checkpoint):
             raise KeyboardInterrupt
 
     def _asked(self, trainer: L.Trainer) -> bool:
-        """Whether somebody wants the run to stop; all ranks must leave at the same step."""
+        """Whether Ctrl-C or SIGTERM reached any rank; all ranks must stop at the same step."""
         asked = self._stop or trainer.received_sigterm
         return trainer.strategy.reduce_boolean_decision(asked, all=False) if trainer.world_size > 1 else asked
 
@@ -84,7 +95,8 @@ class LastCheckpoint(Checkpoint):
         if trainer.sanity_checking or trainer.state.fn != "fit" or self._accumulating:
             return
         ends = trainer.fit_loop.epoch_loop.batch_progress.is_last_batch or trainer.should_stop
-        if not ends and self._asked(trainer):  # else `on_train_epoch_end` is next
+        # at the end of an epoch, `on_train_epoch_end` follows and saves
+        if not ends and self._asked(trainer):
             self._save(trainer)
             raise KeyboardInterrupt
 
@@ -107,7 +119,7 @@ class LastCheckpoint(Checkpoint):
             raise DivergedError(f"the weights are not finite at step {trainer.global_step}; {advice}; {self.kept()}")
 
     def kept(self) -> str:
-        """Which weights a training that has diverged leaves."""
+        """Describes which good weights are left after a training has diverged."""
         if self.path is None or not self.path.is_file():
             return "no good weights were saved before"
         at = f" of step {self._saved[0]}" if self._saved[0] >= 0 else ""
@@ -124,13 +136,20 @@ class LastCheckpoint(Checkpoint):
 
 
 def finite(module: torch.nn.Module) -> bool:
-    """Whether all weights are: a sum of each, which NaN and infinity stay in, and one transfer for all; it takes a few hundredths of a save."""
+    """Whether all weights are finite.
+
+    The sum of a tensor is not finite if an element is not, so a single transfer of all sums from the device is enough.
+    This takes a few hundredths of the time of a save.
+    """
     sums = [weight.detach().sum(dtype=torch.float32) for weight in module.parameters()]
     return not sums or bool(torch.stack(sums).isfinite().all())
 
 
 class StepSeed(L.Callback):
-    """Seeds each step from the run's seed, the step and the rank, so that a resumed run draws the numbers that it would have drawn."""
+    """Seeds the random generators at each batch from the seed of the run, the batch index and the rank.
+
+    A resumed run therefore draws the random numbers that the uninterrupted run would have drawn.
+    """
 
     def __init__(self) -> None:
         self.seed: int | None = None
@@ -145,7 +164,7 @@ class StepSeed(L.Callback):
     def on_train_batch_start(
         self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int
     ) -> None:
-        # batches, not optimiser steps: those of one accumulation differ
+        # the index of the batch, not the optimiser step: the batches of an accumulated step need different seeds
         self._apply(trainer, trainer.fit_loop.epoch_loop.total_batch_idx, 0)
 
     def _apply(self, trainer: L.Trainer, index: int, stream: int) -> None:

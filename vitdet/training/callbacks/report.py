@@ -1,4 +1,4 @@
-"""What a run does beside training: the last validation, pictures of its predictions, and a summary."""
+"""Reports of a run: the final validation, pictures of predictions, and a summary."""
 
 import time
 from typing import Any
@@ -18,9 +18,10 @@ from vitdet.training.callbacks.last import LastCheckpoint
 
 
 class FinalValidation(L.Callback):
-    """Lets the last step of a training be followed by a validation, however it ends: by epochs, by steps, or by time.
+    """Runs a validation after the last training step, whether epochs, steps or time end the training.
 
-    A maximum ends it before `min_epochs` or `min_steps`, too, of which Lightning then thinks that there is no validation yet.
+    A maximum also ends the training before `min_epochs` or `min_steps` is reached. Lightning would skip the validation
+    in that case, so this callback lifts these minimums, and restores them after the training.
     """
 
     _every: Any = None
@@ -50,7 +51,12 @@ class FinalValidation(L.Callback):
 
 
 class Pictures(L.Callback):
-    """Draws the predictions on the first `count` validation images, into `pictures` of the run folder and TensorBoard."""
+    """Draws predictions on validation images and saves them to the `pictures` folder of the run and to TensorBoard.
+
+    Args:
+        count: Number of images: the first `count` of each validation.
+        threshold: Lowest score, in [0, 1], of the predictions that are drawn.
+    """
 
     def __init__(self, count: int = 4, *, threshold: float = THRESHOLD) -> None:
         self.count, self.threshold = count, threshold
@@ -75,9 +81,8 @@ class Pictures(L.Callback):
         self, trainer: L.Trainer, task: L.LightningModule, image: Tensor, size: tuple[int, int], prediction: Any
     ) -> None:
         mean, std = (torch.tensor(value).view(3, 1, 1) for value in (task.backbone.mean, task.backbone.std))
-        pixels = (
-            ((image.float().cpu() * std + mean).clamp(0, 1) * 255).round().byte().permute(1, 2, 0)
-        )  # (3, H, W) -> (H, W, 3)
+        # (3, H, W) -> (H, W, 3)
+        pixels = ((image.float().cpu() * std + mean).clamp(0, 1) * 255).round().byte().permute(1, 2, 0)
         picture = prediction.plot(Image.fromarray(pixels.numpy()).resize((size[1], size[0])))
         folder = trainer.run_folder / "pictures"
         folder.mkdir(parents=True, exist_ok=True)
@@ -89,7 +94,7 @@ class Pictures(L.Callback):
 
 
 class Summary(L.Callback):
-    """Where the run goes, a line after each validation, a table at the end, and what to run next."""
+    """Prints a line after each validation, a table of scores at the end, and the command to run next."""
 
     def __init__(self) -> None:
         self._started = time.monotonic()
@@ -131,7 +136,7 @@ class Summary(L.Callback):
         self._next(trainer)
 
     def _next(self, trainer: L.Trainer) -> None:
-        """Which file to use, and how."""
+        """Prints which checkpoint to use, and the command that uses it."""
         best = next((one for one in trainer.checkpoint_callbacks if isinstance(one, BestCheckpoint)), None)
         last = next((one for one in trainer.checkpoint_callbacks if isinstance(one, LastCheckpoint)), None)
         if best is not None and best.best_model_score is not None:
@@ -147,7 +152,7 @@ class Summary(L.Callback):
         if trainer.is_global_zero:
             self._report(trainer, pl_module, "test", "test")
         if isinstance(metric, Metric) and metric.saves:
-            # it gathers, so every rank takes part
+            # saving gathers the predictions of all ranks, so every rank must call it
             self._save(trainer, metric)
 
     def _save(self, trainer: L.Trainer, metric: Metric) -> None:
