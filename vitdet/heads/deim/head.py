@@ -127,7 +127,7 @@ class DEIMHead(Head):
         return Queries(tokens.detach().flatten(0, 2), boxes_cxcywh.detach().flatten(0, 2), images, [Q] * B)
 
     def loss(self, outputs: DEIMOutputs, targets: list[Target]) -> dict[str, Tensor]:
-        """The unweighted terms in fp32: `class`, `box`, `giou`, `fgl` and `ddf`, with the prefixes of `loss_weights`."""
+        """The unweighted terms in fp32: `class`, `box`, `giou`, `fgl` and `ddf`, with prefixes as in `loss_weights`."""
         with torch.autocast(outputs.boxes_cxcywh.device.type, enabled=False):
             return self.criterion(outputs, targets)
 
