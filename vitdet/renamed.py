@@ -1,9 +1,10 @@
-"""What files of earlier versions call a class or an option, and what it is called today.
+"""The names of classes and options in files of earlier versions, and their names today.
 
-A file names public classes (`vitdet.DETRHead`) and the arguments of their constructors. Where an argument has moved
-into a part, its old place stands in `MOVED`, by the class that took it: `"anchor_scale": "selection.anchor_scale"`.
-Where its values have changed, too, a function in `CHANGED` turns the old arguments of that class into those of today;
-it runs before `MOVED`, and leaves today's arguments as they are. What derives from a class has its rules, too.
+A file names public classes (`vitdet.DETRHead`) and the arguments of their constructors. For an argument that has moved
+into a part, `MOVED` has the old and the new place, by the class that took it: `"anchor_scale":
+"selection.anchor_scale"`. If its values have changed, too, a function in `CHANGED` converts the old arguments of that
+class to those of today; it runs before `MOVED`, and does not change arguments of today. The rules of a class also hold
+for its subclasses.
 """
 
 from collections.abc import Callable
@@ -44,7 +45,7 @@ STEMS = {"patch": None, "conv": "ConvStem", "adapter": "SpatialAdapter"}
 
 
 def _backbone(arguments: Arguments) -> Arguments:
-    """Neck and stem were names, with their options beside them, and the ViT's width an option of its own."""
+    """Neck and stem were given by name, with separate arguments for their options, as was the width of the ViT."""
     sizes = {name: arguments[name] for name in ("embed_dim", "num_heads") if arguments.get(name) is not None}
     changed = {name: value for name, value in arguments.items() if name not in ("embed_dim", "num_heads")}
     if sizes:
@@ -64,7 +65,8 @@ def _part(arguments: Arguments, name: str, classes: dict[str, str | None], moved
         value = arguments[name] = None if cls is None else {"class_path": f"vitdet.{cls}", "init_args": {}}
     if inside and isinstance(value, dict):
         if value.get("class_path") == "vitdet.SpatialAdapter":
-            inside.pop("lateral", None)  # it was true, or an error
+            # for this stem every value but true was an error
+            inside.pop("lateral", None)
         arguments[name] = {**value, "init_args": {**inside, **(value.get("init_args") or {})}}
 
 
@@ -109,7 +111,7 @@ MOVED: dict[str, dict[str, str]] = {
 
 
 def _masks(arguments: Arguments) -> Arguments:
-    """`masks`, `mask_branch` and `mask_points` of a detection head are one argument."""
+    """`masks`, `mask_branch` and `mask_points` of a detection head are now a single argument, `masks`."""
     names = {"mask_branch": "branch", "mask_points": "points"}
     given = {new: arguments[old] for old, new in names.items() if old in arguments}
     rest = {name: value for name, value in arguments.items() if name not in names}
@@ -126,7 +128,7 @@ def _schedule(arguments: Arguments) -> Arguments:
 
 
 def _data(arguments: Arguments) -> Arguments:
-    """What the backbone expects of images is no option of the data: a `Task` says it."""
+    """Mean, standard deviation and patch size are no longer options of the data: a `Task` takes them from the model."""
     return {name: value for name, value in arguments.items() if name not in ("mean", "std", "patch_size")}
 
 
@@ -139,7 +141,7 @@ CHANGED: dict[str, Callable[[Arguments], Arguments]] = {
 
 
 def renew(config: Any) -> Any:
-    """A config of any version, or the model of a checkpoint, as today's: classes by their public names, options where they are now.
+    """A config of any version, or the model in a checkpoint, with today's names of classes and places of options.
 
     Raises:
         UserError: an option is given at its old place and at its new one.
@@ -157,7 +159,7 @@ def renew(config: Any) -> Any:
 
 
 def renew_arguments(class_path: str, arguments: Arguments) -> Arguments:
-    """The arguments of a class, or of one that derives from it, where they are now."""
+    """The arguments of a class, or of a subclass, with today's names and places."""
     for name in _lineage(class_path):
         arguments = CHANGED.get(name, dict)(arguments)
         for old, new in MOVED.get(name, {}).items():
@@ -167,7 +169,7 @@ def renew_arguments(class_path: str, arguments: Arguments) -> Arguments:
 
 
 def _lineage(class_path: str) -> list[str]:
-    """The class and those that it derives from, by name; a class of the user's has to be imported for that."""
+    """The names of the class and of its base classes in vitdet; a user's class is imported to find them."""
     module, _, name = class_path.rpartition(".")
     if module in ("", "vitdet"):
         return [name, *BASES.get(name, ())]
@@ -175,7 +177,7 @@ def _lineage(class_path: str) -> list[str]:
 
     try:
         return [cls.__name__ for cls in part(class_path).__mro__ if cls.__module__.startswith("vitdet.")]
-    # a module of the user's may raise anything; who builds the class says what is wrong with it
+    # a user's module may raise any exception; it is reported when the class is built
     except Exception:
         return []
 
