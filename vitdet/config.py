@@ -1,8 +1,8 @@
-"""What a part was built with, so that a file can name it and a checkpoint can build it again.
+"""The arguments that a part was built with, so that a file can name it and a checkpoint can build it again.
 
 A `Configurable` remembers the arguments of its constructor, whether it was made from YAML or in Python.
-`config_of(part)` gives them as plain values (safe for `torch.load(weights_only=True)`), under the part's public name;
-`build(config)` is the way back. `options` makes a group of arguments that belong together.
+`config_of(part)` gives them as plain values (safe for `torch.load(weights_only=True)`), with the part's public name;
+`build(config)` is the inverse. `options` makes a class for a group of arguments that belong together.
 """
 
 import dataclasses
@@ -30,7 +30,10 @@ T = TypeVar("T")
 
 @dataclass_transform(frozen_default=True, kw_only_default=True)
 def options(rules: Mapping[str, Rule]) -> Callable[[type[T]], type[T]]:
-    """A decorator that makes a class a group of options: a frozen dataclass of keywords, held to `rules` as by `ranged`.
+    """A decorator that makes a class a group of options: a frozen dataclass of keywords, checked by `rules`.
+
+    Args:
+        rules: the rules of the options, by their names, see `ranged`.
 
     Example:
         >>> from vitdet.ranges import whole
@@ -50,11 +53,11 @@ def options(rules: Mapping[str, Rule]) -> Callable[[type[T]], type[T]]:
 
 
 class Configurable:
-    """Mixin: `self.init_args` holds the arguments of the outermost constructor, with all defaults.
+    """A mixin class: `self.init_args` holds the arguments of the outermost constructor, with all defaults.
 
-    A constructor that takes `**options` for its base also records the defaults of the base that nobody gave. An
-    argument that is annotated with a dataclass may be given as a mapping; one that is annotated as a `Callable` that
-    makes a part may be given as `{"class_path": ..., "init_args": ...}`.
+    If a constructor takes `**options` for its base class, the defaults of the base class are recorded as well. An
+    argument that is annotated with a dataclass may be given as a mapping; an argument that is annotated as a `Callable`
+    that makes a part may be given as `{"class_path": ..., "init_args": ...}`.
     """
 
     init_args: dict[str, Any]
@@ -65,7 +68,10 @@ class Configurable:
             cls.__init__ = _remember(cls.__init__)
 
     def make_part(self, name: str, factory: Callable[..., T], /, *sizes: Any, **more_sizes: Any) -> T:
-        """`factory(*sizes, **more_sizes)`, recorded as the argument `name`, without the sizes, which only the owner knows."""
+        """The part `factory(*sizes, **more_sizes)`, which is recorded as the argument `name`.
+
+        The sizes are not recorded: whoever builds the part again computes them again.
+        """
         made = factory(*sizes, **more_sizes)
         if isinstance(made, Configurable):
             given = inspect.signature(type(made)).bind_partial(*sizes, **more_sizes).arguments
@@ -89,7 +95,8 @@ def _remember(init):
         if outermost := "init_args" not in vars(self):
             recorded = {**{name: given[name] for name in names if name in given}, **given.get(rest, {}), **defaults}
             object.__setattr__(self, "init_args", recorded)
-        elif self._takes_more:  # the constructors above hand on whatever else they are given
+        elif self._takes_more:
+            # the outer constructors pass their `**options` on to this constructor
             recorded = self.init_args
             handed_on = [name for name in names if name in raw and raw[name] is recorded.get(name, _remember)]
             recorded.update({name: given[name] for name in handed_on})
@@ -103,7 +110,7 @@ def _remember(init):
 
 
 def understands_mappings(init: Callable) -> Callable:
-    """A decorator for a constructor of what is no Configurable: it may be given mappings for options and parts, too."""
+    """A decorator for constructors of classes that are not Configurable: options and parts may be given as mappings."""
     signature = inspect.signature(init)
 
     @functools.wraps(init)
@@ -119,16 +126,18 @@ def understands_mappings(init: Callable) -> Callable:
 def _hints(init: Callable) -> dict[str, Any]:
     try:
         return typing.get_type_hints(init)
-    except (NameError, TypeError):  # a name that only type checkers know
+    except (NameError, TypeError):
+        # an annotation uses a name that is imported for type checkers only
         return dict(getattr(init, "__annotations__", {}))
 
 
 def _understood(value: Any, hint: Any, name: str) -> Any:
-    """An argument as its annotation means it: a mapping as a dataclass, or as a part or what makes one."""
+    """An argument converted to its annotation: a mapping to a dataclass, a part, or a function that makes a part."""
     if isinstance(value, str) and _makes_parts(hint):
         try:
             return part(value)
-        except AttributeError:  # no class of that name: who takes the argument says what was wanted
+        except AttributeError:
+            # there is no such class: the constructor that takes the argument raises an error with what was wanted
             return value
     if not isinstance(value, Mapping):
         return value
@@ -157,7 +166,7 @@ def _makes_parts(hint: Any) -> bool:
 
 
 def public_path(cls: type) -> str:
-    """The name under which files know a class: `vitdet.DETRHead`, wherever its module may lie; a user's class by its module."""
+    """The name of a class in files: `vitdet.DETRHead` without its module; for a user's class, module and name."""
     import vitdet
 
     if cls.__module__.startswith("vitdet.") and getattr(vitdet, cls.__name__, None) is cls:
@@ -169,7 +178,7 @@ def config_of(value: Any) -> Any:
     """`value` as plain Python: a Configurable becomes `{"class_path": ..., "init_args": {...}}`, a dataclass a dict.
 
     Raises:
-        TypeError: the value is neither plain nor Configurable, so it could not be built again.
+        TypeError: the value, or a value in it, is neither plain nor Configurable, so it could not be built again.
     """
     if isinstance(value, Configurable):
         return {"class_path": public_path(type(value)), "init_args": config_of(value.init_args)}
@@ -190,17 +199,18 @@ def config_of(value: Any) -> Any:
 
 
 def build(config: Any) -> Any:
-    """The part that `config_of` described.
+    """The part that is described by an output of `config_of`.
 
     Raises:
-        TypeError: `class_path` names something that is not a Configurable; a checkpoint may not call anything else.
+        TypeError: a `class_path` names something that is not a Configurable; a checkpoint may call nothing else.
     """
     if isinstance(config, list):
         return [build(item) for item in config]
     if not isinstance(config, dict):
         return config
     if set(config) == {"class_path", "init_args"}:
-        arguments = config["init_args"].items()  # the constructor knows what a part that it is given is for
+        # parts in the arguments are left to the constructor, which may need the part or a function that makes it
+        arguments = config["init_args"].items()
         return part(config["class_path"])(**{k: v if _is_part(v) else build(v) for k, v in arguments})
     return {key: build(item) for key, item in config.items()}
 
@@ -210,10 +220,10 @@ def _is_part(config: Any) -> bool:
 
 
 def part(class_path: str) -> type[Configurable]:
-    """The class of that name; one of vitdet's needs no module.
+    """The class with the name `class_path`; for vitdet's classes the module may be left out.
 
     Raises:
-        TypeError: it is not a Configurable.
+        TypeError: the class is not a Configurable.
     """
     module, _, name = class_path.rpartition(".")
     cls = getattr(importlib.import_module(module or "vitdet"), name)
@@ -224,7 +234,7 @@ def part(class_path: str) -> type[Configurable]:
 
 def check_parts(config: Any) -> None:
     """Raises:
-    TypeError: somewhere in it a `class_path` names something that is not a Configurable.
+    TypeError: a `class_path` anywhere in `config` names something that is not a Configurable.
     """
     for value in config.values() if isinstance(config, dict) else config if isinstance(config, (list, tuple)) else ():
         check_parts(value)

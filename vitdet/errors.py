@@ -1,18 +1,19 @@
-"""What the user of vitdet can put right, told apart from what is vitdet's own fault."""
+"""Errors that the user of vitdet can correct, as opposed to faults of vitdet."""
 
 from typing import Any
 
 
 class UserError(ValueError):
-    """A wrong argument, key, file or combination; the message says what was got, what was wanted, and what to do.
+    """A wrong argument, key, file or combination of these; the message names the value, what was wanted, and a remedy.
 
-    The command line prints the message alone and exits with status 2. Whatever else is raised is taken for a fault of vitdet's, and keeps its traceback.
+    The command line prints only the message, and exits with status 2. All other exceptions count as faults of vitdet,
+    and are shown with their traceback.
     """
 
 
 def check(name: str, value: Any, ok: bool, wanted: str) -> None:
     """Raises:
-    UserError: not `ok`; it names the argument, its value, and what was `wanted`.
+    UserError: `ok` is false; the message has the name of the argument, its value, and what was `wanted`.
     """
     if not ok:
         raise UserError(f"{name} is {value!r}; wanted {wanted}")

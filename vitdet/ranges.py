@@ -1,4 +1,4 @@
-"""What the arguments of constructors may be: rules by name, and a decorator that holds a constructor to them."""
+"""Rules for the arguments of constructors, and a decorator that checks arguments by such rules."""
 
 import dataclasses
 import functools
@@ -16,17 +16,17 @@ Rule = tuple[Callable[[Any], bool], str]
 
 
 def is_whole(value: Any, low: int = 1) -> bool:
-    """Whether it is a whole number from `low`."""
+    """Whether `value` is an integer of at least `low`."""
     return isinstance(value, Integral) and not isinstance(value, bool) and value >= low
 
 
 def is_number(value: Any) -> bool:
-    """Whether it is a number, and neither NaN nor infinite."""
+    """Whether `value` is a number, and neither NaN nor infinite."""
     return isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def whole(low: int) -> Rule:
-    """A whole number from `low`."""
+    """The rule that allows integers of at least `low`."""
     return (lambda v: is_whole(v, low)), f"a whole number from {low}"
 
 
@@ -34,7 +34,7 @@ INTEGER: Rule = ((lambda v: isinstance(v, int) and not isinstance(v, bool)), "a 
 
 
 def number(low: float, high: float = math.inf, *, without: Sequence[float] = ()) -> Rule:
-    """A finite number from `low` to `high`, but for the ends that are named in `without`."""
+    """The rule that allows finite numbers from `low` to `high`, except the numbers in `without`."""
     to = "" if high == math.inf else f" to {high:g}"
     but = f", without {' and '.join(f'{end:g}' for end in without)}" if without else ""
 
@@ -45,7 +45,7 @@ def number(low: float, high: float = math.inf, *, without: Sequence[float] = ())
 
 
 def listed(rule: Rule, *, least: int = 1) -> Rule:
-    """A list of at least so many, each of which is right."""
+    """The rule that allows lists of at least `least` items, each of which `rule` allows."""
     ok, wanted = rule
     some = "each " if least else "each, if any, "
 
@@ -56,7 +56,7 @@ def listed(rule: Rule, *, least: int = 1) -> Rule:
 
 
 def so_many(count: int, rule: Rule, wanted: str) -> Rule:
-    """A list of just `count`, each of which is right; `wanted` says so."""
+    """The rule that allows lists of exactly `count` items, each of which `rule` allows; `wanted` describes them."""
     return (lambda v: listed(rule)[0](v) and len(v) == count), wanted
 
 
@@ -66,18 +66,22 @@ def maker(wanted: str) -> Rule:
 
 
 def either(*rules: Rule) -> Rule:
-    """What one of the rules allows."""
+    """The rule that allows what any of the `rules` allows."""
     return (lambda v: any(ok(v) for ok, _ in rules)), ", or ".join(wanted for _, wanted in rules)
 
 
 def ranged(rules: Mapping[str, Rule]) -> Callable[[Callable], Callable]:
-    """A decorator of constructors and functions, which then refuse arguments that break the rules.
+    """A decorator for constructors and functions, which makes them refuse arguments that the rules do not allow.
 
-    Arguments that are annotated as `bool`, `Literal` or a dataclass need no rule; `None` is right where it is in the
-    annotation.
+    Arguments that are annotated as `bool`, `Literal` or a dataclass need no rule; `None` is allowed if the annotation
+    allows it.
+
+    Args:
+        rules: the rules of arguments, by their names; names that the function does not have are ignored.
 
     Raises:
-        UserError: on the call: an argument is wrong; it is named, with its value and what was wanted.
+        UserError: in a call of the function: an argument is not allowed. The message has its name, its value and what
+            was wanted.
     """
 
     def decorate(init: Callable) -> Callable:
@@ -109,7 +113,7 @@ def _rule(rule: Rule | None, annotation: Any) -> Rule | None:
 
 
 def _rule_of(kind: Any) -> Rule | None:
-    """The rule that an annotation is by itself, if it is one."""
+    """The rule that follows from an annotation alone, or `None`."""
     if kind is bool:
         return (lambda v: isinstance(v, bool)), "true or false"
     if get_origin(kind) is Literal:
@@ -123,7 +127,7 @@ def _rule_of(kind: Any) -> Rule | None:
 
 def check_divides(name: str, value: int, **parts: int) -> None:
     """Raises:
-    UserError: a part, of which only its name and number matter, does not divide `value`.
+    UserError: the number of a part does not divide `value`; the message names the part.
     """
     for part, count in parts.items():
         if value % count:

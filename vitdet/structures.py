@@ -1,6 +1,6 @@
-"""The values that pass between the parts, and the legend of shapes.
+"""The data structures that backbone, heads, losses and data sets exchange, and the letters that shapes are written in.
 
-B images, N tokens of all images together, Q queries, C channels, K classes, T objects of one image,
+B images, N tokens of all images together, Q queries, C channels, K classes, T objects of an image,
 H×W an image in pixels, h×w a grid of tokens
 boxes_cxcywh   centre and size, as fractions of the image
 boxes_xyxy     corners, in pixels
@@ -21,19 +21,19 @@ from vitdet.errors import UserError, check
 from vitdet.images import as_array
 from vitdet.masks import encode, id_png
 
-THRESHOLD = 0.3  # the score from which a detection is shown, counted and returned, unless another is given
+# the default of the score that a detection must have to be shown, counted and returned
+THRESHOLD = 0.3
 
 
 def check_threshold(value: float) -> None:
-    """Raises:
-    UserError: `value` is no score.
-    """
-    number = isinstance(value, (int, float)) or getattr(value, "ndim", None) == 0  # of numpy or torch
+    """Raises a `UserError` if `value` is not a score in [0, 1]."""
+    # numbers of Python, NumPy or PyTorch
+    number = isinstance(value, (int, float)) or getattr(value, "ndim", None) == 0
     check("threshold", value, number and 0 <= value <= 1, "a score from 0 to 1")
 
 
 def equal_grids(grids: Sequence[tuple[int, int]]) -> list[list[int]]:
-    """The positions in the batch of the images of each grid, a list per grid, in the order of their appearance."""
+    """For each distinct grid, in the order of appearance, the positions in the batch of the images with this grid."""
     members: dict[tuple[int, int], list[int]] = {}
     for i, grid in enumerate(grids):
         members.setdefault((grid[0], grid[1]), []).append(i)
@@ -41,7 +41,7 @@ def equal_grids(grids: Sequence[tuple[int, int]]) -> list[list[int]]:
 
 
 def centres(grid: tuple[int, int], step: tuple[float, float], device: torch.device | None = None) -> Tensor:
-    """`(h*w, 2)`: x and y of the centres of a grid's cells, row by row; `step` is the height and width of a cell."""
+    """x and y `(h*w, 2)` of the centres of a grid's cells, row by row; `step` is the height and width of a cell."""
     h, w = grid
     y = (torch.arange(h, device=device) + 0.5) * step[0]
     x = (torch.arange(w, device=device) + 0.5) * step[1]
@@ -50,10 +50,10 @@ def centres(grid: tuple[int, int], step: tuple[float, float], device: torch.devi
 
 @dataclass
 class Level:
-    """One feature map per image, packed: `x` `(N, C)` holds `h*w` tokens of each image, row by row, image after image.
+    """A packed feature map of each image: `x` `(N, C)` holds their `h*w` tokens, image after image and row by row.
 
-    A grid covers its image from the left-top corner: the centre of token `(i, j)` is at `(j + 0.5, i + 0.5)` strides.
-    Where the image is no multiple of the stride, the last row and column reach past its border.
+    A grid starts at the top left corner of its image: the centre of token `(i, j)` is at `(j + 0.5, i + 0.5)` strides.
+    If the size of the image is no multiple of the stride, the last row and column extend beyond its border.
     """
 
     x: Tensor
@@ -65,17 +65,18 @@ class Level:
         return [h * w for h, w in self.grids]
 
     def maps(self) -> list[Tensor]:
-        """One `(C, h, w)` map per image."""
+        """The map `(C, h, w)` of each image."""
         parts = self.x.split(self.lengths)
         return [part.T.unflatten(1, grid) for part, grid in zip(parts, self.grids)]  # (h*w, C) -> (C, h, w)
 
     def centres(self, i: int, size: tuple[int, int]) -> Tensor:
-        """`(h*w, 2)`: x and y of the tokens of image `i`, as fractions of its size `(H, W)`; beyond 1 in padding."""
+        """x and y `(h*w, 2)` of the tokens of image `i`, as fractions of its size `(H, W)`; above 1 in the padding."""
         height, width = size
         return centres(self.grids[i], (self.stride / height, self.stride / width), self.x.device)
 
     def dense(self) -> tuple[Tensor, Tensor | None]:
-        """`(B, C, h, w)`, zero-padded right and bottom, and a mask `(B, h, w)` of real tokens, `None` if all are."""
+        """Maps `(B, C, h, w)`, zero-padded at the right and bottom, and a mask `(B, h, w)` of the tokens that are no
+        padding, or `None` if there is no padding."""
         if len(set(self.grids)) == 1:
             h, w = self.grids[0]
             return self.x.view(len(self.grids), h, w, -1).permute(0, 3, 1, 2), None  # (B*h*w, C) -> (B, C, h, w)
@@ -90,11 +91,11 @@ class Level:
 
 @dataclass
 class UnfinishedTokens:
-    """Tokens `x` `(N, C)` before the ViT's last blocks, which a head runs, with its queries in front of each image's.
+    """Tokens `x` `(N, C)` before the ViT's last blocks, which a head runs with its queries in front of each image's.
 
-    Images lie group by group; `order` has the position in the batch, `grids` the patch grid, `lengths` the number of
-    tokens of each, of which the first `num_prefix` are no patches. `blocks` are those that are left, each with its
-    rotations `(N, heads or 1, 2*d)` or `None`, and `norm` is the norm behind the last.
+    Images are grouped by grid: `order` has their positions in the batch, `grids` their patch grids, and `lengths` their
+    numbers of tokens, of which the first `num_prefix` are not patches. `blocks` are the remaining blocks, each with its
+    rotary embeddings `(N, heads or 1, 2*d)` or `None`, and `norm` is the norm after the last block.
     """
 
     x: Tensor
@@ -106,9 +107,10 @@ class UnfinishedTokens:
     norm: nn.Module
 
     def run(self, i: int, x: Tensor, added: int, allowed: Sequence[Tensor] | None = None) -> Tensor:
-        """Block `i` on tokens `x`, `added` of which stand in front of each image's; `allowed` is as in `attend`."""
+        """Block `i` applied to tokens `x`, with `added` tokens in front of each image's; `allowed` as in `attend`."""
         (block, rope), lengths = self.blocks[i], [added + length for length in self.lengths]
-        if rope is not None:  # added tokens have no place in the image: their sines are 0, their cosines 1
+        if rope is not None:
+            # added tokens have no position in the image: their sines are 0, their cosines 1
             half = rope.shape[-1] // 2
             still = torch.cat([rope.new_zeros(half), rope.new_ones(half)]).expand(added, rope.shape[1], -1)
             rope = torch.cat([part for image in rope.split(self.lengths) for part in (still, image)])
@@ -117,10 +119,8 @@ class UnfinishedTokens:
 
 @dataclass
 class Features(Sequence[Level]):
-    """The levels that a backbone returns, finest first, and the sizes `(H, W)` in pixels of the images before padding.
-
-    `unfinished` is there if the backbone leaves its last blocks to the head.
-    """
+    """The levels that a backbone returns, finest first, and the sizes `(H, W)` in pixels of the images before padding;
+    `unfinished` is given if the backbone leaves its last blocks to the head."""
 
     levels: list[Level]
     sizes: list[tuple[int, int]]
@@ -134,22 +134,22 @@ class Features(Sequence[Level]):
 
 
 def _with_tensors(value: Any, change: Callable[[Tensor], Tensor]) -> Any:
-    """A dataclass with `change` done to its tensors."""
+    """A copy of the dataclass `value` with `change` applied to its tensors."""
     known = ((field.name, getattr(value, field.name)) for field in fields(value))
     return replace(value, **{name: change(item) for name, item in known if isinstance(item, Tensor)})
 
 
 @dataclass
 class Target:
-    """What is to be found in one image.
+    """The objects to be found in an image.
 
     Attributes:
         boxes_cxcywh: `(T, 4)` float, centre and size as fractions of the image.
         labels: `(T,)` int64, classes 0..K-1.
-        size: `(H, W)` of the image as the model sees it.
-        orig_size: `(H, W)` of the upright image on disk.
-        image_id: the data set's id.
-        masks: `(T, H, W)` bool, where the task needs them.
+        size: `(H, W)` in pixels of the image as the model sees it.
+        orig_size: `(H, W)` in pixels of the original, upright image.
+        image_id: the image's id in the data set.
+        masks: `(T, H, W)` bool, if the task needs masks.
     """
 
     boxes_cxcywh: Tensor
@@ -168,20 +168,20 @@ class Target:
 
 @dataclass
 class Prediction:
-    """What was found in one image, best score first.
+    """The objects that were found in an image, best score first.
 
     Attributes:
         boxes_xyxy: `(T, 4)` float, corners in pixels of the original image.
         scores: `(T,)` float in [0, 1].
         labels: `(T,)` int64, classes 0..K-1.
         size: `(H, W)` of the original image.
-        names: the class names, indexed by label; empty where they are not known.
-        category_ids: the data set's ids, indexed by label; empty where they are not known.
-        image_id: the data set's id of the image.
+        names: the class names, indexed by label; empty if they are not known.
+        category_ids: the data set's ids of the classes, indexed by label; empty if they are not known.
+        image_id: the image's id in the data set.
         masks: `(T, H, W)` bool.
         semantic: `(H, W)` uint8, the class of each pixel.
-        panoptic: `(H, W)` int32, which segment each pixel belongs to: t + 1 for detection t, 0 for none.
-        path: the file it was found in, if it was one.
+        panoptic: `(H, W)` int32, the segment that each pixel belongs to: t + 1 for detection t, 0 for no segment.
+        path: the file of the image, if it was read from a file.
     """
 
     boxes_xyxy: Tensor
@@ -203,7 +203,7 @@ class Prediction:
         return _with_tensors(self, lambda tensor: tensor.detach().cpu())
 
     def above(self, threshold: float) -> "Prediction":
-        """Only the detections that score at least `threshold`; pixels of the others belong to no segment.
+        """Only the detections with a score of at least `threshold`; pixels of all others belong to no segment.
 
         Raises:
             UserError: the threshold is not in [0, 1].
@@ -219,7 +219,7 @@ class Prediction:
         return replace(self, **kept)
 
     def to_coco(self) -> list[dict[str, Any]]:
-        """Rows of a COCO results file: `[x, y, width, height]` in pixels, the data set's category id, run lengths."""
+        """Rows of a COCO results file: boxes `[x, y, width, height]` in pixels, category ids, and masks as RLE."""
         codes = () if self.masks is None else encode(self.masks.cpu().numpy())
         found = zip(self.boxes_xyxy.tolist(), self.scores.tolist(), map(self._category, self.labels.tolist()))
         rows = [
@@ -231,10 +231,10 @@ class Prediction:
         return rows
 
     def to_coco_panoptic(self) -> tuple[bytes, list[dict[str, Any]]]:
-        """The PNG in COCO's panoptic format, and its `segments_info`: id, the data set's category id, area in pixels.
+        """The PNG in COCO's panoptic format, and its `segments_info`: id, category id, and area in pixels.
 
         Raises:
-            ValueError: the prediction has no panoptic map.
+            UserError: the prediction has no panoptic map.
         """
         if self.panoptic is None:
             raise UserError("this prediction has no panoptic map; the model must have been trained on panoptic data")
@@ -248,17 +248,17 @@ class Prediction:
         return self.category_ids[label] if len(self.category_ids) else label
 
     def name_of(self, label: int) -> str:
-        """The class name of a label; the number where names are not known."""
+        """The class name of a label, or the label's number if names are not known."""
         return self.names[label] if len(self.names) else str(label)
 
     def plot(self, image: Any = None, *, threshold: float = 0.0) -> Any:
-        """A PIL image with what scores at least `threshold` drawn on it, by default all that the prediction holds.
+        """A PIL image on which the detections with a score of at least `threshold` are drawn, by default all of them.
 
         Args:
-            image: the original as a PIL image, RGB array `(H, W, 3)` uint8 or path, where it did not come from a file.
+            image: the original as PIL image, RGB array `(H, W, 3)` uint8 or path; needed if there is no `self.path`.
 
         Raises:
-            UserError: there is no image, it is of another size, or the threshold is not in [0, 1].
+            UserError: there is no image, it has another size, or the threshold is not in [0, 1].
         """
         check_threshold(threshold)
         if image is None and self.path is None:
@@ -275,13 +275,13 @@ class Prediction:
         return draw(canvas, kept.boxes_xyxy.tolist(), texts, labels, masks=masks, outline=self.panoptic is None)
 
     def save(self, path: str | Path, *, image: Any = None, threshold: float = 0.0) -> None:
-        """Write `plot(image, threshold=threshold)` to `path`; the suffix chooses the format, and folders are made."""
+        """Writes `plot(image, threshold=threshold)` to `path`; the suffix selects the format, and folders are made."""
         picture = self.plot(image, threshold=threshold)
         Path(path).parent.mkdir(parents=True, exist_ok=True)
         picture.save(path, quality=95)
 
     def to_supervision(self) -> Any:
-        """`supervision.Detections`, with the class names under `data["class_name"]`.
+        """The prediction as `supervision.Detections`, with the class names under `data["class_name"]`.
 
         Raises:
             ImportError: supervision, an optional extra, is not installed.

@@ -1,4 +1,4 @@
-"""Plain ViTs of timm over packed tokens: images of any sizes to feature levels."""
+"""Backbones: plain ViTs of timm over packed tokens, from images of any sizes to feature levels."""
 
 from vitdet.backbone.attention import attend
 from vitdet.backbone.backbone import Backbone, create_backbone

@@ -1,9 +1,9 @@
-"""Attention over packed sequences, and timm's transformer blocks over it.
+"""Attention over packed sequences, and timm's transformer blocks built on it.
 
-`attend` is the only place that knows which tokens may see each other. What differs between timm's families of ViTs is
-settled in the constructors of the blocks.
+`attend` is the only function that decides which tokens attend to each other. Differences between timm's families of
+ViTs are handled in the constructors of the blocks.
 
-N tokens of all sequences, S sequences, L tokens of one of them, C channels, heads, d channels of a head, B images
+N tokens of all sequences, S sequences, L tokens of a sequence, C channels, heads, d channels of a head, B images
 q, k, v  (N, heads, d)   sequence after sequence; sum(lengths) == N
 """
 
@@ -25,7 +25,7 @@ from vitdet.errors import UserError
 if TYPE_CHECKING:
     from vitdet.backbone.relative import Places
 
-# a prototype of torch: where it is missing, the grouped path does the same
+# a prototype feature of PyTorch; without it, the grouped path is used instead
 try:
     from torch.nn.attention.varlen import varlen_attn
 except ImportError:
@@ -33,10 +33,8 @@ except ImportError:
 
 
 def remembered(function):
-    """Like `lru_cache`, but stands aside while torch traces a graph, whose tensors must not outlive it.
-
-    What was first asked for in inference mode can be trained with later.
-    """
+    """Like `lru_cache`, but without the cache while PyTorch traces a graph, whose tensors must not outlive it; tensors
+    that are made in inference mode can be used in training later."""
     cache = lru_cache(maxsize=1024)(function)
 
     @wraps(function)
@@ -60,14 +58,15 @@ def attend(
 ) -> Tensor:
     """Softmax attention `(N, heads, d)` inside each sequence.
 
-    Sequences of equal length go through one batched `scaled_dot_product_attention`; where all are equal that is a view.
-    Half precision on CUDA with unequal lengths takes torch's variable-length kernel.
+    Sequences of equal length are computed in a single batched `scaled_dot_product_attention`, which needs no copy if
+    all lengths are equal. For unequal lengths in half precision on CUDA, PyTorch's variable-length kernel is used.
 
     Args:
-        allowed: bool `(L, L)` for each sequence, which of its tokens may look at which.
+        lengths: the number of tokens of each sequence.
+        allowed: bool `(L, L)` for each sequence, which of its tokens may attend to which.
 
     Raises:
-        ValueError: the lengths do not add up to N.
+        UserError: the lengths do not add up to N.
     """
     lengths = tuple(lengths)
     if sum(lengths) != len(q):
@@ -89,7 +88,7 @@ def attend_grouped(
     dropout: float = 0.0,
     allowed: Sequence[Tensor] | None = None,
 ) -> Tensor:
-    """`attend` by one batched call for each distinct length."""
+    """`attend` by a batched call for each distinct length."""
     groups, order, inverse = _groups(lengths, q.device)
     if order is not None:
         q, k, v = q[order], k[order], v[order]
@@ -98,7 +97,7 @@ def attend_grouped(
     if allowed is not None:
         masks = [torch.stack([m for m in allowed if len(m) == length]).unsqueeze(1) for _, length in groups]
     outputs = []
-    # one group needs no split, whose backward would copy
+    # a single group is not split, because the backward pass of a split copies
     split = [(q,), (k,), (v,)] if len(groups) == 1 else [part.split(rows) for part in (q, k, v)]
     for (count, length), mask, *parts in zip(groups, masks, *split):
         # (S*L, heads, d) -> (S, heads, L, d)
@@ -111,9 +110,9 @@ def attend_grouped(
 
 @remembered
 def _groups(lengths: tuple[int, ...], device: torch.device):
-    """`[(count, length)]` of the distinct lengths; the order that brings tokens of equal lengths together; its inverse.
+    """`[(count, length)]` of the distinct lengths, the order of tokens that groups equal lengths, and its inverse.
 
-    The order is `None` where equal lengths are neighbours already, as the trunk arranges for whole images.
+    Order and inverse are `None` if equal lengths are neighbours already, as in blocks with global attention.
     """
     starts = list(accumulate(lengths, initial=0))
     members: dict[int, list[int]] = {}
@@ -129,12 +128,12 @@ def _groups(lengths: tuple[int, ...], device: torch.device):
 
 @remembered
 def _offsets(lengths: tuple[int, ...], device: torch.device) -> tuple[Tensor, int]:
-    """Where each sequence starts `(S + 1,)` int32, and the longest length."""
+    """The start of each sequence and the end of the last, `(S + 1,)` int32, and the largest length."""
     return torch.tensor([0, *accumulate(lengths)], dtype=torch.int32, device=device), max(lengths)
 
 
 def _varlen_fits(q: Tensor, v: Tensor) -> bool:
-    """Whether the kernel behind `varlen_attn` takes these: half precision, head size a multiple of 8 to 256, Ampere."""
+    """Whether `varlen_attn` supports these: half precision, d a multiple of 8 up to 256, a GPU from Ampere on."""
     return (
         varlen_attn is not None
         and q.is_cuda
@@ -153,16 +152,18 @@ def _is_ampere(device: torch.device) -> bool:
 
 SUPPORTED_BLOCKS = (TimmBlock, ResPostBlock, EvaBlock, EvaBlockPostNorm)
 SUPPORTED_ATTENTION = (Attention, EvaAttention, AttentionRope)
-RELATIVE_TABLES = ("rel_pos_h", "rel_pos_w")  # of positions, where `add_relative_position` put them
+# names of the tables of relative positions that `add_relative_position` adds
+RELATIVE_TABLES = ("rel_pos_h", "rel_pos_w")
 
 
 class SelfAttention(nn.Module):
-    """Self-attention with the parameters, and the parameter names, of one of timm's attention modules."""
+    """Self-attention with the parameters of an attention module of timm, and with their names."""
 
     def __init__(self, attn: Any) -> None:
         super().__init__()
         self.heads, self.head_dim = attn.num_heads, attn.head_dim
-        self.kv_heads = getattr(attn, "num_kv_heads", attn.num_heads)  # fewer in grouped-query attention
+        # grouped-query attention has fewer heads of keys and values
+        self.kv_heads = getattr(attn, "num_kv_heads", attn.num_heads)
         self.rotate_half = getattr(attn, "rotate_half", False)
         self.dropout = attn.attn_drop.p
         self.q_norm, self.k_norm, self.norm = attn.q_norm, attn.k_norm, attn.norm
@@ -173,7 +174,8 @@ class SelfAttention(nn.Module):
         else:
             self.qkv = attn.qkv
             self.project = _project
-        if getattr(attn, "q_bias", None) is not None:  # EVA: keys have no bias
+        # EVA's keys have no bias
+        if getattr(attn, "q_bias", None) is not None:
             self.q_bias, self.v_bias = attn.q_bias, attn.v_bias
             self.register_buffer("k_bias", attn.k_bias, persistent=False)
             self.project = _project_without_key_bias
@@ -230,7 +232,7 @@ class DropPath(nn.Module):
     def forward(self, x: Tensor, image_lengths: Sequence[int]) -> Tensor:
         if not self.training or self.rate == 0.0:
             return x
-        keep = torch.rand(len(image_lengths), device=x.device) >= self.rate  # one draw an image
+        keep = torch.rand(len(image_lengths), device=x.device) >= self.rate  # (B,)
         scale = keep.to(x.dtype) / (1 - self.rate)
         if len(set(image_lengths)) == 1:
             return (x.view(len(scale), -1) * scale[:, None]).view_as(x)  # (N, C) -> (B, N/B*C) -> (N, C)
@@ -238,9 +240,9 @@ class DropPath(nn.Module):
 
 
 class Block(nn.Module):
-    """A pre-norm transformer block made of a timm block's modules.
+    """A pre-norm transformer block that is made of the modules of a timm block.
 
-    Parameters keep timm's names, except that EVA's `gamma_1` is called `ls1.gamma`, as in every other family.
+    Parameters keep timm's names, except that EVA's `gamma_1` is named `ls1.gamma`, as in all other families.
     """
 
     def __init__(self, block: Any, *, drop_path: float) -> None:
@@ -259,13 +261,13 @@ class Block(nn.Module):
         allowed: Sequence[Tensor] | None = None,
         places: "Places | None" = None,
     ) -> Tensor:
-        """Tokens `(N, C)` to tokens; `lengths` are of sequences, `images` of images; `allowed` is as in `attend`."""
+        """Tokens `(N, C)` to tokens; `lengths` and `images` are the numbers of tokens of sequences and of images."""
         x = x + self.drop_path(self.ls1(self.attn(self.norm1(x), lengths, rope, allowed, places)), images)
         return x + self.drop_path(self.ls2(self.mlp(self.norm2(x))), images)
 
 
 class PostNormBlock(Block):
-    """The same with the norms at the end of the residual branches (Swin v2's order)."""
+    """A `Block` with the norms at the end of the residual branches, as in Swin v2."""
 
     def forward(self, x: Tensor, lengths: Sequence[int], images: Sequence[int], *more: Any) -> Tensor:
         x = x + self.drop_path(self.norm1(self.attn(x, lengths, *more)), images)
@@ -273,10 +275,10 @@ class PostNormBlock(Block):
 
 
 def pack_block(block: Any, *, drop_path: float) -> Block:
-    """The packed counterpart of a timm block.
+    """The block over packed tokens that corresponds to a timm block.
 
     Raises:
-        ValueError: it is not a block of a plain ViT.
+        UserError: it is not a block of a plain ViT.
     """
     if type(block) not in SUPPORTED_BLOCKS or type(block.attn) not in SUPPORTED_ATTENTION:
         wanted = ", ".join(cls.__name__ for cls in SUPPORTED_BLOCKS)

@@ -1,6 +1,6 @@
-"""Whether timm's weights can be had, before timm asks for them.
+"""Checks whether timm's weights are available, before timm requests them.
 
-timm asks for one file after another, six times each, which takes a minute without a network.
+timm requests several files in turn, six times each; without a network this takes a minute.
 """
 
 import logging
@@ -21,11 +21,10 @@ SECONDS = 4.0
 
 
 def why_not(name: str) -> Exception | None:
-    """Why the hub can't be asked for what timm's model `name` needs.
+    """The error for which the hub can't provide the weights of timm's model `name`.
 
-    `None` where it is in the cache, can be fetched, or lies elsewhere.
-
-    One question, which waits for `HF_HUB_ETAG_TIMEOUT` seconds, or `SECONDS`.
+    It is `None` if they are in the cache, can be fetched, or are not on the hub. A single request is sent, with a
+    timeout of `HF_HUB_ETAG_TIMEOUT` (an environment variable, in seconds) or `SECONDS`.
     """
     repository, revision, files = _source(name)
     if repository is None or any(
@@ -35,7 +34,7 @@ def why_not(name: str) -> Exception | None:
     seconds = float(os.environ.get("HF_HUB_ETAG_TIMEOUT") or SECONDS)
     answer: queue.Queue[Exception | None] = queue.Queue()
     url = hf_hub_url(repository, files[0], revision=revision)
-    # in a thread, because looking up a name takes as long as the system likes
+    # in a thread, because the timeout of the request does not limit the time of the DNS lookup
     threading.Thread(target=lambda: answer.put(_ask(url, seconds)), daemon=True).start()
     try:
         return answer.get(timeout=seconds)
@@ -46,10 +45,12 @@ def why_not(name: str) -> Exception | None:
 def _ask(url: str, seconds: float) -> Exception | None:
     log = logging.getLogger("huggingface_hub")
     before = log.level
-    log.setLevel(logging.CRITICAL)  # what it would log is in the error
+    # the error has all that would be logged
+    log.setLevel(logging.CRITICAL)
     try:
         get_hf_file_metadata(url, timeout=seconds)
-    except EntryNotFoundError:  # this file: timm knows others
+    except EntryNotFoundError:
+        # only this file is missing: timm tries others
         return None
     except Exception as error:
         return error
@@ -59,19 +60,21 @@ def _ask(url: str, seconds: float) -> Exception | None:
 
 
 def _source(name: str) -> tuple[str | None, str | None, tuple[str, ...]]:
-    """The repository on the hub, its revision, and the files of which one is enough."""
+    """The repository on the hub, its revision, and the names of files of which any is sufficient."""
     kind, _, place = name.rpartition(":")
     if kind == "hf-hub":
         repository, _, revision = place.partition("@")
         return repository, revision or None, ("config.json",)
     try:
         config: Any = None if kind else timm.models.get_pretrained_cfg(name, allow_unregistered=True)
-    except RuntimeError:  # timm says that there are no such weights
+    except RuntimeError:
+        # timm has no such weights
         config = None
     if config is None or not config.hf_hub_id or config.file:
         return None, None, ()
     cached = Path(torch.hub.get_dir(), "checkpoints", Path(urlsplit(config.url or "").path).name)
-    if config.url and cached.is_file():  # where timm itself looks first
+    # timm, too, looks there first
+    if config.url and cached.is_file():
         return None, None, ()
     repository, _, revision = config.hf_hub_id.partition("@")
     own = (config.hf_hub_filename,) if config.hf_hub_filename else ()

@@ -1,4 +1,4 @@
-"""From the parameter names of others to ours."""
+"""Renames the tensors of other projects to vitdet's names."""
 
 import re
 from collections.abc import Callable, Sequence
@@ -16,11 +16,11 @@ A new name that ends in `#0`, `#1` … is a part: the parts are put one below th
 
 
 class KeysError(UserError):
-    """Weights that are not those of the model; the message names some of them."""
+    """Weights that do not fit the model; the message names some of them."""
 
 
 def rename(state: dict[str, Tensor], rules: Sequence[Rule]) -> dict[str, Tensor]:
-    """`state` with our names; the first rule that matches counts.
+    """The tensors of `state` with vitdet's names; for each name the first rule that matches is applied.
 
     Raises:
         KeysError: no rule matches a name.
@@ -50,7 +50,7 @@ def rename(state: dict[str, Tensor], rules: Sequence[Rule]) -> dict[str, Tensor]
 
 def check_complete(state: dict[str, Tensor], model: torch.nn.Module) -> None:
     """Raises:
-    KeysError: a parameter of the model is missing in `state`, there is one too many, or one of another shape.
+    KeysError: a tensor of the model is missing in `state` or has another shape there, or `state` has further tensors.
     """
     wanted = {key: tuple(value.shape) for key, value in model.state_dict().items()}
     faults = [f"{key} is missing" for key in wanted if key not in state]

@@ -1,4 +1,4 @@
-"""ViTs as the transformers library and Detectron2 write them, by timm's names."""
+"""Converts ViTs from the layouts of the transformers library and of Detectron2 to timm's names."""
 
 import logging
 from math import isqrt
@@ -54,40 +54,44 @@ VITDET: list[Rule] = [
     (L + r"attention\.(.+)", r"blocks.\1.attn.\2"),
     (L + r"((?:norm[12]|mlp\.fc[12])\..+)", r"blocks.\1.\2"),
 ]
-# what stands before the ViT's names, and how these begin: in a detector of Detectron2, in its backbone, in transformers
+# prefixes of the ViT's names, and how the names after them begin: in a detector of Detectron2, in its backbone, and in
+# transformers
 PREFIXES = {"backbone.net.": "blocks.", "net.": "blocks."}
 PREFIXES |= dict.fromkeys(("dinov2.", "dinov3_vit.", "vitdet.", "backbone."), "embeddings.")
 
 
 def dinov2(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """DINOv2, with or without registers.
+    """The tensors of DINOv2, with or without registers, by timm's names.
 
     Raises:
-        KeysError: a name is another model's.
+        KeysError: a name belongs to another model.
     """
     renamed = rename(state, DINOV2)
-    if "reg_token" in renamed:  # timm's class token of these models has its position in it
+    # in timm, the class token of models with registers includes its position embedding
+    if "reg_token" in renamed:
         first, rest = renamed["pos_embed"].split([1, renamed["pos_embed"].shape[1] - 1], 1)
         renamed |= {"cls_token": renamed["cls_token"] + first, "pos_embed": rest}
     return renamed
 
 
 def dinov3(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """DINOv3; raises as `dinov2`."""
+    """The tensors of DINOv3 by timm's names; raises as `dinov2`."""
     renamed = rename(state, DINOV3)
-    for key in [key for key in renamed if ".mlp.fc1_g." in key]:  # beside a gate, timm has another name for the rest
+    # in MLPs with a gate, timm has another name for the layer beside it
+    for key in [key for key in renamed if ".mlp.fc1_g." in key]:
         renamed[key.replace("fc1_g", "fc1_x")] = renamed.pop(key.replace("fc1_g", "fc1"))
     return renamed
 
 
 def to_timm(state: dict[str, Tensor], wanted: set[str]) -> dict[str, Tensor]:
-    """`state` by timm's names if it has the layout of transformers or Detectron2, else as it is.
+    """The tensors of `state` by timm's names if it has the layout of transformers or Detectron2, else unchanged.
 
     Args:
+        state: the tensors by name.
         wanted: the names of the timm model. Biases of queries and values that it lacks are left out if they are zero.
 
     Raises:
-        KeysError: a name is another model's, or there are biases that it does not have.
+        KeysError: a name belongs to another model, or biases that the model lacks are not zero.
     """
     for prefix, first in PREFIXES.items():
         if any(key.startswith(prefix + first) for key in state):
@@ -107,9 +111,9 @@ def to_timm(state: dict[str, Tensor], wanted: set[str]) -> dict[str, Tensor]:
 
 
 def _without_zero_biases(state: dict[str, Tensor], wanted: set[str]) -> dict[str, Tensor]:
-    """DINOv3 as its authors write it, without the biases that the model does not have.
+    """The tensors of DINOv3 in the authors' layout, without the biases that the model does not have.
 
-    timm would drop them whatever they are, and those of keys, too.
+    timm would drop these, and the biases of keys, without checking that they are zero.
     """
     extra = {}
     for key in [key for key in state if key.endswith("attn.qkv.bias")]:
@@ -131,14 +135,14 @@ def _check_zero(biases: dict[str, Tensor]) -> None:
 
 
 def _only(state: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    """What begins with `prefix`, without it; the rest is named in the log."""
+    """The tensors whose names begin with `prefix`, without the prefix; how many are left out is logged."""
     if rest := [key for key in state if not key.startswith(prefix)]:
         log.info("weights not used: %s …, %d in all", rest[0], len(rest))
     return {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
 
 
 def _patches_only(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Without the class token and its position, for a model that has none."""
+    """The tensors without the class token and its position embedding, for a model that has no class token."""
     table = state.get("pos_embed")
     if table is None or table.ndim != 3 or isqrt(table.shape[1]) ** 2 == table.shape[1]:
         return state

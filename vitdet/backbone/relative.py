@@ -1,14 +1,14 @@
-"""Decomposed relative position embeddings over packed tokens, as ViTDet has them.
+"""Decomposed relative position embeddings over packed tokens, as in ViTDet.
 
 Li et al. 2022 (MViTv2, arXiv:2112.01526; ViTDet, arXiv:2203.16527).
 
-N tokens of all images, b images of one grid, L tokens of one of them, heads, d channels of a head
+N tokens of all images, b images with equal grids, L tokens of an image, heads, d channels of a head
 h×w the patches of a sequence, an image or a window; a table `(2*side - 1, d)` has a row for each distance
 H×W the largest h and w of a batch, W a little more, so that H + W is a multiple of 8
 
-To the logit of a query at (y, x) and a key at (y', x'), `q · vertical[y - y'] + q · horizontal[x - x']` is added. That
-is the product of two vectors of H + W channels, the query's products with the rows it needs and the key's place,
-one-hot: so `attend` sees wider queries and keys, and no L×L bias.
+To the logit of a query at (y, x) and a key at (y', x'), `q · vertical[y - y'] + q · horizontal[x - x']` is added. This
+is the dot product of two vectors of H + W channels: the query's products with the rows of the tables, and the one-hot
+position of the key. So `attend` gets wider queries and keys, and no L×L bias is needed.
 """
 
 from collections.abc import Sequence
@@ -24,9 +24,9 @@ from vitdet.backbone.windows import Windows, window_layout
 
 
 def add_relative_position(model: Any, side: int, windows: Windows | None, global_blocks: Sequence[int]) -> None:
-    """Gives every attention of a timm model its two tables, zero, as Detectron2 starts them.
+    """Adds two tables to every attention module of a timm model; they start at zero, as in Detectron2.
 
-    Those of global blocks cover `side` × `side` tokens, the others the windows of such a grid.
+    The tables of global blocks cover `side` × `side` tokens, those of all other blocks the windows of such a grid.
     """
     for i, block in enumerate(model.blocks):
         sides = (side, side) if windows is None or i in global_blocks else windows.largest((side, side))
@@ -35,7 +35,7 @@ def add_relative_position(model: Any, side: int, windows: Windows | None, global
 
 
 def resample_table(table: Tensor, side: int) -> Tensor:
-    """A table for `side` tokens, linear between the rows of another one, as in MViTv2."""
+    """A table for `side` tokens, interpolated linearly between the rows of another table, as in MViTv2."""
     if len(table) == 2 * side - 1:
         return table
     return F.interpolate(table.T[None], size=2 * side - 1, mode="linear")[0].T  # (r, d) -> (1, d, r) -> (r', d)
@@ -43,10 +43,10 @@ def resample_table(table: Tensor, side: int) -> Tensor:
 
 @dataclass(frozen=True)
 class Run:
-    """Neighbouring images of one grid: how many, and the `sides` that their tables are resampled to.
+    """The `count` of neighbouring images with equal grids, and the `sides` that their tables are resampled to.
 
-    `rows` `(L, H)` and `(L, W)` of these are what a query takes for keys at 0, 1 …: the row behind the last, a zero
-    one, where the query is no patch, or there is no such key.
+    `rows` `(L, H)` and `(L, W)` are the rows of these tables that each query needs for keys at 0, 1 …. If the query is
+    not a patch, or there is no such key, it is the row after the last, which is zero.
     """
 
     count: int
@@ -56,16 +56,16 @@ class Run:
 
 @dataclass(frozen=True)
 class Places:
-    """Where each token lies in its sequence: `runs` for queries, and `keys` `(N, 1, H + W)`, one-hot, for keys.
+    """The position of each token in its sequence: `runs` for queries, and one-hot `keys` `(N, 1, H + W)` for keys.
 
-    Prefix tokens lie nowhere.
+    Prefix tokens have no position.
     """
 
     runs: list[Run]
     keys: Tensor
 
     def products(self, q: Tensor, tables: Sequence[Tensor]) -> Tensor:
-        """Queries `(N, heads, d)` times the tables, added to the logits of keys at 0, 1 …: `(N, heads, H + W)`."""
+        """Products `(N, heads, H + W)` of queries `(N, heads, d)` with the rows for keys at 0, 1 …, down and across."""
         parts = []
         for part, run in zip(q.split([run.count * len(run.rows[0]) for run in self.runs]), self.runs):
             part = part.unflatten(0, (run.count, -1))  # (b*L, heads, d) -> (b, L, heads, d)
@@ -76,12 +76,12 @@ class Places:
         return torch.cat([torch.cat(pair, dim=-1) for pair in zip(parts[::2], parts[1::2])])
 
     def widen(self, q: Tensor, k: Tensor, v: Tensor, products: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Queries, keys and values `(N, heads, d + H + W)` whose attention is that of `q`, `k`, `v` with `products`.
+        """Queries, keys and values `(N, heads, d + H + W)`, whose attention adds `products` to the logits.
 
-        What `v` gets is zero: kernels want all three equally wide.
+        `v` is padded with zeros, because kernels need all three to be equally wide.
         """
         d, wide = q.shape[-1], q.shape[-1] + products.shape[-1]
-        # `attend` divides by sqrt(wide), where q·k wants sqrt(d), and the products are added as they are
+        # `attend` divides logits by sqrt(wide), but q·k has to be divided by sqrt(d), and the products by nothing
         q = torch.cat([q * (wide / d) ** 0.5, products.type_as(q) * wide**0.5], dim=-1)
         k = torch.cat([k, self.keys.type_as(k).expand(-1, k.shape[1], -1)], dim=-1)
         return q, k, F.pad(v, (0, wide - d))
@@ -96,16 +96,20 @@ def find_places(
     *,
     inside: bool,
 ) -> Places:
-    """Places of a batch's tokens, groups of `counts` images of equal `grids`, in the order of `windows`.
+    """The positions of a batch's tokens.
 
     Args:
+        counts, grids: the number of images of each group, and their grid.
+        windows: the windows that the order of the tokens follows, if there are any.
         prefix: how many prefix tokens an image has.
-        inside: places in windows, not in images.
+        device: where the tensors are made.
+        inside: whether positions are those in windows instead of those in images.
     """
     places = [_coordinates(windows, grid, prefix, device, inside) for grid in grids]
     sides = [windows.largest(grid) if inside else grid for grid in grids]
     height, width = (max(min(side[a], grid[a]) for side, grid in zip(sides, grids)) for a in (0, 1))
-    extents = (height, width + -(height + width) % 8)  # CUDA's flash kernels want heads of a multiple of 8 channels
+    # the channels of a head have to be a multiple of 8 for CUDA's flash kernels
+    extents = (height, width + -(height + width) % 8)
     steps = [torch.arange(extent, device=device) for extent in extents]
     runs, keys = [], []
     for count, place, side in zip(counts, places, sides):
@@ -116,7 +120,7 @@ def find_places(
 
 
 def _rows(place: Tensor, step: Tensor, side: int) -> Tensor:
-    """Rows `(L, H)` of a table of `2*side` rows, the last one zero."""
+    """Indices `(L, H)` of rows in a table of `2*side` rows, of which the last is zero."""
     rows = place[:, None] - step + side - 1
     outside = (place[:, None] < 0) | (rows < 0) | (rows >= 2 * side - 1)
     return rows.masked_fill(outside, 2 * side - 1)

@@ -1,7 +1,7 @@
-"""From images to patches: the only padding there is, and the convolutions that may stand before or beside the ViT.
+"""From images to patches: the only place where images are padded, and convolutions before or beside the ViT.
 
 B images, b of them with equal grids, H×W an image in pixels, h×w a grid of patches, C channels
-maps are (b, h, w, C): channels last, which is what linear layers, norms and CPU convolutions want
+maps are (b, h, w, C): channels last, which suits linear layers, norms and convolutions on the CPU
 """
 
 from collections.abc import Sequence
@@ -22,7 +22,7 @@ from vitdet.structures import Level, equal_grids
 
 @dataclass
 class Group:
-    """Images of a batch with equal grids: `pixels` `(b, 3, h*patch, w*patch)`, and their positions in the batch."""
+    """The images of a batch that have equal grids: `pixels` `(b, 3, h*patch, w*patch)`, and positions in the batch."""
 
     pixels: Tensor
     indices: list[int]
@@ -31,15 +31,17 @@ class Group:
 def group_images(
     images: Sequence[Tensor] | Tensor, patch_size: int, canvas: tuple[int, Tensor] | None = None
 ) -> list[Group]:
-    """Images gathered by grid, zero-padded at the right and bottom up to the next multiple of the patch size.
-
-    Args:
-        canvas: pad all of them to squares of this side instead, with this colour `(3,)`.
+    """Images grouped by grid, zero-padded at the right and bottom to the next multiple of the patch size.
 
     Groups are sorted by their number of patches, so that sequences of equal length are neighbours (see `attend`).
 
+    Args:
+        images: normalised images `(3, H, W)`, or a tensor `(B, 3, H, W)`.
+        patch_size: side of a patch in pixels.
+        canvas: side of a square in pixels and a colour `(3,)`; all images are padded to the square by this colour.
+
     Raises:
-        ValueError: there is no image, one is not a float `(3, H, W)`, or larger than the canvas.
+        UserError: there is no image, or an image is not a float tensor `(3, H, W)`, or larger than the canvas.
     """
     _check(images)
     if canvas is not None:
@@ -52,7 +54,7 @@ def group_images(
 
 
 def pack_level(maps: list[Tensor], groups: list[Group], stride: float) -> Level:
-    """Maps `(b, h, w, C)` of each group to one packed level, in the order of the batch."""
+    """The packed level of the maps `(b, h, w, C)` of all groups, in the order of the batch."""
     if len(groups) == 1:
         # (b, h, w, C) -> (N, C)
         return Level(maps[0].flatten(0, 2), [(maps[0].shape[1], maps[0].shape[2])] * len(maps[0]), stride)
@@ -91,18 +93,18 @@ def _check(images: Sequence[Tensor] | Tensor) -> None:
 
 
 class Stem(nn.Module, Configurable):
-    """Base of the stems: convolutions that read an image's pixels.
+    """The base class of the stems: convolutions on the pixels of images.
 
-    `Backbone` makes it as `SomeStem(embed_dim, patch_size, **options)`: only the options are the user's.
+    `Backbone` makes it as `SomeStem(embed_dim, patch_size, **options)`: the user gives only the options.
 
     Args:
-        embed_dim: the ViT's width.
-        patch_size: a patch's side in pixels.
+        embed_dim: width of the ViT.
+        patch_size: side of a patch in pixels.
 
     Attributes:
-        beside: whether it works beside the ViT, and gives a list of maps `(b, H/s, W/s, c)`; or in place of the patch
-            embedding, and gives the patches `(b, h, w, C)`, too, before that list.
-        strides, channels: of the finer maps, which a neck adds to its levels of these strides.
+        beside: whether it works beside the ViT, and returns a list of maps `(b, H/s, W/s, c)`; otherwise it replaces
+            the patch embedding, and returns the patches `(b, h, w, C)` and that list.
+        strides, channels: strides in pixels and channels of these maps, which a neck adds to levels of equal stride.
     """
 
     beside = False
@@ -111,7 +113,7 @@ class Stem(nn.Module, Configurable):
 
 
 class PatchStem(nn.Module):
-    """timm's patch embedding."""
+    """The patch embedding of timm."""
 
     strides: Sequence[int] = ()
     channels: Sequence[int] = ()
@@ -121,24 +123,24 @@ class PatchStem(nn.Module):
         self.proj, self.norm = patch_embed.proj, patch_embed.norm
 
     def forward(self, pixels: Tensor) -> tuple[Tensor, list[Tensor]]:
-        """Images `(b, 3, H, W)` to patches `(b, h, w, C)`, and no finer maps."""
+        """Images `(b, 3, H, W)` to patches `(b, h, w, C)`, and an empty list of maps."""
         return self.norm(self.proj(pixels).permute(0, 2, 3, 1)), []  # (b, C, h, w) -> (b, h, w, C)
 
 
 class ConvStem(Stem):
-    """A few 3×3 stride-2 convolutions in place of the patch embedding: trains better from scratch.
+    """A few 3×3 convolutions of stride 2 instead of the patch embedding, which train better from scratch.
 
-    Xiao et al. 2021 (arXiv:2106.14881). Flat colour tells little, and is most of what filters drawn at random answer
-    to; so three quarters of the first filters start blind to it, and strong, which brings faint texture through the
-    norm that follows. The price: where flat brightness is all there is to learn, it takes longer.
+    Xiao et al. 2021 (arXiv:2106.14881). Random filters respond mostly to flat colour, which carries little information.
+    So three quarters of the first filters start with zero response to flat colour, and with large weights, so that
+    faint texture gets through the norm after them. In return, training takes longer if only flat brightness matters.
 
     Args:
         embed_dim, patch_size: see `Stem`.
-        width: channels at stride 2; they double with every stride.
-        lateral: whether the neck gets the maps of strides 4, 8 … for its levels of those strides.
+        width: channels at stride 2; they double with every further convolution.
+        lateral: whether the neck gets the maps of strides 4, 8 … for its levels of these strides.
 
     Raises:
-        UserError: the patch size is no power of two.
+        UserError: the patch size is no power of two from 4 on.
 
     Example:
         >>> from vitdet import Backbone
@@ -153,14 +155,16 @@ class ConvStem(Stem):
         if 2**steps != patch_size or steps < 2:
             raise UserError(f"ConvStem halves the image step by step: patch size {patch_size} is no power of two ≥ 4")
         widths = [min(width * 2**i, embed_dim, 8 * width) for i in range(steps)]
-        # padding of 1 leaves each output half a pixel left of its inputs' centre, as in a ResNet: the network learns it
+        # a padding of 1 shifts each output by half a pixel from the centre of its inputs, as in ResNets; the network
+        # can learn to correct this
         self.convs = nn.ModuleList(
             nn.Conv2d(a, b, 3, stride=2, padding=1, bias=False) for a, b in zip([3, *widths], widths)
         )
         with torch.no_grad():
             edges = self.convs[0].weight[widths[0] // 4 :]
             edges.sub_(edges.mean((2, 3), keepdim=True)).mul_(20)
-        self.norms = nn.ModuleList(nn.LayerNorm(c) for c in widths)  # per position: batch norm would mix images
+        # layer norm works at each position; batch norm would mix images
+        self.norms = nn.ModuleList(nn.LayerNorm(c) for c in widths)
         self.proj = nn.Linear(widths[-1], embed_dim)
         if lateral:
             self.strides, self.channels = tuple(2 ** (i + 1) for i in range(1, steps - 1)), tuple(widths[1:-1])
@@ -170,7 +174,8 @@ class ConvStem(Stem):
         x = pixels.contiguous(memory_format=torch.channels_last)
         maps = []
         for conv, norm in zip(self.convs, self.norms):
-            x = conv(x).permute(0, 2, 3, 1)  # (b, c, H, W) -> (b, H, W, c): a view, convolutions keep channels last
+            # a view: convolutions keep the memory format, which is channels last
+            x = conv(x).permute(0, 2, 3, 1)  # (b, c, H, W) -> (b, H, W, c)
             x = F.relu(norm(x), inplace=True)
             maps.append(x)
             x = x.permute(0, 3, 1, 2)  # (b, H, W, c) -> (b, c, H, W)
@@ -180,11 +185,11 @@ class ConvStem(Stem):
 class SpatialAdapter(Stem):
     """A small convolutional network beside the ViT, for detail that patches lose: maps of strides 8, 16 and 32.
 
-    The Spatial Tuning Adapter of DEIMv2, Huang et al. 2025 (arXiv:2509.20787).
+    It is the Spatial Tuning Adapter of DEIMv2, Huang et al. 2025 (arXiv:2509.20787).
 
     Args:
-        embed_dim, patch_size: see `Stem`; it needs neither.
-        width: channels at stride 2 and 4; at stride 8 there are twice, at 16 and 32 four times as many.
+        embed_dim, patch_size: see `Stem`; this stem uses neither.
+        width: channels at strides 2 and 4; there are twice as many at stride 8, and four times as many at 16 and 32.
 
     Example:
         >>> from vitdet import Backbone, HybridNeck
@@ -203,9 +208,9 @@ class SpatialAdapter(Stem):
         self.convs = nn.ModuleList(ConvBN(a, b, 3, stride=2) for a, b in zip((width, *self.channels), self.channels))
 
     def forward(self, pixels: Tensor) -> list[Tensor]:
-        """Images `(b, 3, H, W)` to their maps `(b, H/s, W/s, c)`, rounded up."""
+        """Images `(b, 3, H, W)` to maps `(b, H/s, W/s, c)`, with sides rounded up."""
         x = self.stem(pixels.permute(0, 2, 3, 1))  # (b, 3, H, W) -> (b, H, W, 3)
-        x = F.max_pool2d(x.permute(0, 3, 1, 2), 3, stride=2, padding=1).permute(0, 2, 3, 1)  # (b, h, w, c) and back
+        x = F.max_pool2d(x.permute(0, 3, 1, 2), 3, stride=2, padding=1).permute(0, 2, 3, 1)  # (b, h, w, c)
         maps: list[Tensor] = []
         for conv in self.convs:
             maps.append(conv(F.gelu(maps[-1]) if maps else x))

@@ -1,7 +1,7 @@
-"""The trunk: a plain ViT of timm, run over packed tokens.
+"""The trunk: a plain ViT of timm, applied to packed tokens.
 
 B images, b of them with equal grids, h×w a patch grid, C channels, P prefix tokens (class, registers)
-L tokens of one image: P + h*w, N tokens of all images together, d channels of a head
+L tokens of an image: P + h*w, N tokens of all images together, d channels of a head
 """
 
 import re
@@ -35,7 +35,7 @@ SUPPORTED = (
 
 def check_plain(model: nn.Module, name: str) -> None:
     """Raises:
-    ValueError: `model` is not a ViT that the trunk knows how to run.
+    UserError: `model` is not a ViT that the trunk supports.
     """
     plain = type(model) in (VisionTransformer, VisionTransformerDistilled, Eva)
     embed = getattr(model, "patch_embed", None)
@@ -60,23 +60,23 @@ def check_plain(model: nn.Module, name: str) -> None:
     }
 )
 class TrunkOptions:
-    """How a ViT is run, where it is not as timm runs it.
+    """How the trunk differs from timm's ViT: windows, position embeddings, padding and memory.
 
     Args:
-        windows: a size in tokens (`14`) or a count (`"2x2"`): most blocks then attend inside windows (ViTDet,
-            arXiv:2203.16527).
-        global_blocks: the blocks that attend inside the whole image all the same; by default the ends of the four
-            quarters.
-        window_prefix: `"image"`, class and register tokens sit out windowed blocks, or `"window"`, each window has a
-            copy of them (see `Windows`).
-        relative_position: a side in tokens: attention learns from the distances of tokens, too, down and across
-            (ViTDet), by tables that cover windows, and this side in global blocks (64 in ViTDet); there they are
-            resampled to every image's grid.
-        pos_antialias: resample position embeddings to an image's grid as timm does; `False` is plain bicubic, as in
-            ViTDet's and LW-DETR's code.
-        canvas: pad every image with black to a square of this side in pixels, as many published models were trained; it
-            wastes tokens.
-        grad_checkpointing: trade time for memory in training.
+        windows: size of attention windows in tokens (`14`), or their number (`"2x2"`), in all blocks but
+            `global_blocks` (ViTDet, arXiv:2203.16527).
+        global_blocks: the blocks with attention over the entire image; by default the last blocks of the four quarters
+            of the ViT.
+        window_prefix: in blocks with windows, class and register tokens are either a separate sequence (`"image"`), or
+            each window has a copy of them (`"window"`), see `Windows`.
+        relative_position: side in tokens of the tables of relative positions, vertical and horizontal, in global blocks
+            (64 in ViTDet); there they are resampled to the grid of each image. The tables of all other blocks cover a
+            window.
+        pos_antialias: whether position embeddings are resampled to the grid of an image with antialiasing, as in timm;
+            ViTDet's and LW-DETR's code has plain bicubic resampling.
+        canvas: side in pixels of a square to which every image is padded with black, as in the training of many
+            published models; this wastes tokens.
+        grad_checkpointing: whether training saves memory by computing the blocks again in the backward pass.
     """
 
     windows: int | str | None = None
@@ -93,7 +93,7 @@ def quarters(depth: int) -> list[int]:
 
 
 def choose_blocks(option: str, blocks: Sequence[int] | None, depth: int, default: list[int]) -> list[int]:
-    """The blocks that an option names, ascending; a negative number counts from the last one."""
+    """The blocks that an option names, in ascending order; negative numbers count from the last block."""
     if blocks is None:
         return default
     chosen = sorted({block % depth for block in blocks if -depth <= block < depth})
@@ -103,7 +103,7 @@ def choose_blocks(option: str, blocks: Sequence[int] | None, depth: int, default
 
 
 def choose_global_blocks(options: TrunkOptions, depth: int, last: int, prefix: int) -> list[int]:
-    """The blocks up to the `last` tap that attend inside the whole image, of a ViT with so many `prefix` tokens."""
+    """The blocks up to the `last` tap with attention over the entire image, for a ViT with `prefix` prefix tokens."""
     if options.windows is None:
         if options.global_blocks is not None:
             raise UserError("global_blocks needs windows; without windows all blocks are global")
@@ -119,17 +119,18 @@ def choose_global_blocks(options: TrunkOptions, depth: int, last: int, prefix: i
 
 
 class ViT(nn.Module):
-    """A timm ViT without its head, with timm's parameter names.
+    """A timm ViT without its classifier, with timm's parameter names.
 
     Args:
-        model: timm's; its modules are taken over.
+        model: the ViT of timm, whose modules are used.
         taps: the blocks whose output is returned, after the final norm.
-        tail: so many blocks behind the last tap are left to the head, and what is behind them is dropped.
-        windows: what all blocks but `global_blocks` attend inside of.
+        tail: the number of blocks after the last tap that are left to the head; all later blocks are dropped.
+        windows: the windows of all blocks but `global_blocks`.
+        global_blocks: the blocks with attention over the entire image.
         drop_path, grad_checkpointing, pos_antialias: see `Backbone` and `TrunkOptions`.
 
     Raises:
-        UserError: the model holds something that a plain ViT does not.
+        UserError: the model drops patches, or has blocks that a plain ViT does not have.
     """
 
     def __init__(
@@ -160,23 +161,26 @@ class ViT(nn.Module):
         self.embeds_prefix = not model.no_embed_class
         self.norm_pre = model.norm_pre
         self.rope: Any = getattr(model, "rope", None)
-        self.augments_rope = getattr(self.rope, "aug_active", False)  # DINOv3's jitter of coordinates, in training
+        # DINOv3 jitters coordinates in training
+        self.augments_rope = getattr(self.rope, "aug_active", False)
         depth = len(model.blocks)
-        rates = [drop_path * i / max(depth - 1, 1) for i in range(depth)]  # grows with depth, as in timm
+        # the rate grows with depth, as in timm
+        rates = [drop_path * i / max(depth - 1, 1) for i in range(depth)]
         blocks = [pack_block(block, drop_path=rate) for block, rate in zip(model.blocks, rates)]
         self.tail = tail
         self.blocks = nn.ModuleList(blocks[: max(self.taps) + 1 + tail])
         self.relative = blocks[0].attn.rel_pos_h is not None
-        # models that average their tokens keep the final norm behind the pool, under another name
+        # in models that average their tokens, the final norm comes after the pooling, and has another name
         self.norm = model.fc_norm if isinstance(model.norm, nn.Identity) else model.norm
         self._tables: dict = {}
 
     def forward(
         self, patches: list[Tensor], order: Sequence[int]
     ) -> tuple[list[list[Tensor]], UnfinishedTokens | None]:
-        """Patches `(b, h, w, C)` of each group of equal grids to its taps, and what the head goes on with.
+        """The taps of each group of images with equal grids, and the tokens for the head if there is a tail.
 
         Args:
+            patches: `(b, h, w, C)` of each group.
             order: the position in the batch of each image, group after group.
         """
         counts, grids = [len(x) for x in patches], [(x.shape[1], x.shape[2]) for x in patches]
@@ -204,7 +208,7 @@ class ViT(nn.Module):
         return [list(group) for group in zip(*outputs)], rest
 
     def _with_prefix(self, x: Tensor, grid: tuple[int, int]) -> Tensor:
-        """`(b, h, w, C)` to `(b, L, C)`: prefix tokens before the patches, positions added, in window order."""
+        """Patches `(b, h, w, C)` to tokens `(b, L, C)`: with prefix tokens and positions, in the order of windows."""
         x = x.flatten(1, 2)  # (b, h, w, C) -> (b, h*w, C)
         prefix = [getattr(self, name).expand(len(x), -1, -1) for name in self.prefix_names]
         x = torch.cat([*prefix, x], dim=1) if prefix else x
@@ -213,7 +217,7 @@ class ViT(nn.Module):
         return x if self.windows is None else x[:, self._layout(grid, x.device).order]
 
     def _patches(self, x: Tensor, counts: list[int], grids: list[tuple[int, int]]) -> list[Tensor]:
-        """`(N, C)` to the patches `(b, h, w, C)` of each group, row by row."""
+        """Tokens `(N, C)` to the patches `(b, h, w, C)` of each group, row by row."""
         sizes = [self._image_length(grid, x.device) for grid in grids]
         groups = x.split([count * size for count, size in zip(counts, sizes)])
         groups = [group.unflatten(0, (count, -1)) for group, count in zip(groups, counts)]  # (b*L, C) -> (b, L, C)
@@ -230,7 +234,7 @@ class ViT(nn.Module):
         return self.num_prefix + grid[0] * grid[1] if self.windows is None else len(self._layout(grid, device).order)
 
     def _lengths(self, counts, grids, device) -> tuple[list[int], list[int]]:
-        """Lengths of the sequences of global and of windowed blocks."""
+        """The lengths of the sequences of global blocks, and of blocks with windows."""
         per_image = [self._image_length(grid, device) for grid in grids]
         lengths = [length for count, length in zip(counts, per_image) for _ in range(count)]
         if self.windows is None:
@@ -239,7 +243,7 @@ class ViT(nn.Module):
         return lengths, list(chain(*windows))
 
     def _places(self, counts, grids, device) -> tuple[Places | None, Places | None]:
-        """Places of the tokens in images and in windows, for relative positions."""
+        """The places of the tokens in images and in windows, for relative positions."""
         if not self.relative:
             return None, None
         batch = (counts, grids, self.windows, self.num_prefix, device)
@@ -253,20 +257,21 @@ class ViT(nn.Module):
         source = next(chain(self.rope.parameters(), self.rope.buffers()))
         tables = [self._table("rope", grid, source, self._rope_table) for grid in grids]
         packed = torch.cat([table.repeat(1, count, 1, 1) for table, count in zip(tables, counts)], dim=1)
-        return packed.expand(
-            max(len(packed), len(self.blocks)), -1, -1, -1
-        ).unbind()  # axial RoPE is the same in all blocks
+        # all blocks share the table of axial RoPE
+        return packed.expand(max(len(packed), len(self.blocks)), -1, -1, -1).unbind()
 
     def _position_table(self, grid: tuple[int, int]) -> Tensor:
-        """Position embedding `(1, L, C)` of prefix and patches, resampled by timm."""
+        """The position embeddings `(1, L, C)` of prefix tokens and patches, resampled by timm."""
         prefix = self.num_prefix if self.embeds_prefix else 0
         options = {"num_prefix_tokens": prefix, "antialias": self.pos_antialias}
         table = resample_abs_pos_embed(self.pos_embed, list(grid), list(self.native_grid), **options)
-        return F.pad(table, (0, 0, self.num_prefix - prefix, 0))  # prefix tokens without a position get zeros
+        # prefix tokens without a position get zeros
+        return F.pad(table, (0, 0, self.num_prefix - prefix, 0))
 
     def _rope_table(self, grid: tuple[int, int]) -> Tensor:
         """Sine and cosine `(blocks or 1, L, heads or 1, 2*d)`; prefix tokens are not rotated."""
-        table = self.rope.get_embed(shape=list(grid))  # axial (h*w, 2*d), or mixed (blocks, heads, h*w, 2*d)
+        # axial: (h*w, 2*d), mixed: (blocks, heads, h*w, 2*d)
+        table = self.rope.get_embed(shape=list(grid))
         table = table[None, :, None] if table.ndim == 2 else table.transpose(1, 2)
         sin, cos = F.pad(table, (0, 0, 0, 0, self.num_prefix, 0)).chunk(2, dim=-1)
         cos = torch.cat([torch.ones_like(cos[:, : self.num_prefix]), cos[:, self.num_prefix :]], dim=1)
@@ -274,7 +279,7 @@ class ViT(nn.Module):
         return table if self.windows is None else table[:, self._layout(grid, table.device).order]
 
     def _table(self, kind: str, grid: tuple[int, int], source: Tensor, build) -> Tensor:
-        """`build(grid)`, kept for as long as the parameter or buffer behind it does not change."""
+        """`build(grid)`, from a cache as long as `source`, the parameter or buffer that it depends on, is unchanged."""
         trained = source.requires_grad and torch.is_grad_enabled()
         augmented = kind == "rope" and self.augments_rope and self.training
         if trained or augmented or torch.compiler.is_compiling():
@@ -283,10 +288,12 @@ class ViT(nn.Module):
         state = (source.data_ptr(), version, source.dtype, source.device)
         found = self._tables.get((kind, grid))
         if found is None or found[0] != state:
-            if len(self._tables) >= 256:  # a bound for data sets where every image has another grid
+            # a limit for data sets in which every image has another grid
+            if len(self._tables) >= 256:
                 self._tables.clear()
-            with torch.inference_mode(False), torch.no_grad():  # a table made in validation serves training, too
+            # without inference mode, so that a table that is made in validation can be used in training
+            with torch.inference_mode(False), torch.no_grad():
                 table = build(grid)
-            # the source goes along, so that no other tensor can take its address
+            # the source is kept, so that no other tensor can have its address
             found = self._tables[kind, grid] = (state, table, source.detach())
         return found[1]

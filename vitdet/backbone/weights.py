@@ -1,4 +1,4 @@
-"""Weights for the trunk: timm's, or a file in timm's or the authors' layout."""
+"""Weights for the trunk: timm's pretrained weights, or a file in the layout of timm or of a model's authors."""
 
 import logging
 import pickle
@@ -30,14 +30,14 @@ _MODULES = ("vision_transformer", "deit", "eva")
 
 
 class WeightsError(UserError, RuntimeError):
-    """Weights that can't be had, read, or fitted to the model."""
+    """Weights that can't be fetched or read, or do not fit the model."""
 
 
 def create_timm_model(name: str, *, pretrained: bool = False, **model_args: Any) -> Any:
-    """A plain ViT of timm, with timm's weights if asked for; its head stays behind.
+    """A plain ViT of timm without its classifier, with timm's weights if `pretrained` is true.
 
     Raises:
-        UserError: the name is unknown or no plain ViT, or the arguments are not its.
+        UserError: the name is unknown or not that of a plain ViT, or the model does not take the arguments.
         WeightsError: the weights cannot be fetched, or do not fit.
     """
     architecture = name.split(".")[0]
@@ -88,15 +88,15 @@ def _unavailable(name: str, model_args: dict, error: Exception) -> str:
 
 
 def load_checkpoint(model: Any, name: str, path: str) -> None:
-    """Loads a `.safetensors` or `.pth` file into a timm model; the log names what was resampled, missing, unexpected.
+    """Loads a `.safetensors` or `.pth` file into a timm model; resampled, missing and unexpected tensors are logged.
 
-    Position embeddings are resampled to the model's grid, the patch kernel to its patch size, and original layouts
-    (DINOv2, CLIP, MAE …) are converted, all by timm's filter of the family; those of transformers (DINOv2, DINOv3,
-    ViTDet) and of Detectron2 (ViTDet) by `layouts`.
+    timm's filter of the family resamples position embeddings to the model's grid and the patch kernel to its patch
+    size, and converts the layouts of the models' authors (DINOv2, CLIP, MAE …); `layouts` converts those of
+    transformers (DINOv2, DINOv3, ViTDet) and of Detectron2 (ViTDet).
 
     Raises:
         FileNotFoundError: there is no such file.
-        RuntimeError: it does not hold this model's weights.
+        WeightsError: the file does not contain the weights of this model.
     """
     try:
         found = to_timm(read_weights(path), set(model.state_dict()))
@@ -121,7 +121,7 @@ def load_checkpoint(model: Any, name: str, path: str) -> None:
     wrong = [key for key in wanted if key in state and state[key].shape != wanted[key].shape]
     missing = [key for key in wanted if key not in state]
     unexpected = sorted(set(state) - set(wanted))
-    # a model of fewer blocks may take the file's first ones
+    # a model with fewer blocks than the file uses the file's first blocks
     inside = tuple(f"blocks.{i}." for i in range(len(model.blocks)))
     strangers = [key for key in (*missing, *unexpected) if key.startswith(inside)]
     if wrong or strangers:
@@ -138,15 +138,13 @@ def load_checkpoint(model: Any, name: str, path: str) -> None:
 
 
 def read_weights(path: str | Path) -> dict[str, Tensor]:
-    """The tensors of a file by name, without the wrappers that training scripts put around them.
+    """The tensors of a file by name, without the wrappers of training scripts, such as `model`, `teacher`, `module.`.
 
-    Such are `model`, `state_dict`, `teacher` and `module.`.
-
-    Code in the file is never run; beside tensors and plain values it may hold the options of `argparse`.
+    Code in the file is never run; besides tensors and plain values it may contain the options of `argparse`.
 
     Raises:
         FileNotFoundError: there is no such file.
-        RuntimeError: it holds no tensors, or more than that.
+        WeightsError: the file contains no tensors, or objects that are neither tensors nor plain values.
     """
     if not Path(path).is_file():
         raise FileNotFoundError(f"checkpoint {str(path)!r} is not a file; give the path of a .safetensors or .pth file")
@@ -165,10 +163,10 @@ def read_weights(path: str | Path) -> dict[str, Tensor]:
 
 
 def read_file(path: str | Path) -> Any:
-    """What a `.safetensors` or torch file holds, on the CPU.
+    """The content of a `.safetensors` or PyTorch file, on the CPU.
 
     Raises:
-        RuntimeError: it is cut off, or holds something else than tensors and plain values.
+        WeightsError: the file is incomplete, or contains objects that are neither tensors nor plain values.
     """
     try:
         if str(path).endswith(".safetensors"):
@@ -177,7 +175,8 @@ def read_file(path: str | Path) -> Any:
             return torch.load(path, map_location="cpu", weights_only=True)
     except (RuntimeError, EOFError, pickle.UnpicklingError, SafetensorError, ValueError, KeyError, OSError) as error:
         reason = type(error).__name__
-        if not isinstance(error, pickle.UnpicklingError):  # whose text tells how to run the code in the file
+        # the text of an UnpicklingError explains how to run the code in the file, so it is left out
+        if not isinstance(error, pickle.UnpicklingError):
             reason += f": {error}".splitlines()[0][:200]
         raise WeightsError(
             f"{path} can't be read as weights: it is cut off, or holds something else than tensors and plain values "
@@ -186,10 +185,11 @@ def read_file(path: str | Path) -> Any:
 
 
 def _filter(model: Any, name: str):
-    """timm's conversion of other layouts, with the options that timm uses for the family."""
+    """The function of timm that converts other layouts, with the options that timm uses for the model's family."""
     if isinstance(model, eva.Eva):
         return eva.checkpoint_filter_fn
-    if "flexi" in name:  # these weights prefer bilinear resampling, says timm
+    # timm resamples these weights bilinearly
+    if "flexi" in name:
         return partial(vision_transformer.checkpoint_filter_fn, interpolation="bilinear", antialias=False)
     return partial(vision_transformer.checkpoint_filter_fn, adapt_layer_scale=True)
 

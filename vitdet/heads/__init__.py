@@ -1,4 +1,4 @@
-"""Heads: features in, boxes or masks out."""
+"""Heads: they turn a backbone's features into boxes or masks."""
 
 from vitdet.heads.base import Head
 from vitdet.heads.deim.head import DEIMHead

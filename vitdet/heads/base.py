@@ -1,5 +1,7 @@
-"""The head contract: features in, outputs, losses and predictions out. Plain PyTorch: no Lightning, no data, no
-timm."""
+"""The base class of all heads: features in, outputs, losses and predictions out.
+
+It is plain PyTorch, and knows nothing of Lightning, of data sets or of timm.
+"""
 
 from collections.abc import Sequence
 from fnmatch import fnmatchcase
@@ -16,10 +18,10 @@ from vitdet.structures import Features, Prediction, Target
 
 
 class Head(nn.Module, Configurable):
-    """Base of all heads.
+    """The base class of all heads.
 
-    A head must accept images without any object, with the same autograd graph (add zero-weight terms), so that DDP
-    never waits for a missing gradient.
+    Its loss must also work for images without any object, and every parameter must then still get a gradient (add
+    terms that are zero): otherwise DDP waits for the missing gradient forever.
 
     Args:
         in_channels: channels of each feature level, finest first.
@@ -27,28 +29,29 @@ class Head(nn.Module, Configurable):
         num_classes: how many classes there are.
     """
 
-    _progress = Progress()  # of no training
+    # outside training
+    _progress = Progress()
     predicts: str | None = None
-    """What is scored of its predictions: `boxes`, `masks`, `semantic` or `panoptic`; nothing, if none is named."""
+    """What is scored of its predictions: `boxes`, `masks`, `semantic` or `panoptic`; with `None` nothing is scored."""
     needs_masks: bool = False
     """Whether the loss reads `Target.masks`."""
     runs_tail: bool = False
-    """Whether the head runs the ViT's last blocks, which the backbone then leaves to it."""
+    """Whether the head itself runs the ViT's last blocks, which the backbone then leaves out."""
     kinds: Sequence[str] = ()
-    """The kinds of labels that it can learn from, see `Labels`; any, if none is named."""
+    """The kinds of labels that it can learn from, see `Labels`; an empty sequence allows all kinds."""
     groups: int = 1
     """How many sets of queries are trained side by side; inference uses the first."""
     class_parts: Sequence[str] = ("classify",)
-    """The parts whose parameters have a row for every class, in the order of the labels, and perhaps a last one for
+    """The parts whose parameters have a row for every class, in the order of the labels, and perhaps a last row for
     "nothing".
 
-    They are named as in the state dict, where `*` stands for any number: `selection.groups.*.classify`. By them the
-    weights of one list of classes are taken over for another.
+    They are named as in the state dict, where `*` stands for any number: `selection.groups.*.classify`. When a model
+    starts from the weights of a model with other classes, the rows of these parameters are assigned class by class.
     """
     query_parts: Sequence[str] = ("queries",)
     """The parts whose parameters have a row for every query, group after group."""
     loss_weights: dict[str, float]
-    """The weight of every term that `loss` returns; a term without a weight is an error, one of weight 0 is only
+    """The weight of every term that `loss` returns; a term without a weight is an error, a term of weight 0 is only
     logged."""
 
     @ranged(RANGES)
@@ -57,7 +60,7 @@ class Head(nn.Module, Configurable):
         self.in_channels, self.strides, self.num_classes = list(in_channels), list(strides), num_classes
 
     def forward(self, features: Features, targets: list[Target] | None = None) -> Any:
-        """Outputs of whatever form `loss` and `predict` of the same head take. `targets` are given in training only."""
+        """The outputs, in the form that this head's `loss` and `predict` take; `targets` are given in training only."""
         raise NotImplementedError
 
     def loss(self, outputs: Any, targets: list[Target]) -> dict[str, Tensor]:
@@ -65,35 +68,38 @@ class Head(nn.Module, Configurable):
         raise NotImplementedError
 
     def predict(self, outputs: Any, sizes: Sequence[tuple[int, int]]) -> list[Prediction]:
-        """One `Prediction` per image, in pixels of the original images, whose `(H, W)` are `sizes`."""
+        """A `Prediction` for each image, in pixels of the original images, whose `(H, W)` are `sizes`."""
         raise NotImplementedError
 
     def infer(
         self, backbone: nn.Module, images: Sequence[Tensor], sizes: Sequence[tuple[int, int]]
     ) -> list[Prediction]:
-        """From normalised images `(3, H, W)` to one `Prediction` each, `sizes` as in `predict`; all at once."""
+        """A `Prediction` for each of the normalised images `(3, H, W)`, as a single batch; `sizes` as in `predict`."""
         return self.predict(self(backbone(images)), sizes)
 
     def prepare(self, progress: Progress, labels: Labels | None = None) -> None:
-        """A `Task` calls it before it trains or evaluates.
+        """Gives the head what it needs to know of the run; a `Task` calls this before it trains or evaluates.
 
         Args:
             progress: how far the training is; `self.progress` reads it.
-            labels: what kind of labels the data has; none where the loaders are the user's own.
+            labels: what kind of labels the data set has; `None` if the user gives plain data loaders.
 
         Raises:
-            UserError: the head's options do not go with such labels.
+            UserError: the head's options do not fit such labels.
         """
         self._progress = progress
 
     @property
     def progress(self) -> float:
-        """How much of the training is done, in [0, 1]."""
+        """The fraction of the training that is done, in [0, 1]."""
         return self._progress.done
 
     def metric(self, data: Any) -> Any:
-        """A `torchmetrics.Metric` of your own for a data module, made anew for each evaluation: `update(predictions,
-        targets)` and `compute() -> {name: score}`; by default none, and the scores are those of what it `predicts`."""
+        """A `torchmetrics.Metric` that replaces the scores of what the head `predicts`, or `None` to keep those.
+
+        It is made for each evaluation of a data module, and has `update(predictions, targets)` and `compute() -> {name:
+        score}`.
+        """
         return None
 
     def class_rows(self) -> list[str]:

@@ -1,6 +1,6 @@
-"""Small parts that the heads share.
+"""Small modules and functions that several heads use.
 
-# N queries of all images and groups, C channels, D values
+N queries of all images and groups, C channels, D values
 """
 
 import math
@@ -12,14 +12,17 @@ from torch.autograd.function import once_differentiable
 
 from vitdet.backbone.attention import attend
 
-# as in Faster R-CNN: exp() of a wild prediction must not overflow
+# the largest logarithm of a scale, as in Faster R-CNN: exp() of an extreme prediction must not overflow
 _MAX_LOG_SCALE = math.log(1000 / 16)
-# rows whose hidden layer is held at once
+# the number of rows whose hidden layer is held in memory at a time
 CHUNK = 2048
 
 
 class BoxMLP(nn.Sequential):
-    """Three-layer perceptron `(..., C) -> (..., outputs)` that starts at 0, so that a box starts as its reference."""
+    """Three-layer perceptron `(..., C) -> (..., outputs)`.
+
+    Its last layer starts at 0, so a predicted box starts at its reference box.
+    """
 
     def __init__(self, dim: int, outputs: int = 4, *, activation: type[nn.Module] = nn.ReLU) -> None:
         hidden = [layer for _ in range(2) for layer in (nn.Linear(dim, dim), activation())]
@@ -29,14 +32,20 @@ class BoxMLP(nn.Sequential):
 
 
 def class_bias(prior: float = 0.01) -> float:
-    """The bias at which a sigmoid gives `prior`: nearly everything is background (Lin et al. 2017,
-    arXiv:1708.02002)."""
+    """The bias at which a sigmoid gives `prior`, which is small because nearly everything is background (Lin et al.
+    2017, arXiv:1708.02002)."""
     return -math.log((1 - prior) / prior)
 
 
 def shift_boxes(reference_cxcywh: Tensor, delta: Tensor) -> Tensor:
-    """Move a box by a fraction of its size, and scale it: the step is the same for small and large objects (LW-DETR,
-    arXiv:2406.03459)."""
+    """Boxes `(..., 4)` moved by fractions of their size, and scaled, as LW-DETR does (arXiv:2406.03459).
+
+    A prediction then means an equal step, relative to the box, for small and for large objects.
+
+    Args:
+        reference_cxcywh: the boxes `(..., 4)`.
+        delta: shift in x and y as a fraction of width and height, and logarithm of the scale of both: `(..., 4)`.
+    """
     delta = delta.float()
     centre = reference_cxcywh[..., :2] + delta[..., :2] * reference_cxcywh[..., 2:]
     size = reference_cxcywh[..., 2:] * delta[..., 2:].clamp(max=_MAX_LOG_SCALE).exp()
@@ -51,10 +60,10 @@ def sine_embedding(values: Tensor, dim: int, temperature: float = 10000.0) -> Te
 
 
 class _ReluMLP(torch.autograd.Function):
-    """`linear(relu(linear(x)))`, a few rows at a time; the hidden layer is computed again in backward.
+    """`linear(relu(linear(x)))`, `CHUNK` rows at a time; the hidden layer is computed again in the backward pass.
 
-    For the thousands of queries of grouped training it would be the largest tensor of all, and fresh memory of that
-    size costs more time than the product that is done twice.
+    With the thousands of queries of grouped training, the hidden layer would be the largest tensor of the model, and
+    allocating so much memory takes longer than computing its matrix product twice.
     """
 
     @staticmethod
@@ -80,7 +89,7 @@ class _ReluMLP(torch.autograd.Function):
 
 
 class FeedForward(nn.Module):
-    """Post-norm residual MLP, as in DETR."""
+    """The residual MLP of DETR, with the norm after the sum (post-norm)."""
 
     def __init__(self, dim: int, hidden: int, dropout: float) -> None:
         super().__init__()
@@ -98,15 +107,15 @@ class FeedForward(nn.Module):
         return self.norm(x + y.view_as(x))
 
     def _trains_plainly(self, x: Tensor) -> bool:
-        """Whether there is a backward pass, and nothing that `_ReluMLP` does not know: dropout, mixed precision, a
-        compiler."""
+        """Whether there is a backward pass, and none of what `_ReluMLP` does not support: dropout, mixed precision and
+        `torch.compile`."""
         dropped = self.training and self.net[2].p > 0
         mixed = torch.is_autocast_enabled(x.device.type)
         return torch.is_grad_enabled() and not (dropped or mixed or torch.compiler.is_compiling())
 
 
 class SelfAttention(nn.Module):
-    """Attention among the queries of one sequence; positions are added to queries and keys, not to values."""
+    """Attention among the tokens of each sequence; their positions are added to queries and keys, not to values."""
 
     def __init__(self, dim: int, num_heads: int) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""What the options of heads may be: an option that two heads have means the same in both, so one table serves all."""
+"""The ranges of the heads' options, in a single table: an option has equal meaning and range in all heads."""
 
 import math
 from typing import Any
@@ -21,12 +21,14 @@ def _is_width(value: Any) -> bool:
     return COUNT[0](value) and value % 4 == 0
 
 
-POINTS = either(COUNT, listed(COUNT))  # of deformable attention: in every level, or in each
+# sampling points of deformable attention: one number for all levels, or a list with one for each
+POINTS = either(COUNT, listed(COUNT))
 RANGES: dict[str, Rule] = {
     "in_channels": listed(COUNT),
     "strides": listed(number(0, math.inf, without=[0])),
     "num_classes": COUNT,
-    "dim": (_is_width, "a multiple of 4 from 4"),  # sines and cosines of two coordinates
+    # sine embeddings consist of sines and cosines of two coordinates
+    "dim": (_is_width, "a multiple of 4 from 4"),
     "num_queries": COUNT,
     "num_layers": COUNT,
     "num_heads": COUNT,

@@ -1,6 +1,6 @@
-"""The simple semantic head: a linear classifier of every token, the baseline of all others.
+"""The simplest head for semantic segmentation: a linear classifier of every token, a baseline for other heads.
 
-# K classes, N tokens, C channels, h×w a grid, H×W the image
+K classes, N tokens of all images, C channels, h×w a grid of tokens, H×W an image in pixels
 """
 
 from collections.abc import Iterator, Sequence
@@ -24,23 +24,27 @@ from vitdet.structures import Features, Level, Prediction, Target
 
 @dataclass
 class SemanticOutputs:
-    """`logits`, a level with K channels, and the sizes of the images it covers."""
+    """`logits`, a level with K channels, and the `sizes` `(H, W)` of the images, in pixels."""
 
     logits: Level
     sizes: list[tuple[int, int]]
 
 
 class SemanticHead(SegmentationHead):
-    """All levels, brought to the finest one's grid and added up, then a linear layer to the classes.
+    """Semantic segmentation by the sum of all levels, resampled to the finest grid, and a linear layer to the classes.
 
-    It learns by cross-entropy at full resolution.
+    It is trained by cross-entropy at the resolution of the image.
 
     Args:
         in_channels: channels of each feature level, finest first.
         strides: their strides in pixels.
         num_classes: how many classes there are.
-        dim: channels in which levels are added up; with 0 the finest level alone is classified, by a linear layer only.
-        tile: see `SegmentationHead`.
+        dim: the channels to which levels are projected before they are added up; with 0 only the finest level is
+            used, and classified by a linear layer alone.
+        tile: side in pixels of the square tiles in which an image is seen at inference, see `SegmentationHead`.
+
+    Raises:
+        UserError: an argument is out of range.
 
     Example:
         >>> SemanticHead([256, 256], [8, 16], num_classes=19).classify
@@ -69,7 +73,7 @@ class SemanticHead(SegmentationHead):
         return SemanticOutputs(Level(self.classify(x), finest.grids, finest.stride), features.sizes)
 
     def _mixed(self, features: Features) -> Tensor:
-        """`(N, dim)`: every level at the finest one's tokens."""
+        """The sum `(N, dim)` of all levels at the tokens of the finest level."""
         finest, total = features[0], 0.0
         for proj, level in zip(self.mix, features):
             x = proj(level.x)
@@ -84,7 +88,7 @@ class SemanticHead(SegmentationHead):
         return total
 
     def loss(self, outputs: SemanticOutputs, targets: list[Target]) -> dict[str, Tensor]:
-        """Cross-entropy of the pixels that have a class, in fp32."""
+        """The mean cross-entropy of the pixels that have a class, in fp32."""
         with torch.autocast(outputs.logits.x.device.type, enabled=False):
             total, count = 0.0 * outputs.logits.x.float().sum(), 0
             for logits, extent, target in zip(outputs.logits.maps(), extents(outputs.logits, outputs.sizes), targets):
@@ -101,16 +105,16 @@ class SemanticHead(SegmentationHead):
         return self._at(outputs, outputs.sizes)
 
     def _at(self, outputs: SemanticOutputs, sizes: Sequence[tuple[int, int]]) -> Iterator[Tensor]:
-        """The logits `(K, H, W)` of each image at `sizes`."""
+        """The logits `(K, H, W)` of each image, resampled to its `(H, W)` in `sizes`."""
         parts = zip(outputs.logits.maps(), extents(outputs.logits, outputs.sizes), sizes)
         return (full_size(logits, tuple(size), extent) for logits, extent, size in parts)
 
 
 def label_map(target: Target) -> Tensor:
-    """`(H, W)` int64: the class of the mask that a pixel belongs to, `VOID` where it belongs to none.
+    """The class of the mask that each pixel belongs to, `(H, W)` int64; `VOID` where it belongs to no mask.
 
     Raises:
-        ValueError: the target has no masks.
+        UserError: the target has no masks.
     """
     if target.masks is None:
         raise UserError("a semantic head learns from masks, but the targets have none; give data with masks")

@@ -1,6 +1,6 @@
-"""Which prediction learns from which object: one-to-one by Hungarian matching, or one-to-many near an object.
+"""The matchers: which prediction learns from which object, one-to-one (Hungarian) or one-to-many.
 
-# L layers, B images, G groups, Q queries, N tokens, K classes, T objects of one image
+L decoder layers, B images, G groups of queries, Q queries of a group, N tokens, K classes, T objects of an image
 """
 
 import logging
@@ -25,18 +25,20 @@ def match(
     cost_giou: float = 2.0,
     extra: list[Tensor] | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """Assign every object to a query in each layer and group, at the least total cost (Carion et al. 2020,
+    """Assigns every object to a query in each layer and group, at the least total cost (Carion et al. 2020,
     arXiv:2005.12872).
 
-    The cost is formed image by image, so its memory grows with the objects of an image, not with those of the batch.
+    Costs are computed image by image, so memory grows with the number of objects of an image, not of the batch.
 
     Args:
         logits: `(L, B, G, Q, K)`.
         boxes_cxcywh: `(L, B, G, Q, 4)`.
+        targets: the objects of each image.
+        cost_class, cost_box, cost_giou: the weights of the three costs.
         extra: further costs of each image, `(L, G, Q, T)`, such as those of its masks.
 
     Returns:
-        Index of each matched query in `L*B*G*Q`, and of its object in the concatenated targets; both `(M,)`.
+        Index of each matched query in `L*B*G*Q`, and index of its object in the concatenated targets; both `(M,)`.
 
     Raises:
         FloatingPointError: a prediction is not finite.
@@ -50,16 +52,16 @@ def match(
 
 @torch.no_grad()
 def assign(costs: list[Tensor]) -> tuple[Tensor, Tensor]:
-    """The least costly one-to-one assignment in each layer and group of each image.
+    """The one-to-one assignment with the least total cost in each layer and group of each image.
 
     Args:
-        costs: of each of B images, `(L, G, Q, T)`.
+        costs: `(L, G, Q, T)` for each of the B images.
 
     Returns and raises as `match`.
     """
     B, (L, G, Q) = len(costs), costs[0].shape[:3]
     device = costs[0].device
-    # one transfer to the CPU for the batch
+    # a single transfer to the CPU for all images
     flat = torch.cat([cost.flatten() for cost in costs]).cpu()
     if not flat.isfinite().all():
         raise FloatingPointError(
@@ -86,13 +88,13 @@ def assign(costs: list[Tensor]) -> tuple[Tensor, Tensor]:
 
 def _cost(logits, boxes_cxcywh, target: Target, cost_class: float, cost_box: float, cost_giou: float) -> Tensor:
     logits, boxes_cxcywh = logits.float(), boxes_cxcywh.float()
-    # the focal loss of saying "yes" less that of saying "no", for the object's class
+    # the focal loss of predicting the object's class, minus that of not predicting it
     p = logits.sigmoid()
     yes = -0.25 * (1 - p) ** 2 * torch.nn.functional.logsigmoid(logits)
     no = -0.75 * p**2 * torch.nn.functional.logsigmoid(-logits)
     by_class = (yes - no)[..., target.labels]  # (L, G, Q, K) -> (L, G, Q, T)
     by_box = (boxes_cxcywh.unsqueeze(-2) - target.boxes_cxcywh).abs().sum(-1)
-    # 1 - GIoU would add a constant; it cannot change the assignment
+    # -GIoU instead of 1 - GIoU: a constant does not change the assignment
     by_giou = -pairwise_giou(cxcywh_to_xyxy(boxes_cxcywh), cxcywh_to_xyxy(target.boxes_cxcywh))
     return cost_class * by_class + cost_box * by_box + cost_giou * by_giou
 
@@ -109,18 +111,20 @@ def assign_aligned(
     alpha: float = 0.5,
     beta: float = 4.0,
 ) -> tuple[Tensor, Tensor]:
-    """The `topk` tokens of each object that score and fit best, `p^alpha * IoU^beta`, of those inside it (TOOD,
+    """Assigns to each object the `topk` tokens inside it with the largest `p^alpha * IoU^beta` (TOOD,
     arXiv:2108.07755).
 
-    A token claimed by several objects goes to the object that it overlaps most; an object that covers no token's centre
-    takes the nearest token.
+    A token that several objects claim is assigned to the object with the largest IoU. For an object that covers no
+    token's centre, the nearest token counts as inside.
 
     Args:
-        logits: `(N, K)`, boxes `(N, 4)` and centres `(N, 2)` of an image's tokens.
-        labels: `(T,)` and boxes `(T, 4)` of its objects.
+        logits, boxes_cxcywh, centres: `(N, K)`, `(N, 4)` and `(N, 2)` of the tokens of an image.
+        labels, targets_cxcywh: `(T,)` and `(T, 4)` of its objects.
+        topk: how many tokens an object gets at most.
+        alpha, beta: exponents of the probability `p` of the object's class, and of the IoU.
 
     Returns:
-        Index of the assigned tokens, and of the object of each; both `(M,)`.
+        Index of the assigned tokens, and index of the object of each; both `(M,)`.
     """
     if not len(labels) or not len(logits):
         empty = torch.zeros(0, dtype=torch.long, device=logits.device)

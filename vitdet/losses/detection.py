@@ -1,6 +1,7 @@
-"""What the DETR heads predict, and what it costs.
+"""The outputs and the losses of the DETR heads.
 
-# L layers, B images, G groups, Q queries, N tokens or other predictions, K classes, M matched pairs, C channels
+L layers, B images, G groups of queries, Q queries of a group, N tokens or other predictions, K classes, M matched
+pairs, T objects of all images, C channels
 """
 
 from dataclasses import dataclass
@@ -41,9 +42,9 @@ def classification_loss(
     Args:
         logits: `(N, K)`.
         matched: `(M,)` index of the predictions that have an object.
-        labels: `(M,)` its class.
-        ious: `(M,)` IoU of predicted and true box, without gradient.
-        detached: the weights are constants to the gradient, too, as in DEIM's own code.
+        labels: `(M,)` classes of these objects.
+        ious: `(M,)` IoU of predicted and true boxes; it gets no gradient.
+        detached: whether the weights get no gradient either, as in the code of DEIM's authors.
     """
     if kind not in GAMMA:
         raise UserError(f"class_loss is {kind!r}; choose from focal, ia_bce, mal")
@@ -77,7 +78,7 @@ def box_losses(boxes_cxcywh: Tensor, targets_cxcywh: Tensor) -> tuple[Tensor, Te
 
 @dataclass
 class Objects:
-    """The objects of all images, one after the other: `boxes_cxcywh` `(T, 4)`, `labels` `(T,)`."""
+    """The objects of all images, image after image: `boxes_cxcywh` `(T, 4)`, `labels` `(T,)`."""
 
     boxes_cxcywh: Tensor
     labels: Tensor
@@ -88,7 +89,7 @@ class Objects:
 
 
 def mean_over_ranks(count: int | Tensor, device) -> Tensor:
-    """`count` averaged over the DDP ranks, at least 1: what a loss is divided by."""
+    """The mean of `count` over the DDP ranks, at least 1, by which a loss is divided."""
     value = torch.as_tensor(count, dtype=torch.float32, device=device)
     if dist.is_available() and dist.is_initialized():
         value = value.clone()
@@ -107,20 +108,23 @@ def set_losses(
     *,
     class_loss: ClassLoss,
 ) -> dict[str, Tensor]:
-    """`class`, `box` and `giou` loss of each layer, `(L,)`, all layers in one pass.
+    """`class`, `box` and `giou` loss `(L,)`, for all layers in a single pass.
 
     Args:
         logits: `(L, N, K)`.
         boxes_cxcywh: `(L, N, 4)`.
         matched: `(M,)` index in `L*N` of the predictions that have an object.
-        objects: `(M,)` which object of `truth` each has.
-        normaliser: what the sums are divided by.
+        objects: `(M,)` index of their objects in `truth`.
+        truth: the objects of all images.
+        normaliser: the number by which the sums are divided.
+        class_loss: the kind of classification loss, see `classification_loss`.
     """
     L, N = logits.shape[:2]
     layer = matched // max(N, 1)
     l1, one_less_giou, ious = box_losses(boxes_cxcywh.flatten(0, 1)[matched], truth.boxes_cxcywh[objects])
     per_query = classification_loss(class_loss, logits.flatten(0, 1), matched, truth.labels[objects], ious)
-    nothing = 0.0 * boxes_cxcywh.float().sum()  # the graph of a batch without objects is that of any other
+    # zero: with it, boxes get a gradient also in a batch without objects
+    nothing = 0.0 * boxes_cxcywh.float().sum()
     by_layer = l1.new_zeros(L)
     return {
         "class": per_query.view(L, N).sum(1) / normaliser,
@@ -131,11 +135,10 @@ def set_losses(
 
 @dataclass
 class Proposals:
-    """The selected `tokens` `(B, G, Q, C)` of each image and group, their logits `(B, G, Q, K)` and boxes `(B, G, Q,
-    4)`.
+    """The selected `tokens` `(B, G, Q, C)`, their `logits` `(B, G, Q, K)` and `boxes_cxcywh` `(B, G, Q, 4)`.
 
-    `dense_*` are predictions of *all* tokens, for the dense auxiliary loss: `(N, K)` and `(N, 4)`; `images` `(N,)` and
-    `centres` `(N, 2)` say where each token is.
+    For the dense aux loss there are predictions of *all* tokens, `dense_logits` `(N, K)` and `dense_boxes` `(N, 4)`,
+    with the number `images` `(N,)` of each token's image and its centre, `centres` `(N, 2)`.
     """
 
     tokens: Tensor
@@ -149,10 +152,9 @@ class Proposals:
 
 @dataclass
 class Noised:
-    """Denoising queries: `content` `(N, C)`, `boxes_cxcywh` `(N, 4)`, `images` `(N,)`, and `lengths` of their
-    sequences.
+    """Denoising queries: `content` `(N, C)`, `boxes_cxcywh` `(N, 4)`, `images` `(N,)`, and `lengths` of sequences.
 
-    `matched` `(M,)` says which of them are to be restored to `objects` `(M,)` of the concatenated targets.
+    Those with index `matched` `(M,)` have to restore the boxes of `objects` `(M,)` of the concatenated targets.
     """
 
     content: Tensor
@@ -165,10 +167,10 @@ class Noised:
 
 @dataclass
 class DETROutputs:
-    """`logits` `(L, B, G, Q, K)` and `boxes_cxcywh` `(L, B, G, Q, 4)` after each decoder layer; the last one counts.
+    """`logits` `(L, B, G, Q, K)` and `boxes_cxcywh` `(L, B, G, Q, 4)` after each layer; the last layer is the result.
 
-    `masks` is there if the head finds masks. The rest is there in training: the proposals, with masks if they have
-    some, and the denoising queries with their logits `(L, N, K)` and boxes `(L, N, 4)`.
+    `masks` is given if the head finds masks. All else is given in training only: the proposals, with their masks if
+    the head finds them, and the denoising queries with their logits `(L, N, K)` and boxes `(L, N, 4)`.
     """
 
     logits: Tensor
@@ -181,15 +183,15 @@ class DETROutputs:
     noised_boxes: Tensor | None = None
 
 
-# the usual DETR weights
+# the weights that are usual for DETR
 TERMS = {"class": 1.0, "box": 5.0, "giou": 2.0}
 
 
 def with_weights(defaults: dict[str, float], given: dict[str, float] | None) -> dict[str, float]:
-    """The weights of all terms, those that are given instead of the defaults.
+    """The weights of all terms: the given weights, and the defaults of all other terms.
 
     Raises:
-        ValueError: there is no such term.
+        UserError: a weight is given for a term that does not exist.
     """
     unknown = set(given or ()) - set(defaults)
     if unknown:
@@ -198,10 +200,10 @@ def with_weights(defaults: dict[str, float], given: dict[str, float] | None) -> 
 
 
 class SetCriterion:
-    """Matches, then scores, each set of predictions.
+    """Matches each set of predictions to the objects, and computes its losses.
 
-    Terms have a prefix: none for the last layer, `aux_` the other layers, `enc_` the proposals, `dn_` the denoising
-    queries, `dense_` the tokens.
+    Terms of the last layer have no prefix; the prefix is `aux_` for the other layers, `enc_` for the proposals, `dn_`
+    for the denoising queries, and `dense_` for the tokens.
     """
 
     def __init__(self, class_loss: ClassLoss, weights: dict[str, float] | None, *, mask_points: int = 0) -> None:
@@ -230,7 +232,8 @@ class SetCriterion:
         if outputs.noised is not None:
             noised, boxes = outputs.noised, outputs.noised_boxes
             steps = torch.arange(len(boxes), device=boxes.device)[:, None] * boxes.shape[1]
-            matched = (steps + noised.matched).flatten()  # the same queries in each layer
+            # the queries with an object, repeated for each layer
+            matched = (steps + noised.matched).flatten()
             objects = noised.objects.repeat(len(boxes))
             pairs = mean_over_ranks(len(noised.matched), boxes.device)
             losses = set_losses(
@@ -260,7 +263,7 @@ class SetCriterion:
         if sampled is not None:
             layer = matched // logits[0, ..., 0].numel()
             pairs = point_losses(sampled, matched, objects, logits.shape[:-1], self.mask_points)
-            # without objects the graph is the same
+            # zero: with it, masks get a gradient also in a batch without objects
             nothing = 0.0 * (masks.embeddings.float().sum() + sum(level.x.float().sum() for level in masks.pixels))
             for name, value in zip(("mask", "dice"), pairs):
                 losses[name] = value.new_zeros(len(logits)).index_add(0, layer, value) / (count * groups) + nothing
@@ -268,7 +271,7 @@ class SetCriterion:
 
     @torch.no_grad()
     def _mask_costs(self, sampled: SampledMasks) -> list[Tensor]:
-        """`(L, G, Q, T)` of each image."""
+        """The weighted costs `(L, G, Q, T)` of the masks of each image."""
         costs = []
         for logits, truth in zip(sampled.logits, sampled.truth):
             bce, dice = mask_costs(logits[..., : self.mask_points], truth[:, : self.mask_points])

@@ -1,12 +1,12 @@
-"""Mask losses on sampled points, without ever forming a mask.
+"""Mask losses at sampled points, which never compute an entire mask.
 
-# P points and C channels of an image, Q queries, T objects, L layers, M matched queries, H×W a target mask, h×w the
-# pixels
+P points and T objects of an image, Q queries, L layers, M matched queries, C channels
+H×W a target mask in pixels, h×w a map of pixel features
 
-A mask is the dot product of a query's embedding with every pixel's features, and bilinear sampling is linear: so the
-logit of a mask at a point is the embedding times the features sampled there, the same for all queries. Points, Kirillov
-et al. 2020 (PointRend, arXiv:1912.08193); the losses and their use in matching, Cheng et al. 2022 (Mask2Former,
-arXiv:2112.01527).
+A mask is the dot product of a query's embedding with the features of every pixel. Bilinear sampling is linear, so the
+logit of a mask at a point is the dot product of the embedding with the features sampled at the point, and all queries
+share these samples. The choice of points is that of Kirillov et al. 2020 (PointRend, arXiv:1912.08193); the losses and
+their use as matching costs are those of Cheng et al. 2022 (Mask2Former, arXiv:2112.01527).
 """
 
 from dataclasses import dataclass
@@ -18,23 +18,24 @@ from torch import Tensor
 from vitdet.errors import UserError
 from vitdet.structures import Level, Target
 
-# candidates for each point that is learned from
+# the number of candidates that are sampled for each point at which the loss is computed
 OVERSAMPLE = 3
 
 
 def random_points(count: int, device) -> Tensor:
-    """`(P, 2)` x and y, uniform in [0, 1) of the image, the same on the CPU as on a GPU for one seed."""
+    """Random points `(P, 2)`, x and y uniform in [0, 1) of the image; a seed gives equal points on CPU and GPU."""
     return torch.rand(count, 2).to(device)
 
 
 def mask_points(count: int, boxes_cxcywh: Tensor) -> Tensor:
-    """`(P, 2)` x and y in [0, 1) of the image: every second point anywhere, the rest in and around the objects.
+    """Random points `(P, 2)`, x and y in [0, 1): half of them anywhere in the image, half in and around objects.
 
-    Each object gets as many, large or small. Of points that fall anywhere, an object of 16×16 pixels in an image of
-    640×480 gets every 1,200th: too few to learn its outline from.
+    Of the second half, each object gets about as many points, whatever its size. Of points anywhere in an image of
+    640×480 pixels, an object of 16×16 pixels gets only every 1,200th, which is too few to learn its outline.
 
     Args:
-        boxes_cxcywh: `(T, 4)` the objects, as fractions of the image.
+        count: the number P of points.
+        boxes_cxcywh: `(T, 4)` boxes of the objects, as fractions of the image.
     """
     points = random_points(count, boxes_cxcywh.device)
     if len(boxes_cxcywh):
@@ -46,10 +47,12 @@ def mask_points(count: int, boxes_cxcywh: Tensor) -> Tensor:
 
 
 def sample_points(maps: Tensor, points: Tensor, extent: tuple[float, float] = (1.0, 1.0)) -> Tensor:
-    """`maps` `(C, h, w)` at `points` `(P, 2)` of the image, bilinear: `(C, P)`.
+    """`maps` `(C, h, w)`, bilinearly sampled at `points` `(P, 2)` of the image: `(C, P)`.
 
     Args:
-        extent: how much of the map's height and width the image covers; the rest is padding.
+        maps: the map of an image.
+        points: x and y in [0, 1] of the image.
+        extent: the fractions of the map's height and width that the image covers; the rest is padding.
     """
     scaled = points * points.new_tensor([extent[1], extent[0]])
     grid = (2 * scaled - 1).to(maps.dtype)[None, None]  # (P, 2) -> (1, 1, P, 2)
@@ -58,7 +61,7 @@ def sample_points(maps: Tensor, points: Tensor, extent: tuple[float, float] = (1
 
 
 def mask_costs(logits: Tensor, truth: Tensor) -> tuple[Tensor, Tensor]:
-    """What it costs to pair each prediction with each object: BCE and Dice.
+    """The costs of matching each prediction to each object: BCE and Dice.
 
     Args:
         logits: `(..., Q, P)`.
@@ -76,7 +79,7 @@ def mask_costs(logits: Tensor, truth: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def mask_losses(logits: Tensor, truth: Tensor) -> tuple[Tensor, Tensor]:
-    """BCE and Dice loss of each pair, `(M,)`, of logits and truth `(M, P)`."""
+    """BCE and Dice loss `(M,)` of each matched pair, from the logits and the true mask at its points, `(M, P)` each."""
     bce = F.binary_cross_entropy_with_logits(logits, truth, reduction="none").mean(-1)
     p = logits.sigmoid()
     dice = 1 - (2 * (p * truth).sum(-1) + 1) / (p.sum(-1) + truth.sum(-1) + 1)
@@ -85,9 +88,15 @@ def mask_losses(logits: Tensor, truth: Tensor) -> tuple[Tensor, Tensor]:
 
 @torch.no_grad()
 def important_points(logits: Tensor, count: int, *, uncertain: float = 0.75) -> Tensor:
-    """Which of P random points of each mask to learn from: `(M, count)` indices.
+    """The points of each mask at which the loss is computed, as indices `(M, count)` of P random points.
 
-    `uncertain` of them are those whose logit `(M, P)` is nearest to 0, the rest are the first ones, which are random.
+    A fraction `uncertain` of them are those whose logit is closest to 0; the others are the first points, which are
+    random.
+
+    Args:
+        logits: `(M, P)`.
+        count: how many points are chosen for each mask.
+        uncertain: the fraction that is chosen by its logits.
     """
     first = count - int(uncertain * count)
     rest = logits[:, first:].abs()
@@ -97,16 +106,15 @@ def important_points(logits: Tensor, count: int, *, uncertain: float = 0.75) -> 
 
 
 def extents(level: Level, sizes: list[tuple[int, int]]) -> list[tuple[float, float]]:
-    """How much of each map's height and width its image covers; the rest is padding."""
+    """The fractions of each map's height and width that its image covers; the rest is padding."""
     return [(H / (h * level.stride), W / (w * level.stride)) for (h, w), (H, W) in zip(level.grids, sizes)]
 
 
 @dataclass
 class QueryMasks:
-    """The masks of queries: dot products of their `embeddings` `(L, B, G, Q, C)` with the `pixels` of images of
-    `sizes`.
+    """The masks of queries: dot products of their `embeddings` `(L, B, G, Q, C)` with `pixels`, a level of features.
 
-    There is one level of pixels for all layers, or one for each.
+    There is a single level for all layers, or a level for each layer. `sizes` are the `(H, W)` of the images in pixels.
     """
 
     embeddings: Tensor
@@ -116,7 +124,7 @@ class QueryMasks:
 
 @dataclass
 class SampledMasks:
-    """Mask logits `(…, Q, P)` of queries, and true masks `(T, P)`, at random points (`mask_points`) of each image."""
+    """Mask logits `(…, Q, P)` of queries, and true masks `(T, P)`, at the random points of each image."""
 
     logits: list[Tensor]
     truth: list[Tensor]
@@ -125,10 +133,17 @@ class SampledMasks:
 def sample_masks(
     embeddings: Tensor, pixels: list[Level], sizes: list[tuple[int, int]], targets: list[Target], count: int
 ) -> SampledMasks:
-    """Masks of embeddings `(L, B, …, Q, C)` and one level of pixels for all layers, or one for each, at `count` points.
+    """Predicted and true masks at `count` random points of each image, see `mask_points`.
+
+    Args:
+        embeddings: `(L, B, …, Q, C)` of the queries.
+        pixels: pixel features with C channels: a single level for all layers, or a level for each layer.
+        sizes: `(H, W)` of the images in pixels.
+        targets: the objects of each image.
+        count: the number P of points.
 
     Raises:
-        ValueError: a target has no masks.
+        UserError: a target has no masks.
     """
     logits, truth = [], []
     maps, covered = [level.maps() for level in pixels], extents(pixels[0], sizes)
@@ -148,11 +163,14 @@ def sample_masks(
 def point_losses(
     sampled: SampledMasks, matched: Tensor, objects: Tensor, shape: tuple[int, ...], count: int
 ) -> tuple[Tensor, Tensor]:
-    """BCE and Dice loss `(M,)` of each matched query, on the `count` points that matter most.
+    """BCE and Dice loss `(M,)` of each matched query, at `count` points, see `important_points`.
 
     Args:
-        matched: index in `L*B*…*Q` of each, `shape` being those numbers.
-        objects: and of its object in the concatenated targets.
+        sampled: predicted and true masks at random points.
+        matched: `(M,)` index of the queries in `L*B*…*Q`.
+        objects: `(M,)` index of their objects in the concatenated targets.
+        shape: the numbers `(L, B, …, Q)`.
+        count: the number of points for each query.
     """
     places = torch.unravel_index(matched, shape)
     first, parts = 0, []

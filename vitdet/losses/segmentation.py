@@ -1,6 +1,6 @@
-"""What mask heads predict, and how it is scored.
+"""The outputs and the losses of the mask heads.
 
-# L layers, B images, Q queries, K classes, T objects of one image, C channels, P points
+L layers, B images, Q queries of an image, K classes, T objects of an image, C channels, P points
 """
 
 from dataclasses import dataclass
@@ -23,17 +23,17 @@ from vitdet.losses.points import (
 )
 from vitdet.structures import Level, Target
 
-# weight of the class "nothing"
+# the weight of the class "nothing" in the classification loss
 NOTHING = 0.1
 
 
 @dataclass
 class MaskOutputs:
-    """`logits` `(L, B, Q, K + 1)`, the last class is "nothing", and `embeddings` `(L, B, Q, C)` of the queries.
+    """`logits` `(L, B, Q, K + 1)`, whose last class is "nothing", and mask `embeddings` `(L, B, Q, C)` of the queries.
 
-    The dot products of the embeddings with the `pixels` of images of `sizes` are the masks; there is one level of
-    pixels for all layers, or one for each. `tokens` are logits of single tokens, with `K + 1` channels, if the head
-    has them.
+    The dot products of the embeddings with the features in `pixels` are the masks; there is a single level of pixel
+    features for all layers, or a level for each layer. `sizes` are the `(H, W)` of the images in pixels. `tokens` is a
+    level of logits with `K + 1` channels, if the head also classifies tokens.
     """
 
     logits: Tensor
@@ -44,14 +44,17 @@ class MaskOutputs:
 
 
 class MaskCriterion:
-    """Matches queries to objects, and scores their classes and masks after every layer.
+    """Matches queries to objects, and computes the losses of their classes and masks after every layer.
 
-    Terms of the last layer have no prefix, those of the others together have `aux_`.
+    Terms of the last layer have no prefix, the sums over all other layers have the prefix `aux_`.
 
     Args:
-        num_points: at which each mask is learned.
-        weights: other than the defaults, by term.
-        dense: the head classifies tokens, too.
+        num_points: the number of points of each mask at which the loss is computed.
+        weights: weights of loss terms that replace the defaults `{class: 2, mask: 5, dice: 5}`.
+        dense: whether the head also classifies tokens, with the term `dense`.
+
+    Raises:
+        UserError: `weights` names a term that does not exist.
     """
 
     def __init__(self, num_points: int, weights: dict[str, float] | None, *, dense: bool = False) -> None:
@@ -85,7 +88,7 @@ class MaskCriterion:
 
     @torch.no_grad()
     def _costs(self, logits: Tensor, sampled: SampledMasks, targets: list[Target]) -> list[Tensor]:
-        """`(L, Q, T)` of each image."""
+        """The weighted matching costs `(L, Q, T)` of each image."""
         costs = []
         for b, target in enumerate(targets):
             n = self.num_points
@@ -96,7 +99,7 @@ class MaskCriterion:
 
 
 def dense_loss(tokens: Level, sizes: list[tuple[int, int]], targets: list[Target], count: int) -> Tensor:
-    """Cross-entropy of the classes at `count` random points of each image, those in no mask left out."""
+    """The mean cross-entropy of the classes at `count` random points of each image; points in no mask are ignored."""
     logits, labels = [], []
     for token_map, extent, target in zip(tokens.maps(), extents(tokens, sizes), targets):
         points = random_points(count, token_map.device)

@@ -1,4 +1,4 @@
-"""Necks: from the ViT's taps to feature levels of several strides."""
+"""Necks: from the outputs of some of the ViT's blocks (taps) to feature levels of several strides."""
 
 from vitdet.backbone.necks.csp import CSPNeck
 from vitdet.backbone.necks.hybrid import HybridNeck

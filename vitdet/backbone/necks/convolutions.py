@@ -1,4 +1,4 @@
-"""Convolutions with a norm, over maps with channels last, which necks and stems are made of.
+"""Convolutions with a norm on maps with channels last, the components of necks and stems.
 
 b images with equal grids, h×w a grid, C channels; maps are (b, h, w, C)
 """
@@ -13,10 +13,10 @@ Norm = Callable[[int], nn.Module]
 
 
 class FrozenBatchNorm(nn.Module):
-    """Batch norm whose statistics stay as they are: a scale and a shift for each channel, so that images do not meet.
+    """Batch norm with fixed statistics: a scale and a shift for each channel, which does not mix images.
 
-    Its names are those of `nn.BatchNorm2d`, whose weights it takes. Before any are loaded it changes nothing; scale and
-    shift are learned.
+    Its parameters are named as in `nn.BatchNorm2d`, so it can load the weights of that. It starts as the identity;
+    scale and shift are learned.
     """
 
     def __init__(self, channels: int, eps: float = 1e-5) -> None:
@@ -34,7 +34,7 @@ class FrozenBatchNorm(nn.Module):
 
 
 class ConvBN(nn.Module):
-    """Convolution without bias, frozen batch norm, and an activation if one is given."""
+    """Convolution without bias, frozen batch norm, and an optional activation."""
 
     def __init__(
         self,
@@ -58,7 +58,7 @@ class ConvBN(nn.Module):
 
 
 class ConvNorm(nn.Module):
-    """Convolution without bias, a norm, an activation; one of 1×1 is a linear layer."""
+    """Convolution without bias, a norm, and an activation; a 1×1 convolution is a linear layer."""
 
     def __init__(
         self,

@@ -1,4 +1,4 @@
-"""The neck of LW-DETR (arXiv:2406.03459) and RF-DETR as released.
+"""The neck in the released code of LW-DETR (arXiv:2406.03459) and RF-DETR.
 
 b images with equal grids, h×w a grid, C channels; maps are (b, h, w, C), channels last
 """
@@ -15,13 +15,14 @@ from vitdet.backbone.necks.convolutions import ConvNorm, FrozenBatchNorm, Norm
 from vitdet.backbone.necks.simple import Expand, ResizeNeck
 from vitdet.ranges import check_divides, ranged
 
-WIDE = 512  # channels above which a tap is halved before it grows, as in LW-DETR
+# with more channels than this, a tap's channels are halved before its resolution is increased, as in LW-DETR
+WIDE = 512
 layer_norm = partial(nn.LayerNorm, eps=1e-6)
 NORMS: dict[str, Norm] = {"layer": layer_norm, "frozen_batch": FrozenBatchNorm}
 
 
 class CSP(nn.Module):
-    """YOLOv8's C2f with a norm and an activation after every convolution and no residual, and a last norm."""
+    """YOLOv8's C2f with a norm and an activation after every convolution, without residuals, and with a final norm."""
 
     def __init__(self, in_channels: int, out_channels: int, depth: int, norm: Norm) -> None:
         super().__init__()
@@ -40,7 +41,7 @@ class CSP(nn.Module):
 
 
 class PerTap(nn.Module):
-    """A separate module for each of the taps that lie side by side in the channels."""
+    """A separate module for each of the taps, which are concatenated along the channels."""
 
     def __init__(self, modules: list[nn.Module]) -> None:
         super().__init__()
@@ -52,11 +53,11 @@ class PerTap(nn.Module):
 
 
 class CSPNeck(ResizeNeck):
-    """All taps, resized, through one wide `CSP` for each level: the neck of LW-DETR and RF-DETR.
+    """The neck of LW-DETR and RF-DETR: all taps, resized and concatenated, and a wide `CSP` for each level.
 
     Args:
         channels, taps, patch_size, strides, out_channels, stem: see `Neck`.
-        norm: after each convolution: `"layer"`, or `"frozen_batch"`, whose statistics stay as loaded (LW-DETR).
+        norm: the norm after each convolution: `"layer"`, or `"frozen_batch"` with fixed statistics (LW-DETR).
         options: `depth`, see `ResizeNeck`.
 
     Raises:
@@ -83,7 +84,8 @@ class CSPNeck(ResizeNeck):
         **options: Any,
     ) -> None:
         check_divides("out_channels", out_channels, halves=2)
-        self.conv_norm = NORMS[norm]  # the layers are made in the base's constructor
+        # before the constructor of the base class, which makes the layers
+        self.conv_norm = NORMS[norm]
         super().__init__(channels, taps, patch_size, strides, out_channels, stem, **options)
 
     def make_enter(self, channels: int, taps: int) -> nn.Module:

@@ -1,8 +1,9 @@
 """The hybrid encoder of the real-time DETRs: attention on the coarsest level, then fusion from coarse to fine and back.
 
-    b images with equal grids, h×w a grid, C channels; maps are (b, h, w, C), channels last
+It follows RT-DETR, Zhao et al. 2023 (arXiv:2304.08069), with the blocks of DEIMv2, Huang et al. 2025
+(arXiv:2509.20787), which also adds levels where RT-DETR concatenates them.
 
-RT-DETR, Zhao et al. 2023 (arXiv:2304.08069), with the blocks and sums of DEIMv2, Huang et al. 2025 (arXiv:2509.20787).
+b images with equal grids, h×w a grid, C channels; maps are (b, h, w, C), channels last
 """
 
 from collections.abc import Mapping, Sequence
@@ -19,7 +20,7 @@ from vitdet.ranges import check_divides, ranged, whole
 
 
 class RepVGG(nn.Module):
-    """A 3×3 and a 1×1 convolution side by side, Ding et al. 2021 (arXiv:2101.03697)."""
+    """The sum of a 3×3 and a 1×1 convolution, and SiLU, Ding et al. 2021 (arXiv:2101.03697)."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -30,7 +31,7 @@ class RepVGG(nn.Module):
 
 
 class CSPRep(nn.Module):
-    """Two halves, one through `depth` RepVGG blocks, added."""
+    """The sum of two halves of the channels, the second after `depth` RepVGG blocks."""
 
     def __init__(self, in_channels: int, out_channels: int, depth: int) -> None:
         super().__init__()
@@ -43,9 +44,9 @@ class CSPRep(nn.Module):
 
 
 class ELAN(nn.Module):
-    """Two halves, one through two `CSPRep` in a row, all stages concatenated.
+    """Two halves of the channels, concatenated with the outputs of two `CSPRep` in a row on the second half.
 
-    This is GELAN's block (arXiv:2402.13616) without its convolutions in between.
+    This is GELAN's block (arXiv:2402.13616) without the convolutions between its stages.
     """
 
     def __init__(self, channels: int, csp_channels: int, depth: int) -> None:
@@ -63,7 +64,7 @@ class ELAN(nn.Module):
 
 
 def grid_embedding(grid: tuple[int, int], channels: int, device: torch.device) -> Tensor:
-    """Sines and cosines `(h*w, C)` of each token's row, then of its column."""
+    """Sines and cosines `(h*w, C)` of the row of each token, then of its column."""
     octave = 10000.0 ** (torch.arange(channels // 4, device=device) * 4 / channels)
     rows, columns = torch.meshgrid(*(torch.arange(side, device=device) for side in grid), indexing="ij")
     angles = [side.flatten()[:, None] / octave for side in (rows, columns)]  # (h, w) -> (h*w, C/4)
@@ -87,14 +88,16 @@ class MapAttention(nn.Module):
 
 
 class HybridNeck(Neck):
-    """Levels of the taps and the stem's maps of the same strides; the coarsest attends, then neighbours are fused.
+    """The hybrid encoder of RT-DETR and DEIMv2: self-attention on the coarsest level, then fusion of all levels.
+
+    Levels start from the taps, concatenated with the stem's maps of equal stride.
 
     Args:
-        channels, taps, patch_size, strides, out_channels, stem: see `Neck`; there is a tap for each level, or one
-            for all, and each stride is twice the one before.
-        depth: RepVGG blocks in a row.
-        csp_channels: of those blocks; half of `out_channels` if not given.
-        ffn_dim, num_heads: of the attention.
+        channels, taps, patch_size, strides, out_channels, stem: see `Neck`; there is a tap for each level or a single
+            tap for all, and each stride is twice the stride before.
+        depth: the number of RepVGG blocks in a row.
+        csp_channels: channels of these blocks; half of `out_channels` if not given.
+        ffn_dim, num_heads: hidden width of the MLP, and attention heads, of the self-attention.
 
     Raises:
         UserError: a stride cannot be reached, or the taps do not fit.
@@ -125,7 +128,7 @@ class HybridNeck(Neck):
         num_heads: int = 8,
     ) -> None:
         super().__init__()
-        # the sines and cosines of two coordinates take a quarter each
+        # the sines and the cosines of two coordinates have a quarter of the channels each
         check_divides("out_channels", out_channels, num_heads=num_heads, quarters=4)
         self.steps = [log2(patch_size / stride) for stride in strides]
         if any(step != self.steps[0] - i or step != int(step) for i, step in enumerate(self.steps)):
@@ -133,7 +136,8 @@ class HybridNeck(Neck):
             raise UserError(f"out_strides is {list(strides)}; HybridNeck doubles them, as in {', '.join(wanted)}")
         if taps not in (1, len(strides)):
             raise UserError(f"got {taps} out_blocks for {len(strides)} levels; HybridNeck wants as many, or one")
-        self.beside = [list(stem).index(s) if s in stem else None for s in strides]  # of the stem's maps
+        # for each level, the index of the stem's map of equal stride
+        self.beside = [list(stem).index(s) if s in stem else None for s in strides]
         widths = [channels + stem.get(s, 0) for s in strides]
         c, fusions = out_channels, range(len(strides) - 1)
         block = {"csp_channels": csp_channels or c // 2, "depth": depth}
@@ -141,7 +145,7 @@ class HybridNeck(Neck):
         self.attend = MapAttention(c, num_heads, ffn_dim)
         self.lateral = nn.ModuleList(ConvBN(c, c) for _ in fusions)
         self.top_down = nn.ModuleList(ELAN(c, **block) for _ in fusions)
-        # an odd side is rounded up
+        # odd sides are rounded up
         self.halve = nn.ModuleList(nn.Sequential(ConvBN(c, c), ConvBN(c, c, 3, stride=2, groups=c)) for _ in fusions)
         self.bottom_up = nn.ModuleList(ELAN(c, **block) for _ in fusions)
 
@@ -162,7 +166,10 @@ class HybridNeck(Neck):
 
 
 def resize(x: Tensor, step: int) -> Tensor:
-    """`(b, h, w, C)` made `2**step` times larger, bilinear, or smaller by averages, an odd side rounded up."""
+    """Maps `(b, h, w, C)` at `2**step` times the resolution: bilinear if larger, mean values if smaller.
+
+    Odd sides are rounded up.
+    """
     if step == 0:
         return x
     x = x.permute(0, 3, 1, 2)  # (b, h, w, C) -> (b, C, h, w)
@@ -174,5 +181,5 @@ def resize(x: Tensor, step: int) -> Tensor:
 
 
 def double(x: Tensor, size: Sequence[int]) -> Tensor:
-    """Each token four times, cut to `size`: of a side that was odd the last row or column has no partner."""
+    """Maps with every token repeated 2×2 times, cut to `size`, which may be odd."""
     return x.repeat_interleave(2, dim=1).repeat_interleave(2, dim=2)[:, : size[0], : size[1]]

@@ -1,8 +1,9 @@
 """Necks: from the ViT's taps, all on the patch grid, to feature levels of several strides.
 
-    b images with equal grids, h×w a grid, C channels; maps are (b, h, w, C), channels last
+A neck gets a group of images with equal grids at a time, so nothing is padded; its norms work at each position, so
+images are not mixed.
 
-A neck sees one group of equal grids at a time, so nothing is padded; its norms are per position, so images do not meet.
+b images with equal grids, h×w a grid, C channels; maps are (b, h, w, C), channels last
 """
 
 from collections.abc import Mapping, Sequence
@@ -18,7 +19,7 @@ from vitdet.ranges import ranged, whole
 
 
 class Expand(nn.Module):
-    """Doubles a map: a 2×2 stride-2 transposed convolution, written as one matrix product."""
+    """Doubles the resolution of a map: a transposed 2×2 convolution of stride 2, computed as a matrix product."""
 
     def __init__(self, in_channels: int, out_channels: int) -> None:
         super().__init__()
@@ -30,7 +31,7 @@ class Expand(nn.Module):
 
 
 class Merge(nn.Module):
-    """Halves a map: a 2×2 stride-2 convolution, whose outputs lie at the centres of their inputs.
+    """Halves the resolution of a map: a 2×2 convolution of stride 2, whose outputs are at the centres of their inputs.
 
     Odd sides are zero-padded.
     """
@@ -46,7 +47,7 @@ class Merge(nn.Module):
 
 
 class MaxPool(nn.Module):
-    """Halves a map: 2×2 maximum; an odd side keeps its last row."""
+    """Halves the resolution of a map by 2×2 max pooling; odd sides are rounded up."""
 
     def forward(self, x: Tensor) -> Tensor:
         x = F.max_pool2d(x.permute(0, 3, 1, 2), 2, ceil_mode=True)  # (b, h, w, C) -> (b, C, h/2, w/2)
@@ -67,9 +68,9 @@ class Conv3x3(nn.Module):
 
 
 class C2f(nn.Module):
-    """Two branches, one through residual 3×3 convolutions, all stages concatenated.
+    """Two halves of the channels, concatenated with the outputs of residual 3×3 convolutions on the second half.
 
-    YOLOv8's block as LW-DETR's projector has it (arXiv:2406.03459).
+    It is YOLOv8's block, as in LW-DETR's projector (arXiv:2406.03459).
     """
 
     def __init__(self, channels: int, depth: int) -> None:
@@ -88,23 +89,23 @@ class C2f(nn.Module):
 
 
 class Neck(nn.Module, Configurable):
-    """Base of the necks, which turn the ViT's tapped maps, all of the patch's stride, into the backbone's levels.
+    """The base class of the necks, which turn the outputs of some of the ViT's blocks, the taps, into feature levels.
 
-    `Backbone` makes it as `SomeNeck(channels, taps, patch_size, strides, out_channels, stem, **options)`: only the
-    options are the user's.
+    `Backbone` makes it as `SomeNeck(channels, taps, patch_size, strides, out_channels, stem, **options)`: the user
+    gives only the options.
 
     Args:
-        channels: of each tap.
-        taps: how many there are.
-        patch_size: their stride in pixels.
-        strides: of the levels, finest first; each the patch size times a power of two.
-        out_channels: of every level.
-        stem: channels of the finer maps that a convolutional stem hands over, by their strides.
+        channels: channels of each tap.
+        taps: the number of taps.
+        patch_size: stride of the taps, in pixels.
+        strides: strides of the levels, finest first; each is the patch size times a power of two.
+        out_channels: channels of every level.
+        stem: channels of the stem's maps, by their strides.
 
     Attributes:
-        several_taps: whether, where `out_blocks` does not name them, the taps are the ends of the ViT's four quarters,
-            or its last block.
-        first_step: where `out_strides` does not say, the finest level's stride is the patch size times two to this
+        several_taps: whether the taps are, if `out_blocks` is not given, the last blocks of the four quarters of the
+            ViT, instead of its last block alone.
+        first_step: the stride of the finest level is, if `out_strides` is not given, the patch size times two to this
             power.
     """
 
@@ -117,14 +118,14 @@ class Neck(nn.Module, Configurable):
 
 
 class ResizeNeck(Neck):
-    """A level is the taps' map brought to the level's stride, plus the stem's map of that stride, refined.
+    """Base class of necks that resize a map of all taps to each level's stride, add the stem's map, and refine the sum.
 
     Args:
         channels, taps, patch_size, strides, out_channels, stem: see `Neck`.
-        depth: stages of 3×3 convolutions that refine each level.
+        depth: the number of stages of 3×3 convolutions that refine each level.
 
     Raises:
-        UserError: a stride cannot be reached.
+        UserError: a stride is not the patch size times a power of two, or strides are not in ascending order.
     """
 
     @ranged({"depth": whole(0)})
@@ -150,7 +151,7 @@ class ResizeNeck(Neck):
         self.enter = self.make_enter(channels, taps)
         self.resize = nn.ModuleList(self.make_resize(channels, int(step)) for step in steps)
         self.refine = nn.ModuleList(self.make_refine(channels, int(step)) for step in steps)
-        # position among the stem's maps
+        # for each level, the index of the stem's map of equal stride
         self.lateral_of = [list(stem).index(s) if s in stem else None for s in strides]
         used = [(str(level), int(step), stem[s]) for level, (s, step) in enumerate(zip(strides, steps)) if s in stem]
         self.laterals = nn.ModuleDict(
@@ -158,18 +159,18 @@ class ResizeNeck(Neck):
         )
 
     def make_enter(self, channels: int, taps: int) -> nn.Module:
-        """Taps concatenated along channels, to the channels that `make_resize` expects."""
+        """The module from the taps, concatenated along channels, to the input of `make_resize`."""
         raise NotImplementedError
 
     def make_resize(self, channels: int, step: int) -> nn.Module:
-        """`2**step` times larger, to `resized` channels."""
+        """The module to `2**step` times the resolution, and to `resized` channels."""
         raise NotImplementedError
 
     def resized(self, channels: int, step: int) -> int:
         return self.out_channels
 
     def make_refine(self, channels: int, step: int) -> nn.Module:
-        """The resized map to `out_channels`."""
+        """The module from the resized map to `out_channels`."""
         raise NotImplementedError
 
     def forward(self, taps: list[Tensor], stem: list[Tensor]) -> list[Tensor]:
@@ -185,11 +186,11 @@ class ResizeNeck(Neck):
 
 
 class Projector(ResizeNeck):
-    """Light projector over several taps, in the manner of LW-DETR (arXiv:2406.03459): reduce, resize, C2f.
+    """A light projector of several taps, similar to LW-DETR's (arXiv:2406.03459): reduce channels, resize, and C2f.
 
     Args:
         channels, taps, patch_size, strides, out_channels, stem: see `Neck`.
-        depth: see `ResizeNeck`.
+        depth: the number of stages of 3×3 convolutions that refine each level.
 
     Example:
         >>> from vitdet import Backbone
@@ -211,11 +212,11 @@ class Projector(ResizeNeck):
 
 
 class Pyramid(ResizeNeck):
-    """Simple feature pyramid from the ViT's last block, Li et al. 2022 (arXiv:2203.16527).
+    """The simple feature pyramid of ViTDet, from the ViT's last block, Li et al. 2022 (arXiv:2203.16527).
 
     Args:
-        channels, taps, patch_size, strides, out_channels, stem: see `Neck`; it reads one tap.
-        depth: see `ResizeNeck`.
+        channels, taps, patch_size, strides, out_channels, stem: see `Neck`; it uses a single tap.
+        depth: the number of 3×3 convolutions that refine each level.
 
     Raises:
         UserError: there are several taps.

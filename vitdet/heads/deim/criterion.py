@@ -1,7 +1,7 @@
-"""How DEIMv2's predictions are scored.
+"""The loss of DEIMv2.
 
-# P = 2 + L sets of predictions: the proposals, the first guess, L layers; B images, Q queries, K classes, T objects
-# N queries of all images, or denoising queries
+P = 2 + L sets of predictions: the proposals, the first guess, and L decoder layers
+B images, Q queries of an image, N queries of all images (or denoising queries), M matched pairs, K classes, T objects
 """
 
 from dataclasses import dataclass
@@ -27,7 +27,7 @@ from vitdet.structures import Target
 
 @dataclass
 class DEIMOutputs(DETROutputs):
-    """`DETROutputs` of a first guess and L layers, and what the decoder gave for queries and for denoising queries."""
+    """`DETROutputs` of a first guess and L layers, and the decoder's outputs for queries and for denoising queries."""
 
     decoded: Decoded | None = None
     noised_decoded: Decoded | None = None
@@ -35,7 +35,7 @@ class DEIMOutputs(DETROutputs):
 
 @dataclass
 class Pairs:
-    """Which query has which object, `(M,)` each, and what a sum over them is divided by."""
+    """Matched queries and objects, by index `(M,)`, and the `count` that a sum over the pairs is divided by."""
 
     queries: Tensor
     objects: Tensor
@@ -47,11 +47,18 @@ class Pairs:
 
 
 class DEIMCriterion:
-    """Each set of predictions is matched by itself, for its classes; boxes learn from the pairs of all sets together
-    (D-FINE, arXiv:2410.13842).
+    """Classes learn from a matching of each set of predictions, boxes from the matchings of all sets combined (D-FINE,
+    arXiv:2410.13842).
 
-    Terms are named as those of `SetCriterion`; the edges add `fgl`, and, where there is a later layer to learn from,
-    `ddf`.
+    Terms are named as those of `SetCriterion`. The edges of boxes add `fgl` and, for all layers but the last, which
+    learn from the last, `ddf`.
+
+    Args:
+        class_loss: `mal`, `ia_bce` or `focal`, as in `classification_loss`.
+        weights: weights of loss terms that replace the defaults.
+
+    Raises:
+        UserError: `weights` names a term that does not exist.
     """
 
     def __init__(self, class_loss: ClassLoss, weights: dict[str, float] | None) -> None:
@@ -81,12 +88,15 @@ class DEIMCriterion:
     def _losses(
         self, logits: Tensor, boxes_cxcywh: Tensor, decoded: Decoded, matching: Pairs, common: Pairs, truth: Objects
     ) -> dict[str, Tensor]:
-        """`class`, `box` and `giou` `(P,)`, `fgl` `(L,)` and `ddf` `(L - 1,)` of logits `(P, N, K)` and boxes `(P, N,
-        4)`.
+        """The terms `class`, `box` and `giou` `(P,)`, `fgl` `(L,)` and `ddf` `(L - 1,)`.
 
         Args:
-            matching: pairs for the classes, by index in P*N.
-            common: pairs for boxes and edges, by index in N.
+            logits: `(P, N, K)`.
+            boxes_cxcywh: `(P, N, 4)`.
+            decoded: the decoder's outputs, with the edges of the boxes.
+            matching: pairs for the classes, with indices of queries in P*N.
+            common: pairs for boxes and edges, with indices of queries in N.
+            truth: the objects of all images.
         """
         P, N, L = *logits.shape[:2], len(decoded.edges)
         ious = box_losses(boxes_cxcywh.flatten(0, 1)[matching.queries], truth.boxes_cxcywh[matching.objects])[2]
@@ -100,7 +110,8 @@ class DEIMCriterion:
         references = decoded.references_cxcywh[common.queries]
         edges = decoded.edges[:, common.queries]
         best = decoded.logits[-1].float().sigmoid().amax(-1)
-        nothing = 0.0 * (boxes_cxcywh.sum() + decoded.edges.sum())  # the graph is the same without objects
+        # zero: with it, boxes and edges get a gradient also in a batch without objects
+        nothing = 0.0 * (boxes_cxcywh.sum() + decoded.edges.sum())
         return {
             "class": per_query.view(P, N).sum(1) / matching.count,
             "box": l1.sum(1) / common.count + nothing,
@@ -111,16 +122,17 @@ class DEIMCriterion:
 
 
 def repeated(pairs: Pairs, decoded: Decoded) -> Pairs:
-    """The same pairs in each set of predictions, as indices of all of them."""
+    """The pairs repeated for each of the P sets of predictions, with indices of queries in P*N."""
     P, N = decoded.logits.shape[:2]
     first = torch.arange(P, device=pairs.queries.device)[:, None] * N
     return Pairs((first + pairs.queries).flatten(), pairs.objects.repeat(P), pairs.count)
 
 
 def most_frequent(queries: Tensor, objects: Tensor) -> tuple[Tensor, Tensor]:
-    """Of pairs `(M,)` of queries and objects, each query once, with the object that it has most often."""
+    """Each query of the pairs `(M,)` once, with the object that it is paired with most often."""
     pairs, counts = torch.stack([queries, objects]).unique(dim=1, return_counts=True)
-    order = (pairs[0] * (len(queries) + 1) - counts).argsort(stable=True)  # by query, the most frequent first
+    # by query, and for each query the most frequent object first
+    order = (pairs[0] * (len(queries) + 1) - counts).argsort(stable=True)
     queries, objects = pairs[:, order]
     first = torch.ones_like(queries, dtype=torch.bool)
     first[1:] = queries[1:] != queries[:-1]

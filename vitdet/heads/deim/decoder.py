@@ -1,6 +1,6 @@
 """DEIMv2's decoder over packed queries, Huang et al. 2025 (arXiv:2509.20787): a lighter D-FINE (arXiv:2410.13842).
 
-# N queries of all images, C channels, L layers, K classes, n distances of an edge
+N queries of all images, C channels, L decoder layers, K classes, n distances that an edge may have
 """
 
 from dataclasses import dataclass
@@ -13,14 +13,14 @@ from vitdet.heads.layers import BoxMLP, SelfAttention, class_bias
 from vitdet.heads.queries.deformable import DeformableAttention, Memory
 from vitdet.heads.queries.denoising import Queries
 
-# of the norms
+# the epsilon of the norms
 EPS = 1e-6
-# no box starts nearer to 0 or 1, from where no step could move it
+# coordinates stay this far from 0 and 1 before the inverse sigmoid, which is infinite there
 EDGE = 1e-5
 
 
 class Gateway(nn.Module):
-    """What a layer adds to a query, and what it leaves of it, are weighed channel by channel, from both."""
+    """A gated residual: the weights of a query `x` and of a layer's output `y` are computed from both, per channel."""
 
     def __init__(self, dim: int) -> None:
         super().__init__()
@@ -45,6 +45,7 @@ class SwiGLU(nn.Module):
         return self.leave(nn.functional.silu(gate) * x)
 
 
+# self-attention among queries, deformable cross-attention to the image, and a gated MLP
 class DEIMLayer(nn.Module):
     def __init__(self, dim: int, *, num_levels: int, num_heads: int, num_points: int | list[int], ffn_dim: int) -> None:
         super().__init__()
@@ -62,8 +63,10 @@ class DEIMLayer(nn.Module):
 
 
 class Quality(nn.Module):
-    """What to add to a query's logits, `(N, 1)`: a query that is sure of its edges `(N, 4, n)` is likely to have found
-    something (D-FINE's LQE)."""
+    """A correction `(N, 1)` of each query's logits, computed from the distributions `(N, 4, n)` of its edges.
+
+    A query with narrow distributions is likely to have found an object (D-FINE's LQE, arXiv:2410.13842).
+    """
 
     top, hidden = 4, 64
 
@@ -80,9 +83,10 @@ class Quality(nn.Module):
 
 @dataclass
 class Decoded:
-    """`logits` `(1 + L, N, K)` and `boxes_cxcywh` `(1 + L, N, 4)`: a first guess, then those of each layer.
+    """`logits` `(1 + L, N, K)` and `boxes_cxcywh` `(1 + L, N, 4)` of a first guess, then of each layer.
 
-    The layers' `edges` `(L, N, 4, n)` refer to `references_cxcywh` `(N, 4)`, the first guess.
+    `edges` `(L, N, 4, n)` are logits of the distances of each layer's edges from those of `references_cxcywh` `(N, 4)`,
+    the boxes of the first guess.
     """
 
     logits: Tensor
@@ -91,15 +95,15 @@ class Decoded:
     references_cxcywh: Tensor
 
     def take(self, queries: slice) -> "Decoded":
-        """Only these of the N queries."""
+        """The outputs for a part of the N queries."""
         layers = (value[:, queries] for value in (self.logits, self.boxes_cxcywh, self.edges))
         return Decoded(*layers, self.references_cxcywh[queries])
 
 
 class DEIMDecoder(nn.Module):
-    """The first layer guesses a box, and every layer adds to the distributions of its edges.
+    """Decoder layers of which the first guesses a box, and every layer refines the distributions of its edges.
 
-    Where a query is, is embedded once, for all layers.
+    The position of a query is embedded once, for all layers.
     """
 
     def __init__(self, dim: int, num_classes: int, *, num_layers: int, **layer) -> None:
@@ -132,6 +136,7 @@ class DEIMDecoder(nn.Module):
 
 
 def move_boxes(boxes_cxcywh: Tensor, step: Tensor) -> Tensor:
-    """Boxes `(..., 4)` moved by a step before the sigmoid that keeps them in the image (arXiv:2010.04159)."""
+    """Boxes `(..., 4)` after a step in the space of inverse sigmoids, which keeps them inside the image
+    (arXiv:2010.04159)."""
     inside = boxes_cxcywh.float().clamp(0, 1)
     return ((inside.clamp(min=EDGE) / (1 - inside).clamp(min=EDGE)).log() + step.float()).sigmoid()

@@ -1,9 +1,10 @@
-"""Boxes as four distributions, of the distances of their edges, Peng et al. 2024 (D-FINE, arXiv:2410.13842).
+"""Boxes as distributions of the positions of their four edges, Peng et al. 2024 (D-FINE, arXiv:2410.13842).
 
-# M pairs, N queries, L layers, n = BINS + 1 values that a distance may have
+M pairs of a query and an object, N queries, L decoder layers, n = BINS + 1 values that a distance may have
 
-An edge's distribution over `n` distances from where it is in a reference box gives a box: the distances' mean. The bins
-are narrow about 0 and wide far from it, in quarters (`SCALE`) of the reference's size.
+Each edge has a distribution over `n` distances from the corresponding edge of a reference box; the predicted edge is at
+the mean distance. Distances are in quarters (1 / `SCALE`) of the reference box's size, dense around 0 and sparse far
+from it.
 """
 
 import torch
@@ -12,14 +13,16 @@ from torch import Tensor
 
 from vitdet.boxes import cxcywh_to_xyxy, xyxy_to_cxcywh
 
-# those of D-FINE and DEIMv2
+# the values of D-FINE and DEIMv2
 BINS, UP, SCALE = 32, 0.5, 4.0
 TEMPERATURE = 5.0
 
 
 def distances(device: torch.device | None = None) -> Tensor:
-    """The `n` distances, in the reference's size over `SCALE`: a geometric sequence to either side of 0, and at each
-    end a distance twice as far."""
+    """The `n` distances, in units of the reference box's size divided by `SCALE`.
+
+    They are a geometric sequence to either side of 0; at each end a last distance lies twice as far out.
+    """
     bound = UP * SCALE
     step = (bound + 1) ** (2 / (BINS - 2))
     right = step ** torch.arange(1, BINS // 2, device=device) - 1
@@ -28,18 +31,19 @@ def distances(device: torch.device | None = None) -> Tensor:
 
 
 def boxes_from_edges(edges: Tensor, references_cxcywh: Tensor) -> Tensor:
-    """Boxes `(N, 4)` from logits `(N, 4, n)` of left, top, right and bottom edge, on references `(N, 4)`."""
+    """Boxes `(N, 4)` from logits `(N, 4, n)` of left, top, right and bottom edge, and reference boxes `(N, 4)`."""
     mean = edges.float().softmax(-1) @ distances(edges.device)
     centre, size = references_cxcywh.split(2, dim=-1)
-    outwards = (0.5 + mean / SCALE) * size.repeat(1, 2)  # left, top, right, bottom, from the centre
+    # distances of left, top, right and bottom edge from the centre
+    outwards = (0.5 + mean / SCALE) * size.repeat(1, 2)
     return xyxy_to_cxcywh(torch.cat([centre - outwards[:, :2], centre + outwards[:, 2:]], -1))
 
 
 def edges_from_boxes(boxes_cxcywh: Tensor, references_cxcywh: Tensor) -> tuple[Tensor, Tensor]:
-    """The other way round: between which two distances the edges of boxes `(M, 4)` lie.
+    """The inverse of `boxes_from_edges`: between which two distances the edges of boxes `(M, 4)` lie.
 
     Returns:
-        Index of the lower distance, and share of the upper one; both `(M, 4)`.
+        Index of the lower distance, and weight of the upper distance in [0, 1]; both `(M, 4)`.
     """
     values = distances(boxes_cxcywh.device)
     centre, size = references_cxcywh.split(2, dim=-1)
@@ -51,13 +55,12 @@ def edges_from_boxes(boxes_cxcywh: Tensor, references_cxcywh: Tensor) -> tuple[T
 
 
 def fine_grained_losses(edges: Tensor, references_cxcywh: Tensor, boxes_cxcywh: Tensor, ious: Tensor) -> Tensor:
-    """Cross-entropy between edges and where they should be (FGL), `(L,)`, summed over pairs and edges; good boxes
-    count more.
+    """Cross-entropy `(L,)` between predicted and true edges (D-FINE's FGL), summed over pairs and edges.
 
     Args:
-        edges: `(L, M, 4, n)` of the predictions that have an object.
-        references_cxcywh, boxes_cxcywh: `(M, 4)` their references, and their objects.
-        ious: `(L, M)` of predicted and true box.
+        edges: logits `(L, M, 4, n)` of the predictions that have an object.
+        references_cxcywh, boxes_cxcywh: their reference boxes, and the boxes of their objects, `(M, 4)` each.
+        ious: `(L, M)` IoU of predicted and true boxes, which weighs each pair: accurate boxes count more.
     """
     lower, share = edges_from_boxes(boxes_cxcywh, references_cxcywh)
     log_p = edges.log_softmax(-1)
@@ -67,13 +70,13 @@ def fine_grained_losses(edges: Tensor, references_cxcywh: Tensor, boxes_cxcywh: 
 
 
 def distillation_losses(edges: Tensor, scores: Tensor, matched: Tensor, ious: Tensor) -> Tensor:
-    """How far the edges of each layer but the last are from those of the last, `(L - 1,)` (DDF).
+    """Divergence `(L - 1,)` of the edges of each layer but the last from those of the last (D-FINE's DDF).
 
     Args:
-        edges: `(L, N, 4, n)`.
-        scores: `(N,)` the last layer's best score of each query, by which a query without an object counts.
-        matched: `(M,)` the queries that have an object.
-        ious: `(L, M)` of their boxes and their objects, by which they count.
+        edges: logits `(L, N, 4, n)`.
+        scores: `(N,)` the last layer's best score of each query, which weighs the queries without an object.
+        matched: `(M,)` index of the queries that have an object.
+        ious: `(L, M)` IoU of their boxes and their objects, which weighs these queries.
     """
     log_p = (edges[:-1] / TEMPERATURE).log_softmax(-1)
     teacher = (edges[-1].detach() / TEMPERATURE).log_softmax(-1)
@@ -83,7 +86,7 @@ def distillation_losses(edges: Tensor, scores: Tensor, matched: Tensor, ious: Te
     loss = TEMPERATURE**2 * divergence * weights  # (L - 1, N)
     has_object = torch.zeros_like(scores).index_fill(0, matched, 1.0)
     total = 0.0
-    # a mean over each group, weighted by the root of its size
+    # the mean over the queries with an object, and over those without, weighted by the square root of their number
     for group in (has_object, 1 - has_object):
         total = total + (loss * group).sum(-1) / group.sum().clamp(min=1).sqrt()
     return total / (has_object.sum().sqrt() + (1 - has_object).sum().sqrt()).clamp(min=1)

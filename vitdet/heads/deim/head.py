@@ -1,6 +1,6 @@
 """DEIMv2's head: features -> proposals -> queries -> edges of boxes.
 
-# B images, Q queries, N queries of all images, C channels, K classes, L layers
+B images, Q queries of an image, N queries of all images, C channels, K classes, L decoder layers
 """
 
 from collections.abc import Sequence
@@ -22,11 +22,12 @@ from vitdet.ranges import check_divides, ranged
 from vitdet.structures import Features, Prediction, Target
 
 SELECTION = Selection(anchor_fraction=0.05, anchor_margin=0.01, distinct=None)
-LABEL_NOISE = 0.25  # half of D-FINE's `label_noise_ratio`, as there
+# half of D-FINE's `label_noise_ratio` of 0.5, because D-FINE's code halves it, too
+LABEL_NOISE = 0.25
 
 
 class PlainProposer(Proposer):
-    """Scores tokens as they are."""
+    """Scores tokens without projecting them first."""
 
     def __init__(self, dim: int, num_classes: int) -> None:
         super().__init__(dim, num_classes)
@@ -45,15 +46,20 @@ class DEIMHead(Head):
         num_classes: how many classes there are.
         dim: width of the decoder.
         num_queries: queries of an image: at most so many objects can be found.
-        num_layers: decoder layers.
-        num_heads: attention heads.
-        num_points: at which each head looks, in every level or in each.
+        num_layers: the number of decoder layers.
+        num_heads: attention heads of the self-attention and of the cross-attention.
+        num_points: sampling points of each of these heads: one number for all levels, or a list with one for each.
         ffn_dim: hidden width of the gated MLPs.
-        denoising: about how many denoising queries an image has in training; 0 turns them off.
-        class_loss: `mal`, `ia_bce` or `focal`.
-        loss_weights: weights other than the defaults, by term: `{class: 1, box: 5, giou: 2, fgl: 0.15}`, each also with
-            `aux_` and `dn_`, all but `fgl` with `enc_`, and `{aux_ddf: 1.5, dn_ddf: 1.5}`.
-        max_detections: how many boxes `predict` returns for an image; `num_queries` if not given.
+        denoising: about how many denoising queries an image has in training (DINO, arXiv:2203.03605); 0 turns them off.
+        class_loss: `mal` (DEIM), `ia_bce` (LW-DETR) or `focal`, as in `classification_loss`.
+        loss_weights: weights of loss terms that replace the defaults `{class: 1, box: 5, giou: 2, fgl: 0.15}` and
+            `{aux_ddf: 1.5, dn_ddf: 1.5}`; a prefix, as in `aux_class`, is for the first guess and the other decoder
+            layers (`aux_`), the denoising queries (`dn_`), and, `fgl` aside, the proposals (`enc_`).
+        max_detections: how many detections `predict` returns for an image; `num_queries` if not given.
+
+    Raises:
+        UserError: an argument is out of range, `dim` is no multiple of `num_heads`, or `loss_weights` names a term that
+            does not exist.
 
     Example:
         >>> head = DEIMHead([256, 256], [8, 16], num_classes=80, num_layers=3)
@@ -100,7 +106,7 @@ class DEIMHead(Head):
         self.loss_weights = self.criterion.weights
 
     def forward(self, features: Features, targets: list[Target] | None = None) -> DEIMOutputs:
-        """Boxes and logits of a first guess and after each layer; with `targets` there are denoising queries, too."""
+        """Logits and boxes of a first guess and after each layer; with `targets`, also denoising queries."""
         x = torch.cat([proj(level.x) for proj, level in zip(self.input_proj, features)])
         proposals = self.selection(x, features)
         queries = self._queries(proposals.tokens, proposals.boxes_cxcywh)
@@ -115,13 +121,13 @@ class DEIMHead(Head):
         return outputs
 
     def _queries(self, tokens: Tensor, boxes_cxcywh: Tensor) -> Queries:
-        """The selected tokens `(B, 1, Q, C)` on their boxes `(B, 1, Q, 4)`, packed."""
+        """The queries that start from the selected tokens `(B, 1, Q, C)` and their boxes `(B, 1, Q, 4)`, packed."""
         B, _, Q = tokens.shape[:3]
         images = torch.arange(B, device=tokens.device).repeat_interleave(Q)
         return Queries(tokens.detach().flatten(0, 2), boxes_cxcywh.detach().flatten(0, 2), images, [Q] * B)
 
     def loss(self, outputs: DEIMOutputs, targets: list[Target]) -> dict[str, Tensor]:
-        """The terms of each set of predictions, in fp32."""
+        """The unweighted terms in fp32: `class`, `box`, `giou`, `fgl` and `ddf`, with prefixes as in `loss_weights`."""
         with torch.autocast(outputs.boxes_cxcywh.device.type, enabled=False):
             return self.criterion(outputs, targets)
 

@@ -1,6 +1,6 @@
-"""The original DETR decoder: learned queries attend to every token of one level. Small, to be read first.
+"""The original DETR decoder: learned queries attend to every token of the coarsest level. It is small: read it first.
 
-# B images, Q queries, h×w a padded map, C channels, K classes, L layers
+B images, Q queries of an image, h×w a padded map, C channels, K classes, L decoder layers
 """
 
 from collections.abc import Sequence
@@ -17,6 +17,7 @@ from vitdet.ranges import check_divides, ranged
 from vitdet.structures import Features, Prediction, Target, centres
 
 
+# self-attention among queries, cross-attention to all tokens of an image, and an MLP, each followed by a norm
 class PlainDecoderLayer(nn.Module):
     def __init__(self, dim: int, num_heads: int, ffn_dim: int, dropout: float) -> None:
         super().__init__()
@@ -36,7 +37,7 @@ class PlainDecoderLayer(nn.Module):
 class PlainDETRHead(Head):
     """DETR's decoder as published (Carion et al. 2020, arXiv:2005.12872), on the coarsest level of the features.
 
-    It is the readable reference, and needs long training; use `DETRHead` for results.
+    It is a reference to read, and needs long training; for good results use `DETRHead`.
 
     Args:
         in_channels: channels of each feature level, finest first.
@@ -44,11 +45,16 @@ class PlainDETRHead(Head):
         num_classes: how many classes there are.
         dim: width of the decoder.
         num_queries: queries of an image: at most so many objects can be found.
-        num_layers: decoder layers.
-        num_heads: attention heads.
-        ffn_dim, dropout: hidden width of the MLPs, and the share of values that training drops.
-        class_loss: `mal`, `ia_bce` or `focal`.
-        loss_weights: weights other than the defaults, by term: `{class: 1, box: 5, giou: 2}`, each also with `aux_`.
+        num_layers: the number of decoder layers.
+        num_heads: attention heads of the self-attention and of the cross-attention.
+        ffn_dim, dropout: hidden width of the MLPs, and the fraction of values that are dropped in training.
+        class_loss: `mal` (DEIM), `ia_bce` (LW-DETR) or `focal`, as in `classification_loss`.
+        loss_weights: weights of loss terms that replace the defaults `{class: 1, box: 5, giou: 2}`; the prefix `aux_`
+            is for all decoder layers but the last.
+
+    Raises:
+        UserError: an argument is out of range, `dim` is no multiple of `num_heads`, or `loss_weights` names a term that
+            does not exist.
 
     Example:
         >>> head = PlainDETRHead([256, 256], [16, 32], num_classes=80, num_layers=2)
@@ -85,7 +91,7 @@ class PlainDETRHead(Head):
         self.norm = nn.LayerNorm(dim)
         self.classify, self.box = nn.Linear(dim, num_classes), BoxMLP(dim)
         nn.init.constant_(self.classify.bias, class_bias())
-        # boxes are absolute here: all queries must not start alike
+        # boxes do not start from a reference here, so the queries must not all start with equal boxes
         nn.init.xavier_uniform_(self.box[-1].weight)
         self.criterion = SetCriterion(class_loss, loss_weights)
         self.loss_weights = self.criterion.weights
@@ -105,7 +111,7 @@ class PlainDETRHead(Head):
         return DETROutputs(self.classify(states), self.box(states).float().sigmoid())
 
     def _positions(self, stride: float, sizes, memory: Tensor, h: int, w: int) -> Tensor:
-        """Sine embeddings `(B, h*w, C)` of where each token lies, as a fraction of its image."""
+        """Sine embeddings `(B, h*w, C)` of the position of each token, as a fraction of its image."""
         pixels = centres((h, w), (stride, stride), memory.device).flip(-1)  # (h*w, 2): y, x
         fractions = pixels / torch.tensor(sizes, device=memory.device)[:, None]  # (B, h*w, 2)
         return sine_embedding(fractions, self.dim // 2).to(memory.dtype)

@@ -1,1 +1,1 @@
-"""Heads that segment, and what finds and shows masks."""
+"""Heads for segmentation, and the masks of detection heads."""

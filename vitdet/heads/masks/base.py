@@ -1,4 +1,7 @@
-"""What all heads that segment have in common.  # B images, Q queries, K classes, H×W the original image"""
+"""The base classes of the heads for segmentation.
+
+B images, Q queries of an image, K classes, H×W the original image in pixels
+"""
 
 from collections.abc import Iterator, Sequence
 from functools import partial
@@ -24,17 +27,20 @@ MaskTask = Literal["instances", "semantic", "panoptic"]
 
 
 class SegmentationHead(Head):
-    """A head that learns from masks; the data that it trains on say whether it gives instances, semantic or panoptic
-    maps.
+    """The base class of heads that learn from masks, for instance, semantic or panoptic segmentation.
 
     Args:
-        task: what it gives; what the data has, if not given.
-        tile: see an image in square tiles of this side, in pixels, as many semantic segmenters are published, and put
-            the scores of its pixels together; for semantic maps only, and not in training: crop the images there.
+        task: `instances`, `semantic` or `panoptic`; if not given, the kind of labels of the data set.
+        tile: side in pixels of the square tiles in which an image is seen at inference. The tiles overlap, and scores
+            are averaged there, as many published semantic segmenters do. It works for semantic maps only, and has no
+            effect in training, where images can be cropped.
 
     Attributes:
-        task: what `predict` gives.
-        things: `(K,)` bool, which classes can be counted; a buffer, so it is in the checkpoint.
+        task: what `predict` returns.
+        things: `(K,)` bool, which classes have countable objects; as a buffer it is part of the checkpoint.
+
+    Raises:
+        UserError: an argument is out of range, or `tile` is given for another task than `semantic`.
     """
 
     needs_masks = True
@@ -66,14 +72,15 @@ class SegmentationHead(Head):
         self.things.copy_(torch.tensor(labels.things))
         if not self._chosen:
             self.task = labels.kind
-            self.init_args = {**self.init_args, "task": labels.kind}  # a checkpoint gives the same again
+            # a head that is built from a checkpoint has this task
+            self.init_args = {**self.init_args, "task": labels.kind}
         self._check_tile()
 
     def _check_tile(self) -> None:
         if self.tile is not None and self.task != "semantic":
             raise UserError(
-                f"head.tile is {self.tile}, but the task is {self.task}: only semantic maps are put together from tiles; "
-                "set it to null"
+                f"head.tile is {self.tile}, but the task is {self.task}: only semantic maps are put together from "
+                "tiles; set it to null"
             )
 
     def infer(
@@ -87,7 +94,7 @@ class SegmentationHead(Head):
         return [semantic(image, tuple(size)) for image, size in zip(scores, sizes)]
 
     def pixel_scores(self, outputs: Any) -> Iterator[Tensor]:
-        """Of each image the scores `(K, H, W)` of the classes at every pixel that the model saw."""
+        """The scores `(K, H, W)` of the classes at every pixel of each image, in the size that the model sees."""
         raise NotImplementedError
 
     @property
@@ -96,10 +103,10 @@ class SegmentationHead(Head):
 
 
 class QueryMaskHead(SegmentationHead):
-    """A head whose queries have a class and a mask each; `forward` gives `MaskOutputs`.
+    """The base class of heads whose queries each have a class and a mask; `forward` returns `MaskOutputs`.
 
     Args:
-        rules: how masks become a prediction, see `MaskRules`.
+        rules: how classes and masks become a prediction, see `MaskRules`.
         task, tile: see `SegmentationHead`.
     """
 
@@ -120,7 +127,7 @@ class QueryMaskHead(SegmentationHead):
         self.rules = rules
 
     def loss(self, outputs: MaskOutputs, targets: list[Target]) -> dict[str, Tensor]:
-        """The terms of `loss_weights`, in fp32."""
+        """The unweighted terms, named as in `loss_weights`, in fp32."""
         with torch.autocast(outputs.logits.device.type, enabled=False):
             return self.criterion(outputs, targets)
 
@@ -135,7 +142,7 @@ class QueryMaskHead(SegmentationHead):
             yield class_scores(scores, masks, size)
 
     def _found(self, outputs: MaskOutputs, sizes: Sequence[tuple[int, int]]) -> Iterator[tuple[Tensor, Masks]]:
-        """Of each image the scores of its queries, `(Q, K)`, and their masks at `sizes`."""
+        """For each image, the scores `(Q, K)` of its queries, and a function that computes their masks at `sizes`."""
         pixels = outputs.pixels[-1]
         zoom = pixels.stride if self.rules.two_step else None
         scores = outputs.logits[-1].float().softmax(-1)[..., :-1]  # (B, Q, K + 1) -> (B, Q, K)
@@ -159,6 +166,6 @@ def _mask_logits(
     zoom: float | None,
     rows: Tensor,
 ) -> Tensor:
-    """The masks `(n, H, W)` of some queries."""
+    """The mask logits `(n, H, W)` of the queries with numbers `rows` `(n,)`."""
     logits = torch.einsum("qc,chw->qhw", embeddings[rows].float(), pixels.float())
     return full_size(logits, size, extent, zoom=zoom)

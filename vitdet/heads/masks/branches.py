@@ -1,6 +1,6 @@
 """Masks of detection queries: the dot product of a query's embedding with the features of every pixel.
 
-# b images with equal grids, N queries of all images and groups, C channels, L layers, h×w a map
+b images with equal grids, N queries of all images and groups, C channels, L decoder layers, h×w a map
 """
 
 from typing import Literal
@@ -15,18 +15,18 @@ from vitdet.heads.options import RANGES
 from vitdet.structures import Features, Level
 
 Made = tuple[Tensor, list[Level]]
-# of RF-DETR-Seg
+# the stride of RF-DETR-Seg's masks, in pixels
 MASK_STRIDE = 4
 
 
 @options(RANGES)
 class Masks:
-    """How a detection head finds the mask of every object, too, in the manner of RF-DETR-Seg.
+    """How a detection head finds the mask of every object, as in RF-DETR-Seg.
 
     Args:
-        branch: what masks are made from: the finest level at twice its resolution (`plain`), or, as in RF-DETR-Seg, at
-            stride 4, refined once for every decoder layer (`refined`).
-        points: at which the loss looks at each mask.
+        branch: `plain` takes pixel features from the finest level at twice its resolution, `refined`, as in
+            RF-DETR-Seg, at stride 4, and refines them by a block for every decoder layer.
+        points: the number of points of each mask at which the loss is computed.
 
     Example:
         >>> Masks(branch="refined").points
@@ -38,20 +38,20 @@ class Masks:
 
 
 class PlainMasks(nn.Module):
-    """The finest level at twice its resolution, the same for all layers."""
+    """Pixel features from the finest level at twice its resolution, shared by all decoder layers."""
 
     def __init__(self, in_channels: int, stride: float, dim: int, *, num_layers: int) -> None:
         super().__init__()
         self.pixels, self.embed = PixelBranch(in_channels, stride, dim), MaskEmbedding(dim, dim)
 
     def forward(self, features: Features, states: Tensor, tokens: Tensor | None) -> tuple[Made, None]:
-        """Embeddings `(L, N, C)` of the states `(L, N, C)` after each layer, and the pixels; proposals have no
+        """Embeddings `(L, N, C)` of the states `(L, N, C)` after each layer, and the pixel features; proposals have no
         masks."""
         return (self.embed(states), [self.pixels(features)]), None
 
 
 class RefineBlock(nn.Module):
-    """3×3 depthwise convolution, LayerNorm, linear, GELU, and a residual: ConvNeXt's block without its MLP."""
+    """3×3 depthwise convolution, LayerNorm, linear layer, GELU, and a residual: ConvNeXt's block without its MLP."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -64,8 +64,10 @@ class RefineBlock(nn.Module):
 
 
 class RefinedMasks(nn.Module):
-    """RF-DETR's segmentation head: the finest level, resized to stride 4, passes a block for each decoder layer, where
-    the queries of that layer meet it."""
+    """RF-DETR's segmentation head: a block for each decoder layer refines the finest level, resized to stride 4.
+
+    The masks of a layer's queries are computed from the pixel features after that layer's block.
+    """
 
     def __init__(self, in_channels: int, stride: float, dim: int, *, num_layers: int) -> None:
         super().__init__()
@@ -78,10 +80,10 @@ class RefinedMasks(nn.Module):
         self.bias = nn.Parameter(torch.zeros(1))
 
     def forward(self, features: Features, states: Tensor, tokens: Tensor | None) -> tuple[Made, Made | None]:
-        """Embeddings `(L, N, C + 1)` of the states after each layer `(L, N, C)`, and the pixels for each layer.
+        """Embeddings `(L, N, C + 1)` of the states `(L, N, C)` after each layer, and the pixel features of each layer.
 
-        The same for the selected `tokens`, which meet the pixels before all blocks; without them, in inference, only
-        the last layer counts.
+        In training there are also embeddings of the selected `tokens`, with the pixel features before all blocks. At
+        inference, when `tokens` are `None`, only the last layer is returned.
         """
         level, levels, proposals = self._resized(features), [], None
         if tokens is not None:
@@ -102,7 +104,7 @@ class RefinedMasks(nn.Module):
         return x.permute(0, 2, 3, 1)
 
     def _embeddings(self, states: Tensor) -> Tensor:
-        """A last channel holds the bias of all masks: that of the pixels is 1."""
+        """Embeddings whose last channel holds the bias of all masks: the last channel of the pixel features is 1."""
         x = self.embed(states + self.mlp(self.norm(states)))
         return torch.cat([x, self.bias.to(x.dtype).expand(*x.shape[:-1], 1)], -1)
 

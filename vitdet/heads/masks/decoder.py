@@ -1,7 +1,8 @@
-"""A small mask decoder: queries attend to the feature levels in turn, each inside the mask it has found so far.
+"""A small mask decoder: queries attend to the feature levels in turn, each inside the mask that it predicts so far.
 
-# B images, b of them with equal grids, Q queries, C channels, L layers, h×w a token grid
-In the manner of Mask2Former, Cheng et al. 2022 (arXiv:2112.01527), on packed levels.
+It follows Mask2Former, Cheng et al. 2022 (arXiv:2112.01527), on packed levels.
+
+B images, b of them with equal grids, Q queries of an image, C channels, L decoder layers, h×w a grid of tokens
 """
 
 from collections.abc import Sequence
@@ -21,7 +22,7 @@ from vitdet.structures import Features, Level, Target, equal_grids
 
 
 class MaskDecoderLayer(nn.Module):
-    """Masked cross-attention, self-attention, MLP."""
+    """Masked cross-attention to a level, self-attention among queries, and an MLP, each followed by a norm."""
 
     def __init__(self, dim: int, num_heads: int, ffn_dim: int, dropout: float) -> None:
         super().__init__()
@@ -32,7 +33,13 @@ class MaskDecoderLayer(nn.Module):
         self.ffn = FeedForward(dim, ffn_dim, dropout)
 
     def forward(self, x: Tensor, queries: Tensor, memory: Level, positions: Tensor, blocked: list[Tensor]) -> Tensor:
-        """`x` `(B, Q, C)`; `memory` packed, with `positions` `(N, C)`; `blocked` `(Q, h*w)` of each image."""
+        """States of the queries after the layer, `(B, Q, C)`.
+
+        Args:
+            x, queries: states and learned positions of the queries, `(B, Q, C)` each.
+            memory, positions: the packed level, and the positions `(N, C)` of its tokens.
+            blocked: bool `(Q, h*w)` for each image, the tokens that a query may not attend to.
+        """
         q = self.q(x + queries)
         k = nn.functional.linear(memory.x + positions, *self._part(0)).split(memory.lengths)
         v = nn.functional.linear(memory.x, *self._part(1)).split(memory.lengths)
@@ -51,28 +58,33 @@ class MaskDecoderLayer(nn.Module):
 
 
 class MaskDecoderHead(QueryMaskHead):
-    """Instance, semantic or panoptic segmentation by a few decoder layers over the levels of any backbone, small or
-    frozen too, in the manner of Mask2Former (Cheng et al. 2022, arXiv:2112.01527).
+    """Instance, semantic or panoptic segmentation by a few decoder layers on the levels of any backbone, as in
+    Mask2Former (Cheng et al. 2022, arXiv:2112.01527).
 
-    The tokens of the finest level are classified, too, and the mean of those under a query's mask is added to the
-    query's
-    logits: a short training from scratch tells stuff apart only with that.
+    It also suits small and frozen backbones. The tokens of the finest level are classified as well, and the mean of the
+    logits under a query's mask is added to the query's logits: without this, a short training from scratch does not
+    learn to distinguish stuff classes.
 
     Args:
         in_channels: channels of each feature level, finest first.
         strides: their strides in pixels.
         num_classes: how many classes there are.
-        task: `instances`, `semantic` or `panoptic`; what the data has, if not given.
+        task: `instances`, `semantic` or `panoptic`; if not given, the kind of labels of the data set.
         dim: width of the decoder.
-        num_queries: segments of an image that can be found, at most.
-        num_layers: decoder layers; each attends to a level, from the coarsest to the finest, and again.
-        num_heads: attention heads.
-        ffn_dim, dropout: hidden width of the MLPs, and the share of values that training drops.
-        num_points: of each mask in the loss.
-        loss_weights: weights other than the defaults: `{class: 2, mask: 5, dice: 5}`, each also with `aux_`, and
-            `{dense: 1}` for the tokens.
-        rules: how masks become a prediction, see `MaskRules`.
-        tile: see `SegmentationHead`.
+        num_queries: queries of an image: at most so many segments can be found.
+        num_layers: the number of decoder layers; they attend to the levels in turn, from the coarsest to the finest,
+            and then from the coarsest again.
+        num_heads: attention heads of the cross-attention and of the self-attention.
+        ffn_dim, dropout: hidden width of the MLPs, and the fraction of values that are dropped in training.
+        num_points: the number of points of each mask at which the loss is computed.
+        loss_weights: weights of loss terms that replace the defaults `{class: 2, mask: 5, dice: 5}` and `{dense: 1}`,
+            the classification of tokens; the prefix `aux_` is for all predictions but the last, `dense` aside.
+        rules: how classes and masks become a prediction, see `MaskRules`.
+        tile: side in pixels of the square tiles in which an image is seen at inference, see `SegmentationHead`.
+
+    Raises:
+        UserError: an argument is out of range, `dim` is no multiple of `num_heads`, `loss_weights` names a term that
+            does not exist, or `tile` is given for another task than `semantic`.
 
     Example:
         >>> head = MaskDecoderHead([256, 256], [8, 16], num_classes=133, rules={"threshold": 0.8})
@@ -137,13 +149,10 @@ class MaskDecoderHead(QueryMaskHead):
     def _evidence(
         self, embeddings: Tensor, sampled: list[Tensor], tokens: Level, sizes: list[tuple[int, int]]
     ) -> Tensor:
-        """What the tokens inside each query's mask tell of its class, `(L, B, Q, K + 1)`.
-
-        It is the mean of their logits, less where the mask is small.
-        """
+        """The mean logits `(L, B, Q, K + 1)` of the tokens inside each query's mask, smaller if the mask is small."""
         pooled = []
         for b, (pixels, logits) in enumerate(zip(sampled, tokens.x.split(tokens.lengths))):
-            # the others lie in the padding
+            # all other tokens lie in the padding
             in_image = (tokens.centres(b, sizes[b]) < 1).all(-1)
             inside = (embeddings[:, b].detach() @ pixels).float().sigmoid() * in_image  # (L, Q, h*w)
             share = inside / (inside.sum(-1, keepdim=True) + 1)
@@ -151,7 +160,7 @@ class MaskDecoderHead(QueryMaskHead):
         return torch.stack(pooled, 1)
 
     def _at_tokens(self, pixels: Level, level: Level, sizes: list[tuple[int, int]]) -> list[Tensor]:
-        """The pixel features `(C, h*w)` under each token of each image."""
+        """For each image, the pixel features `(C, h*w)` at the centre of each token."""
         covered = extents(pixels, sizes)
         return [
             sample_points(image.detach(), level.centres(i, sizes[i]), covered[i])
@@ -159,6 +168,6 @@ class MaskDecoderHead(QueryMaskHead):
         ]
 
     def _positions(self, level: Level, sizes: list[tuple[int, int]]) -> Tensor:
-        """Sine embeddings `(N, C)` of where each token lies, as a fraction of its image."""
+        """Sine embeddings `(N, C)` of the position of each token, as a fraction of its image."""
         points = torch.cat([level.centres(i, size) for i, size in enumerate(sizes)])
         return sine_embedding(points, self.dim // 2).to(level.x.dtype)

@@ -1,8 +1,9 @@
-"""The mask transformer inside the ViT: queries join each image's tokens for the last blocks.
+"""EoMT, a mask transformer inside the ViT: queries join each image's tokens in the ViT's last blocks.
 
-# B images, Q queries, C channels, P prefix tokens, h×w a token grid, L predictions: in training before each block, and
-# the last
-Kerssies et al. 2025, "Your ViT is Secretly an Image Segmentation Model" (EoMT, arXiv:2503.19108).
+Kerssies et al. 2025, "Your ViT is Secretly an Image Segmentation Model" (arXiv:2503.19108).
+
+B images, Q queries of an image, C channels, P prefix tokens, h×w a grid of tokens
+L predictions: in training before each of these blocks and after the last, at inference only after the last
 """
 
 from collections.abc import Sequence
@@ -24,7 +25,7 @@ from vitdet.structures import Features, Level, Target, centres
 
 
 class Upscale(nn.Module):
-    """Doubles a map: transposed convolution, GELU, 3×3 depthwise convolution, LayerNorm."""
+    """Doubles the resolution of a map: transposed convolution, GELU, 3×3 depthwise convolution, LayerNorm."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -41,22 +42,28 @@ class EoMTHead(QueryMaskHead):
     """Instance, semantic or panoptic segmentation by the ViT itself, whose last blocks the backbone must leave to the
     head (`tail: 3`, `neck: null`).
 
-    Queries look at all of the image or, in training, inside the mask that they have found so far; that is given up
-    block by block as training goes on, so that inference needs no masks. Kerssies et al. 2025 (arXiv:2503.19108).
+    In training, queries at first attend only inside the mask that they predict so far; this masked attention is
+    removed block by block as training proceeds, so that inference works without it. Kerssies et al. 2025 (EoMT,
+    arXiv:2503.19108).
 
     Args:
-        in_channels: channels of the feature level: the ViT's.
-        strides: its stride: the patch size.
+        in_channels: channels of the feature level, which is the ViT's output.
+        strides: its stride in pixels, which is the patch size.
         num_classes: how many classes there are.
-        task: `instances`, `semantic` or `panoptic`; what the data has, if not given.
-        num_queries: segments of an image that can be found, at most.
-        num_points: of each mask in the loss.
-        mask_stride: resolution of the masks, in pixels.
-        annealing: the fractions of training between which masked attention is given up, block after block; each block
+        task: `instances`, `semantic` or `panoptic`; if not given, the kind of labels of the data set.
+        num_queries: queries of an image: at most so many segments can be found.
+        num_points: the number of points of each mask at which the loss is computed.
+        mask_stride: the stride of the masks, in pixels.
+        annealing: the fractions of training between which masked attention is removed, block after block; each block
             takes a quarter of that time.
-        loss_weights: weights other than the defaults: `{class: 2, mask: 5, dice: 5}`, each also with `aux_`.
-        rules: how masks become a prediction, see `MaskRules`.
-        tile: see `SegmentationHead`.
+        loss_weights: weights of loss terms that replace the defaults `{class: 2, mask: 5, dice: 5}`; the prefix `aux_`
+            is for all predictions but the last.
+        rules: how classes and masks become a prediction, see `MaskRules`.
+        tile: side in pixels of the square tiles in which an image is seen at inference, see `SegmentationHead`.
+
+    Raises:
+        UserError: an argument is out of range, `mask_stride` is larger than the patch size, `loss_weights` names a term
+            that does not exist, or `tile` is given for another task than `semantic`.
 
     Example:
         >>> from vitdet import Backbone
@@ -115,11 +122,11 @@ class EoMTHead(QueryMaskHead):
         return MaskOutputs(self.classify(queries), self.embed(queries), [p for _, p in predictions], features.sizes)
 
     def _with_queries(self, x: Tensor, lengths: list[int]) -> Tensor:
-        """`(N, C)`: each image's tokens behind a copy of the queries."""
+        """Tokens `(N, C)` with a copy of the queries in front of those of each image."""
         return torch.cat([part for one in x.split(lengths) for part in (self.queries.weight.to(x.dtype), one)])
 
     def _predictions(self, x: Tensor, lengths: list[int], features: Features) -> tuple[Tensor, Level]:
-        """The queries `(B, Q, C)` and the pixel features, in the order of the batch."""
+        """The states `(B, Q, C)` of the queries and the pixel features, in the order of the batch."""
         rest, Q = features.unfinished, self.queries.num_embeddings
         parts: list[Tensor] = [None] * len(lengths)
         for place, one in zip(rest.order, x.split(lengths)):
@@ -132,13 +139,14 @@ class EoMTHead(QueryMaskHead):
 
     @torch.no_grad()
     def _allowed(self, prediction: tuple[Tensor, Level], features: Features, depth: float) -> list[Tensor] | None:
-        """Which token may look at which, `(Q + P + h*w,)` squared, for each image in the order of the blocks.
+        """Which token may attend to which, bool `(Q + P + h*w, Q + P + h*w)` for each image, in the blocks' order.
 
-        Only queries are held back, from patches outside their mask, each with a probability that falls from 1 to 0 in
-        the block's part of training. `None` where no query is.
+        Only queries are restricted: they may not attend to patches outside their mask. A query is restricted with a
+        probability that falls from 1 to 0 in the block's part of training; `None` once it is 0.
 
         Args:
-            depth: where the block is, from 0 for the first to 1 for the last.
+            prediction: states of the queries, and the pixel features, as in `_predictions`.
+            depth: the position of the block, from 0 for the first to 1 for the last.
         """
         first, last = self.annealing
         if self.progress >= last:

@@ -1,7 +1,8 @@
 """From classes, boxes and masks of queries to detections, instances, a semantic map, or panoptic segments.
 
-# B images, Q queries, K classes, T instances or segments, H×W the original image
-Rules and thresholds: Cheng et al. 2022 (Mask2Former, arXiv:2112.01527).
+The rules and thresholds are those of Mask2Former, Cheng et al. 2022 (arXiv:2112.01527).
+
+B images, Q queries of an image, K classes, T instances or segments, H×W the original image in pixels
 """
 
 from collections.abc import Callable
@@ -17,9 +18,9 @@ from vitdet.heads.options import RANGES
 from vitdet.losses.points import QueryMasks, extents
 from vitdet.structures import Prediction
 
-# numbers of queries (n,) -> the logits of their masks (n, H, W)
+# a function from numbers of queries (n,) to the logits of their masks (n, H, W)
 Masks = Callable[[Tensor], Tensor]
-# masks at full size that are held as logits at once
+# the number of masks at full size whose logits are held in memory at a time
 CHUNK = 16
 
 
@@ -28,11 +29,12 @@ class MaskRules:
     """How the classes and masks of queries become a prediction.
 
     Args:
-        max_detections: instances that are returned for an image.
-        threshold: of panoptic segments: queries that score less are left out.
-        overlap: of panoptic segments: how many pixels a query must win, as a share of its mask.
-        two_step: masks are enlarged to the size that the model sees before they are to the original one, as most
-            published figures were taken.
+        max_detections: how many instances are returned for an image.
+        threshold: queries with a lower score become no panoptic segment.
+        overlap: the pixels where a query has the largest product of score and mask must be at least this fraction of
+            its mask, or it becomes no panoptic segment.
+        two_step: whether masks are first enlarged to the size that the model sees, and then to the original size, as
+            for most published results.
 
     Example:
         >>> MaskRules(threshold=0.8).overlap
@@ -48,12 +50,13 @@ class MaskRules:
 def best_detections(
     logits: Tensor, boxes_cxcywh: Tensor, sizes, max_detections: int, masks: QueryMasks | None = None
 ) -> list[Prediction]:
-    """The `max_detections` best (query, class) pairs of each image, boxes clipped to it, with masks if there are any.
+    """The `max_detections` best (query, class) pairs of each image, with boxes clipped to the image.
 
     Args:
         logits: `(B, Q, K)`.
         boxes_cxcywh: `(B, Q, 4)`.
         sizes: `(H, W)` of the original images.
+        masks: the masks of the queries, if the head finds masks.
     """
     K = logits.shape[-1]
     scores, index = logits.float().sigmoid().flatten(1).topk(min(max_detections, logits[0].numel()), dim=1)  # (B, Q*K)
@@ -74,10 +77,13 @@ def best_detections(
 
 
 def instances(scores: Tensor, masks: Masks, size: tuple[int, int], max_detections: int) -> Prediction:
-    """The best (query, class) pairs: class score times how sure the mask is of its pixels.
+    """The best (query, class) pairs; the score is the class score times the mean probability inside the mask.
 
     Args:
         scores: `(Q, K)` in [0, 1].
+        masks: the masks of the queries.
+        size: `(H, W)` of the original image.
+        max_detections: how many pairs are returned.
     """
     best, index = scores.flatten().topk(min(max_detections, scores.numel()))
     inside = torch.zeros(len(best), *size, dtype=torch.bool, device=scores.device)
@@ -92,7 +98,7 @@ def instances(scores: Tensor, masks: Masks, size: tuple[int, int], max_detection
 
 
 def class_scores(scores: Tensor, masks: Masks, size: tuple[int, int]) -> Tensor:
-    """`(K, H, W)`: the sum of score times mask of each class at every pixel."""
+    """The score of each class at every pixel, `(K, H, W)`: the sum over queries of class score times mask."""
     by_class = torch.zeros(scores.shape[1], *size, device=scores.device)
     for rows in torch.arange(len(scores), device=scores.device).split(CHUNK):
         by_class += torch.einsum("qk,qhw->khw", scores[rows], masks(rows).sigmoid())
@@ -100,16 +106,19 @@ def class_scores(scores: Tensor, masks: Masks, size: tuple[int, int]) -> Tensor:
 
 
 def semantic(scores: Tensor, size: tuple[int, int]) -> Prediction:
-    """The class with the largest of the scores `(K, h, w)` at every pixel of an image of `size`."""
+    """The class with the largest of the scores `(K, h, w)` at every pixel of an original image of `size` `(H, W)`."""
     return nothing_found(size, scores.device, semantic=best_class(scores, size))
 
 
 def panoptic(scores: Tensor, masks: Masks, size: tuple[int, int], things: Tensor, rules: MaskRules) -> Prediction:
-    """Each pixel to the query with the largest score times mask; queries that keep too little of their mask are
-    dropped.
+    """Assigns each pixel to the query with the largest product of score and mask; queries that keep too small a part of
+    their mask are dropped.
 
     Args:
-        things: `(K,)` bool; segments of a class that is no thing are merged.
+        scores: `(Q, K)` in [0, 1].
+        masks: the masks of the queries.
+        size: `(H, W)` of the original image.
+        things: `(K,)` bool, which classes have countable objects; segments of any other class are merged.
         rules: the threshold and the overlap.
     """
     best, labels = scores.max(1)
@@ -138,7 +147,7 @@ def panoptic(scores: Tensor, masks: Masks, size: tuple[int, int], things: Tensor
 
 
 def mask_boxes(masks: Tensor) -> Tensor:
-    """`(T, 4)` corners of the pixels of each mask; zeros where there are none."""
+    """The boxes `(T, 4)` around the pixels of each mask, as corners in pixels; zeros if a mask is empty."""
     rows, columns = masks.any(2).int(), masks.any(1).int()  # (T, H), (T, W)
     height, width = masks.shape[1:]
     first = [side.argmax(1) if side.shape[1] else side.sum(1) for side in (columns, rows)]

@@ -1,6 +1,6 @@
-"""Per-pixel features, and masks as their dot product with an embedding.
+"""Pixel features, and masks as their dot product with an embedding.
 
-# b images with equal grids, h×w a grid, C channels, T masks of one image, H×W the original image, P points
+b images with equal grids, h×w a grid, C channels, T masks of an image, H×W the original image in pixels
 """
 
 from collections.abc import Callable
@@ -15,8 +15,13 @@ from vitdet.structures import Features, Level, centres, equal_grids
 
 
 def on_maps(level: Level, module: Callable[[Tensor], Tensor], stride: float) -> Level:
-    """The level after `module`, which takes the maps `(b, h, w, C)` of images of equal grids, and does not mix
-    images."""
+    """The level that `module` makes of another level.
+
+    Args:
+        level: the packed level.
+        module: takes the maps `(b, h, w, C)` of images with equal grids, and must not mix images.
+        stride: of the new level, in pixels.
+    """
     parts = level.x.split(level.lengths)
     done: list[Tensor] = [None] * len(parts)
     for images in equal_grids(level.grids):
@@ -28,7 +33,7 @@ def on_maps(level: Level, module: Callable[[Tensor], Tensor], stride: float) -> 
 
 
 class PixelBranch(nn.Module):
-    """Features of the finest level at twice its resolution: what masks are made of."""
+    """Pixel features: the finest level at twice its resolution."""
 
     def __init__(self, in_channels: int, stride: float, dim: int) -> None:
         super().__init__()
@@ -42,11 +47,14 @@ class PixelBranch(nn.Module):
 def full_size(
     logits: Tensor, size: tuple[int, int], extent: tuple[float, float], *, zoom: float | None = None
 ) -> Tensor:
-    """Maps `(T, h, w)` at every pixel of the original image, bilinear: `(T, H, W)`.
+    """Maps `(T, h, w)`, bilinearly interpolated at every pixel of the original image: `(T, H, W)`.
 
     Args:
-        zoom: enlarge the maps that many times first, and cut off the padding; the second interpolation then rounds
-            corners that the first has drawn.
+        logits: the maps.
+        size: `(H, W)` of the original image.
+        extent: the fractions of the map's height and width that the image covers; the rest is padding.
+        zoom: a factor by which the maps are enlarged first, before the padding is cut off; this second interpolation
+            makes outlines rounder.
     """
     height, width = size
     if zoom is not None:
@@ -60,7 +68,7 @@ def full_size(
 
 
 def binary_masks(embeddings: Tensor, pixels: Tensor, size: tuple[int, int], extent: tuple[float, float]) -> Tensor:
-    """Masks `(T, H, W)` of embeddings `(T, C)` and an image's pixel features `(C, h, w)`, a few at a time to save
+    """Masks `(T, H, W)` from embeddings `(T, C)` and the pixel features `(C, h, w)` of an image, 16 at a time to save
     memory."""
     out = torch.zeros(len(embeddings), *size, dtype=torch.bool, device=pixels.device)
     for first in range(0, len(embeddings), 16):
@@ -70,7 +78,7 @@ def binary_masks(embeddings: Tensor, pixels: Tensor, size: tuple[int, int], exte
 
 
 class MaskEmbedding(nn.Sequential):
-    """Three-layer perceptron from a query to what its mask is the dot product with."""
+    """Three-layer perceptron from a query's state to its mask embedding, whose dot product with pixels is the mask."""
 
     def __init__(self, dim: int, pixel_dim: int, *, activation: type[nn.Module] = nn.ReLU) -> None:
         super().__init__(
@@ -79,9 +87,9 @@ class MaskEmbedding(nn.Sequential):
 
 
 def attend_to(q: Tensor, k: Tensor, v: Tensor, blocked: Tensor | None, num_heads: int) -> Tensor:
-    """Attention of queries `(b, Q, C)` to tokens `(b, h*w, C)`, but for those that are `blocked` `(b, Q, h*w)`.
+    """Attention of queries `(b, Q, C)` to tokens `(b, h*w, C)`, except those that are `blocked` `(b, Q, h*w)`.
 
-    A query for which all are blocked sees all.
+    A query for which all tokens are blocked attends to all of them.
     """
     q, k, v = (part.unflatten(-1, (num_heads, -1)).transpose(1, 2) for part in (q, k, v))  # -> (b, heads, ., d)
     mask = None

@@ -1,6 +1,6 @@
-"""Large images in square tiles, and the classes of their pixels from those of the tiles.
+"""Cuts large images into square tiles, and combines the scores of the tiles' pixels.
 
-# H×W an image as the model sees it, h×w a tile, K classes
+H×W an image in the size that the model sees, h×w a tile, K classes
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -12,12 +12,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-# classes at full size that are held at once
+# the number of classes whose scores at full size are held in memory at a time
 CHUNK = 16
 
 
 class Place(NamedTuple):
-    """Which image a tile is of, and where its top left corner lies in that."""
+    """The number of a tile's image in the batch, and the tile's top left corner in that image, in pixels."""
 
     image: int
     top: int
@@ -25,7 +25,7 @@ class Place(NamedTuple):
 
 
 def cut(images: Sequence[Tensor], side: int) -> tuple[list[Tensor], list[Place]]:
-    """Tiles `(3, h, w)` of images `(3, H, W)`: as few as cover a side, evenly spread, so that they overlap.
+    """Overlapping tiles `(3, h, w)` of images `(3, H, W)`: as few as cover an image, spread evenly.
 
     A side that is shorter than a tile is not cut.
     """
@@ -45,9 +45,10 @@ def _starts(length: int, side: int) -> list[int]:
 def put_together(
     scores: Iterable[Tensor], places: Sequence[Place], sizes: Sequence[tuple[int, int]]
 ) -> Iterator[Tensor]:
-    """Of each image the mean of its tiles' scores `(K, h, w)` at every pixel, `(K, H, W)` for the `(H, W)` in `sizes`.
+    """For each image, the mean of its tiles' scores `(K, h, w)` at every pixel, `(K, H, W)` for the `(H, W)` in
+    `sizes`.
 
-    A single image is held at a time.
+    Only the scores of a single image are held in memory at a time.
     """
     for i, tiles in groupby(zip(scores, places), lambda tile: tile[1].image):
         total = count = None
@@ -60,7 +61,12 @@ def put_together(
 
 
 def best_class(scores: Tensor, size: tuple[int, int]) -> Tensor:
-    """The class with the largest score `(K, H, W)` at every pixel of the original image, bilinear: `size` uint8."""
+    """The class with the largest score at every pixel of the original image, uint8 in its `size`.
+
+    Args:
+        scores: `(K, H, W)`; they are interpolated bilinearly.
+        size: height and width of the original image.
+    """
     best = torch.full(size, -torch.inf, device=scores.device)
     label = torch.zeros(size, dtype=torch.uint8, device=scores.device)
     for first in range(0, len(scores), CHUNK):

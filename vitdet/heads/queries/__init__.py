@@ -1,1 +1,1 @@
-"""Where the queries of a decoder come from, and how they look at the image."""
+"""How the queries of a decoder are selected, how denoising queries are made, and how queries attend to the image."""

@@ -1,11 +1,11 @@
 """Multi-scale deformable attention over packed maps, Zhu et al. 2020 (arXiv:2010.04159), in plain PyTorch.
 
-# N tokens of all levels and images, Q queries of all images, S sampling points of all levels together, A heads
-# C channels, D = C / A
+N tokens of all levels and images, Q queries of all images, S sampling points of all levels together, A heads
+B images, C channels, D = C / A channels of a head
 
-Bilinear sampling followed by a weighted sum is a sparse product: each (query, head) adds up 4 corners of S points,
-rows of the value table with a weight each. `F.embedding_bag` does just that, on maps of any mixture of sizes, and
-forms no intermediate of size Q*S*C.
+Bilinear sampling followed by a weighted sum is a sparse matrix product: each (query, head) adds up rows of the value
+table, the 4 corners around each of S points, with a weight for each row. This is what `F.embedding_bag` computes, for
+maps of any mixture of sizes, and without an intermediate tensor of size Q*S*C.
 """
 
 import math
@@ -20,9 +20,9 @@ from vitdet.structures import Features
 
 
 class Memory:
-    """Where each image's map lies in the token buffer; made once a batch.
+    """The tokens `x` `(N, C)` of a batch, level after level and image after image, and where each map starts in them.
 
-    `x` `(N, C)` holds the levels one after the other, each with its images one after the other.
+    It is made once for each batch.
     """
 
     def __init__(self, x: Tensor, features: Features) -> None:
@@ -39,14 +39,14 @@ class Memory:
         self.grids = torch.tensor([level.grids for level in features], device=x.device).transpose(0, 1)
         sizes = torch.tensor(features.sizes, dtype=torch.float32, device=x.device)
         strides = torch.tensor([level.stride for level in features], dtype=torch.float32, device=x.device)
-        # (B, levels, 2) how many cells the image, without padding, covers: height, width
+        # (B, levels, 2): height and width, in tokens, of each image without padding
         self.cells = sizes[:, None, :] / strides[None, :, None]
 
 
 class _WeightedSum(torch.autograd.Function):
     """`out[r] = sum_j weights[r, j] * table[index[r, j]]`.
 
-    It has a backward of its own because that of `embedding_bag` is slow for the table; here it is a second
+    The backward pass of `embedding_bag` is slow for the gradient of the table. It is replaced by a second
     `embedding_bag`, over the transposed lists.
     """
 
@@ -61,7 +61,7 @@ class _WeightedSum(torch.autograd.Function):
         grad = grad.contiguous()
         grad_table = grad_weights = None
         if ctx.needs_input_grad[0]:
-            # stable: the same sum, bit for bit, in every run
+            # with a stable sort, the sums are equal bit for bit in every run
             order = index.flatten().to(torch.int32).sort(stable=True).indices
             counts = torch.bincount(index.flatten(), minlength=len(table))
             row = order // index.shape[1]
@@ -77,10 +77,11 @@ class _WeightedSum(torch.autograd.Function):
 
 
 def sample(value: Tensor, memory: Memory, images: Tensor, levels: Tensor, locations: Tensor, weights: Tensor) -> Tensor:
-    """Sum of bilinear samples, with zeros outside of each map.
+    """Weighted sums of bilinear samples, with zeros outside each map.
 
     Args:
         value: `(N, A, D)`.
+        memory: where the map of each level and image starts in `value`.
         images: `(Q,)` which image each query belongs to.
         levels: `(S,)` which level each point lies in.
         locations: `(Q, A, S, 2)`, x and y as fractions of the image.
@@ -114,14 +115,17 @@ def sample(value: Tensor, memory: Memory, images: Tensor, levels: Tensor, locati
 
 
 class DeformableAttention(nn.Module):
-    """Cross-attention of queries with boxes to a few sampled points in the maps of their image.
+    """Cross-attention of queries to a few sampling points around their boxes, in all maps of their image.
 
     Args:
-        num_points: in every level, or of each level.
-        projected: values and result pass a linear layer; D-FINE (arXiv:2410.13842) does without.
+        dim: channels of queries and tokens.
+        num_levels: feature levels.
+        num_heads: attention heads.
+        num_points: sampling points of each head: one number for all levels, or a list with one for each.
+        projected: whether values and output pass a linear layer; D-FINE (arXiv:2410.13842) has none.
 
     Raises:
-        ValueError: `num_points` are not those of `num_levels` levels.
+        UserError: `num_points` is a list, and not of `num_levels` numbers.
     """
 
     def __init__(
@@ -144,12 +148,12 @@ class DeformableAttention(nn.Module):
         self.proj = nn.Linear(dim, dim) if projected else nn.Identity()
         levels = [level for level, count in enumerate(points) for _ in range(count)]
         self.register_buffer("levels", torch.tensor(levels), persistent=False)
-        # an offset of a level's number of points reaches the border of the box
+        # an offset that equals the number of points of its level reaches the border of the box
         self.register_buffer("reach", torch.tensor([[0.5 / points[i]] for i in levels]), persistent=False)
         self._reset(points)
 
     def _reset(self, points: Sequence[int]) -> None:
-        # each head looks in another direction, each point a step farther
+        # each head starts in another direction, and each point is a step farther out than the point before
         angle = torch.arange(self.num_heads) * (2 * math.pi / self.num_heads)
         direction = torch.stack([angle.cos(), angle.sin()], -1)
         direction = direction / direction.abs().amax(-1, keepdim=True)
@@ -163,7 +167,7 @@ class DeformableAttention(nn.Module):
             nn.init.zeros_(linear.bias)
 
     def forward(self, x: Tensor, boxes_cxcywh: Tensor, images: Tensor, memory: Memory) -> Tensor:
-        """`x` `(Q, C)`, boxes `(Q, 4)`, `images` `(Q,)` -> `(Q, C)`."""
+        """The output `(Q, C)` for queries `x` `(Q, C)` with boxes `(Q, 4)`, whose images are `images` `(Q,)`."""
         A, S = self.num_heads, len(self.levels)
         value = self.value(memory.x).unflatten(1, (A, -1)).float()  # (N, C) -> (N, A, D)
         offsets = self.offsets(x).float().view(-1, A, S, 2)

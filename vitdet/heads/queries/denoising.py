@@ -1,9 +1,10 @@
-"""The queries that a decoder is given, and contrastive denoising queries, Zhang et al. 2022 (DINO, arXiv:2203.03605).
+"""The queries of a decoder, and contrastive denoising queries, Zhang et al. 2022 (DINO, arXiv:2203.03605).
 
-# N denoising queries of all images, T objects of one image, C channels
+N queries, or denoising queries, of all images, T objects of an image, C channels
 
-True boxes are shaken a little (to be restored) or much (to be rejected), and given to the decoder as further queries.
-Each set of `2 * T` queries is a sequence of its own, so nothing leaks to the other queries and nothing is padded.
+In training, the decoder gets further queries, which start from true boxes with noise. With little noise the decoder has
+to restore the true box (positives), with much noise it has to reject the query (negatives). Each set of `2 * T`
+denoising queries is a separate sequence, so no information leaks to the other queries, and nothing is padded.
 """
 
 from dataclasses import dataclass
@@ -15,15 +16,16 @@ from vitdet.boxes import cxcywh_to_xyxy, xyxy_to_cxcywh
 from vitdet.losses.detection import Noised
 from vitdet.structures import Target
 
-# corners move by up to this times half the box, or the box; at most so many sets of denoising queries for an image
+# factor of the noise of corners, which move by up to half a side (positives) or a side (negatives) of the box; and the
+# largest number of sets of denoising queries for an image
 BOX_NOISE, MAX_GROUPS = 1.0, 10
 
 
 @dataclass
 class Queries:
-    """`content` `(N, C)`, reference `boxes_cxcywh` `(N, 4)`, the image of each `(N,)`, and the `lengths` of sequences.
+    """Packed queries: `content` `(N, C)`, reference `boxes_cxcywh` `(N, 4)`, and the number `(N,)` of their images.
 
-    The queries of a sequence attend to each other only.
+    Queries attend only to those of their sequence; `lengths` are the numbers of queries of all sequences.
     """
 
     content: Tensor
@@ -32,7 +34,7 @@ class Queries:
     lengths: list[int]
 
     def and_noised(self, noised: Noised | None) -> "Queries":
-        """These, and behind them the denoising queries, if there are any."""
+        """These queries, followed by the denoising queries, if there are any."""
         if noised is None:
             return self
         return Queries(
@@ -44,10 +46,13 @@ class Queries:
 
 
 class Denoising(nn.Module):
-    """Makes about `num_queries` denoising queries for each image, fewer where it has few objects.
+    """Makes about `num_queries` denoising queries for each image, and fewer if it has few objects.
 
     Args:
-        label_noise: the share of the queries whose class is drawn anew.
+        dim: channels of the queries.
+        num_classes: how many classes there are.
+        num_queries: about how many denoising queries an image has.
+        label_noise: the fraction of the queries whose class is replaced by a random class.
     """
 
     def __init__(self, dim: int, num_classes: int, *, num_queries: int, label_noise: float = 0.2) -> None:
@@ -61,7 +66,7 @@ class Denoising(nn.Module):
         for i, target in enumerate(targets):
             T = len(target.labels)
             if T:
-                # a crowd is sampled, or its square would fill the memory
+                # of very many objects only some are taken: memory grows with the square of their number
                 keep = min(T, max(self.num_queries // 2, 1))
                 groups = max(1, min(self.num_queries // (2 * keep), MAX_GROUPS))
                 for _ in range(groups):
@@ -95,7 +100,8 @@ class Denoising(nn.Module):
         return torch.where(torch.rand(len(labels), device=labels.device) < self.label_noise, other, labels)
 
     def _shake_boxes(self, boxes_cxcywh: Tensor, positive: Tensor) -> Tensor:
-        """Move each corner by up to half the box's size (positives), or by half to all of it (negatives)."""
+        """Moves each corner by up to half of the box's size (positives), or by between half and all of it
+        (negatives)."""
         share = torch.rand_like(boxes_cxcywh) + (~positive).unsqueeze(1)
         sign = torch.randint_like(boxes_cxcywh, 2) * 2 - 1
         half = boxes_cxcywh[:, 2:].repeat(1, 2) / 2

@@ -1,6 +1,6 @@
-"""Two-stage query selection: every token proposes a box, the best ones become queries.
+"""Two-stage query selection: every token proposes a box, and the best proposals become queries.
 
-# B images, G groups, N tokens of all levels and images, Q queries, K classes, C channels
+B images, G groups of queries, N tokens of all levels and images, Q queries of a group, K classes, C channels
 """
 
 from math import floor
@@ -23,18 +23,19 @@ class Selection:
     """How the queries of a DETR head start: from which tokens of the image, where, and with what content.
 
     Args:
-        content: what queries start from: the selected `tokens`, or `learned` vectors.
-        learned_reference: each query also learns where to look relative to its proposal.
-        per_group: each group of queries selects its own proposals; otherwise all groups share them.
-        anchor_scale: side of the box that each token starts from, in strides: a size in pixels, so that an object looks
-            the same to its token in an image of any size and aspect.
-        anchor_fraction: the same as a fraction of the image instead, twice that on the second level, and so on
-            (Deformable DETR, arXiv:2010.04159).
-        anchor_margin: tokens whose centre is nearer than this fraction to the image's border see nothing, and start
-            from no box.
-        distinct: of proposals that overlap by more than this IoU the best goes first, in the manner of DDQ, Zhang et
-            al. 2023 (arXiv:2303.12776): queries that start from the same place can hardly learn which of them counts.
-            `None` takes the best as they are.
+        content: the content vectors that queries start from: the selected `tokens`, or `learned` vectors.
+        learned_reference: whether each query also learns a shift of its reference box relative to its proposal.
+        per_group: whether each group of queries selects proposals by a separate predictor; otherwise all groups share
+            their proposals.
+        anchor_scale: side of the box that each token starts from, in strides. This is a fixed size in pixels, so the
+            size and the aspect ratio of the image make no difference to the prediction for an object.
+        anchor_fraction: side of this box as a fraction of the image instead; twice as much on the second level, and so
+            on (Deformable DETR, arXiv:2010.04159).
+        anchor_margin: tokens whose centre is closer than this fraction of the image to its border are set to zero, as
+            is the box that they start from.
+        distinct: IoU above which proposals overlap too much: of such proposals the best comes first, the others after
+            all that are distinct, as in DDQ, Zhang et al. 2023 (arXiv:2303.12776). Queries that start from nearly equal
+            boxes can hardly learn which of them is to find the object. `None` ranks proposals by score alone.
 
     Example:
         >>> Selection(content="learned", distinct=None).anchor_scale
@@ -51,9 +52,10 @@ class Selection:
 
 
 def anchors(features: Features, device, *, scale: float, fraction: float | None) -> tuple[Tensor, Tensor]:
-    """A box `(N, 4)` on each token, as a fraction of its image, and the image `(N,)` it belongs to.
+    """A box `(N, 4)` around the centre of each token, as a fraction of its image, and the number `(N,)` of the image.
 
-    Its side is `scale` strides, or `fraction` of the image, twice that on the second level, and so on; see `Selection`.
+    Its side is `scale` strides, or `fraction` of the image, twice as much on the second level, and so on; see
+    `Selection`.
     """
     boxes, images = [], []
     for number, level in enumerate(features):
@@ -66,7 +68,7 @@ def anchors(features: Features, device, *, scale: float, fraction: float | None)
     return torch.cat(boxes), torch.cat(images)
 
 
-# for each query
+# the number of candidates for each query, from which distinct proposals are chosen
 CANDIDATES = 3
 
 
@@ -85,12 +87,16 @@ class Proposer(nn.Module):
 
 
 class QuerySelection(nn.Module):
-    """Scores every token, and turns the `num_queries` best of each image into proposals.
+    """Scores every token, and turns the `num_queries` best tokens of each image into proposals.
 
     Args:
+        dim: channels of the tokens.
+        num_classes: how many classes there are.
+        num_queries: queries of a group.
         options: see `Selection`.
-        groups: in training each group of queries chooses proposals by its predictors; inference uses the first.
-        dense: a further pair of predictors learns from every token near an object (one-to-many), in training only.
+        groups: the number of predictors: in training each selects the proposals of a group; inference uses the first.
+        dense: whether a further pair of predictors learns from every token near an object (one-to-many matching), in
+            training only.
         proposer: how tokens are scored and turned into boxes.
     """
 
@@ -131,7 +137,7 @@ class QuerySelection(nn.Module):
         return proposals
 
     def _choose(self, group: Proposer, x: Tensor, boxes: Tensor, centres: Tensor, features: Features):
-        """One group's tokens `(B, Q, C)`, logits and boxes, and all tokens projected `(N, C)`."""
+        """The selected tokens `(B, Q, C)` of a group, their logits and boxes, and all tokens projected `(N, C)`."""
         x = group.project(x)
         logits = group.classify(x)  # (N, K)
         chosen = self._top(logits, centres, features)
@@ -142,8 +148,8 @@ class QuerySelection(nn.Module):
 
     @torch.no_grad()
     def _distinct(self, group: Proposer, candidates: Tensor, x: Tensor, logits: Tensor, boxes: Tensor) -> Tensor:
-        """Index `(B, Q)`: of the candidates `(B, CANDIDATES * Q)` the best that do not overlap too much, then the best
-        of the rest."""
+        """Index `(B, Q)` of the best of the candidates `(B, CANDIDATES * Q)`: first those that do not overlap too much,
+        then the rest."""
         corners = cxcywh_to_xyxy(group.boxes(boxes[candidates], x[candidates]).float())
         scores = logits[candidates].float().amax(-1)
         chosen = []
@@ -155,12 +161,14 @@ class QuerySelection(nn.Module):
 
     @torch.no_grad()
     def _top(self, logits: Tensor, centres: Tensor, features: Features) -> Tensor:
-        """Index of the best tokens of each image, best first: `(B, Q)`, or `CANDIDATES` times as many to choose from.
+        """Index `(B, Q)` of the best tokens of each image, best first; `CANDIDATES` times as many for `_distinct`.
 
-        An image with fewer tokens repeats them."""
+        If an image has fewer tokens, they are repeated.
+        """
         count = self.num_queries * (1 if self.distinct is None else CANDIDATES)
         score = logits.float().amax(-1)
-        score = score.masked_fill((centres > 1 + 1e-6).any(-1), -torch.inf)  # see tokens_inside
+        # tokens in the padding come last, see `tokens_inside`
+        score = score.masked_fill((centres > 1 + 1e-6).any(-1), -torch.inf)
         chosen = []
         for mine, inside in zip(image_tokens(features, score.device), tokens_inside(features)):
             top = score[mine].topk(min(count, inside)).indices
@@ -171,7 +179,7 @@ class QuerySelection(nn.Module):
 
 
 def image_tokens(features: Features, device) -> list[Tensor]:
-    """Where the tokens of each image are among those of all levels and images."""
+    """For each image, the index of its tokens among the tokens of all levels and images."""
     ranges: list[list[Tensor]] = [[] for _ in features.sizes]
     first = 0
     for level in features:
@@ -182,8 +190,10 @@ def image_tokens(features: Features, device) -> list[Tensor]:
 
 
 def tokens_inside(features: Features) -> list[int]:
-    """How many tokens of each image have their centre inside of it, at least 1: the last row or column of a fine level
-    may lie in the padding."""
+    """How many tokens of each image have their centre inside the image, at least 1.
+
+    The last row and column of a fine level may lie in the padding.
+    """
     counts = []
     for i, size in enumerate(features.sizes):
         inside = 0
