@@ -1,6 +1,6 @@
-"""Drawing what was found: boxes, labels and masks on an image.
+"""Drawing predictions on an image: boxes, labels and masks.
 
-T objects, H×W an image in pixels; every size below scales with the image
+Line widths and font sizes scale with the image. T is the number of objects, H×W the size of the image in pixels.
 """
 
 import colorsys
@@ -25,10 +25,17 @@ def draw(
     masks: np.ndarray | None = None,
     outline: bool = True,
 ) -> Image.Image:
-    """A copy of `image` with `T` boxes in pixels, each with its text, in the colour of its class.
+    """A copy of an image with boxes, texts and masks in the colours of their classes.
 
-    Earlier objects lie over later ones, so give the best first. `masks` is `(T, H, W)` bool; `outline=False` leaves the boxes out.
-    No text covers another where there is a free place.
+    Earlier objects are drawn over later objects, so the best should come first. Texts don't overlap if there is room.
+
+    Args:
+        image: the image to draw on, which is not changed.
+        boxes_xyxy: T boxes, corners in pixels.
+        texts: the text for each box; an empty text is not drawn.
+        labels: the class of each box, which determines its colour.
+        masks: `(T, H, W)` bool.
+        outline: whether the boxes are drawn.
     """
     canvas = image.convert("RGB")
     colours = [class_colour(label) for label in labels]
@@ -39,7 +46,8 @@ def draw(
     width = max(2, round(scale / 250))
     for box, colour in reversed(list(zip(boxes_xyxy, colours))) if outline else ():
         x1, y1, x2, y2 = (round(side) for side in box)
-        corners = (x1, y1, max(x1, x2 - 1), max(y1, y2 - 1))  # PIL's corners are inclusive
+        # PIL includes the last corner in a rectangle
+        corners = (x1, y1, max(x1, x2 - 1), max(y1, y2 - 1))
         pen.rectangle(corners, outline=colour, width=width)
     font = ImageFont.load_default(max(11, round(scale / 42)))
     _draw_texts(pen, boxes_xyxy, texts, colours, font, width)
@@ -47,7 +55,7 @@ def draw(
 
 
 def draw_classes(image: Image.Image, classes: np.ndarray, name_of: Callable[[int], str]) -> Image.Image:
-    """A copy of `image` under a map `(H, W)` of classes, each in its colour and with its name."""
+    """A copy of an image covered by a map `(H, W)` of classes, each in its colour and with its name."""
     present = np.unique(classes).tolist()
     masks = np.stack([classes == label for label in present])
     return draw(
@@ -56,13 +64,20 @@ def draw_classes(image: Image.Image, classes: np.ndarray, name_of: Callable[[int
 
 
 def class_colour(label: int) -> Colour:
-    """A colour for a class: hues a golden angle apart, so that neighbours differ, in four tones, bright enough for dark images."""
+    """The colour of a class, bright enough for dark images.
+
+    The hues of successive classes are a golden angle apart, so that they differ, in four tones.
+
+    Example:
+        >>> class_colour(0)
+        (255, 64, 38)
+    """
     hue = (0.02 + label * 0.61803398875) % 1
-    saturation, value = ((0.85, 1.0), (0.75, 1.0), (0.55, 1.0), (1.0, 0.85))[
-        label % 4
-    ]  # hues meet again after 13, 21, 34: not tones
+    # Similar hues return after 13, 21 and 34 classes, which are no multiples of 4, so their tones differ.
+    saturation, value = ((0.85, 1.0), (0.75, 1.0), (0.55, 1.0), (1.0, 0.85))[label % 4]
     rgb = colorsys.hsv_to_rgb(hue, saturation, value)
-    lift = max(0.0, (0.42 - _brightness(rgb)) / (1 - _brightness(rgb)))  # blues and purples, towards white
+    # moves dark colours, which are blues and purples, towards white
+    lift = max(0.0, (0.42 - _brightness(rgb)) / (1 - _brightness(rgb)))
     red, green, blue = (round(255 * (channel + lift * (1 - channel))) for channel in rgb)
     return red, green, blue
 
@@ -84,12 +99,14 @@ def _draw_texts(pen, boxes_xyxy, texts: Sequence[str], colours: Sequence[Colour]
     ascent, descent = font.getmetrics()
     taken: list[Rectangle] = []
     plates = []
-    for box, text, colour in zip(boxes_xyxy, texts, colours):  # the best have the first choice
+    # the places of the best objects are chosen first
+    for box, text, colour in zip(boxes_xyxy, texts, colours):
         size = (font.getlength(text) + 2 * pad, ascent + descent + pad)
         plate = _place(box, size, limit, taken, width)
         taken.append(plate)
         plates.append((plate, text, colour))
-    for plate, text, colour in reversed(plates):  # over all boxes: no line crosses a text
+    # drawn after all boxes, so that no line crosses a text
+    for plate, text, colour in reversed(plates):
         if text:
             pen.rounded_rectangle(plate, radius=pad, fill=colour)
             ink = (0, 0, 0) if _brightness(colour) > 125 else (255, 255, 255)
@@ -98,12 +115,16 @@ def _draw_texts(pen, boxes_xyxy, texts: Sequence[str], colours: Sequence[Colour]
 
 
 def _place(box: Sequence[float], size: tuple[float, float], limit: tuple[int, int], taken: list[Rectangle], width: int):
-    """Where a text plate of `size` goes: above the box, else below, inside at the top, inside at the bottom; the first that is free."""
+    """The rectangle of a text plate of `size`, at the first free place.
+
+    The places are tried in this order: above the box, below it, inside it at the top, inside it at the bottom.
+    """
     x1, y1, x2, y2 = box
     w, h = size
     tops = (y1 - h - width / 2, y2 + width / 2, y1 + width, y2 - h - width)
     lefts = (x1 - width / 2, x2 - w + width / 2)
-    # pushed into the image where it would stick out; a plate that had to move up or down would hide its box, so it comes last
+    # A plate that would reach beyond the image is moved into it. If it has to move up or down, it would hide its box, so
+    # that place is tried last.
     places = []
     for left in lefts:
         for order, top in enumerate(tops):

@@ -1,4 +1,4 @@
-"""Images to upright RGB arrays: files, and what else a user may have.  # H×W in pixels"""
+"""Reading images, from files or as PIL images and arrays, as upright RGB arrays; H×W is the size in pixels."""
 
 import warnings
 from pathlib import Path, PurePath
@@ -8,11 +8,12 @@ from PIL import Image, ImageOps
 
 from vitdet.errors import UserError
 
-MAX_PIXELS = 89_478_485  # where PIL begins to warn of decompression bombs; its own setting stays as it is
+# the number of pixels from which PIL warns about decompression bombs; the setting in PIL is not changed
+MAX_PIXELS = 89_478_485
 
 
 class ImageError(UserError):
-    """A file that is no image, is damaged, or is too large to be decoded; the message names it."""
+    """A file is no image, is damaged, or is too large to be decoded; the message has its name."""
 
 
 ImageLike = str | Path | Image.Image | np.ndarray
@@ -21,9 +22,16 @@ ImageLike = str | Path | Image.Image | np.ndarray
 def as_array(image: ImageLike) -> np.ndarray:
     """An image as upright RGB `(H, W, 3)` uint8.
 
+    Args:
+        image: the path of an image file, a PIL image, or an RGB array `(H, W, 3)` uint8, which is returned as it is.
+
     Raises:
-        ImageError: a file can't be read.
-        TypeError: it is neither a path, a PIL image nor such an array.
+        ImageError: the file can't be read.
+        TypeError: the image is of another type.
+
+    Example:
+        >>> as_array(Image.new("L", (4, 2))).shape
+        (2, 4, 3)
     """
     if isinstance(image, (str, Path)):
         return load_image(image)
@@ -38,21 +46,29 @@ def as_array(image: ImageLike) -> np.ndarray:
 
 
 def load_image(path: str | Path, *, exif: bool = True, max_pixels: int = MAX_PIXELS) -> np.ndarray:
-    """An image file as RGB `(H, W, 3)` uint8, turned upright by its EXIF tag unless `exif=False`.
+    """An image file as RGB `(H, W, 3)` uint8.
 
-    Grey, palette, CMYK and 16-bit images are converted; transparency is dropped, so the colour that lies under it counts.
+    Grey, palette, CMYK and 16-bit images are converted. Transparency is dropped, which shows the colours under it.
+
+    Args:
+        path: the image file.
+        exif: whether the image is turned upright by its EXIF tag.
+        max_pixels: the largest number of pixels that the image may have.
 
     Raises:
         ImageError: the file is missing, damaged, or has more than `max_pixels`.
     """
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # the limit below is the one that holds
+            # `max_pixels` is checked below instead
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
             image = Image.open(path)
-    except Exception as error:  # PIL's decoders raise whatever they trip over: OSError, SyntaxError, RuntimeError …
+    except Exception as error:
+        # the decoders of PIL raise errors of many classes: OSError, SyntaxError, RuntimeError …
         raise ImageError(f"{path} can't be read as an image: {error}") from error
     with image:
-        width, height = image.size  # from the header: nothing is decoded yet
+        # the size is read from the header; nothing is decoded yet
+        width, height = image.size
         if width * height > max_pixels:
             raise ImageError(f"{path} is {width}×{height}, more than {max_pixels:,} pixels: make it smaller")
         try:
@@ -64,7 +80,8 @@ def load_image(path: str | Path, *, exif: bool = True, max_pixels: int = MAX_PIX
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:
-    if image.mode.startswith("I") or image.mode == "F":  # 16 and 32 bits a pixel, which PIL would clip, not scale
+    # modes with 16 or 32 bits for each pixel, whose values PIL would clip instead of scaling them
+    if image.mode.startswith("I") or image.mode == "F":
         values = np.asarray(image).astype(np.float64)
         if image.mode == "F" or values.min(initial=0) < 0 or values.max(initial=0) > 65535:
             raise UserError(
@@ -75,10 +92,14 @@ def _to_rgb(image: Image.Image) -> Image.Image:
 
 
 def resolve(root: str | Path, file_name: str) -> Path:
-    """Where `file_name` of a data set lies under `root`.
+    """The path of an image file of a data set.
+
+    Args:
+        root: the folder of the images.
+        file_name: the name in the annotation file, relative to `root`.
 
     Raises:
-        ValueError: it points outside of `root`.
+        UserError: the name is absolute, or leads out of `root`.
     """
     name = PurePath(file_name)
     if name.is_absolute() or ".." in name.parts or "\0" in file_name:

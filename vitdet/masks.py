@@ -1,4 +1,4 @@
-"""Mask arithmetic: run lengths, sizes, bounds. Pure functions on numpy arrays.  # T masks, H×W in pixels"""
+"""Functions on masks as numpy arrays: run lengths, resizing and bounds; T is the number of masks, H×W their size."""
 
 import re
 from typing import Any
@@ -9,15 +9,26 @@ from pycocotools import mask as rle
 
 from vitdet.errors import UserError
 
-COUNTS = re.compile("[0-o]*")  # six bits a character, from the 48th
-VOID = 255  # in a class map: no class, neither trained on nor scored
+# COCO's compressed run lengths: each character holds six bits, added to the code of "0"
+COUNTS = re.compile("[0-o]*")
+# the value of pixels without a class in a class map, which are neither trained on nor scored
+VOID = 255
 
 
 def to_rle(segmentation: Any, height: int, width: int) -> dict[str, Any]:
-    """COCO's `segmentation` as compressed run lengths.
+    """A `segmentation` of COCO as compressed run lengths.
+
+    Args:
+        segmentation: a list of polygons `[x1, y1, x2, y2, ...]` in pixels, or run lengths, compressed or not.
+        height, width: the size of the image in pixels.
 
     Raises:
-        ValueError: it is neither a list of polygons nor run lengths of this image's size.
+        UserError: it is neither a list of polygons nor run lengths of an image of this size.
+
+    Example:
+        >>> code = to_rle([[0, 0, 2, 0, 2, 2, 0, 2]], height=4, width=4)
+        >>> rle.decode(code).tolist()
+        [[1, 1, 0, 0], [1, 1, 0, 0], [0, 0, 0, 0], [0, 0, 0, 0]]
     """
     if isinstance(segmentation, dict):
         size, counts = segmentation.get("size"), segmentation.get("counts")
@@ -57,16 +68,17 @@ def _from_lists(segmentation: Any, height: int, width: int) -> Any:
 
 
 def resize_mask(mask: np.ndarray, height: int, width: int) -> np.ndarray:
-    """A 0/1 mask `(H, W)` uint8 at another size: 1 where at least half of what a pixel covers was."""
+    """A mask `(H, W)` uint8 of 0 and 1 at another size: a pixel is 1 if at least half of the area that it covers was."""
     smooth = mask * np.uint8(255)
-    for w, h in ((mask.shape[1], height), (width, height)):  # side by side: one may shrink while the other grows
+    # the height first, then the width, because either may shrink while the other grows
+    for w, h in ((mask.shape[1], height), (width, height)):
         shrinks = h * w < smooth.size
         smooth = cv2.resize(smooth, (w, h), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
     return (smooth > 127).astype(np.uint8)
 
 
 def resize_labels(labels: np.ndarray, height: int, width: int) -> np.ndarray:
-    """A map `(H, W)` of integers at another size: each pixel takes the value under its centre."""
+    """A map `(H, W)` of integers at another size: each pixel gets the value at its centre."""
     if labels.shape == (height, width):
         return labels
     rows = ((np.arange(height) + 0.5) * labels.shape[0] / height).astype(int)
@@ -75,7 +87,7 @@ def resize_labels(labels: np.ndarray, height: int, width: int) -> np.ndarray:
 
 
 def bounds(masks: np.ndarray) -> np.ndarray:
-    """`(T, 4)` corners of the pixels of each mask `(T, H, W)`, in pixels; zeros where a mask is empty."""
+    """The bounding boxes of masks `(T, H, W)`: `(T, 4)` corners in pixels; zeros for an empty mask."""
     out = np.zeros((len(masks), 4), np.float32)
     for k, mask in enumerate(masks):
         rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
@@ -85,19 +97,21 @@ def bounds(masks: np.ndarray) -> np.ndarray:
 
 
 def id_png(ids: np.ndarray) -> bytes:
-    """A map `(H, W)` of segment numbers as COCO's panoptic PNG: R + 256 G + 65536 B."""
-    planes = [(ids >> shift & 255).astype(np.uint8) for shift in (16, 8, 0)]  # OpenCV writes B, G, R
+    """A map `(H, W)` of segment numbers as a PNG in COCO's panoptic format: a number is R + 256 G + 65536 B."""
+    # OpenCV writes the channels in the order B, G, R
+    planes = [(ids >> shift & 255).astype(np.uint8) for shift in (16, 8, 0)]
     return cv2.imencode(".png", np.stack(planes, -1))[1].tobytes()
 
 
 def png_ids(rgb: np.ndarray) -> np.ndarray:
-    """The map `(H, W)` int32 of segment numbers, 0 for none, of such a PNG as an RGB array `(H, W, 3)`."""
+    """The map `(H, W)` int32 of segment numbers, 0 for void, from a panoptic PNG as an RGB array `(H, W, 3)`."""
     return rgb.astype(np.int32) @ np.array([1, 256, 65536], np.int32)
 
 
 def encode(masks: np.ndarray) -> list[bytes]:
-    """COCO's compressed run lengths of masks `(T, H, W)`."""
-    at_once = max(1, 2**24 // max(masks[:1].size, 1))  # pycocotools wants a copy in another order: 16 MB of it
+    """The compressed run lengths of masks `(T, H, W)` in COCO's format."""
+    # pycocotools needs a copy in column-major order, which is made for 16 MB of masks at a time
+    at_once = max(1, 2**24 // max(masks[:1].size, 1))
     parts = (masks[i : i + at_once] for i in range(0, len(masks), at_once))
     return [
         code["counts"] for part in parts for code in rle.encode(np.asfortranarray(part.transpose(1, 2, 0), np.uint8))

@@ -1,4 +1,4 @@
-"""COCO annotation files, read once: for training and for scoring."""
+"""The index of a COCO annotation file, which training and scoring share."""
 
 from vitdet.annotations.index import CocoIndex
 

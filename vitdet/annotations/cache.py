@@ -1,7 +1,7 @@
-"""Arrays on disk in one file, memory-mapped: built once, shared by all processes, rebuilt when their source changes.
+"""A cache file of arrays that are memory-mapped: built once, shared by all processes, rebuilt when the source changes.
 
-File layout: 8 bytes magic, 8 bytes header length, a JSON header (key, meta, where each array lies), then the arrays,
-each aligned to 64 bytes.
+Layout of the file: 8 bytes magic number, 8 bytes length of the header, a JSON header (key, meta, type, shape and offset
+of each array), then the arrays, each aligned to 64 bytes.
 """
 
 import contextlib
@@ -27,11 +27,16 @@ Content = tuple[dict[str, np.ndarray], dict[str, Any]]
 
 
 def load_or_build(source: Path, *, version: int, build: Callable[[], Content]) -> Content:
-    """Arrays and plain values made from `source`, from its cache if that is still right, else from `build()`.
+    """The arrays and plain values made from `source`, from its cache if that is up to date, else from `build()`.
 
-    The cache lies beside the source, or under `$XDG_CACHE_HOME/vitdet` where that folder can't be written; if neither
-    can, the arrays stay in memory. It is written under another name and then renamed, so that a process sees all of it
-    or nothing, even if two build at once.
+    The cache lies beside the source, or under `$XDG_CACHE_HOME/vitdet` if the folder of the source can't be written; if
+    neither can be, the arrays stay in memory. The file is written under a temporary name and then renamed, so that no
+    process sees a part of it, even if two processes build it at the same time.
+
+    Args:
+        source: the file from which the arrays are made.
+        version: the version of the arrays; a cache of another version is built again.
+        build: makes the arrays and plain values.
     """
     key = fingerprint(source, version)
     places = _places(source)
@@ -40,11 +45,13 @@ def load_or_build(source: Path, *, version: int, build: Callable[[], Content]) -
             return _load(place, key)
     arrays, meta = build()
     for place in places:
+        # a read-only folder is left unchanged, even if this user could write to it
         if place.parent == source.parent and not source.parent.stat().st_mode & 0o222:
-            continue  # a folder made read-only stays as it is, even where this user could write into it
+            continue
         try:
             _save(place, key, arrays, meta)
-            return _load(place, key)  # from now on share the mapped file, not this process's copy
+            # the memory-mapped file replaces the copy of this process
+            return _load(place, key)
         except OSError as error:
             log.debug("can't cache %s at %s: %s", source, place, error)
     log.warning(
@@ -54,7 +61,7 @@ def load_or_build(source: Path, *, version: int, build: Callable[[], Content]) -
 
 
 def fingerprint(source: Path, version: int) -> str:
-    """Changes when the source does: its size, time and a digest of its text (256 samples of it above 16 MB)."""
+    """A digest of the version and of the size, time and content of a file; above 16 MB, of 256 samples of the content."""
     stat = source.stat()
     digest = hashlib.blake2b(f"{version} {stat.st_size} {stat.st_mtime_ns}".encode(), digest_size=16)
     with open(source, "rb") as file:
@@ -89,7 +96,8 @@ def _save(place: Path, key: str, arrays: dict[str, np.ndarray], meta: dict[str, 
             for array in arrays.values():
                 file.write(array.data if array.size else b"")
                 file.write(b"\0" * (-array.nbytes % ALIGN))
-        os.chmod(name, 0o644)  # mkstemp makes it private; other users of the data may read it
+        # `mkstemp` makes a private file, but other users of the data may read the cache
+        os.chmod(name, 0o644)
         os.replace(name, place)
     except BaseException:
         os.unlink(name)
@@ -115,14 +123,23 @@ def _load(place: Path, key: str) -> Content:
 
 
 class Strings(Sequence[str]):
-    """Many strings in one byte array `text`; string `i` ends at `ends[i]`."""
+    """Many strings in a single byte array, so that they can be memory-mapped.
+
+    Args:
+        text: the strings in UTF-8 without separators, as an array of bytes.
+        ends: the position at which each string ends.
+
+    Example:
+        >>> list(Strings(*Strings.pack(["a.jpg", "b.jpg"])))
+        ['a.jpg', 'b.jpg']
+    """
 
     def __init__(self, text: np.ndarray, ends: np.ndarray) -> None:
         self._text, self._ends = text, ends
 
     @staticmethod
     def pack(strings: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
-        """The two arrays for `strings`."""
+        """The arrays `text` and `ends` of some strings."""
         parts = [s.encode(errors="surrogatepass") for s in strings]
         ends = np.cumsum([len(part) for part in parts], dtype=np.int64)
         return np.frombuffer(b"".join(parts), dtype=np.uint8), ends
@@ -133,5 +150,6 @@ class Strings(Sequence[str]):
     def __getitem__(self, i):
         if isinstance(i, slice):
             return [self[j] for j in range(*i.indices(len(self)))]
-        i = range(len(self))[i]  # negative and out-of-range positions behave as in a list
+        # negative and out-of-range positions behave as in a list
+        i = range(len(self))[i]
         return bytes(self._text[int(self._ends[i - 1]) if i else 0 : int(self._ends[i])]).decode(errors="surrogatepass")

@@ -1,9 +1,7 @@
-"""A COCO JSON (instances or panoptic) as a few flat arrays, built once, cached beside it and memory-mapped, so that all
-workers share one copy, and training and scoring do.
+"""A COCO JSON file (instances or panoptic) as a few flat arrays.
 
-I images, A annotations (those of image `i` are `first[i]:first[i + 1]`), K categories
-boxes_xywh   left, top, width, height in pixels of the upright image, as COCO writes them
-categories   0..K-1, the position of the category in `category_ids`, which are sorted and may be any integers
+The arrays are built once, cached in a file beside the JSON and memory-mapped, so that all workers, training and scoring
+share a single copy. I is the number of images, A of annotations and K of categories.
 """
 
 import functools
@@ -21,29 +19,36 @@ from vitdet.annotations.json_text import check_json
 from vitdet.annotations.reader import parse, parse_text
 from vitdet.errors import UserError
 
-VERSION = 5  # of the cached arrays; raise it whenever their names, types or meaning change
+# the version of the cached arrays; raise it whenever their names, types or meaning change
+VERSION = 5
 
 
 class CocoIndex:
-    """Images, boxes and categories of one COCO JSON, as numpy arrays.
+    """The images, boxes and categories of a COCO JSON file as numpy arrays.
 
-    Every annotation that pycocotools would evaluate is kept, crowds and empty boxes too; `trainable` marks those that
-    are fit for training.
+    Every annotation that pycocotools would evaluate is kept, including crowds and empty boxes; `trainable` marks those
+    that are fit for training.
 
     Attributes:
-        image_ids, heights, widths: `(I,)` integers; sizes are 0 where the JSON has none, see `check_images`.
-        file_names: I strings, as the JSON has them; empty where it has none.
-        first: `(I + 1,)` where each image's annotations start.
-        boxes_xywh: `(A, 4)` float64, pixels.
-        categories: `(A,)` int32 in 0..K-1.
+        image_ids, heights, widths: `(I,)` integers; sizes are in pixels, and 0 if the JSON has none, see `check_images`.
+        file_names: I strings, as in the JSON; empty if it has none.
+        first: `(I + 1,)`; the annotations of image `i` are at `first[i]:first[i + 1]`.
+        boxes_xywh: `(A, 4)` float64: left, top, width and height in pixels of the upright image.
+        categories: `(A,)` int32 in 0..K-1, positions in `category_ids`.
         iscrowd, trainable: `(A,)` bool.
-        area: `(A,)` float64, square pixels: of the mask, or of the box where the JSON gives none.
+        area: `(A,)` float64 in square pixels, of the mask, or of the box if the JSON gives no area.
         annotation_ids: `(A,)` int64.
-        category_ids, names, things: K integers, K strings (the id where there is none), and whether each is a thing
-            (COCO panoptic's `isthing`).
-        panoptic: the annotations are segments, whose masks are in PNGs.
-        left_out: what was left out or filled in, and how often.
-        notes: that, and what is kept out of training, in lines.
+        category_ids: K integers in ascending order, which may have any values.
+        names: K strings; the id if a category has no name.
+        things: K flags, true for a thing (`isthing` in COCO's panoptic format).
+        panoptic: whether the annotations are segments, whose masks are in PNGs.
+        left_out: the reasons for which annotations were left out or filled in, and how often.
+        notes: lines for these reasons, and for those to keep annotations out of training.
+
+    Example:
+        >>> index = CocoIndex.of({"images": [{"id": 7}], "categories": [{"id": 3, "name": "cat"}], "annotations": []})
+        >>> index.image_ids.tolist(), index.names, index.category_ids
+        ([7], ['cat'], [3])
     """
 
     def __init__(self, path: Path, arrays: dict[str, np.ndarray], meta: dict[str, Any]) -> None:
@@ -63,15 +68,16 @@ class CocoIndex:
         self.boxes_xywh, self.area = arrays["boxes_xywh"], arrays["area"]
         self.categories, self.annotation_ids = arrays["categories"], arrays["annotation_ids"]
         self.iscrowd, self.trainable = arrays["iscrowd"], arrays["trainable"]
-        self._spans = arrays["spans"]  # (A, 2): where each annotation's text lies in the JSON, in bytes
+        # (A, 2): the start and the end of the text of each annotation in the JSON, in bytes
+        self._spans = arrays["spans"]
 
     @classmethod
     def open(cls, path: str | Path) -> "CocoIndex":
-        """The index of a COCO JSON, from the cache where it is still right, else built and cached.
+        """The index of a COCO JSON file, read from the cache if that is up to date, else built and cached.
 
         Raises:
-            FileNotFoundError: there is no such file.
-            UserError: the file is no COCO JSON; the message says what is missing.
+            FileNotFoundError: the file does not exist.
+            UserError: the file is no COCO JSON; the message names the fault.
         """
         path = Path(path).expanduser()
         check_json(path, "annotation file")
@@ -81,10 +87,10 @@ class CocoIndex:
 
     @classmethod
     def of(cls, content: Mapping[str, Any]) -> "CocoIndex":
-        """The index of what would be in the file, read in the same way.
+        """The index of the content of a COCO JSON file, which is checked as a file would be.
 
         Raises:
-            UserError: it is no COCO JSON; the message says what is missing.
+            UserError: the content is no COCO JSON; the message names the fault.
         """
         text = json.dumps(dict(content), default=_plain).encode()
         index = cls(Path("annotations"), *parse_text(text, "annotations"))
@@ -92,8 +98,10 @@ class CocoIndex:
         return index
 
     def check_images(self) -> None:
-        """Raises:
-        UserError: an image has no name or size, or a category no name, without which images can't be read and shown.
+        """Check that the index has everything that is needed to read and show images.
+
+        Raises:
+            UserError: an image has no name or size, or a category has no name.
         """
         if self._unfit:
             raise UserError(f"{self.path} is not a COCO file: {self._unfit}")
@@ -105,7 +113,7 @@ class CocoIndex:
         return f"{len(self)} images, {len(self.boxes_xywh)} boxes, {self.num_classes} classes ({self.path})"
 
     def __reduce__(self):
-        # a worker that is spawned maps the cache again instead of copying it
+        # A spawned worker opens the memory-mapped cache again instead of copying the arrays.
         return CocoIndex.open, (self.path,)
 
     @property
@@ -113,13 +121,13 @@ class CocoIndex:
         return len(self.names)
 
     def annotations(self, image: int) -> slice:
-        """Where the annotations of image number `image` (0..I-1) lie in the flat arrays."""
+        """The positions in the flat arrays of the annotations of the image at position `image` (0..I-1)."""
         return slice(int(self.first[image]), int(self.first[image + 1]))
 
     def raw(self, annotation: int) -> dict[str, Any]:
-        """One annotation as the JSON has it, its `segmentation` included; read from the JSON only when asked for.
+        """An annotation as in the JSON, including its `segmentation`, which is read from the JSON at every call.
 
-        Of a panoptic file, the item of the whole image.
+        In a panoptic file, it is the item of the image that the segment belongs to.
         """
         start, end = self._spans[annotation]
         return json.loads(self._text[start:end])
@@ -131,5 +139,5 @@ class CocoIndex:
 
 
 def _plain(value: Any) -> Any:
-    """What `json` can write of what pycocotools and numpy give."""
+    """Bytes of pycocotools as text, and arrays and numbers of numpy as lists and numbers, for `json.dumps`."""
     return value.decode("latin-1") if isinstance(value, bytes) else value.tolist()

@@ -1,4 +1,4 @@
-"""JSON text: reading a file, going through its lists without keeping them, and what a value is."""
+"""Reading JSON files, passing over long lists without keeping their items, and checking values."""
 
 import json
 from collections.abc import Callable
@@ -15,13 +15,19 @@ UTF8_MARK, UTF16_MARKS = "\xef\xbb\xbf", (b"\xff\xfe", b"\xfe\xff")
 
 
 class WrongStructure(ValueError):
-    """It is JSON, but does not hold what it should."""
+    """A text is valid JSON, but its content does not have the expected structure."""
 
 
 def check_json(path: Path, what: str) -> None:
-    """Raises:
-    FileNotFoundError: there is no such file; the message says `what` it should have been.
-    UserError: it is a folder, compressed, or in UTF-16.
+    """Check that a path is a file that may hold JSON.
+
+    Args:
+        path: the file.
+        what: the kind of file, for error messages.
+
+    Raises:
+        FileNotFoundError: the file does not exist.
+        UserError: the path is a folder, or the file is compressed or in UTF-16.
     """
     if path.is_dir():
         raise UserError(f"{what} {path} is a folder; wanted a JSON file")
@@ -36,7 +42,16 @@ def check_json(path: Path, what: str) -> None:
 
 
 def read_json(path: str | Path, what: str) -> Any:
-    """All that is in a JSON file; errors name the file and say `what` it should have been, as those of `check_json`."""
+    """The content of a JSON file.
+
+    Args:
+        path: the file.
+        what: the kind of file, for error messages.
+
+    Raises:
+        FileNotFoundError: the file does not exist.
+        UserError: the file is not valid JSON.
+    """
     path = Path(path)
     check_json(path, what)
     try:
@@ -52,10 +67,22 @@ def _skip(text: str, i: int) -> int:
 
 
 def scan(text: str, visitors: dict[str, Visitor]) -> list[str]:
-    """Pass each object of the named top-level lists, with its start and end, to its visitor; return the keys found."""
+    """Pass the items of some top-level lists of a JSON object to visitors, without keeping them.
+
+    Args:
+        text: the JSON text.
+        visitors: for the key of each list, a function of the start, the end and the value of an item.
+
+    Returns:
+        The keys of the JSON object.
+
+    Raises:
+        WrongStructure: the text is no JSON object, or the value of such a key is no list.
+        json.JSONDecodeError: the text is not valid JSON.
+    """
     i = _skip(text, 3 if text.startswith(UTF8_MARK) else 0)
     if text[i : i + 1] != "{":
-        # a broken file says where it breaks
+        # decoding raises an error with the position if the text is not valid JSON
         got = type(_decode(text, i)[0]).__name__
         raise WrongStructure(f'wanted an object with "images" and "categories", got a {got}; is this a results file?')
     keys, i = [], _skip(text, i + 1)
@@ -79,7 +106,7 @@ def scan(text: str, visitors: dict[str, Visitor]) -> list[str]:
 
 
 def _each(text: str, i: int, name: str, visit: Visitor) -> int:
-    """Visit the objects of the list that starts at `i`; return where it ends."""
+    """Visit the items of the list that starts at position `i`, and return the position after it."""
     if text[i : i + 1] != "[":
         raise WrongStructure(f'"{name}" is a {type(_decode(text, i)[0]).__name__}; wanted a list')
     i = _skip(text, i + 1)
@@ -91,7 +118,7 @@ def _each(text: str, i: int, name: str, visit: Visitor) -> int:
 
 
 def _separator(text: str, i: int, closing: str) -> int:
-    """Past the comma, after which something must follow, or at the closing bracket."""
+    """The position after a comma, if an item follows it, or the position of the closing bracket."""
     i = _skip(text, i)
     if text[i : i + 1] == ",":
         i = _skip(text, i + 1)
@@ -110,10 +137,10 @@ def integer(value: Any) -> int | None:
 
 
 def is_finite(value: Any) -> bool:
-    """Whether a JSON value is a number, and neither NaN, infinite, nor so large that it is as good as that."""
+    """Whether a JSON value is a number below 1e300 in magnitude, which leaves out NaN and infinity."""
     return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) < 1e300
 
 
 def is_box(value: Any) -> bool:
-    """Whether a JSON value is a box: four finite numbers."""
+    """Whether a JSON value is a box, which is a list of four finite numbers."""
     return isinstance(value, (list, tuple)) and len(value) == 4 and all(map(is_finite, value))

@@ -1,7 +1,8 @@
-"""COCO JSON to arrays: one pass over the text, with one annotation in memory at a time.
+"""Parsing COCO JSON to arrays in a single pass over the text, which keeps only the present annotation in memory.
 
-I images, A annotations. Annotations that say nothing are left out and counted; a file that is no COCO JSON is an error.
-Scoring needs less than training, so what only training needs (names and sizes) may be missing here: `unfit` says what.
+Unusable annotations are left out and counted; a file that is no COCO JSON is an error. Names and sizes, which are needed
+for training but not for scoring, may be missing here, and are then described in `unfit`. I is the number of images, A of
+annotations.
 """
 
 import json
@@ -21,10 +22,11 @@ NO_ID = -(2**63)
 
 
 def parse(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-    """The arrays and the plain values of a `CocoIndex`, from a file.
+    """The arrays and the plain values of a `CocoIndex` from a file.
 
     Raises:
-        FileNotFoundError, UserError: as `check_json`, or it is no COCO JSON.
+        FileNotFoundError: the file does not exist.
+        UserError: the file is no COCO JSON.
     """
     check_json(path, "annotation file")
     with open(path, "rb") as file:
@@ -33,10 +35,14 @@ def parse(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
 
 
 def parse_text(raw: bytes | mmap.mmap, source: str) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-    """The arrays and the plain values of a `CocoIndex`, from the bytes of a JSON; `source` is its name in messages.
+    """The arrays and the plain values of a `CocoIndex` from the bytes of a JSON text.
+
+    Args:
+        raw: the text in UTF-8.
+        source: the name of the text in error messages.
 
     Raises:
-        UserError: it is no COCO JSON.
+        UserError: the text is no COCO JSON.
     """
     # Latin-1 maps each byte to one character, so positions in the text are positions in the file.
     text = str(raw, "latin-1")
@@ -66,7 +72,7 @@ def parse_text(raw: bytes | mmap.mmap, source: str) -> tuple[dict[str, np.ndarra
 
 
 class _Named:
-    """Images or categories: few, and with names, which may be UTF-8, so their bytes are decoded again."""
+    """The images or categories of a file, whose names may be in UTF-8, so their bytes are decoded a second time."""
 
     def __init__(self, text: str) -> None:
         self.text = text
@@ -91,7 +97,7 @@ def _ids(items: list[Any], key: str) -> list[int]:
 
 
 def _images(items: list[Any]) -> tuple[dict[str, np.ndarray], str]:
-    """The arrays, and what an image lacks that training needs; sizes are 0 and names empty where the file has none."""
+    """The arrays, and a description of what an image lacks for training; a missing size is 0, a missing name empty."""
     ids, unfit = _ids(items, "images"), ""
     files = [name if isinstance(name := item.get("file_name"), str) else "" for item in items]
     sizes = np.array([[_side(item.get(side)) for side in ("height", "width")] for item in items]).reshape(-1, 2)
@@ -109,14 +115,15 @@ def _images(items: list[Any]) -> tuple[dict[str, np.ndarray], str]:
 
 
 def _side(value: Any) -> int:
-    """A height or width in pixels; 0 where the file gives none."""
+    """A height or width in pixels; 0 if the file has no valid value."""
     number = integer(value) or 0
     return number if 0 < number < 2**31 else 0
 
 
 def _categories(items: list[Any]) -> tuple[list[int], list[str], list[bool], str]:
-    """Ids, names (the id where there is none), whether each is a thing (an object that can be counted, as all are where
-    the file doesn't say), and what a category lacks that training needs.
+    """The ids, names and thing flags of the categories, and a description of what a category lacks for training.
+
+    A category without a name gets its id as name. A thing is a countable object; a category without `isthing` is a thing.
     """
     ids = _ids(items, "categories")
     nameless = [number for number, item in zip(ids, items) if not isinstance(item.get("name"), str)]
@@ -129,18 +136,20 @@ def _categories(items: list[Any]) -> tuple[list[int], list[str], list[bool], str
 
 
 class _Annotations:
-    """Annotations as growing columns; `arrays()` sorts them by image."""
+    """The annotations of a file as growing columns, which `arrays` sorts by image."""
 
     def __init__(self, notes: Counter[str]) -> None:
         self.notes, self.training_notes, self.panoptic = notes, Counter(), False
-        self.integers = array("q")  # image id, category id, id, iscrowd, start, end
-        self.floats = array("d")  # x, y, width, height, area
+        # six numbers for each annotation: image id, category id, id, iscrowd, start, end
+        self.integers = array("q")
+        # five numbers for each annotation: x, y, width, height, area
+        self.floats = array("d")
 
     def add(self, start: int, end: int, item: Any) -> None:
         segments = item.get("segments_info") if isinstance(item, dict) else None
         if not isinstance(segments, list):
             return self._add(start, end, item)
-        # an item for each image: each of its segments becomes an annotation
+        # A panoptic file has an item for each image; each of the segments in it becomes an annotation.
         self.panoptic = True
         for segment in segments:
             self._add(start, end, {**segment, "image_id": item.get("image_id")} if isinstance(segment, dict) else None)
@@ -169,7 +178,8 @@ class _Annotations:
         category = np.full(len(image), -1)
         category[known] = self._positions(integers[known, 1], np.array(category_ids, dtype=np.int64), "category")
         kept = np.flatnonzero(category >= 0)
-        order = kept[np.argsort(image[kept], kind="stable")]  # by image; within one, the file's order
+        # sorted by image; the annotations of an image stay in the order of the file
+        order = kept[np.argsort(image[kept], kind="stable")]
         integers, floats, image = integers[order], floats[order], image[order]
         counts = np.bincount(image, minlength=len(images["image_ids"]))
         return {
@@ -186,7 +196,7 @@ class _Annotations:
         }
 
     def _positions(self, ids: np.ndarray, known: np.ndarray, what: str) -> np.ndarray:
-        """Where each id stands in `known`, or -1; unknown ids are counted."""
+        """The position of each id in `known`, or -1; unknown ids are counted in the notes."""
         order = np.argsort(known)
         place = np.searchsorted(known, ids, sorter=order).clip(max=max(len(known) - 1, 0))
         position = order[place] if len(known) else np.full(len(ids), -1)
@@ -196,7 +206,10 @@ class _Annotations:
         return position
 
     def _numbered(self, ids: np.ndarray) -> np.ndarray:
-        """The file's ids, or 1..A where some are missing or used twice; those of segments are unique within an image only."""
+        """The annotation ids of the file, or 1..A if some ids are missing or repeated.
+
+        The ids of panoptic segments are kept, because they need to be unique only within an image.
+        """
         if self.panoptic:
             return ids
         if (ids == NO_ID).any() or len(np.unique(ids)) < len(ids):

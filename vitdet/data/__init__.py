@@ -1,4 +1,4 @@
-"""Data: annotations to compact arrays, images to tensors, batches of any sizes."""
+"""Data modules, and what they consist of: annotations, image sources, transforms and batch samplers."""
 
 from vitdet.annotations.index import CocoIndex
 from vitdet.data.module import ImageData

@@ -1,4 +1,7 @@
-"""Images with their objects, as training samples and as evaluation samples.  # H×W in pixels, T objects"""
+"""The data sets for training and evaluation: each turns an image and its objects into a tensor and a `Target`.
+
+H×W stands for the size of an image in pixels, T for the number of objects in it.
+"""
 
 from collections.abc import Sequence
 from typing import Any
@@ -18,7 +21,7 @@ from vitdet.structures import Target
 
 
 class Samples(Dataset):
-    """A data set that hands the error of a worker on as its batch, for the `Loader` to raise."""
+    """Base of both data sets: an error in a worker process is returned in place of a batch, and `Loader` raises it."""
 
     def __getitems__(self, draws: list[Draw]) -> list[tuple[Tensor, Target]] | UserError:
         try:
@@ -30,11 +33,17 @@ class Samples(Dataset):
 
 
 class TrainDataset(Samples):
-    """Augmented samples, each a function of the seed and its `Draw` alone.
+    """Augmented training samples; each depends on the seed and its `Draw` only, not on the worker that makes it.
 
     Args:
+        source: reads the images and their objects.
+        size: the size to which an image is resized before the scale jitter.
+        augment: the transforms that are applied to the resized and cropped image.
         scale_jitter: each image is resized by a random factor from this range, and cropped to its usual size.
-        augmentation: crops and mosaics; scales of batches are the sampler's.
+        augmentation: crops and mosaics; the scales of batches come with the draws of the sampler.
+        mean, std: the mean and the standard deviation of each channel, for pixel values in [0, 1].
+        seed: the seed of the augmentation.
+        on_bad_image: whether an image that can't be read stops the run or is replaced by a random image.
     """
 
     def __init__(
@@ -80,11 +89,18 @@ class TrainDataset(Samples):
                 if self.on_bad_image == "error":
                     raise ImageError(f"{error}; mend or remove it, or set data.reading.on_bad_image: skip") from error
                 self.source.note_bad(i, error)
-                i = int(rng.integers(len(self)))  # another one takes its place, the same one in every run
+                # `rng` is seeded for this draw, so every run takes the same replacement
+                i = int(rng.integers(len(self)))
         raise ImageError(f"20 images in a row could not be read; the last: {self.source.index.file_names[i]}")
 
     def _mosaic(self, first: Sample, size: tuple[int, int], shown: tuple[int, int], rng: np.random.Generator) -> Sample:
-        """Four images, at the scale of one of `size`, on one canvas `shown`: more objects for as many tokens (as in YOLOv4, arXiv:2004.10934)."""
+        """Four images as tiles of one canvas: more objects for an equal number of tokens (as in YOLOv4, arXiv:2004.10934).
+
+        Args:
+            first: the sample in the first tile; the other three are drawn at random.
+            size: `(H, W)` of an image without mosaic; the images in the tiles are scaled relative to it.
+            shown: `(H, W)` of the canvas.
+        """
         height, width = shown
         canvas = np.full((height, width, 3), 114, np.uint8)
         middle = [max(1, min(side - 1, round(side * rng.uniform(0.35, 0.65)))) for side in shown]
@@ -93,7 +109,7 @@ class TrainDataset(Samples):
         for k, sample in enumerate(samples):
             top, bottom = ((0, middle[0]), (middle[0], height))[k // 2]
             left, right = ((0, middle[1]), (middle[1], width))[k % 2]
-            # resized to 0.5 to 1 of the usual size, of which the tile shows a part
+            # The image is resized to 0.5 to 1 times its usual size, and the tile shows a part of it.
             usual = self.size(*sample.image.shape[:2])
             full = self.size(*sample.image.shape[:2], rng.uniform(0.5, 1.0) * max(size) / max(usual))
             tile = crop(sample, full, (bottom - top, right - left), rng, min_visible=self.source.min_visible)
@@ -109,7 +125,14 @@ class TrainDataset(Samples):
 
 
 class EvalDataset(Samples):
-    """Samples as prediction sees them. With `on_bad_image="skip"` a bad image is replaced by a grey one, so that it counts as one where nothing is found."""
+    """Evaluation samples, whose images are prepared as they are for prediction.
+
+    Args:
+        source: reads the images and their objects.
+        transform: resizes and normalises an image.
+        on_bad_image: whether an image that can't be read stops the run (`error`) or is replaced by a grey image (`skip`).
+            In a grey image the model finds nothing, so all its objects count as missed.
+    """
 
     def __init__(self, source: ImageSource, transform: EvalTransform, *, on_bad_image: OnBadImage) -> None:
         self.source, self.transform, self.on_bad_image = source, transform, on_bad_image
@@ -131,7 +154,14 @@ class EvalDataset(Samples):
 
 
 def make_target(index: Any, i: int, sample: Sample, size: tuple[int, int] | None = None) -> Target:
-    """The `Target` of a sample, whose image the model sees at `size` `(H, W)`, by default its own."""
+    """The `Target` of a sample.
+
+    Args:
+        index: the index of the images, which has their original sizes and ids.
+        i: the position of the image in the index.
+        sample: the image with its objects.
+        size: `(H, W)` at which the model sees the image; by default the size of the sample's image.
+    """
     low, high = torch.from_numpy(np.ascontiguousarray(sample.boxes, np.float32)).reshape(-1, 4).split(2, dim=1)
     return Target(
         boxes_cxcywh=torch.cat([(low + high) / 2, high - low], dim=1),
@@ -144,7 +174,7 @@ def make_target(index: Any, i: int, sample: Sample, size: tuple[int, int] | None
 
 
 def collate(samples: list[tuple[Tensor, Target]] | UserError) -> tuple[list[Tensor], list[Target]] | UserError:
-    """A batch: a list of images of any sizes, and their targets; or the error that came of it, see `Samples`."""
+    """A batch: a list of images, which may differ in size, and their targets. An error is passed on, see `Samples`."""
     if isinstance(samples, UserError):
         return samples
     images, targets = zip(*samples)

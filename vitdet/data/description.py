@@ -1,4 +1,4 @@
-"""What a run says of its data at the start."""
+"""The description of the data that is printed at the start of a run."""
 
 import os
 from collections.abc import Iterator
@@ -7,7 +7,7 @@ from typing import Any
 
 
 def describe(data: Any) -> str:
-    """How much data an `ImageData` has, what is left out of it, what is odd about it, and what is done to an image."""
+    """The size of each split of an `ImageData`, what is left out, warnings, and how images are augmented, as lines."""
     return "\n".join([*_splits(data), *_oddities(data), _images(data)])
 
 
@@ -19,13 +19,14 @@ def _splits(data: Any) -> Iterator[str]:
 
 
 def _oddities(data: Any) -> Iterator[str]:
-    """What makes scores mean less than they seem to."""
+    """Warnings about splits that make the scores less meaningful than they look."""
     if "train" in data.splits and "val" not in data.splits:
         yield f"val: none, so nothing is validated, and no checkpoint is the best; for scores set {data.keys('val')}"
     for name in ("val", "test"):
         if name not in data.splits:
             continue
-        trainable = getattr(data.index(name), "trainable", None)  # label maps have no objects one by one
+        # the index of semantic label maps lists no objects
+        trainable = getattr(data.index(name), "trainable", None)
         if trainable is not None and not trainable.any():
             yield f"{name}: no image has an object to find, so its scores say nothing"
         if "train" in data.splits and (shared := _shared(data, name)):
@@ -34,7 +35,7 @@ def _oddities(data: Any) -> Iterator[str]:
 
 
 def _shared(data: Any, name: str) -> int:
-    """How many images of a split are in the training split, too: files, wherever a path to them begins."""
+    """How many images of a split are also in the training split, compared by their absolute paths."""
     seen = set(_files(data, name))
     return len(seen.intersection(_files(data, "train")))
 

@@ -1,6 +1,6 @@
-"""Object masks, decoded one at a time and only as large as they are needed.
+"""Object masks, decoded object by object and only at the size at which they are needed.
 
-T objects, H×W the whole image in pixels, h×w the part that is shown, at the size it is shown at
+T is the number of objects, H×W the size of the full image in pixels, and h×w the size to which a part of it is resized.
 """
 
 from collections.abc import Sequence
@@ -11,19 +11,30 @@ from pycocotools import mask as rle
 
 from vitdet.masks import resize_labels, resize_mask
 
-Part = tuple[slice, slice]  # rows and columns of the whole image
+# the rows and columns of a part of the full image
+Part = tuple[slice, slice]
 
 
 class Masks:
-    """The masks of one image, as its annotations give them. Calling it gives some of them as arrays."""
+    """The masks of an image as its annotations encode them; a call decodes some of them to arrays."""
 
     def __call__(self, rows: Sequence[int], part: Part, size: tuple[int, int]) -> np.ndarray:
-        """`(T, h, w)` uint8, 0 or 1: of objects number `rows`, the `part`, resized to `size` `(h, w)`."""
+        """The masks of some objects, `(T, h, w)` uint8 with values 0 and 1.
+
+        Args:
+            rows: the positions of the T objects.
+            part: the part of the image to decode.
+            size: `(h, w)` to which the part is resized.
+        """
         raise NotImplementedError
 
 
 class CocoMasks(Masks):
-    """Of compressed run lengths, one for each object."""
+    """Masks that are stored as compressed run lengths.
+
+    Args:
+        rles: the run lengths of each object, as pycocotools encodes them.
+    """
 
     def __init__(self, rles: Sequence[dict[str, Any]]) -> None:
         self.rles = rles
@@ -36,11 +47,16 @@ class CocoMasks(Masks):
 
 
 class IdMasks(Masks):
-    """Of a map in which every pixel holds the number of its segment or class.
+    """Masks that are stored as a map in which every pixel holds the number of its segment or class.
 
     Args:
-        ids: `(H, W)` integers.
-        wanted: the number of each object.
+        ids: the map, `(H, W)` integers.
+        wanted: the number that each object has in the map.
+
+    Example:
+        >>> masks = IdMasks(np.array([[1, 1], [1, 2]]), wanted=[2])
+        >>> masks(rows=[0], part=(slice(0, 2), slice(0, 2)), size=(2, 2)).tolist()
+        [[[0, 0], [0, 1]]]
     """
 
     def __init__(self, ids: np.ndarray, wanted: Sequence[int]) -> None:

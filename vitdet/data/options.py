@@ -1,4 +1,4 @@
-"""What the options of data and samplers may be, and those that belong together."""
+"""The ranges of the options of data modules and samplers, and the groups of options."""
 
 from typing import Any, Literal
 
@@ -34,15 +34,19 @@ OnBadImage = Literal["error", "skip"]
 
 @options(RANGES)
 class Augmentation:
-    """What is done to training images besides `train_transforms` and `scale_jitter`.
+    """Augmentation of training images besides `train_transforms` and `scale_jitter`.
 
     Args:
-        crop: show at most this `[height, width]` of an image, at random.
-        batch_scale: each batch is made at a scale from this range; batches at a small scale cost less.
-        progressive: let the batch scale grow from its lowest to its highest over the first 80 % of the training, instead
-            of drawing it.
-        mosaic: the probability that a sample is put together from four images.
-        mosaic_until: the fraction of the training after which there are no more mosaics.
+        crop: the largest `[height, width]` of a training image in pixels; larger images are cropped at random.
+        batch_scale: the range from which the scale of each batch is drawn, relative to `size`. Batches at a small scale
+            cost less time and memory.
+        progressive: whether the scale of batches grows from the lowest to the highest of `batch_scale` over the first
+            80 % of the training, instead of being drawn at random.
+        mosaic: the probability that a training sample is a mosaic of four images.
+        mosaic_until: the fraction of the training after which no more mosaics are made.
+
+    Raises:
+        UserError: a value is out of range.
 
     Example:
         >>> Augmentation(mosaic=0.5).mosaic_until
@@ -61,8 +65,12 @@ class Reading:
     """How image files are read.
 
     Args:
-        exif: turn images upright by their EXIF tag; false where the boxes are in stored pixels.
-        on_bad_image: a file that can't be decoded stops the run (`error`), or is replaced and reported (`skip`).
+        exif: whether images are turned upright by their EXIF tag. Set it to false if the boxes refer to the pixels as
+            they are stored.
+        on_bad_image: whether a file that can't be decoded stops the run (`error`) or is replaced and reported (`skip`).
+
+    Raises:
+        UserError: a value is out of range.
 
     Example:
         >>> Reading(on_bad_image="skip").exif

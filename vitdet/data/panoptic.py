@@ -1,4 +1,7 @@
-"""COCO panoptic annotations: a JSON, and a PNG for each image, whose colours are the numbers of its segments.  # T segments, H×W in pixels"""
+"""Reading COCO panoptic annotations: a JSON file, and a PNG for each image whose colours encode segment numbers.
+
+H×W stands for the size of an image in pixels, T for the number of its segments.
+"""
 
 from pathlib import Path
 from typing import Any
@@ -12,13 +15,14 @@ from vitdet.masks import png_ids
 
 
 class PanopticSource(CocoSource):
-    """Reads image number `i` with its segments, things and stuff; crowds and void are no objects.
+    """Reads images with their segments, things and stuff, as objects; crowds and void pixels are left out.
 
     Args:
         segments: the folder of the PNGs.
     """
 
-    min_visible = 0.0  # a part of a segment is a segment
+    # a crop keeps any visible part of a segment
+    min_visible = 0.0
 
     def __init__(self, *args: Any, segments: str | Path, **options: Any) -> None:
         super().__init__(*args, **options)
@@ -28,14 +32,19 @@ class PanopticSource(CocoSource):
         return IdMasks(self._ids(i), self.index.annotation_ids[self._rows(i)])
 
     def truth(self, i: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-        """What image `i` is scored against, crowds included: the id map `(H, W)`, and number, class and crowd flag of each segment, `(T,)`."""
+        """The true segments of image `i`, crowds included.
+
+        Returns:
+            The id map `(H, W)`, and the number, class and crowd flag of each segment, `(T,)` each.
+        """
         rows = self.index.annotations(i)
         return self._ids(i), self.index.annotation_ids[rows], self.index.categories[rows], self.index.iscrowd[rows]
 
     def _ids(self, i: int) -> np.ndarray:
         size, rows = (int(self.index.heights[i]), int(self.index.widths[i])), self.index.annotations(i)
         if rows.start == rows.stop:
-            return np.zeros(size, np.int32)  # no segment: all void
+            # without segments all pixels are void
+            return np.zeros(size, np.int32)
         name = self.index.raw(rows.start)["file_name"]
         ids = png_ids(load_image(resolve(self.segments, name), exif=False))
         if ids.shape != size:

@@ -1,6 +1,7 @@
-"""Which images make a batch: the same on any number of ranks and workers, and after a resume.
+"""The batch samplers and the loader, which give equal batches for any number of ranks and workers, and after a resume.
 
-A draw says all that a sample depends on. The order is that of (seed, epoch); rank r takes its share of each global batch.
+A `Draw` holds everything that a sample depends on besides the seed. The order of the images is a function of the seed and
+the epoch; each rank takes its share of every global batch.
 """
 
 from collections.abc import Iterator, Sequence
@@ -16,7 +17,14 @@ from vitdet.ranges import ranged
 
 
 class Draw(NamedTuple):
-    """One sample to make: image number `index` in `epoch`, after `progress` in [0, 1] of the training, at `scale` times the usual size."""
+    """The request for a sample, which a batch sampler makes and a data set answers.
+
+    Attributes:
+        index: the position of the image in the data set.
+        epoch: the epoch for which the sample is made.
+        progress: the fraction of the training that is done, in [0, 1].
+        scale: the factor by which the usual size of the image is multiplied.
+    """
 
     index: int
     epoch: int = 0
@@ -28,16 +36,30 @@ class BatchSampler(Sampler[list[Draw]]):
     """Shuffled training batches of a fixed number of images, or of at most `max_tokens` tokens.
 
     Args:
-        tokens: how many tokens each image has at the largest scale.
-        batch_size: images in a batch of one rank.
-        max_tokens: instead, tokens in a batch of one rank; an image with more is a batch of its own.
-        scales: each batch is made at one scale from this range: a random one, or, with `progressive`, from the lowest to the highest over the first
-            80 % of the training. Batches at a small scale cost less.
-        seed: of the order and of the scales.
-        progress: how far the training is.
+        tokens: the number of tokens (patches) of each image at the largest scale.
+        batch_size: the number of images in a batch of a rank.
+        max_tokens: the most tokens in a batch of a rank, instead of `batch_size`. An image with more tokens makes a batch
+            by itself.
+        scales: the range from which the scale of each batch is drawn. Batches at a small scale cost less time and memory.
+        progressive: whether the scale grows from the lowest to the highest of `scales` over the first 80 % of the
+            training, instead of being drawn at random.
+        seed: the seed of the order and of the scales.
+        progress: how much of the training is done.
+        rank: the number of this process, from 0.
+        world_size: the number of processes.
 
     Attributes:
-        same_order: every epoch has the batches of the first, as Lightning's `overfit_batches` wants; augmentation still differs.
+        same_order: whether every epoch repeats the batches of the first, as Lightning's `overfit_batches` requires. The
+            augmentation still differs between epochs.
+
+    Raises:
+        UserError: an argument is out of range.
+
+    Example:
+        >>> options = dict(scales=(1.0, 1.0), progressive=False, seed=0, progress=Progress(max_epochs=1))
+        >>> batches = list(BatchSampler([64] * 6, batch_size=2, max_tokens=None, **options))
+        >>> [len(batch) for batch in batches], sorted(draw.index for batch in batches for draw in batch)
+        ([2, 2, 2], [0, 1, 2, 3, 4, 5])
     """
 
     @ranged(RANGES)
@@ -60,12 +82,13 @@ class BatchSampler(Sampler[list[Draw]]):
         self.rank, self.world_size = rank, world_size
         self.epoch = self.position = 0
         self.same_order = False
-        self.sampler = self  # where Lightning looks for `set_epoch`
+        # Lightning calls `set_epoch` of this attribute
+        self.sampler = self
         self._length = max(1, len(self._batches(epoch=0)) // world_size)
         self._planned: tuple[int, list[np.ndarray]] | None = None
 
     def set_epoch(self, epoch: int) -> None:
-        """Lightning calls this at the start of each epoch."""
+        """Go to the start of an epoch; Lightning calls this at the start of each."""
         if epoch != self.epoch:
             self.epoch, self.position = epoch, 0
 
@@ -76,10 +99,11 @@ class BatchSampler(Sampler[list[Draw]]):
         self.epoch, self.position = state["epoch"], state["position"]
 
     def __len__(self) -> int:
-        """Batches of this rank in every epoch, so that a schedule knows how long the training is.
+        """The number of batches of this rank, which is equal in every epoch, so that a schedule knows the total.
 
-        A token budget may fill one more or fewer in another order: then the last is left out, or the first comes again. So it
-        does where there are fewer batches than ranks.
+        With `max_tokens`, the number of batches depends on the order of the images. An epoch that has more batches than
+        the first leaves out the last; an epoch that has fewer repeats its first, and so do epochs with fewer batches than
+        ranks.
         """
         return self._length
 
@@ -96,7 +120,7 @@ class BatchSampler(Sampler[list[Draw]]):
         self.position = 0
 
     def _plan(self) -> list[np.ndarray]:
-        """All batches of the epoch, those of all ranks in turn."""
+        """All batches of the epoch; batch i belongs to rank i modulo the number of ranks."""
         epoch = 0 if self.same_order else self.epoch
         if self._planned is None or self._planned[0] != epoch:
             batches, count = self._batches(epoch), len(self) * self.world_size
@@ -108,7 +132,7 @@ class BatchSampler(Sampler[list[Draw]]):
         return self._by_tokens(order) if self.max_tokens else self._by_count(order)
 
     def _by_count(self, order: np.ndarray) -> list[np.ndarray]:
-        # rank r of N takes images r, r+N, ... of each global batch, whose images are then the same for any N
+        # Rank r of N takes images r, r+N, ... of each global batch, so the images of a global batch do not depend on N.
         share = self.batch_size * self.world_size
         rounds = [order[i : i + share] for i in range(0, len(order), share)]
         if len(rounds) > 1 and len(rounds[-1]) < share:
@@ -128,10 +152,24 @@ class BatchSampler(Sampler[list[Draw]]):
 
 
 class EvalBatchSampler(Sampler[list[Draw]]):
-    """Every image exactly once over all ranks: ranks may have unequal counts. Images of like size share a batch.
+    """Evaluation batches, in which every image occurs exactly once over all ranks.
 
-    Where there are fewer images than ranks, some come twice: a rank without any would skip the validation, and the others wait for it. The metrics
-    count them once.
+    The numbers of images of the ranks may differ. Images of similar size are in a batch together. With fewer images than
+    ranks some images are repeated, because the other ranks would wait for a rank that has no image and skips the
+    validation; the metrics count repeated images once.
+
+    Args:
+        tokens: the number of tokens (patches) of each image.
+        batch_size: the number of images in a batch of a rank.
+        rank: the number of this process, from 0.
+        world_size: the number of processes.
+
+    Raises:
+        UserError: `batch_size` is out of range.
+
+    Example:
+        >>> [[draw.index for draw in batch] for batch in EvalBatchSampler([10, 40, 20], batch_size=2)]
+        [[1, 2], [0]]
     """
 
     @ranged(RANGES)
@@ -141,7 +179,7 @@ class EvalBatchSampler(Sampler[list[Draw]]):
         self.batches = [[Draw(int(i)) for i in order[j : j + batch_size]] for j in range(0, len(order), batch_size)]
 
     def set_epoch(self, epoch: int) -> None:
-        """Nothing changes from epoch to epoch."""
+        """Does nothing: the batches do not depend on the epoch."""
 
     def __len__(self) -> int:
         return len(self.batches)
@@ -151,9 +189,10 @@ class EvalBatchSampler(Sampler[list[Draw]]):
 
 
 class Loader(DataLoader):
-    """A DataLoader that knows how many batches it has handed out, so that a run goes on in the middle of an epoch.
+    """A DataLoader that counts the batches it has returned, so that a run can be resumed in the middle of an epoch.
 
-    What the user can put right, such as a damaged image, it raises as it was raised in a worker; torch would put the worker's traceback into the message.
+    It raises the `UserError` of a worker, such as for a damaged image, without change; torch would add the traceback of
+    the worker to the message.
     """
 
     _given = 0
@@ -168,7 +207,7 @@ class Loader(DataLoader):
         self._given = 0
 
     def state_dict(self) -> dict[str, int]:
-        """Batches handed out, not those that workers have drawn ahead."""
+        """The epoch and the number of batches returned, without the batches that workers have prepared in advance."""
         return {"epoch": getattr(self.batch_sampler, "epoch", 0), "position": self._given}
 
     def load_state_dict(self, state: dict[str, int]) -> None:

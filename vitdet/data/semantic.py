@@ -1,4 +1,7 @@
-"""Semantic labels: a folder of PNGs whose pixel values are classes.  # I images, K classes, H×W in pixels"""
+"""Reading semantic label maps: a folder of PNGs whose pixel values stand for classes.
+
+I stands for the number of images, K for the number of classes, and H×W for the size of an image in pixels.
+"""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,23 +20,27 @@ SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
 
 
 class SemanticIndex:
-    """Pairs of images and label maps, by their names, in the order of the names.
+    """Pairs of images and label maps, matched by their names and sorted by them.
 
     Args:
-        images, labels: folders; they are searched to any depth, and a pair lies at the same relative path.
+        images, labels: the folder to search, including its subfolders. The two files of a pair have equal relative paths,
+            except for the suffixes.
         classes: the class names, indexed by label.
-        values: the pixel value of each class; by default 0..K-1. Other values are not scored.
-        image_suffix, label_suffix: what follows the common part of the two names, such as `_leftImg8bit.png` and `_gtFine_labelIds.png`;
-            by default the file's extension.
+        values: the pixel value of each class; by default 0..K-1. Pixels with other values are not scored.
+        image_suffix, label_suffix: what follows the common part of the two names, such as `_leftImg8bit.png` and
+            `_gtFine_labelIds.png`; by default the extension of the file.
 
     Attributes:
-        file_names, label_names: I strings, relative to their folders.
+        file_names, label_names: I paths, relative to their folders.
         image_ids: 0..I-1.
-        heights, widths: `(I,)` integers, of the label maps.
+        heights, widths: `(I,)` integers, the sizes of the label maps in pixels.
         names, category_ids, num_classes: the classes; their ids are the pixel values.
+        things: K flags, which are all false.
+        notes: lines about files that were left out.
 
     Raises:
         FileNotFoundError: no pair was found.
+        UserError: the numbers of classes and values differ, or a value is not in 0..255.
     """
 
     def __init__(
@@ -51,7 +58,8 @@ class SemanticIndex:
         common = sorted(found[0].keys() & found[1].keys())
         if not common:
             raise FileNotFoundError(
-                f"no image in {images} has a label map in {labels}: the files of a pair must share their name, up to the extension or "
+                f"no image in {images} has a label map in {labels}: the files of a pair must share their name, "
+                "up to the extension or "
                 f"image_suffix and label_suffix (found {len(found[0])} images and {len(found[1])} label maps)"
             )
         self.file_names, self.label_names = ([names[stem] for stem in common] for names in found)
@@ -87,32 +95,35 @@ class SemanticIndex:
         return len(self.names)
 
     def labels(self, i: int) -> np.ndarray:
-        """`(H, W)` uint8: the class of each pixel of image `i`, 0..K-1, or `VOID`.
+        """The label map of image `i`, `(H, W)` uint8: the class of each pixel, 0..K-1, or `VOID`.
 
         Raises:
-            ImageError: the file can't be read, or is no map of one value a pixel.
+            ImageError: the file can't be read, or does not have a single value in 0..255 for each pixel.
         """
         path = self.path / self.label_names[i]
         try:
-            with Image.open(path) as image:  # a palette's indices are the values; its colours say nothing
+            # in an image with a palette, the indices are the values, and the colours are ignored
+            with Image.open(path) as image:
                 values = np.asarray(image)
         except (OSError, SyntaxError, ValueError) as error:
             raise ImageError(f"{path} can't be read as a label map: {error}") from error
         if values.ndim != 2 or values.dtype.kind not in "ui" or values.max(initial=0) > 255:
             raise ImageError(
-                f"{path} has mode {image.mode}; a label map has one value a pixel, 0..255 (grey or palette PNG, not RGB colours)"
+                f"{path} has mode {image.mode}; a label map has one value a pixel, 0..255 "
+                "(grey or palette PNG, not RGB colours)"
             )
         return self._label_of[values]
 
 
 class SemanticSource(ImageSource):
-    """Reads image number `i` with one object for each class in it: the pixels of that class."""
+    """Reads images with an object for each class that occurs in them; its mask is the pixels of that class."""
 
     min_visible = 0.0
     index: SemanticIndex
 
     def objects(self, i: int) -> tuple[np.ndarray, np.ndarray]:
-        return np.zeros((0, 4), np.float32), np.zeros(0, np.int64)  # only masks say where a class is
+        # the objects are known only after the masks have been read, see `sample`
+        return np.zeros((0, 4), np.float32), np.zeros(0, np.int64)
 
     def sample(self, i: int) -> Any:
         sample = super().sample(i)
@@ -130,7 +141,7 @@ class SemanticSource(ImageSource):
 
 
 def _by_stem(folder: Path, suffix: str | None) -> dict[str, str]:
-    """Relative names of the files under `folder`, by what is left of them without the suffix."""
+    """The relative paths of the files under `folder`, keyed by the paths without their suffix."""
     if not folder.is_dir():
         raise FileNotFoundError(f"{folder} is no folder")
     files = sorted(path for path in folder.rglob("*") if path.is_file())
@@ -141,7 +152,7 @@ def _by_stem(folder: Path, suffix: str | None) -> dict[str, str]:
 
 
 def _size(path: Path) -> tuple[int, int]:
-    """`(W, H)`, from the header."""
+    """`(W, H)` of an image file, from its header."""
     try:
         with Image.open(path) as image:
             return image.size

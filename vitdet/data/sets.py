@@ -1,4 +1,4 @@
-"""Data sets: COCO instances, COCO panoptic and semantic PNGs, each from explicit paths, and the built-in one."""
+"""Data modules for COCO instances, COCO panoptic and semantic PNGs, from explicit paths, and for the built-in data set."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -19,17 +19,24 @@ from vitdet.data.sources import CocoSource
 from vitdet.errors import UserError
 from vitdet.ranges import ranged
 
-SPLITS = ("train", "val")  # of the built-in data set
-ROOT, TRAIN, VAL = (
-    "datasets/shapes",
-    600,
-    150,
-)  # where the drawing of its usual size is kept, and how many images it has
+# the splits of the built-in data set
+SPLITS = ("train", "val")
+# the default folder of the built-in data set, and the default numbers of its images
+ROOT, TRAIN, VAL = "datasets/shapes", 600, 150
 
 
 @dataclass
 class Split:
-    """One split: a folder of images, and the COCO JSON whose file names are relative to it."""
+    """The files of a split with COCO annotations of instances.
+
+    Args:
+        images: the folder of the images, to which the file names in `annotations` are relative.
+        annotations: the COCO JSON file.
+
+    Example:
+        >>> Split("coco/val2017", "coco/annotations/instances_val2017.json").images
+        'coco/val2017'
+    """
 
     images: str
     annotations: str
@@ -37,7 +44,13 @@ class Split:
 
 @dataclass
 class PanopticSplit:
-    """One split: a folder of images, the COCO panoptic JSON, and the folder of its PNGs."""
+    """The files of a split with COCO panoptic annotations.
+
+    Args:
+        images: the folder of the images, to which the file names in `annotations` are relative.
+        annotations: the COCO panoptic JSON file.
+        segments: the folder of the PNGs that belong to `annotations`.
+    """
 
     images: str
     annotations: str
@@ -46,7 +59,12 @@ class PanopticSplit:
 
 @dataclass
 class SemanticSplit:
-    """One split: a folder of images, and one of label maps with the same names."""
+    """The files of a split with semantic label maps.
+
+    Args:
+        images: the folder of the images.
+        labels: the folder of the label maps, whose names match those of the images.
+    """
 
     images: str
     labels: str
@@ -55,11 +73,14 @@ class SemanticSplit:
 class CocoData(ImageData):
     """Boxes and instance masks in COCO format.
 
-    Category ids may be any integers (from 0, from 1, with gaps); inside they are 0..K-1, in the order of the ids. Crowds and empty boxes are kept out
-    of training and in evaluation. Images without annotations are negatives.
+    Category ids may be any integers (from 0, from 1, with gaps); they are mapped to labels 0..K-1 in ascending order.
+    Crowds and empty boxes are left out of training, but take part in evaluation. Images without annotations are negatives.
 
     Args:
-        train, val, test: the images and annotations of each split. Only what a run needs must be given.
+        train, val, test: the images and annotations of each split. Only the splits that a run uses must be given.
+
+    Raises:
+        UserError: an annotation file is not in COCO's format for instances, or the training split has no box.
     """
 
     kind = "instances"
@@ -89,10 +110,13 @@ class CocoData(ImageData):
 
 
 class PanopticData(ImageData):
-    """Things and stuff in COCO's panoptic format: every pixel belongs to one segment, or to none.
+    """Things and stuff in COCO's panoptic format, in which every pixel belongs to a single segment or to none.
 
     Args:
-        train, val, test: the images and annotations of each split. Only what a run needs must be given.
+        train, val, test: the images and annotations of each split. Only the splits that a run uses must be given.
+
+    Raises:
+        UserError: an annotation file is not in COCO's panoptic format.
     """
 
     kind = "panoptic"
@@ -125,7 +149,7 @@ class PanopticData(ImageData):
         return PanopticSource(index, images, segments=segments, **options)
 
     def truth(self, split: SplitName) -> Callable[[int], tuple]:
-        """What an image is scored against, by its id; see `PanopticSource.truth`."""
+        """A function that returns the true segments of an image, given its id; see `PanopticSource.truth`."""
         split = self._given(split)
         source = self.make_source(split)
         position = {number: i for i, number in enumerate(source.index.image_ids.tolist())}
@@ -133,13 +157,19 @@ class PanopticData(ImageData):
 
 
 class SemanticData(ImageData):
-    """A class for every pixel, as a PNG beside each image.
+    """A class for every pixel, from a label map (a PNG) for each image.
 
     Args:
-        train, val, test: the images and label maps of each split. Only what a run needs must be given.
-        classes: the class names, or the set `ade20k` or `cityscapes`, names and values.
-        values: the pixel value of each class; by default 0..K-1. All other values are void: neither trained on nor scored.
-        image_suffix, label_suffix: what follows the common part of the names of an image and its label map; by default the extension.
+        train, val, test: the images and label maps of each split. Only the splits that a run uses must be given.
+        classes: the class names; or `ade20k` or `cityscapes`, for the names and pixel values of that data set.
+        values: the pixel value of each class; by default 0..K-1. All other values are void: neither trained on nor
+            scored.
+        image_suffix, label_suffix: what follows the common part of the names of an image and its label map; by default
+            the extension.
+
+    Raises:
+        UserError: the classes and the values don't match, or there is no set of that name.
+        FileNotFoundError: no image of a split has a label map.
     """
 
     kind = "semantic"
@@ -174,13 +204,15 @@ class SemanticData(ImageData):
         )
 
     def truth(self, split: SplitName) -> Callable[[int], np.ndarray]:
-        """The label map `(H, W)` of an image, by its id, which is its position."""
+        """A function that returns the label map `(H, W)` of an image, given its id, which is its position."""
         return self.index(split).labels
 
 
 @ranged(RANGES)
 def draw_shapes(root: str, train_images: int, val_images: int) -> Path:
-    """The built-in data set of that size, at `root` or beside it; the default place is kept for the default size.
+    """The folder of the built-in data set with these numbers of images, which is drawn if it does not exist.
+
+    It is `root`, or a folder beside it. The default `root` holds the drawing with the default numbers only.
 
     Raises:
         UserError: a number is out of range.
@@ -191,11 +223,21 @@ def draw_shapes(root: str, train_images: int, val_images: int) -> Path:
 
 
 class ShapesData(CocoData):
-    """The built-in data set, its boxes and instance masks: drawn at first use, in seconds, and kept.
+    """The built-in data set with boxes and instance masks, which is drawn at first use, in seconds, and kept.
 
     Args:
-        root: where it is kept. What is there is never replaced: a drawing of another size goes beside it, `root-TRAIN-VAL`.
-        train_images, val_images: how many scenes to draw.
+        root: the folder of the data set. Its files are never replaced: a drawing with other numbers of images goes to a
+            folder beside it, `root-TRAIN-VAL`.
+        train_images, val_images: the number of scenes in the split.
+
+    Raises:
+        UserError: a number is out of range, or `root` can't be written.
+        FileExistsError: `root` holds other files.
+
+    Example:
+        >>> data = ShapesData(train_images=4, val_images=2)
+        >>> data.classes
+        ['disc', 'square', 'triangle', 'star', 'ring', 'cross']
     """
 
     def __init__(self, *, root: str = ROOT, train_images: int = TRAIN, val_images: int = VAL, **options: Any) -> None:
@@ -206,7 +248,7 @@ class ShapesData(CocoData):
 
 
 class ShapesPanopticData(PanopticData):
-    """The built-in data set, its things and stuff; see `ShapesData`.
+    """The built-in data set with panoptic segments of things and stuff; see `ShapesData`.
 
     Args:
         root, train_images, val_images: see `ShapesData`.
@@ -221,7 +263,7 @@ class ShapesPanopticData(PanopticData):
 
 
 class ShapesSemanticData(SemanticData):
-    """The built-in data set, a class for every pixel; see `ShapesData`.
+    """The built-in data set with a class for every pixel; see `ShapesData`.
 
     Args:
         root, train_images, val_images: see `ShapesData`.

@@ -1,6 +1,7 @@
-"""The built-in data set: textured shapes that overlap on patterned backgrounds, drawn by a seeded generator in the layout of COCO.
+"""The built-in data set: overlapping textured shapes on patterned backgrounds, drawn from a seed, in the layout of COCO.
 
-H×W an image in pixels, T objects. Six classes of things, three of stuff; boxes, instance masks, panoptic and semantic labels.
+It has six classes of things and three of stuff, with boxes, instance masks, panoptic and semantic labels. H×W stands for
+the size of an image in pixels, T for the number of its objects.
 """
 
 import itertools
@@ -21,29 +22,34 @@ from vitdet.masks import id_png
 
 log = logging.getLogger("vitdet")
 
-VERSION = 1  # of the drawings; raise it whenever they change
+# the version of the drawings; raise it whenever they change
+VERSION = 1
 
 README = """Drawn by vitdet (vitdet/data/shapes.py); free to use under the licence of vitdet, Apache-2.0.
-images: {split}/; annotations/instances_{split}.json (COCO instances), annotations/panoptic_{split}.json with panoptic_{split}/ (COCO panoptic);
+images: {split}/; annotations/instances_{split}.json (COCO instances), annotations/panoptic_{split}.json with \
+panoptic_{split}/ (COCO panoptic);
 semantic_{split}/: a PNG an image, pixel values 0..8, the position of the category in panoptic_{split}.json.
 """
 
 
 def make_shapes(root: str | Path, *, train: int = 600, val: int = 150, test: int = 0, seed: int = 0) -> Path:
-    """Draw the data set under `root`, unless it is there already, drawn with the same settings.
+    """Draw the data set in the folder `root`, unless it holds a drawing with these settings already.
 
-    A drawing is never replaced: another run may be reading it. One with other settings goes beside it, `root-TRAIN-VAL`. It is drawn under another name
-    and then renamed, so an interrupted drawing leaves nothing, and any number of processes may call this at once.
+    A drawing is never replaced, because another run may be reading it: a drawing with other settings goes to a folder
+    beside it, `root-TRAIN-VAL`. The folder is drawn under a temporary name and then renamed. So an interrupted drawing
+    leaves nothing behind, and any number of processes may call this function at once.
 
     Args:
-        train, val, test: how many images each split has.
+        root: the folder of the data set.
+        train, val, test: the number of images in each split.
+        seed: the seed of the drawing.
 
     Returns:
-        Where it is.
+        The folder that holds the drawing.
 
     Raises:
-        FileExistsError: `root` holds something else.
-        OSError: another process put something else there.
+        FileExistsError: `root` holds other files.
+        OSError: another process wrote other files to the folder meanwhile.
         UserError: `root` can't be written.
     """
     root = Path(root)
@@ -59,7 +65,8 @@ def make_shapes(root: str | Path, *, train: int = 600, val: int = 150, test: int
             if _is_free(place) and _draw(place, settings):
                 return place
         except OSError as error:
-            if error.errno is None:  # its message says what to do
+            # an error from `_draw` has no number, and its message explains what to do
+            if error.errno is None:
                 raise
             raise UserError(
                 f"the built-in data set can't be drawn at {place}: {error.strerror}; set data.root to another folder"
@@ -76,10 +83,10 @@ def _places(root: Path, train: int, val: int) -> Iterator[Path]:
 
 
 def _is_free(place: Path) -> bool:
-    """Whether nothing is there.
+    """Whether the folder is empty or does not exist.
 
     Raises:
-        FileExistsError: there is something that is not a drawing.
+        FileExistsError: it holds files that are not a drawing.
     """
     if not place.exists() or not any(place.iterdir()):
         return True
@@ -91,7 +98,7 @@ def _is_free(place: Path) -> bool:
 
 
 def _draw(place: Path, settings: dict[str, int]) -> bool:
-    """Draws it, and says whether it is there: another process may have been first, with other settings."""
+    """Draws the data set, and returns whether `place` holds it: another process may have drawn other settings first."""
     place.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{place.name}-", dir=place.parent) as temporary:
         folder = Path(temporary) / "new"
@@ -101,7 +108,8 @@ def _draw(place: Path, settings: dict[str, int]) -> bool:
         (folder / "README.txt").write_text(README, encoding="utf-8")
         (folder / "settings.json").write_text(json.dumps(settings), encoding="utf-8")
         try:
-            if place.exists():  # and is empty; not everywhere is a folder renamed onto one
+            # an empty folder, onto which some systems can't rename another folder
+            if place.exists():
                 place.rmdir()
             folder.rename(place)
         except OSError as error:
@@ -113,7 +121,7 @@ def _draw(place: Path, settings: dict[str, int]) -> bool:
 
 
 def _settings(root: Path) -> dict[str, int] | None:
-    """What `root` was drawn with; nothing if it isn't a drawing of ours."""
+    """The settings of the drawing in `root`, or `None` if it holds no drawing of the built-in data set."""
     try:
         found = json.loads((root / "settings.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -137,9 +145,10 @@ def _draw_split(root: Path, split: str, count: int, seed: tuple[int, int]) -> No
         first = len(instances) + 1
         instances += [_instance(scene, t, i + 1, first + t) for t in range(len(scene.labels))]
         segments.append(_panoptic(scene, i + 1, name))
-        # id 0 would be "void", so the background is 1 and object t is t + 2
+        # Number 0 means void, so the background gets number 1 and object t gets number t + 2.
         (root / f"panoptic_{split}" / f"{name}.png").write_bytes(id_png(scene.ids + 2))
-        classes = np.array([*scene.labels, len(THINGS) + scene.background], np.uint8)  # the background's id is -1
+        # the background, whose id is -1, comes last
+        classes = np.array([*scene.labels, len(THINGS) + scene.background], np.uint8)
         cv2.imwrite(str(root / f"semantic_{split}" / f"{name}.png"), classes[scene.ids])
     _write(root, f"instances_{split}", images, things, instances)
     both = [{**c, "isthing": 1} for c in things] + [{**c, "isthing": 0} for c in stuff]
@@ -171,7 +180,8 @@ def _instance(scene: Scene, t: int, image_id: int, number: int) -> dict[str, Any
 
 
 def _panoptic(scene: Scene, image_id: int, name: str) -> dict[str, Any]:
-    labels = [*scene.labels, len(THINGS) + scene.background]  # the last one is that of id -1
+    # the background, whose id is -1, comes last
+    labels = [*scene.labels, len(THINGS) + scene.background]
     info = []
     for t in range(-1, len(scene.labels)):
         mask = scene.ids == t

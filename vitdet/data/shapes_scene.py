@@ -1,6 +1,7 @@
-"""One scene of the built-in data set.  # H×W in pixels, T objects
+"""The drawing of a scene of the built-in data set.
 
-The outline says what an object is; its colour is a hint that may mislead, as with fruit; its texture says nothing. Backgrounds are muted.
+The outline of an object determines its class. Its colour is a hint that may mislead, as the colour of fruit may, and its
+texture is random. Backgrounds have muted colours. H×W is the size of the scene in pixels, T the number of its objects.
 """
 
 import colorsys
@@ -12,13 +13,21 @@ import numpy as np
 THINGS = ("disc", "square", "triangle", "star", "ring", "cross")
 STUFF = ("gradient", "noise", "bricks")
 
-MIN_VISIBLE = 0.5  # of an object, or the one that would hide it is not drawn
+# the share of every object that stays visible: an object that would hide more of another is not drawn
+MIN_VISIBLE = 0.5
 Rng = np.random.Generator
 
 
 @dataclass
 class Scene:
-    """`image` `(H, W, 3)` RGB uint8; `ids` `(H, W)`: which object a pixel shows, -1 the background; `labels` of the T objects, 0..5; `background` 0..2."""
+    """A drawn scene.
+
+    Attributes:
+        image: `(H, W, 3)` RGB uint8.
+        ids: `(H, W)`, the position of the object that each pixel shows; -1 for the background.
+        labels: T classes, positions in `THINGS`.
+        background: the class of the background, a position in `STUFF`.
+    """
 
     image: np.ndarray
     ids: np.ndarray
@@ -27,7 +36,10 @@ class Scene:
 
 
 def draw_scene(rng: Rng) -> Scene:
-    """A random scene: long side 112 to 192 pixels, aspect 0.6 to 1.7, 1 to 10 objects of 16 pixels to two thirds of the image."""
+    """A random scene with a long side of 112 to 192 pixels and an aspect ratio of 0.6 to 1.7.
+
+    It has 1 to 10 objects, which are from 16 pixels to two thirds of the image large.
+    """
     long, aspect = rng.uniform(112, 192), np.exp(rng.uniform(np.log(0.6), np.log(1.7)))
     height, width = (round(long), round(long * aspect)) if aspect < 1 else (round(long / aspect), round(long))
     background = int(rng.integers(len(STUFF)))
@@ -46,12 +58,13 @@ def draw_scene(rng: Rng) -> Scene:
         whole.append(int(solid.sum()))
         alpha = cover[..., None] / 255.0
         image = image * (1 - alpha) + _texture(rng, label, height, width) * alpha
-    image = image + rng.normal(0, 4, image.shape)  # a little grain, as of a camera
+    # grain, as in the image of a camera
+    image = image + rng.normal(0, 4, image.shape)
     return Scene(image.clip(0, 255).astype(np.uint8), ids, labels, background)
 
 
 def _outline(label: int) -> list[np.ndarray]:
-    """Polygons `(P, 2)` of one shape of radius 1; the second one, if any, is a hole."""
+    """The outline of a shape of radius 1 as polygons `(P, 2)`; the second polygon, if any, is a hole."""
     name = THINGS[label]
     if name in ("disc", "ring"):
         circle = _regular(48, [1.0])
@@ -93,11 +106,13 @@ def _cover(rng: Rng, label: int, height: int, width: int) -> np.ndarray:
     stretch = rng.uniform(0.8, 1.25)
     angle = rng.uniform(0, 2 * np.pi)
     turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
-    margin = min(0.7 * radius, 0.45 * min(height, width))  # a little of it may lie outside
+    # smaller than the radius, so that a part of the object may lie outside the image
+    margin = min(0.7 * radius, 0.45 * min(height, width))
     centre = rng.uniform([margin, margin], [width - margin, height - margin])
     polygons = [(outline * [stretch, 1 / stretch]) @ turn.T * radius + centre for outline in _outline(label)]
     cover = np.zeros((height, width), np.uint8)
-    fixed = [np.round(polygon * 16).astype(np.int32) for polygon in polygons]  # 4 fractional bits
+    # fixed-point numbers with 4 fractional bits, see `shift` below
+    fixed = [np.round(polygon * 16).astype(np.int32) for polygon in polygons]
     cv2.fillPoly(cover, fixed[:1], 255, cv2.LINE_AA, shift=4)
     for hole in fixed[1:]:
         inner = np.zeros_like(cover)
@@ -107,7 +122,10 @@ def _cover(rng: Rng, label: int, height: int, width: int) -> np.ndarray:
 
 
 def _texture(rng: Rng, label: int, height: int, width: int) -> np.ndarray:
-    """A surface `(H, W, 3)` of two like colours, whose hue is near the one that is usual for the class: those of neighbours overlap."""
+    """A surface `(H, W, 3)` in a light and a dark shade of a colour, whose hue lies near the usual hue of the class.
+
+    The ranges of the hues of neighbouring classes overlap.
+    """
     hue = label / len(THINGS) + rng.normal(0, 0.05)
     first = 255 * np.array(colorsys.hsv_to_rgb(hue % 1, rng.uniform(0.55, 1), rng.uniform(0.6, 1)))
     second = first * rng.uniform(0.5, 0.75)
@@ -115,13 +133,17 @@ def _texture(rng: Rng, label: int, height: int, width: int) -> np.ndarray:
     y, x = np.mgrid[:height, :width]
     u, v = (x * np.cos(angle) + y * np.sin(angle)) / period, (y * np.cos(angle) - x * np.sin(angle)) / period
     kind = rng.integers(4)
-    if kind == 0:  # stripes
+    if kind == 0:
+        # stripes
         share = 0.5 + 0.5 * np.tanh(4 * np.sin(2 * np.pi * u))
-    elif kind == 1:  # checks
+    elif kind == 1:
+        # checks
         share = 0.5 + 0.5 * np.tanh(4 * np.sin(np.pi * u) * np.sin(np.pi * v))
-    elif kind == 2:  # noise
+    elif kind == 2:
+        # noise
         share = _smooth_noise(rng, height, width, cell=4)
-    else:  # gradient
+    else:
+        # gradient
         share = (u - u.min()) / np.ptp(u)
     return first + (second - first) * share[..., None]
 
@@ -147,7 +169,7 @@ def _smooth_noise(rng: Rng, height: int, width: int, *, cell: int) -> np.ndarray
 
 
 def _bricks(rng: Rng, height: int, width: int) -> np.ndarray:
-    """Rows of bricks, every other one shifted by half, each brick a shade of its own."""
+    """Rows of bricks `(H, W)` in random shades in [0, 1]; every second row is shifted by half a brick."""
     rows, columns = rng.uniform(12, 24), rng.uniform(24, 48)
     y, x = np.mgrid[:height, :width]
     row = (y // rows).astype(int)

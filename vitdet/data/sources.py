@@ -1,4 +1,7 @@
-"""Where samples come from: an index of images, and the files.  # H×W in pixels, T objects"""
+"""Reading the images and objects of an index from files.
+
+H×W stands for the size of an image in pixels, T for the number of its objects.
+"""
 
 import logging
 from pathlib import Path
@@ -16,17 +19,23 @@ log = logging.getLogger("vitdet")
 
 
 class ImageSource:
-    """Reads image number `i` of an index with its objects.
+    """Base of the classes that read the images of an index with their objects.
 
     Args:
-        index: names, sizes and ids of the images.
-        root: the folder that the index's file names are relative to.
-        exif: turn images upright; `False` where the annotations were made on the pixels as stored.
-        cache: keep decoded images in memory, of each worker.
-        masks: give the objects' masks, too.
+        index: the names, sizes and ids of the images.
+        root: the folder to which the file names in the index are relative.
+        exif: whether images are turned upright by their EXIF tag. Set it to `False` if the annotations refer to the
+            pixels as they are stored.
+        cache: whether decoded images are kept in memory, by each worker.
+        masks: whether samples have the masks of the objects.
+        max_pixels: the largest number of pixels that an image may have.
+
+    Attributes:
+        bad: the positions of images that could not be read.
     """
 
-    min_visible = MIN_VISIBLE  # of the box of an object, or a crop drops it
+    # the share of the box of an object that a crop must leave, or the object is dropped
+    min_visible = MIN_VISIBLE
 
     def __init__(
         self,
@@ -47,10 +56,10 @@ class ImageSource:
         return len(self.index)
 
     def image(self, i: int) -> np.ndarray:
-        """RGB `(H, W, 3)` uint8.
+        """Image `i` as RGB `(H, W, 3)` uint8.
 
         Raises:
-            ImageError: it can't be decoded, or its size is not the one that the JSON gives.
+            ImageError: the file can't be decoded, or its size differs from the size in the index.
         """
         if self._cache is not None and i in self._cache:
             return self._cache[i]
@@ -59,7 +68,10 @@ class ImageSource:
         expected = (int(self.index.heights[i]), int(self.index.widths[i]))
         if image.shape[:2] != expected:
             (h, w), (height, width) = image.shape[:2], expected
-            hint = "; it was turned upright by its EXIF tag: set data.reading.exif: false if the boxes are in stored pixels"
+            hint = (
+                "; it was turned upright by its EXIF tag: "
+                "set data.reading.exif: false if the boxes are in stored pixels"
+            )
             turned = self.exif and (w, h) == expected
             raise ImageError(
                 f"{path} is {w}×{h}, but {self.index.path.name} says {width}×{height}{hint if turned else ''}"
@@ -69,25 +81,29 @@ class ImageSource:
         return image
 
     def objects(self, i: int) -> tuple[np.ndarray, np.ndarray]:
-        """Boxes `(T, 4)` float32 corners as fractions of the image, clipped to it, and labels `(T,)`; no crowds, no empty boxes."""
+        """The boxes and labels of the objects of image `i`, without crowds and empty boxes.
+
+        Returns:
+            Boxes `(T, 4)` float32, which are corners as fractions of the image and clipped to it, and labels `(T,)`.
+        """
         raise NotImplementedError
 
     def masks(self, i: int) -> Masks:
-        """Those of `objects(i)`, not yet decoded."""
+        """The masks of `objects(i)`, which are decoded later."""
         raise NotImplementedError
 
     def sample(self, i: int) -> Sample:
         return Sample(self.image(i), *self.objects(i), self.masks(i) if self.with_masks else None)
 
     def note_bad(self, i: int, error: ImageError) -> None:
-        """Says once that image `i` was skipped, and how many have been."""
+        """Log that image `i` was skipped, and how many were so far, unless it has been logged before."""
         if i not in self.bad:
             self.bad.add(i)
             log.warning("skipped (%d of %d images so far): %s", len(self.bad), len(self), error)
 
 
 class CocoSource(ImageSource):
-    """Of a COCO index."""
+    """Reads the images of a COCO index with their boxes and instance masks."""
 
     index: CocoIndex
 
@@ -99,7 +115,7 @@ class CocoSource(ImageSource):
         return (boxes_xyxy / size).clip(0, 1).astype(np.float32), self.index.categories[rows].astype(np.int64)
 
     def _rows(self, i: int) -> np.ndarray:
-        """Which of the index's annotations are the objects of image `i`."""
+        """The positions in the index of the annotations that are objects of image `i`."""
         rows = self.index.annotations(i)
         return rows.start + np.flatnonzero(self.index.trainable[rows])
 

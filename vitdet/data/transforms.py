@@ -1,6 +1,6 @@
-"""From an upright RGB array to what the model sees.  # H×W in pixels, T objects
+"""Resizing, cropping, augmenting and normalising upright RGB arrays for the model.
 
-Boxes are `(T, 4)` float32 corners as fractions of the image (albumentations' own format), so resizing leaves them as they are.
+Boxes are `(T, 4)` float32 corners of T objects as fractions of the image, so resizing does not change them.
 """
 
 import difflib
@@ -23,12 +23,16 @@ from vitdet.errors import UserError, check
 from vitdet.masks import bounds
 from vitdet.ranges import whole
 
-os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # it would ask the network for its newest version
+# without it, albumentations looks up its newest version on the network
+os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
 import albumentations as A
 
-MIN_VISIBLE = 0.3  # a box of which a crop leaves less is dropped
-MAX_SIDE = 2**15  # pixels to which an image is resized: beyond it, one image is gigabytes
-MIN_SIDE = 1.0  # pixels; so is one that is thinner: it may round to no area at all
+# the share of the area of a box that a crop must leave, or the object is dropped
+MIN_VISIBLE = 0.3
+# the most pixels of a side of a resized image: beyond it, a single image takes gigabytes
+MAX_SIDE = 2**15
+# the fewest pixels of a side of a box; a thinner box is dropped, because it may round to no area
+MIN_SIDE = 1.0
 
 Resample = Literal["area", "bilinear", "antialias"]
 
@@ -37,8 +41,10 @@ Resample = Literal["area", "bilinear", "antialias"]
 class Sample:
     """An image with its objects.
 
-    `image` `(H, W, 3)` uint8; `boxes` `(T, 4)`; `labels` `(T,)` int64; `masks`, where the task needs them, as `Masks` at first, and after `crop`,
-    which decodes them, as `(T, H, W)` uint8.
+    Attributes:
+        image: `(H, W, 3)` uint8.
+        boxes, labels: `(T, 4)` float32, corners as fractions of the image, and `(T,)` int64.
+        masks: `None` if the task needs no masks; else `Masks`, or `(T, H, W)` uint8 after `crop`, which decodes them.
     """
 
     image: np.ndarray
@@ -48,12 +54,17 @@ class Sample:
 
 
 class Size(Configurable):
-    """How large the model sees an image; exactly one rule, or none for the native size.
+    """The size to which images are resized for the model: a single rule, or no rule for the native size.
 
     Args:
-        long_side: the longer side becomes this many pixels; the aspect ratio stays.
-        short_side: the shorter side does, unless the longer one would pass `max_long_side`.
-        square: both sides do: the image is squashed.
+        long_side: the length of the longer side in pixels; the aspect ratio is kept.
+        short_side: the length of the shorter side in pixels; the aspect ratio is kept.
+        max_long_side: the largest length of the longer side in pixels, where `short_side` is given.
+        square: the length of both sides in pixels; the aspect ratio is not kept.
+
+    Example:
+        >>> Size(long_side=320)(480, 640)
+        (240, 320)
     """
 
     def __init__(
@@ -79,7 +90,7 @@ class Size(Configurable):
 
     @classmethod
     def parse(cls, value: "int | dict[str, int] | None") -> "Size":
-        """`320` is short for `{long_side: 320}`, `None` is the native size."""
+        """The size that an option describes: `320` is short for `{long_side: 320}`, and `None` is the native size."""
         if value is None or isinstance(value, dict):
             unknown = set(value or {}) - {"long_side", "short_side", "max_long_side", "square"}
             check("size", value, not unknown, "the keys long_side, short_side with max_long_side, or square")
@@ -88,7 +99,7 @@ class Size(Configurable):
         return cls(long_side=value)
 
     def __call__(self, height: int, width: int, scale: float = 1.0) -> tuple[int, int]:
-        """`(H, W)` that an image of `height` and `width` is resized to, times `scale`."""
+        """`(H, W)` to which an image of `height` and `width` is resized, multiplied by `scale`."""
         if self.square is not None:
             side = max(1, round(self.square * scale))
             return side, side
@@ -107,13 +118,13 @@ class Size(Configurable):
 
 
 class EvalTransform:
-    """What validation and prediction do to an image: resize and normalise.
+    """The transform of images in validation and prediction, which resizes and normalises them.
 
     Args:
-        size: see `Size`.
-        mean, std: of each channel, of values in [0, 1]: the backbone's.
-        resample: `area`, see `resize`; or what a published model was trained with: `bilinear`, the four nearest pixels, however far the image shrinks, or
-            `antialias`, torchvision's triangle as wide as the new pixels.
+        size: the size to which images are resized, see `Size.parse`.
+        mean, std: the value for each channel by which the backbone's images are normalised, for pixels in [0, 1].
+        resample: the filter with which the model was trained: `area` (see `resize`), `bilinear` (the four nearest pixels,
+            however much the image shrinks) or `antialias` (torchvision's triangle filter, as wide as the new pixels).
     """
 
     def __init__(
@@ -134,7 +145,8 @@ class EvalTransform:
         """RGB `(H, W, 3)` uint8 to float `(3, H', W')`."""
         height, width = self.size(*image.shape[:2])
         if self.resample == "bilinear":
-            plain = cv2.resize(image.astype(np.float32), (width, height), interpolation=cv2.INTER_LINEAR)  # not rounded
+            # as floats, so that OpenCV does not round the values
+            plain = cv2.resize(image.astype(np.float32), (width, height), interpolation=cv2.INTER_LINEAR)
             return to_tensor(plain, self.mean, self.std)
         if self.resample == "antialias":
             pixels = torch.from_numpy(np.array(image)).permute(2, 0, 1)[None]  # (H, W, 3) -> (1, 3, H, W)
@@ -144,7 +156,7 @@ class EvalTransform:
 
 
 def resize(image: np.ndarray, height: int, width: int) -> np.ndarray:
-    """Area average where it shrinks, bilinear where it grows."""
+    """An image `(H, W, 3)` at another size: by area averaging if it shrinks, by bilinear interpolation if it grows."""
     if image.shape[:2] == (height, width):
         return image
     shrinks = height * width < image.shape[0] * image.shape[1]
@@ -152,7 +164,7 @@ def resize(image: np.ndarray, height: int, width: int) -> np.ndarray:
 
 
 def to_tensor(image: np.ndarray, mean: Sequence[float], std: Sequence[float]) -> Tensor:
-    """RGB `(H, W, 3)` in 0 … 255 to normalised float `(3, H, W)`."""
+    """An RGB image `(H, W, 3)` with values in 0 … 255 as a normalised float tensor `(3, H, W)`."""
     x = torch.from_numpy(np.array(image)).permute(2, 0, 1).contiguous().float()  # (H, W, 3) -> (3, H, W)
     mean, std = (torch.tensor(value).view(3, 1, 1) for value in (mean, std))
     return x.sub_(mean * 255).div_(std * 255)
@@ -166,15 +178,14 @@ def crop(
     *,
     min_visible: float = MIN_VISIBLE,
 ) -> Sample:
-    """The sample resized to `full` `(H, W)`, and of that a random part, no larger than `window`.
+    """The sample resized to `full` `(H, W)` and cropped at random to at most `window` `(H, W)`, its masks decoded.
 
-    An object of whose box less than `min_visible` is left, or less than a pixel, is dropped; the boxes of the rest are clipped.
-    A crop may end up with no object at all: it is a negative, and is trained on as one, like an image without annotations; no other crop is tried.
-    Masks are decoded here, at the size shown.
+    An object is dropped if less than the share `min_visible` of its box is left, or less than a pixel; other boxes are
+    clipped. A crop without objects is not drawn again: it is a negative, like an image without annotations.
     """
     shown = tuple(min(a, b) for a, b in zip(full, window))
     height, width = sample.image.shape[:2]
-    # the part of the image that the window shows, out to whole pixels: only that much needs resizing
+    # Only the part of the image that the crop shows is resized, enlarged to full pixels of the original image.
     top, bottom = _span(height, full[0], shown[0], rng)
     left, right = _span(width, full[1], shown[1], rng)
     part = (slice(top, bottom), slice(left, right))
@@ -188,7 +199,7 @@ def crop(
 
 
 def fit_boxes(sample: Sample) -> Sample:
-    """Boxes clipped to what is left of their masks, give or take a pixel; objects of whose masks nothing is left are dropped."""
+    """The sample with boxes clipped to the bounds of their masks plus a pixel, and without objects of empty masks."""
     if sample.masks is None:
         return sample
     height, width = sample.image.shape[:2]
@@ -202,7 +213,7 @@ def fit_boxes(sample: Sample) -> Sample:
 
 
 def _span(side: int, full: int, shown: int, rng: np.random.Generator) -> tuple[int, int]:
-    """A random part of `side` pixels: of `full`, which they become, it shows `shown`."""
+    """The start and end of a random part of `side` pixels that becomes `shown` pixels when `side` becomes `full`."""
     start = int(rng.integers(full - shown + 1))
     return start * side // full, -(-(start + shown) * side // full)
 
@@ -212,14 +223,14 @@ def _area(boxes: np.ndarray) -> np.ndarray:
 
 
 class Augment:
-    """An albumentations pipeline on a sample, driven by a seed.
+    """A pipeline of albumentations' transforms for samples, which is driven by a seed.
 
     Args:
-        transforms: each the name of an albumentations class, or `{Name: {argument: value}}`.
-        min_visible: an object of whose box a transform leaves a smaller share is dropped.
+        transforms: names of albumentations' transforms, or `{Name: {argument: value}}` for a name with arguments.
+        min_visible: the share of the area of a box that the transforms must leave, or the object is dropped.
 
     Raises:
-        ValueError: albumentations has no such transform, or not with these arguments.
+        UserError: albumentations has no such transform, or the transform does not take the arguments.
     """
 
     def __init__(self, transforms: Sequence[str | dict[str, Any]], *, min_visible: float = MIN_VISIBLE) -> None:
@@ -236,22 +247,24 @@ class Augment:
         self.pipeline = A.Compose([_transform(t) for t in transforms], bbox_params=bbox_params if transforms else None)
 
     def __call__(self, sample: Sample, seed: int) -> Sample:
-        """The sample, its masks decoded, after all transforms."""
+        """The sample after all transforms; its masks must be decoded."""
         if not self.pipeline.transforms:
             return sample
-        # One stream for all transforms. `set_random_seed` would give each its own from the same seed, and so the same draws:
-        # an image would be brightened exactly when it is flipped.
+        # All transforms share a random stream. `set_random_seed` would give each transform a separate stream from an
+        # equal seed, and so equal draws: an image would be brightened exactly when it is flipped.
         self.pipeline.set_random_state(np.random.default_rng(seed), random.Random(seed))
         masks = {} if sample.masks is None or not len(sample.masks) else {"masks": list(sample.masks)}
         rows = np.arange(len(sample.boxes))
         try:
             out = self.pipeline(image=sample.image, bboxes=sample.boxes, rows=rows, **masks)
-        except Exception as error:  # its errors have no class in common
+        except Exception as error:
+            # the errors of albumentations have no class in common
             height, width = sample.image.shape[:2]
             raise UserError(
-                f"train_transforms ({self}) can't be applied to an image of {width}×{height}: {error}; change them, or leave one out"
+                f"train_transforms ({self}) can't be applied to an image of {width}×{height}: {error}; "
+                "change them, or leave one out"
             ) from error
-        kept = np.asarray(out["rows"], np.int64).reshape(-1)  # which objects are still there
+        kept = np.asarray(out["rows"], np.int64).reshape(-1)
         moved = sample.masks
         if moved is not None:
             moved = np.stack(out["masks"])[kept] if masks else np.zeros((0, *out["image"].shape[:2]), np.uint8)
@@ -276,10 +289,12 @@ def _transform(item: str | dict[str, Any]) -> A.BasicTransform:
         near = difflib.get_close_matches(name, known, 3)
         raise UserError(f"albumentations has no transform {name!r}; did you mean {', '.join(near) or 'another'}?")
     try:
-        with warnings.catch_warnings():  # albumentations only warns of an argument that it does not know
+        # albumentations only warns about an argument that it does not know
+        with warnings.catch_warnings():
             warnings.simplefilter("error", UserWarning)
             return cls(**(arguments or {}))
     except (TypeError, ValueError, UserWarning) as error:
-        found = getattr(error.__cause__, "errors", list)()  # pydantic's, whose own text has many lines
+        # the errors of pydantic, whose message has many lines
+        found = getattr(error.__cause__, "errors", list)()
         faults = [f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in found]
         raise UserError(f"albumentations' {name} does not take {arguments}: {'; '.join(faults) or error}") from error

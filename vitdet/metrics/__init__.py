@@ -1,4 +1,4 @@
-"""How predictions are scored."""
+"""The metrics, and the scoring of results files."""
 
 import difflib
 from collections.abc import Callable
@@ -36,13 +36,16 @@ METRICS: dict[str, Callable[..., Metric]] = {
 
 
 def create_metric(predicts: str, data: Any, *, split: str = "val", seen_only: bool = False) -> Metric:
-    """The metric of what a head `predicts`, on one split of a data module.
+    """The metric for a kind of prediction on a split of a data module.
 
     Args:
-        seen_only: see `Metric`.
+        predicts: the kind of prediction, a key of `METRICS`.
+        data: the data module.
+        split: the name of the split.
+        seen_only: whether only images with a prediction are scored, see `Metric`.
 
     Raises:
-        UserError: there is no metric for that.
+        UserError: there is no metric for this kind of prediction.
     """
     if predicts not in METRICS:
         near = difflib.get_close_matches(predicts, METRICS, n=1)

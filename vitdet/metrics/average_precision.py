@@ -1,10 +1,11 @@
-"""The COCO protocol for boxes and masks: ground truth and detections in, the twelve numbers and the AP of each class out.
+"""The COCO protocol for boxes and masks: the twelve scores and the AP of each class from ground truth and detections.
 
-I images, D detections, K classes, M limits on detections
-precision (10, 101, K, 4, M): IoU thresholds, recall levels, classes, areas (all, small, medium, large), limits; recall (10, K, 4, M)
+I is the number of images, D of detections, K of classes, and M of limits on the detections of an image. Precision is
+`(10, 101, K, 4, M)`: IoU thresholds, recall levels, classes, areas (all, small, medium, large) and limits; recall is
+`(10, K, 4, M)`.
 
-The arithmetic is that of pycocotools, run by `ultrafast_pycocotools`; the tests hold it to pycocotools on generated cases.
-Images, classes and annotations reach the evaluator renumbered, because pycocotools takes annotation id 0 for "unmatched".
+`ultrafast_pycocotools` computes what pycocotools does, and the tests compare the two on generated cases. Images, classes
+and annotations are renumbered for the evaluator, because pycocotools treats annotation id 0 as "unmatched".
 """
 
 import contextlib
@@ -19,7 +20,8 @@ from ultrafast_pycocotools import COCO, COCOeval
 from vitdet.metrics.ground_truth import GroundTruth
 
 EVALUATOR = f"ultrafast-pycocotools {version('ultrafast-pycocotools')}"
-ABSENT = -1.0  # what COCO writes where there is no ground truth to find
+# the score that COCO gives if there is no ground truth
+ABSENT = -1.0
 
 
 def average_precision(
@@ -30,13 +32,18 @@ def average_precision(
     max_dets: int = 100,
     masks: Sequence[bytes] | None = None,
 ) -> dict[str, float]:
-    """The COCO numbers of `detections` `(D, 7)`: image 0..I-1, left, top, width, height, score, class 0..K-1.
+    """The COCO scores of detections, by Lin et al. 2014 (arXiv:1405.0312) as implemented in pycocotools.
 
-    With `masks`, compressed run lengths of each detection, those of masks; else those of boxes.
+    `AP` averages over 10 IoU thresholds, 0.50 to 0.95; `s`, `m` and `l` stand for areas up to 32² pixels, up to 96² pixels
+    and above; `ARn` is the recall at n detections per class and image, for n of `max_dets_levels(max_dets)`. A score is -1
+    if there is no ground truth of that kind.
 
-    Only `images` (positions, all by default) are scored. `AP` averages 10 IoU thresholds, 0.50 to 0.95; `s`, `m`, `l` stand for areas up to 32²,
-    up to 96² and above; `ARn` is the recall at n detections a class and image, for n of `max_dets_levels(max_dets)`; `-1` says there is no ground
-    truth of that kind. Protocol: Lin et al. 2014 (arXiv:1405.0312), as implemented by pycocotools.
+    Args:
+        truth: the ground truth.
+        detections: `(D, 7)`: image 0..I-1, left, top, width, height (in pixels), score, class 0..K-1.
+        images: the positions of the images to score; by default all.
+        max_dets: the number of detections of an image and a class that count.
+        masks: the compressed run lengths of each detection, if masks are to be scored instead of boxes.
     """
     levels = max_dets_levels(max_dets)
     images = np.arange(len(truth)) if images is None else np.asarray(images)
@@ -48,7 +55,10 @@ def average_precision(
 def coco_scores(
     truth: GroundTruth, detections: np.ndarray, *, masks: Sequence[bytes] | None = None, **options: Any
 ) -> dict[str, float]:
-    """`average_precision`, of masks if there are any; then with `box_AP`, `box_AP50` and `box_AP75`, before the classes."""
+    """The `average_precision` of masks if there are any, else of boxes.
+
+    The scores of masks are followed by `box_AP`, `box_AP50` and `box_AP75`, and those of single classes come last.
+    """
     found = average_precision(truth, detections, masks=masks, **options)
     if masks is None:
         return found
@@ -70,11 +80,13 @@ def curves(
     levels: list[int],
     masks: Sequence[bytes] | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Precision `(10, 101, K, 4, M)` and recall `(10, K, 4, M)`, -1 where there is nothing to find."""
-    if not len(images) or not truth.names:  # the evaluator takes an empty list for "all"
+    """Precision `(10, 101, K, 4, M)` and recall `(10, K, 4, M)`, -1 if there is no ground truth."""
+    # the evaluator takes an empty list for "all"
+    if not len(images) or not truth.names:
         classes, limits = len(truth.names), len(levels)
         return np.full((10, 101, classes, 4, limits), ABSENT), np.full((10, classes, 4, limits), ABSENT)
-    with contextlib.redirect_stdout(io.StringIO()):  # it reports on a conversion that is no news
+    # the evaluator prints a line about a conversion, which is of no interest here
+    with contextlib.redirect_stdout(io.StringIO()):
         coco = _as_coco(truth)
         results = coco.loadRes(detections) if masks is None else _mask_results(truth, coco, detections, masks)
         evaluator = COCOeval(coco, results, "bbox" if masks is None else "segm", print_function=lambda _: None)
@@ -123,7 +135,7 @@ def _mean(values: np.ndarray) -> float:
 
 
 def _summary(precision: np.ndarray, recall: np.ndarray, levels: list[int]) -> dict[str, float]:
-    """The twelve numbers, by name."""
+    """The twelve scores by name."""
     numbers = {
         "AP": precision[..., 0, -1],
         "AP50": precision[0, ..., 0, -1],

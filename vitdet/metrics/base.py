@@ -1,4 +1,4 @@
-"""The base of all metrics: what is kept of each image, and how processes put it together.  # I images"""
+"""The base of all metrics, which gathers the predictions of all processes and counts every image once."""
 
 from abc import abstractmethod
 from collections.abc import Iterator, Sequence
@@ -17,47 +17,51 @@ from vitdet.structures import Prediction, Target
 
 
 class Metric(torchmetrics.Metric):
-    """Scores predictions of images, of which each counts once, however many processes there are.
+    """Base of the metrics that score predictions of images, each of which counts once for any number of processes.
 
-    A derived class keeps what it needs of an image in `_add`. `_pack` makes that of some images the states, which
-    torchmetrics then puts together over the processes, before `compute` scores them or `save` writes them.
+    A subclass stores what it needs of an image in `_add`. Its `_pack` turns the stored values of some images into the
+    states, which torchmetrics then gathers from all processes, before `compute` scores them or `save` writes them.
 
     Args:
-        total: how many images the data has.
-        seen_only: score only the images that `update` was given, as for sanity checks and `limit_val_batches`.
+        total: the number of images in the data set.
+        seen_only: whether only images that were given to `update` are scored, as for sanity checks and
+            `limit_val_batches`.
 
     Attributes:
-        images: `(I,)` ids of the images that are scored, in `compute`.
-        repeated: how many of them several processes had, in `compute`.
+        images: the ids of the scored images, `(I,)` for I images; set within `compute`.
+        repeated: the number of images that several processes had; set within `compute`.
     """
 
-    saves = False  # whether it has `save(path)`
+    # whether the metric has a method `save(path)`
+    saves = False
     full_state_update = False
-    update_called = True  # without any image there is a score, too: nothing is found
+    # a run without any image has scores, too: nothing is found
+    update_called = True
 
     def __init__(self, total: int, *, seen_only: bool = False) -> None:
-        # a score that is asked for twice is computed twice: what it is computed of is not kept
+        # no cache: the states are dropped after `compute`, and a second call computes the scores again
         super().__init__(dist_sync_fn=gather, compute_with_cache=False)
         self.total, self.seen_only = total, seen_only
-        self._seen: dict[int, None] = {}  # ids of the images, in the order in which they came
+        # the ids of the images in the order in which they were given
+        self._seen: dict[int, None] = {}
         self.add_state("images", [], dist_reduce_fx="cat")
         self.add_state("repeated", torch.tensor(0), dist_reduce_fx="sum")
 
     @abstractmethod
     def _add(self, image_id: int, prediction: Prediction) -> None:
-        """Keep what is needed of one image; the prediction is on the CPU."""
+        """Store what is needed of the prediction for an image, which is on the CPU."""
 
     @abstractmethod
     def _pack(self, images: list[int]) -> None:
-        """Make what is kept of these images the states; those that are put one behind the other are a list of one tensor."""
+        """Set the states from what is stored of these images; a state to concatenate is a list with a single tensor."""
 
     @abstractmethod
     def compute(self) -> dict[str, float]:
-        """The scores by name, the main one first; all processes must call it, and all get the same."""
+        """The scores by name, the main score first. All processes must call it, and get equal scores."""
 
     @abstractmethod
     def protocol(self) -> str:
-        """One line that says how the last `compute` counted."""
+        """A line that describes how the last `compute` counted."""
 
     def reset(self) -> None:
         """Forget all predictions."""
@@ -65,7 +69,12 @@ class Metric(torchmetrics.Metric):
         self._seen.clear()
 
     def update(self, predictions: Sequence[Prediction], targets: Sequence[Target] | None = None) -> None:
-        """Add the predictions of some images; image ids come from `targets` where given, else from the predictions.
+        """Add the predictions of some images.
+
+        Args:
+            predictions: a prediction for each image.
+            targets: the targets of these images, from which the image ids are taken; by default the ids come from the
+                predictions.
 
         Raises:
             UserError: an image was given twice, or its prediction can't be scored.
@@ -83,7 +92,7 @@ class Metric(torchmetrics.Metric):
 
     @contextmanager
     def sync_context(self, *args: Any, **options: Any) -> Iterator[None]:
-        """In it, the states are those of all processes; outside of it there are none, so that nothing is kept twice."""
+        """A context with the states of all processes. Outside of it the states are empty, so nothing is stored twice."""
         counted = self._counted()
         self.images = [torch.tensor(counted, dtype=torch.int64)]
         self.repeated = torch.tensor(len(self._seen) - len(counted))
@@ -100,7 +109,7 @@ class Metric(torchmetrics.Metric):
             setattr(self, name, [] if isinstance(default, list) else default.clone())
 
     def _counted(self) -> list[int]:
-        """Those of this process's images that no process before it had: samplers repeat some for equal shares."""
+        """The images of this process that no lower rank has: samplers repeat images to give all ranks equal shares."""
         if not distributed():
             return list(self._seen)
         parts = gather(torch.tensor(list(self._seen), dtype=torch.int64))
@@ -109,7 +118,7 @@ class Metric(torchmetrics.Metric):
 
 
 def gather(value: Tensor, group: Any = None) -> list[Tensor]:
-    """A tensor of every process, in the order of their ranks, on the CPU; only their first sizes may differ."""
+    """The tensors of all processes, in the order of their ranks, on the CPU; only their first dimension may differ."""
     device = torch.device("cuda", torch.cuda.current_device()) if dist.get_backend(group) == "nccl" else value.device
     return [part.cpu() for part in gather_all_tensors(value.to(device), group)]
 

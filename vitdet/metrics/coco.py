@@ -1,6 +1,6 @@
-"""COCO AP of a model while it trains, on one process or many.
+"""COCO AP of a model during training, on any number of processes.
 
-I images, T detections of one image, D detections of all, K classes
+I is the number of images, T of detections in an image, D of detections in all images, and K of classes.
 """
 
 import json
@@ -28,20 +28,30 @@ log = logging.getLogger("vitdet")
 
 
 class CocoMetric(Metric):
-    """COCO AP and AR, of boxes (`bbox`) or masks (`segm`), over all images of an annotation file (its index, its path, or its content).
+    """COCO AP and AR of boxes or masks over all images of an annotation file.
 
-    A prediction's labels mean its own `category_ids`; where it has none, the file's ids in ascending order. Detections are kept as one row of seven
-    numbers, so 5,000 images × 100 detections take 28 MB; masks as compressed run lengths of the image they are in
-    (5,000 × 100 of 640×480: 128 MB).
+    The labels of a prediction are positions in its `category_ids`, or, if these are empty, in the ascending ids of the
+    annotation file. A detection is stored as seven numbers, so 5,000 images × 100 detections take 28 MB, and a mask as
+    compressed run lengths (5,000 × 100 masks of 640×480 pixels take 128 MB).
 
     Args:
-        annotations: what is to be found.
-        iou_type: score boxes or masks.
-        max_dets: how many detections of an image and a class count.
-        seen_only: see `Metric`; by default an image that was never given counts as missed.
+        annotations: the ground truth: the path, the content or the index of an annotation file.
+        iou_type: whether boxes (`bbox`) or masks (`segm`) are scored.
+        max_dets: the number of detections of an image and a class that count.
+        seen_only: whether only images that were given to `update` are scored, see `Metric`; by default all others count
+            as missed.
 
     Raises:
+        FileNotFoundError: the annotation file does not exist.
         UserError: an option is out of range, or the file is no annotation file.
+
+    Example:
+        >>> objects = [{"id": 1, "image_id": 1, "category_id": 1, "bbox": [0, 0, 9, 9], "area": 81}]
+        >>> metric = CocoMetric({"images": [{"id": 1}], "categories": [{"id": 1}], "annotations": objects})
+        >>> box = torch.tensor([[0.0, 0.0, 9.0, 9.0]])
+        >>> metric.update([Prediction(box, torch.tensor([0.9]), torch.tensor([0]), (20, 20), image_id=1)])
+        >>> round(metric.compute()["AP"], 3)
+        1.0
     """
 
     saves = True
@@ -67,13 +77,15 @@ class CocoMetric(Metric):
         for reason, count in self.truth.notes.items():
             log.warning("%d %s", count, reason)
         self._clear()
-        self.add_state("rows", [], dist_reduce_fx="cat")  # (D, 7): image, left, top, width, height, score, class
-        self.add_state("masks", [], dist_reduce_fx="cat")  # run lengths of all rows, where masks are scored
-        self.add_state("mask_sizes", [], dist_reduce_fx="cat")  # (D,) bytes
+        # (D, 7): image, left, top, width, height, score, class
+        self.add_state("rows", [], dist_reduce_fx="cat")
+        # if masks are scored, the bytes of the run lengths of all rows, and the number of bytes of each row, (D,)
+        self.add_state("masks", [], dist_reduce_fx="cat")
+        self.add_state("mask_sizes", [], dist_reduce_fx="cat")
 
     def _clear(self) -> None:
-        # Few blocks that grow, and no small ones: those would land where an image's masks have just been freed, and the
-        # next image's no longer fit.
+        # Three large blocks that grow, instead of many small blocks: these would be allocated in the memory that the masks
+        # of an image have just left, and the masks of the next image would no longer fit there.
         self._rows, self._masks, self._mask_sizes = array("d"), bytearray(), array("q")
         self._protocol = ""
 
@@ -92,7 +104,7 @@ class CocoMetric(Metric):
 
     def _pack(self, images: list[int]) -> None:
         rows, sizes = np.array(self._rows).reshape(-1, 7), np.array(self._mask_sizes)
-        # no copy: nothing is added before `compute` or `save` has dropped it again
+        # no copy is needed: nothing is added before `compute` or `save` drops this view
         masks = np.frombuffer(self._masks, np.uint8)
         if len(images) < len(self._seen):
             kept = np.isin(rows[:, 0], [self._position_of[image_id] for image_id in images])
@@ -102,7 +114,7 @@ class CocoMetric(Metric):
         self.rows, self.masks, self.mask_sizes = ([torch.from_numpy(state)] for state in (rows, masks, sizes))
 
     def _rows_of(self, position: int, image_id: int, prediction: Prediction) -> np.ndarray:
-        """`(T, 7)`: what is kept of a prediction."""
+        """The rows `(T, 7)` that are stored of a prediction."""
         labels = self._labels(prediction.labels.numpy(), tuple(prediction.category_ids), image_id)
         boxes = prediction.boxes_xyxy.double().numpy().reshape(-1, 4)
         scores = prediction.scores.double().numpy()
@@ -112,7 +124,8 @@ class CocoMetric(Metric):
         if wrong.any():
             first = int(wrong.argmax())
             raise UserError(
-                f"image id {image_id}: {wrong.sum()} of {len(rows)} detections are not finite, the first has score {scores[first]} and box "
+                f"image id {image_id}: {wrong.sum()} of {len(rows)} detections are not finite, "
+                f"the first has score {scores[first]} and box "
                 f"{boxes[first].tolist()}; the model has diverged, or was run in a type too narrow for it"
             )
         return rows
@@ -127,7 +140,7 @@ class CocoMetric(Metric):
             self._mask_sizes.append(len(code))
 
     def _labels(self, labels: np.ndarray, category_ids: tuple[int, ...], image_id: int) -> np.ndarray:
-        """A prediction's labels `(T,)` -> classes of the annotation file `(T,)`."""
+        """The classes of the annotation file `(T,)` that the labels `(T,)` of a prediction stand for."""
         if category_ids not in self._maps:
             known = category_ids or self.truth.category_ids
             self._maps[category_ids] = np.array([self._label_of.get(int(i), -1) for i in known], dtype=np.int64)
@@ -139,16 +152,20 @@ class CocoMetric(Metric):
         if (found < 0).any():
             unknown = category_ids[labels[found < 0][0]]
             raise UserError(
-                f"image id {image_id}: category id {unknown} is not in the annotation file, which has {_few(self.truth.category_ids)}"
+                f"image id {image_id}: category id {unknown} is not in the annotation file, "
+                f"which has {_few(self.truth.category_ids)}"
             )
         return found
 
     def compute(self) -> dict[str, float]:
-        """`AP`, `AP50`, `AP75`, `APs`, `APm`, `APl`, `AR1`, `AR10`, `AR100`, `ARs`, `ARm`, `ARl` and `AP/<class name>`, in [0, 1];
-        -1 where there is nothing to find. With another `max_dets`, `AR100` is called after that. Where masks are scored, `box_AP`, `box_AP50` and
-        `box_AP75` say how good the boxes are.
+        """The COCO scores, in [0, 1], or -1 if there is no ground truth of that kind.
 
-        Under `torch.distributed` every process must call it; each gets the numbers of all, every image counted once.
+        They are `AP`, `AP50`, `AP75`, `APs`, `APm`, `APl`, `AR1`, `AR10`, `AR100`, `ARs`, `ARm`, `ARl` and
+        `AP/<class name>`. With another `max_dets` than 100, the number in `AR100` is that number. If masks are scored,
+        `box_AP`, `box_AP50` and `box_AP75` are the scores of the boxes.
+
+        Under `torch.distributed` every process must call it, and each gets the scores over all processes, in which every
+        image counts once.
         """
         seen = np.sort([self._position_of[image_id] for image_id in self.images.tolist()]).astype(np.int64)
         notes: Counter[str] = Counter({"images dropped: another process had them too": int(self.repeated)})
@@ -164,18 +181,18 @@ class CocoMetric(Metric):
         return coco_scores(self.truth, self.rows.numpy(), images=images, max_dets=self.max_dets, masks=masks)
 
     def _run_lengths(self) -> list[bytes]:
-        """Those of each row."""
+        """The run lengths of the mask of each row."""
         text, ends = memoryview(self.masks.numpy()), np.cumsum(self.mask_sizes.numpy()).tolist()
         return [bytes(text[start:end]) for start, end in pairwise([0, *ends])]
 
     def protocol(self) -> str:
-        """One line that says how the last `compute` counted: images, evaluator, limits, and what was left out."""
+        """A line that describes how the last `compute` counted: images, evaluator, limits, and what was left out."""
         return self._protocol or protocol(self.truth, max_dets=self.max_dets, images=len(self.truth))
 
     def save(self, path: str | Path) -> None:
-        """Write all predictions as a COCO results file, in the data set's own ids.
+        """Write all predictions as a COCO results file with the ids of the data set.
 
-        Under `torch.distributed` every process must call it; the first one writes.
+        Under `torch.distributed` every process must call it, and rank 0 writes the file.
         """
         with self.sync_context(dist_sync_fn=self.dist_sync_fn):
             rows, masks = self.rows.numpy(), self._run_lengths()
@@ -195,7 +212,7 @@ class CocoMetric(Metric):
 def protocol(
     truth: GroundTruth, *, max_dets: int, images: int, notes: Mapping[str, int] | None = None, kind: str = "box"
 ) -> str:
-    """The line printed with every result."""
+    """The line that is printed with every result and describes how it was counted."""
     total = len(truth)
     parts = [
         f"COCO {kind} AP",

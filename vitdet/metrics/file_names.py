@@ -1,4 +1,7 @@
-"""Which image of an annotation file a file is: paths differ from machine to machine, their endings do not."""
+"""Matching image files with the images of an annotation file by the ends of their paths.
+
+The folders at the start of a path differ from machine to machine; its end does not.
+"""
 
 import posixpath
 import unicodedata
@@ -11,11 +14,15 @@ Parts = tuple[str, ...]
 
 
 class FileNames:
-    """The images of an annotation file, by the names that it gives them.
+    """The file names of the images of an annotation file, for matching paths with them.
 
     Args:
         names: the `file_name` of each image.
-        source: the annotation file, for messages.
+        source: the name of the annotation file, for error messages.
+
+    Example:
+        >>> FileNames(["val/a.jpg", "val/b.jpg"], "instances.json").find(["/data/val/b.jpg", "c.jpg"])
+        [1, None]
     """
 
     def __init__(self, names: Sequence[str], source: str) -> None:
@@ -27,13 +34,14 @@ class FileNames:
                 self._same_base[parts[-1]].append(position)
 
     def find(self, paths: Sequence[str]) -> list[int | None]:
-        """The position of the image that each of some paths is; `None` where it is none of them.
+        """The position of the image that matches each path, or `None` if no image does.
 
-        A path is the image whose name it ends with, or which ends with it: `data/val/a.jpg` is `val/a.jpg` or `a.jpg`, whichever is longer. Where folders
-        were renamed, `data/a.jpg` is `val/a.jpg` if that is the only `a.jpg`, and no other path is that image.
+        A path matches an image if either of the two names ends with the other: `data/val/a.jpg` matches `val/a.jpg` and
+        `a.jpg`, and the longer match wins. For folders that were renamed, `data/a.jpg` matches `val/a.jpg` if that is the
+        only `a.jpg` and no other path matches it.
 
         Raises:
-            UserError: a path could be two images, or two paths are one.
+            UserError: a path matches two images equally well, or two paths match an image.
         """
         found = [self._by_ending(path) for path in paths]
         taken = set(found)
@@ -71,6 +79,6 @@ class FileNames:
 
 
 def split(path: str) -> Parts:
-    """The parts of a path of any system, in one of the ways to write accents."""
+    """The parts of a path of any operating system, with accents in Unicode's composed form (NFC)."""
     path = posixpath.normpath(unicodedata.normalize("NFC", path).replace("\\", "/"))
     return tuple(part for part in path.split("/") if part not in ("", ".", ".."))

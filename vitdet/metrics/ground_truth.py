@@ -1,7 +1,6 @@
-"""What is to be found, as a few flat arrays in the order in which pycocotools scores.
+"""The ground truth as a few flat arrays in the order in which pycocotools scores.
 
-I images, A annotations, K classes
-boxes_xywh   left, top, width, height in pixels, as COCO writes them
+I is the number of images, A of annotations and K of classes.
 """
 
 import weakref
@@ -22,32 +21,49 @@ NO_MASK = "annotations left out: no segmentation that can be read"
 
 @dataclass
 class GroundTruth:
-    """Images 0..I-1 in the order of their ids, classes 0..K-1 in the order of theirs, and the annotations.
+    """Images 0..I-1 and classes 0..K-1, both in the order of their ids, and the annotations.
 
-    Images are in the order of their ids since pycocotools breaks ties between equal scores in that order.
+    The order of the images matters, because pycocotools breaks ties between equal scores by it.
+
+    Attributes:
+        image_ids: `(I,)` int64, ascending.
+        image: `(A,)`, the position of the image of each annotation, in 0..I-1.
+        label: `(A,)`, the class of each annotation, in 0..K-1.
+        boxes_xywh: `(A, 4)`: left, top, width and height in pixels.
+        area: `(A,)` in square pixels, of the mask, or of the box if the file gives no area.
+        iscrowd: `(A,)` bool.
+        sizes: `(I, 2)`, height and width in pixels, 0 if the file gives none.
+        rles: the run lengths of the A masks in COCO's format; empty if masks were not read.
+        file_names: I strings, empty if the file gives none.
+        names: K class names.
+        category_ids: K category ids, ascending.
+        notes: the reasons for which annotations were left out or filled in, and how often.
     """
 
-    image_ids: np.ndarray  # (I,) int64, ascending
-    image: np.ndarray  # (A,) in 0..I-1
-    label: np.ndarray  # (A,) in 0..K-1
-    boxes_xywh: np.ndarray  # (A, 4)
-    area: np.ndarray  # (A,) square pixels: of the mask, or of the box where the file gives none
-    iscrowd: np.ndarray  # (A,) bool
-    sizes: np.ndarray  # (I, 2) height and width, 0 where the file gives none
-    rles: list[dict[str, Any]]  # (A,) COCO's run lengths of the masks, where they were asked for
-    file_names: list[str]  # (I,) empty where the file gives none
+    image_ids: np.ndarray
+    image: np.ndarray
+    label: np.ndarray
+    boxes_xywh: np.ndarray
+    area: np.ndarray
+    iscrowd: np.ndarray
+    sizes: np.ndarray
+    rles: list[dict[str, Any]]
+    file_names: list[str]
     names: list[str]
     category_ids: list[int]
-    notes: Counter[str]  # what was left out or filled in, and how often
+    notes: Counter[str]
 
     @classmethod
     def read(cls, source: "str | Path | Mapping[str, Any] | CocoIndex", *, masks: bool = False) -> "GroundTruth":
-        """Of an index, of an annotation file, or of its content; segmentations are read only if `masks`, and annotations
-        without one are then left out.
+        """The ground truth of an annotation file.
+
+        Args:
+            source: the path, the content or the index of the annotation file.
+            masks: whether masks are read; annotations without a readable mask are then left out.
 
         Raises:
-            FileNotFoundError: there is no such file.
-            UserError: it is no annotation file of boxes or masks; the message says what is wrong.
+            FileNotFoundError: the file does not exist.
+            UserError: the file is no annotation file of boxes or masks; the message names the fault.
         """
         if isinstance(source, Mapping):
             source = CocoIndex.of(source)
@@ -61,7 +77,8 @@ class GroundTruth:
     def _of(cls, index: CocoIndex, masks: bool) -> "GroundTruth":
         if index.panoptic:
             raise UserError(
-                f"{index.path} has nothing to score against: it is a COCO panoptic file; wanted boxes or masks in COCO's "
+                f"{index.path} has nothing to score against: it is a COCO panoptic file; "
+                "wanted boxes or masks in COCO's "
                 "format (`vitdet test` scores panoptic results)"
             )
         order = np.argsort(index.image_ids)
@@ -91,12 +108,12 @@ class GroundTruth:
         return len(self.image_ids)
 
     def keys(self) -> list[str]:
-        """How each class is called in results: `AP/<name>`, with its id where two classes share a name."""
+        """The key of each class in the scores: `AP/<name>`, with the category id if several classes share a name."""
         shared = {name for name, count in Counter(self.names).items() if count > 1}
         return [f"AP/{n} ({i})" if n in shared else f"AP/{n}" for n, i in zip(self.names, self.category_ids)]
 
 
-# a run validates many times on one index
+# the ground truths of an index, with and without masks, because a run validates many times on an index
 _read: weakref.WeakKeyDictionary[CocoIndex, dict[bool, GroundTruth]] = weakref.WeakKeyDictionary()
 
 

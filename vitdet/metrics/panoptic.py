@@ -1,7 +1,7 @@
 """Panoptic quality, Kirillov et al. 2019 (arXiv:1801.00868), and results in COCO's panoptic format.
 
-K classes, S segments of one image, H×W an image in pixels
-An id map `(H, W)` holds the number of each pixel's segment, 0 for none ("void").
+An id map `(H, W)` holds the number of the segment of each pixel, and 0 for void pixels. K is the number of classes, S of
+segments in an image, and H×W the size of an image in pixels.
 """
 
 import json
@@ -20,7 +20,14 @@ from vitdet.structures import Prediction
 
 @dataclass
 class Segments:
-    """The segments of one image: `ids` `(H, W)`; the number, the class and the crowd flag of each, `(S,)`."""
+    """The segments of an image.
+
+    Attributes:
+        ids: the id map, `(H, W)`.
+        numbers: `(S,)`, the number of each segment in the id map.
+        labels: `(S,)`, the class of each segment.
+        crowd: `(S,)` bool, the crowd flag of each segment.
+    """
 
     ids: np.ndarray
     numbers: np.ndarray
@@ -29,12 +36,15 @@ class Segments:
 
 
 class PanopticMetric(PerImageMetric):
-    """PQ = SQ × RQ over all images, all classes, things and stuff.
+    """Panoptic quality, PQ = SQ × RQ, over all images, for all classes, things and stuff.
 
     Args:
-        truth: gives the true segments of an image, by its id: the id map, and number, class and crowd flag of each (the fields of `Segments`).
-        names, things, category_ids: of the classes, by label.
-        total, seen_only: see `Metric`.
+        truth: a function that returns the true segments of an image, given its id, as the fields of `Segments`.
+        names: the K class names, indexed by label.
+        things: K flags, true for a class of things.
+        category_ids: the K category ids of the data set, for `save`.
+        total: the number of images in the data set.
+        seen_only: whether only images that were given to `update` are scored, see `Metric`.
     """
 
     saves = True
@@ -68,9 +78,10 @@ class PanopticMetric(PerImageMetric):
         return count(truth, segments, len(self.names))
 
     def compute(self) -> dict[str, float]:
-        """`PQ`, `SQ`, `RQ`, the same with `_things` and `_stuff`, and `PQ/<class name>`, in [0, 1]; -1 where there is nothing to count.
+        """The scores, in [0, 1], or -1 if no segment of that kind occurs.
 
-        Under `torch.distributed` every process must call it; an image that several had counts once.
+        They are `PQ`, `SQ` and `RQ`, these three with the endings `_things` and `_stuff`, and `PQ/<class name>`. Under
+        `torch.distributed` every process must call it; an image that several processes had counts once.
         """
         iou, tp, fp, fn = self._total()
         occurs = tp + fp + fn > 0
@@ -84,9 +95,9 @@ class PanopticMetric(PerImageMetric):
         return scores | {f"PQ/{name}": float(value) for name, value in zip(self.names, pq)}
 
     def save(self, path: str | Path) -> None:
-        """Write all predictions in COCO's panoptic format: a JSON, and a folder of PNGs named like it.
+        """Write all predictions in COCO's panoptic format: a JSON file, and a folder of PNGs named after it.
 
-        Under `torch.distributed` every process must call it; the first one writes.
+        Under `torch.distributed` every process must call it, and rank 0 writes the files.
         """
         parts: list = [self._kept]
         if distributed():
@@ -102,11 +113,12 @@ def write_panoptic(
     *,
     files: Mapping[int, str] | None = None,
 ) -> None:
-    """A JSON in COCO's panoptic format, and a folder of PNGs named like it.
+    """Write a JSON file in COCO's panoptic format, and a folder of PNGs named after it.
 
     Args:
-        found: `Prediction.to_coco_panoptic()` of each image, by its id.
-        files: the name of each image, for a list of `images`.
+        path: the JSON file.
+        found: the result of `Prediction.to_coco_panoptic()` for each image, keyed by the image id.
+        files: the name of each image, keyed by the image id, for a list of `images` in the JSON; by default there is none.
     """
     path = Path(path)
     folder = path.with_suffix("")
@@ -121,10 +133,15 @@ def write_panoptic(
 
 
 def count(truth: Segments, found: Segments, num_classes: int) -> np.ndarray:
-    """`(4, K)`: the sum of the IoUs of true positives, and how many true positives, false positives and false negatives each class has.
+    """Match the true and the predicted segments of an image, and count the matches of each class.
 
-    Two segments match if they have the same class and an IoU above 0.5, pixels that are void in the truth left out of the union; crowds match nothing.
-    A segment found is no false positive if most of it lies on void, or on a crowd of its class.
+    Two segments match if they have equal classes and an IoU above 0.5; pixels that are void in the ground truth don't
+    count in the union, and crowds match nothing. A predicted segment of which more than half lies on void pixels or on
+    crowds of its class is no false positive.
+
+    Returns:
+        `(4, K)`: the sum of the IoUs of true positives, and the numbers of true positives, false positives and false
+        negatives, for each class.
     """
     pairs, pixels = np.unique(truth.ids.astype(np.int64) << 32 | found.ids.astype(np.int64), return_counts=True)
     shared = {(int(pair >> 32), int(pair & 0xFFFFFFFF)): int(n) for pair, n in zip(pairs, pixels)}

@@ -1,4 +1,4 @@
-"""A metric that adds up what is counted in each image.  # H×W an image in pixels"""
+"""The base of metrics that sum the counts of single images."""
 
 from abc import abstractmethod
 
@@ -12,15 +12,17 @@ from vitdet.structures import Prediction
 
 
 class PerImageMetric(Metric):
-    """Base of those that keep an array of counts for every image, and need no more; they never count an image that they
-    were not given.
+    """Base of the metrics that need only an array of counts for every image; images without a prediction don't count.
 
     Args:
-        start: an array of counts of no image.
-        total, seen_only: see `Metric`.
+        start: the array of counts before the first image, which is zero.
+        total: the number of images in the data set.
+        seen_only: whether only images that were given to `update` are scored, see `Metric`.
     """
 
-    what: str  # for `protocol`
+    # the name of the metric in `protocol`
+    what: str
+    # the class names
     names: list[str]
 
     def __init__(self, start: np.ndarray, total: int, *, seen_only: bool) -> None:
@@ -31,7 +33,7 @@ class PerImageMetric(Metric):
 
     @abstractmethod
     def _count(self, image_id: int, prediction: Prediction) -> np.ndarray:
-        """What is counted in one image; the prediction is on the CPU."""
+        """The counts of an image, whose prediction is on the CPU."""
 
     def reset(self) -> None:
         super().reset()
@@ -44,7 +46,7 @@ class PerImageMetric(Metric):
         self.counts = torch.from_numpy(sum((self._parts[i] for i in images), self._defaults["counts"].numpy()))
 
     def _total(self) -> np.ndarray:
-        """The counts of all images of all processes."""
+        """The sum of the counts of all images of all processes."""
         self._images = len(self.images)
         return self.counts.numpy()
 
@@ -57,8 +59,13 @@ class PerImageMetric(Metric):
 def check_map(found: Tensor | None, shape: tuple[int, ...], image_id: int) -> np.ndarray:
     """A predicted map `(H, W)` as an array.
 
+    Args:
+        found: the predicted map.
+        shape: `(H, W)` of the ground truth in pixels.
+        image_id: the id of the image, for error messages.
+
     Raises:
-        ValueError: there is none, or it is not of the `shape` of the truth.
+        UserError: there is no map, or its shape is not that of the ground truth.
     """
     if found is None or tuple(found.shape) != shape:
         got = "no map" if found is None else f"a map of {tuple(found.shape)}"

@@ -1,7 +1,4 @@
-"""Scoring a COCO results file against an annotation file, and showing the scores.
-
-D detections
-"""
+"""Scoring a COCO results file against an annotation file, and printing the scores."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -29,19 +26,27 @@ IouType = Literal["bbox", "segm"]
 def evaluate(
     predictions: str | Path, annotations: str | Path, *, iou_type: IouType | None = None, max_dets: int = 100
 ) -> tuple[dict[str, float], str]:
-    """The COCO numbers of a results file over all images of the annotation file, and the protocol line.
+    """Score a COCO results file on all images of an annotation file.
 
-    A results file is a JSON list of `{"image_id", "category_id", "bbox": [left, top, width, height], "score"}`, in pixels and in the data set's
-    own ids; for masks each has a `segmentation`, too, and need not have a `bbox`. Where rows have a `file_name`, as those of `vitdet predict`, that says which
-    image they are of (see `FileNames`), not the `image_id`; the protocol line says so if the two differ.
+    A results file is a JSON list of `{"image_id", "category_id", "bbox": [left, top, width, height], "score"}`, with boxes
+    in pixels and the ids of the data set. For masks each item has a `segmentation`, too, and may lack the `bbox`. If items
+    have a `file_name`, as those that `vitdet predict` writes, they are matched with images by it (see `FileNames`) and not
+    by the `image_id`; the protocol line mentions it if the two differ.
 
     Args:
-        iou_type: score boxes (`bbox`) or masks (`segm`); by default masks if both files have some. With masks, annotations without one are left out, of the
-            `box_AP` beside it, too.
+        predictions: the results file.
+        annotations: the annotation file.
+        iou_type: whether boxes (`bbox`) or masks (`segm`) are scored; by default masks if both files have some. When masks
+            are scored, annotations without a mask are left out, also for the `box_AP` that is reported beside the AP.
+        max_dets: the number of detections of an image and a class that count.
+
+    Returns:
+        The scores by name, and the protocol line, which describes how they were counted.
 
     Raises:
-        FileNotFoundError: one of the files does not exist.
-        UserError: the results are not such a list, name an image or a category that the annotation file does not have, or contradict themselves.
+        FileNotFoundError: a file does not exist.
+        UserError: the results file is not such a list, has an image or a category that the annotation file lacks, or
+            contradicts itself; or an option is out of range.
     """
     ok, wanted = whole(1)
     check("max_dets", max_dets, ok(max_dets), wanted)
@@ -71,7 +76,7 @@ def evaluate(
 
 
 def print_scores(scores: Mapping[str, float], protocol: str, console: Console | None = None) -> None:
-    """Print the numbers, then those of each class, and how they were counted."""
+    """Print a table of the scores, those of single classes last, and then the protocol line."""
     console = console or Console(soft_wrap=True, highlight=False)
     table = Table("score", "value")
     classes = [name for name in scores if "/" in name]
@@ -104,11 +109,12 @@ def _check_truth(truth: GroundTruth, source: str) -> dict[str, int]:
 
 
 def _oddities(rows: np.ndarray, truth: GroundTruth) -> dict[str, int]:
-    """What is said of detections `(D, 7)` that look like boxes of another format, and of images that have none."""
+    """Notes on detections `(D, 7)` that look like boxes in another format, and on images without detections."""
     if not len(rows):
         return {}
     image, (left, top, width, height) = rows[:, 0].astype(int), rows[:, 1:5].T
-    limits = 1.1 * truth.sizes[image].T  # detectors look a little beyond the border
+    # with a tolerance, because boxes of detectors may reach a little beyond the border
+    limits = 1.1 * truth.sizes[image].T
     beyond = limits.all(0) & ((left + width > limits[1]) | (top + height > limits[0]))
     tiny = (left + width <= 1) & (top + height <= 1)
     notes = {
@@ -123,10 +129,13 @@ def _oddities(rows: np.ndarray, truth: GroundTruth) -> dict[str, int]:
 
 
 def _use_file_names(items: list[Any], truth: GroundTruth, source: str, annotations: str) -> dict[str, int]:
-    """Gives rows that have a `file_name` the id of the image of that name; returns what is to be said of it.
+    """Replace the `image_id` of items that have a `file_name` by the id of the image of that name.
+
+    Returns:
+        Notes for the protocol line, with counts.
 
     Raises:
-        UserError: rows contradict each other, or name what is no image of the annotation file.
+        UserError: items contradict each other, or have a `file_name` that matches no image of the annotation file.
     """
     if not items:
         return {"detections: the results file is empty, so nothing is found": 0}
@@ -140,26 +149,29 @@ def _use_file_names(items: list[Any], truth: GroundTruth, source: str, annotatio
     for name, position in zip(own, known.find(list(own))):
         if position is None:
             raise UserError(
-                f"{source} has detections in {name}, which is no image of {annotations}; give the annotations of these images, "
+                f"{source} has detections in {name}, which is no image of {annotations}; "
+                "give the annotations of these images, "
                 f"or predict with --annotations {annotations}, which leaves out what that does not have"
             )
         id_of[name] = int(truth.image_ids[position])
     differ = sum(own[name] != number for name, number in id_of.items())
     for n, item in enumerate(items):
         if not isinstance(item, dict):
-            continue  # `_rows` says what is wrong with it
+            # `_rows` raises the error for it
+            continue
         if "file_name" in item:
             item["image_id"] = id_of[item["file_name"]]
         elif differ:
             raise UserError(
-                f"{source}: detection {n} has no file_name, and the image ids of those that have one are not those of {annotations}; "
+                f"{source}: detection {n} has no file_name, "
+                f"and the image ids of those that have one are not those of {annotations}; "
                 "give all of them a file_name, or the ids of the annotation file"
             )
     return {"images matched by file_name: the results file calls them by other ids": differ} if differ else {}
 
 
 def _ids_by_file(items: list[Any], source: str) -> dict[str, Any]:
-    """The `image_id` that the results file itself gives each file it names."""
+    """The `image_id` that the results file has for each `file_name` in it."""
     id_of: dict[str, Any] = {}
     file_of: dict[Any, str] = {}
     for n, item in enumerate(items):
@@ -168,7 +180,8 @@ def _ids_by_file(items: list[Any], source: str) -> dict[str, Any]:
         name, number = item["file_name"], item.get("image_id")
         if not isinstance(name, str) or not split(name):
             raise UserError(f"{source}: detection {n}: file_name must be the path of an image, got {name!r}")
-        if isinstance(number, bool) or not isinstance(number, (int, str, type(None))):  # some write names or none
+        # some tools write a name as `image_id`, or leave it out
+        if isinstance(number, bool) or not isinstance(number, (int, str, type(None))):
             raise UserError(f"{source}: detection {n}: image_id must be an integer, got {number!r}")
         if id_of.setdefault(name, number) != number:
             raise UserError(
@@ -182,13 +195,14 @@ def _ids_by_file(items: list[Any], source: str) -> dict[str, Any]:
 
 
 def _masks(items: Any, truth: GroundTruth, source: str) -> list[bytes]:
-    """Compressed run lengths of each detection; one without a box is given that of its mask."""
+    """The compressed run lengths of each detection; a detection without a box gets the box of its mask."""
     size_of = dict(zip(truth.image_ids.tolist(), truth.sizes.tolist()))
     masks = []
     for n, item in enumerate(items):
         image_id = item.get("image_id") if isinstance(item, dict) else None
         if not isinstance(image_id, int) or image_id not in size_of:
-            continue  # `_rows` says what is wrong with it
+            # `_rows` raises the error for it
+            continue
         try:
             one = to_rle(item.get("segmentation"), *size_of[image_id])
         except ValueError as error:
@@ -199,7 +213,7 @@ def _masks(items: Any, truth: GroundTruth, source: str) -> list[bytes]:
 
 
 def _rows(items: Any, truth: GroundTruth, source: str) -> np.ndarray:
-    """Detections `(D, 7)`: image, left, top, width, height, score, class."""
+    """The detections as rows `(D, 7)`: image, left, top, width, height, score, class; D is their number."""
     position_of = {number: i for i, number in enumerate(truth.image_ids.tolist())}
     label_of = {number: k for k, number in enumerate(truth.category_ids)}
     rows = []
@@ -218,7 +232,7 @@ def _rows(items: Any, truth: GroundTruth, source: str) -> np.ndarray:
 
 
 def _fault(item: Any) -> str:
-    """What is wrong with one detection, or nothing."""
+    """A description of what is wrong with a detection; empty if it is valid."""
     if not isinstance(item, dict):
         return f"wanted an object with {', '.join(KEYS)}, got {str(item)[:40]}"
     missing = [key for key in KEYS if key not in item]

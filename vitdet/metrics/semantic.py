@@ -1,4 +1,4 @@
-"""Mean IoU of semantic maps.  # K classes, H×W an image in pixels"""
+"""The mean IoU of semantic maps; K is the number of classes, H×W the size of an image in pixels."""
 
 from collections.abc import Callable, Sequence
 
@@ -9,15 +9,17 @@ from vitdet.structures import Prediction
 
 
 class SemanticMetric(PerImageMetric):
-    """Intersection over union of each class over the pixels of all images, and its mean.
+    """The intersection over union (IoU) of each class over the pixels of all images, and its mean over the classes.
 
-    IoU = TP / (TP + FP + FN), pixels added up over the data set, as in PASCAL VOC and Cityscapes. A class that neither the labels nor the
-    predictions ever have is -1 and not averaged; one that is only predicted has 0. Pixels labelled `VOID` are not counted.
+    IoU = TP / (TP + FP + FN), with pixels summed over the data set, as in PASCAL VOC and Cityscapes. A class that occurs
+    neither in the labels nor in the predictions has -1 and is left out of the mean; a class that occurs only in the
+    predictions has 0. Pixels labelled `VOID` don't count.
 
     Args:
-        labels: gives the `(H, W)` uint8 label map of an image, by its id.
-        names: the class names, by label.
-        total, seen_only: see `Metric`.
+        labels: a function that returns the label map `(H, W)` uint8 of an image, given its id.
+        names: the K class names, indexed by label.
+        total: the number of images in the data set.
+        seen_only: whether only images that were given to `update` are scored, see `Metric`.
     """
 
     what = "mean IoU of pixels, void left out"
@@ -33,9 +35,9 @@ class SemanticMetric(PerImageMetric):
         return confusion(truth, check_map(prediction.semantic, truth.shape, image_id), len(self.names))
 
     def compute(self) -> dict[str, float]:
-        """`mIoU`, `pixel_accuracy`, `mean_accuracy` and `IoU/<class name>`, in [0, 1]; -1 where a class never occurs.
+        """`mIoU`, `pixel_accuracy`, `mean_accuracy` and `IoU/<class name>`, in [0, 1]; -1 for a class that never occurs.
 
-        Under `torch.distributed` every process must call it; an image that several had counts once.
+        Under `torch.distributed` every process must call it; an image that several processes had counts once.
         """
         counts = self._total()
         hit, true, found = np.diag(counts), counts.sum(1), counts.sum(0)
@@ -49,7 +51,20 @@ class SemanticMetric(PerImageMetric):
 
 
 def confusion(truth: np.ndarray, found: np.ndarray, num_classes: int) -> np.ndarray:
-    """`(K, K)` how many pixels of each true class (row) were given each class (column); `VOID` and other values of `truth` are left out."""
+    """The confusion matrix of a map: the numbers of pixels of each true class (row) that got each class (column).
+
+    Args:
+        truth: the label map, `(H, W)`; pixels with values of K or more, such as `VOID`, are left out.
+        found: the predicted map, `(H, W)`, with values in 0..K-1.
+        num_classes: K.
+
+    Returns:
+        `(K, K)` integers.
+
+    Example:
+        >>> confusion(np.array([[0, 1], [1, 255]]), np.array([[0, 1], [0, 1]]), 2).tolist()
+        [[1, 0], [1, 1]]
+    """
     counted = truth < num_classes
     pairs = truth[counted].astype(np.int64) * num_classes + found[counted]
     return np.bincount(pairs, minlength=num_classes**2).reshape(num_classes, num_classes)

@@ -1,4 +1,4 @@
-"""The classes of well-known data sets, and the ids or pixel values that their files have for them."""
+"""The classes of well-known data sets, and the ids or pixel values that stand for them in the files."""
 
 import difflib
 from collections.abc import Sequence
@@ -9,7 +9,13 @@ from vitdet.errors import UserError
 
 
 class LabelSet(NamedTuple):
-    """Class names, the ids or pixel values that the data set's files have for them, and which are things."""
+    """The classes of a data set, K of them.
+
+    Attributes:
+        classes: K names.
+        ids: K category ids or pixel values, as the files of the data set have them.
+        things: K flags; true for a class of countable objects (a thing), false for stuff.
+    """
 
     classes: list[str]
     ids: list[int]
@@ -29,10 +35,19 @@ LABEL_SETS: dict[tuple[str, str], LabelSet] = {
 
 
 def label_set(classes: Sequence[str] | str, values: Sequence[int] | None) -> tuple[Sequence[str], Sequence[int] | None]:
-    """Class names and pixel values, as given, or of the set that `classes` names.
+    """The class names and pixel values of a data set with semantic labels.
+
+    Args:
+        classes: class names, which are returned as they are, or the name of a known set, which is looked up.
+        values: the pixel value of each class, if `classes` lists names.
 
     Raises:
-        UserError: there is no such set, or values are given besides.
+        UserError: there is no set of that name, or `values` is given although the set has its values.
+
+    Example:
+        >>> names, values = label_set("cityscapes", None)
+        >>> names[:2], values[:2]
+        (['road', 'sidewalk'], [7, 8])
     """
     if not isinstance(classes, str):
         return classes, values
