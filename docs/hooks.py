@@ -1,4 +1,5 @@
-"""What mkdocs adds to the pages of this folder: those at the root of the repository, the keys of a config, and the classes."""
+"""What mkdocs adds to the pages of this folder: the pages at the root of the repository, the keys of configs, and the
+public classes."""
 
 import dataclasses
 import html

@@ -20,7 +20,8 @@ from vitdet.command.run import read_config
 ROOT = Path(__file__).parent.parent
 TINY = """
 model:
-  backbone: {name: vit_tiny_patch16_224, stem: {class_path: ConvStem, width: 8}, model_args: {embed_dim: 32, num_heads: 2}, depth: 1, out_channels: 32}
+  backbone: {name: vit_tiny_patch16_224, stem: {class_path: ConvStem, width: 8}, \
+model_args: {embed_dim: 32, num_heads: 2}, depth: 1, out_channels: 32}
   head: {dim: 32, num_queries: 20, num_layers: 1, decoder: {num_heads: 4, ffn_dim: 32}}
   optimizer: muon
 data: {class_path: ShapesData, root: ROOT, train_images: 12, val_images: 5, size: 64, batch_size: 4}
@@ -139,7 +140,9 @@ def with_words(path, *words):
 def test_base_files_are_read_first(tmp_path):
     (tmp_path / "sub").mkdir()
     (tmp_path / "a.yaml").write_text(
-        "model: {lr: 1e-3, head: {dim: 8, groups: 2}}\ndata: {class_path: CocoData, size: 3, batch_size: 5, train: {images: x}}\ntrainer: {max_steps: 1}"
+        "model: {lr: 1e-3, head: {dim: 8, groups: 2}}\n"
+        "data: {class_path: CocoData, size: 3, batch_size: 5, train: {images: x}}\n"
+        "trainer: {max_steps: 1}"
     )
     (tmp_path / "sub" / "b.yaml").write_text(
         "base: ../a.yaml\nmodel: {head: {groups: 3}}\ndata: {class_path: ShapesData, size: 9}"

@@ -1,4 +1,5 @@
-"""Every library that vitdet imports is declared in pyproject.toml, and every declared one is imported or has a reason."""
+"""Every library that vitdet imports is declared in pyproject.toml, and every declared library is imported, or there is
+a reason for it."""
 
 import ast
 import re

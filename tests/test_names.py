@@ -99,8 +99,11 @@ def test_short_classes_on_the_command_line_and_in_a_second_config(tmp_path):
 
 def test_a_head_in_the_folder_of_the_command_is_found(tmp_path):
     code = (
-        "from vitdet import DETRHead\n\nclass MyHead(DETRHead):\n    def __init__(self, in_channels, strides, num_classes, *, num_queries: int = 7):\n"
-        "        super().__init__(in_channels, strides, num_classes, dim=32, num_queries=num_queries, num_layers=1, decoder={'num_heads': 4, 'ffn_dim': 32})\n"
+        "from vitdet import DETRHead\n\n"
+        "class MyHead(DETRHead):\n"
+        "    def __init__(self, in_channels, strides, num_classes, *, num_queries: int = 7):\n"
+        "        super().__init__(in_channels, strides, num_classes, dim=32, num_queries=num_queries, num_layers=1, "
+        "decoder={'num_heads': 4, 'ffn_dim': 32})\n"
     )
     (tmp_path / "my_heads.py").write_text(code)
     (tmp_path / "a.yaml").write_text(TINY.replace("ROOT", "shapes").replace("RUNS", "runs"))

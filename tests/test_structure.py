@@ -1,4 +1,5 @@
-"""The order of the parts, who may import which library, and how long files and functions may be, read from the syntax tree."""
+"""The order of the parts, which part may import which library, and how long files and functions may be, read from the
+syntax tree."""
 
 import ast
 from pathlib import Path
@@ -134,7 +135,10 @@ def test_constructors_take_few_arguments(path):
 
 
 def test_the_rules_find_what_breaks_them():
-    code = "import timm\nfrom vitdet.training import Task\nfrom pycocotools import mask\ndef f():\n    import lightning.pytorch as L\n"
+    code = (
+        "import timm\nfrom vitdet.training import Task\nfrom pycocotools import mask\n"
+        "def f():\n    import lightning.pytorch as L\n"
+    )
     names = list(imports(ast.parse(code)))
     assert len(order_faults("heads/x.py", names)) == 1 and not order_faults("deploy/x.py", names)
     assert len(library_faults("heads/x.py", names)) == 3

@@ -152,7 +152,8 @@ def test_bad_annotations_are_counted(tmp_path):
         ('{"images": [{"id": 1', "not valid JSON"),
         ("", "not valid JSON"),
         (
-            '{"images": [{"id": 1, "file_name": "a", "width": 0, "height": 4}], "categories": [{"id": 1, "name": "a"}]}',
+            '{"images": [{"id": 1, "file_name": "a", "width": 0, "height": 4}], '
+            '"categories": [{"id": 1, "name": "a"}]}',
             '"width"',
         ),
         ('{"images": [], "categories": [{"id": 1, "name": "a"}, {"id": 1, "name": "b"}]}', "more than once"),

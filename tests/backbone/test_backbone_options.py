@@ -1,4 +1,5 @@
-"""Options of the backbone that are out of range, or not those of its model, are refused by its constructor in one sentence."""
+"""The backbone's constructor refuses options that are out of range, or that its model does not have, with an error of a
+single sentence."""
 
 import inspect
 import math

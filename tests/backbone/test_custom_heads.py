@@ -61,7 +61,10 @@ def test_faster_rcnn_trains_and_predicts():
 
 @pytest.mark.slow
 def test_plain_pytorch_on_images_of_different_sizes():
-    """A head of three lines: which side of the image is bright? Hard for a stem that starts nearly blind to it, hence the many steps."""
+    """A head of three lines learns which side of the image is bright.
+
+    It needs many steps, because the stem starts with almost no response to brightness.
+    """
     torch.manual_seed(0)
     backbone = Backbone("vit_tiny_patch16_224", **SMALL, stem=partial(ConvStem, width=8))
     head = nn.Linear(sum(backbone.out_channels), 2)

@@ -67,7 +67,8 @@ def ours(tmp_path, state, **options):
 
 @pytest.mark.parametrize("layout", [as_transformers, as_detectron2])
 def test_outputs_and_gradients_are_those_of_transformers(layout, tmp_path, caplog):
-    """At grids that the windows divide, where theirs has no padding: 8×8, as the tables are, and others, for which they are resampled."""
+    """At grids that the windows divide, where transformers pads nothing: 8×8, the size of the tables, and other sizes,
+    for which the tables are resampled."""
     model = reference()
     with caplog.at_level(logging.WARNING):
         backbone = ours(tmp_path, layout(model.state_dict()))
@@ -118,7 +119,8 @@ def test_tables_are_resampled_to_other_windows_and_it_is_said(tmp_path, caplog):
 
 
 def test_products_by_hand():
-    """Two tokens side by side: a logit gets the query's product with the row of the distance, and nothing for a prefix token."""
+    """Two tokens side by side: the query's product with the row of the distance is added to a logit, and nothing is
+    added for a prefix token."""
     places = find_places([1], [(1, 2)], None, 1, torch.device("cpu"), inside=False)
     q = torch.tensor([[[1.0]], [[2.0]], [[3.0]]])  # a prefix token, left, right
     down, across = torch.tensor([[10.0]]), torch.tensor([[1.0], [2.0], [4.0]])  # distances 0; -1, 0, 1

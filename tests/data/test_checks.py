@@ -19,7 +19,10 @@ from vitdet.progress import Progress
 
 NAN, INF = float("nan"), float("inf")
 WRONG = {
-    "size": (0, -5, 0.5, "large", True, {"square": 0}, {"long_side": -1}, {"short_side": 0}, {"square": 2.5}, {"side": 4}, [320]),
+    "size": (
+        0, -5, 0.5, "large", True,
+        {"square": 0}, {"long_side": -1}, {"short_side": 0}, {"square": 2.5}, {"side": 4}, [320],
+    ),
     "batch_size": (0, -1, 2.5, "8", True),
     "max_tokens": (0, -1, 1.5),
     "eval_batch_size": (0, -1, 2.5),

@@ -71,7 +71,8 @@ def test_boxes_bound_their_masks(root, options):
         for box, mask in zip(boxes, target.masks):
             rows, columns = mask.any(1).nonzero().flatten(), mask.any(0).nonzero().flatten()
             tight = torch.tensor([columns[0], rows[0], columns[-1] + 1, rows[-1] + 1])
-            # a rotated box is larger than its object; but never farther out than a pixel, since boxes are clipped to their masks
+            # the box of a rotated object would be too large, but boxes are clipped to their masks, so each side is at
+            # most a pixel too far out
             assert (box[:2] >= tight[:2] - 1.01).all() and (box[2:] <= tight[2:] + 1.01).all()
             seen += 1
     assert seen > 20

@@ -159,7 +159,8 @@ def test_what_cannot_be_measured(model, tmp_path):
         ({"repeats": 1}, "repeats is 1; wanted a whole number from 2"),
         (
             {},
-            "DETRHead learns from data of instances, and this is panoptic: choose CocoData, or for this data model.head",
+            "DETRHead learns from data of instances, and this is panoptic: choose CocoData, or for this data "
+            "model.head",
         ),
     ):
         with pytest.raises(UserError, match=message):

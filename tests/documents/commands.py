@@ -1,4 +1,7 @@
-"""How documented commands are run: as they are written, on small models and images. What can't be run says why, and what is checked instead."""
+"""Runs documented commands as they are written, on small models and images.
+
+For commands that can't be run there is a reason, and what is checked instead.
+"""
 
 import contextlib
 import io

@@ -15,7 +15,8 @@ PAGES = [
 
 
 class Piece(NamedTuple):
-    """A `block` (of a `language`, or indented), a `row` of a table (its cells, under the table's first cells) or a `word` in backquotes."""
+    """A piece of a page: a `block` of code (in a `language`, or indented), a `row` of a table (its cells, below the
+    first cells of the table), or a `word` in backquotes."""
 
     page: str
     line: int

@@ -1,4 +1,5 @@
-"""Every block on the pages is run, whatever it is: Python, YAML, commands, layouts of folders, and the lines that say how vitdet is built."""
+"""Every block of code on the pages is run or checked: Python, YAML, commands, layouts of folders, and the lines on the
+structure of vitdet."""
 
 import functools
 import http.server
@@ -235,7 +236,8 @@ def offered(whole_site, tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def tree(whole_site, offered, tmp_path_factory):
-    """`datasets/` after the downloads, with what the built-in data draws, and Cityscapes, which has a form to fill in."""
+    """`datasets/` after the downloads, with the data sets that vitdet draws, and with Cityscapes, whose download needs
+    a form to be filled in."""
     folder = tmp_path_factory.mktemp("downloads")
     data = [block.text for block in pages.of_kind("indented") if block.page == "docs/data.md"]
     coco, ade = (next(text for text in data if word in text) for word in ("images.cocodataset.org", "csail.mit.edu"))

@@ -1,4 +1,5 @@
-"""Every config under `configs/`, as the command at its head runs it: two real steps with its own precision, clip, accumulation and optimiser."""
+"""Every config under `configs/` runs with the command at its head: two steps of training with the precision, gradient
+clipping, accumulation and optimiser of the config."""
 
 import lightning as L
 import pytest

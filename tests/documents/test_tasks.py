@@ -87,7 +87,8 @@ def other_score(site, says):
 
 
 def wandb(site, says):
-    """Without the package and an account: it is Lightning's logger that is asked for, and the error says what to install."""
+    """Without the package and an account: Lightning's logger is requested, and the error names the package to
+    install."""
     pytest.importorskip("lightning.pytorch.loggers")
     try:
         import wandb as _  # noqa: F401

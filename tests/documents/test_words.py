@@ -1,4 +1,5 @@
-"""Every word in `backquotes` on the pages: commands and options are run, YAML and calls must fit the signatures, files and names must be there."""
+"""Every word in `backquotes` on the pages: commands and options are run, YAML and calls must fit the signatures, and
+files and names must exist."""
 
 import ast
 import inspect
@@ -162,7 +163,8 @@ def test_model(word):
     "word", [w for w in WORDS if not (is_command(w) or w.startswith("--") or is_yaml(w) or is_call(w))]
 )
 def test_file_or_name(word):
-    """A path from the root, or below `vitdet/` or `configs/`; a dotted name, of which every part occurs in the code; or one of the lists above."""
+    """A path from the root, or below `vitdet/` or `configs/`; a dotted name whose parts all occur in the code; or a
+    word in the lists above."""
     if is_known(word):
         return
     if "/" in word or word.endswith((".py", ".md")):

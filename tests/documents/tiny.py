@@ -1,6 +1,7 @@
-"""A config's model, made so small that a step takes milliseconds, by its sizes only: widths, numbers of queries and points, pixels.
+"""Makes the model of a config so small that a step takes milliseconds.
 
-Depths, blocks that are tapped, windows, necks, precision, clipping, accumulation, optimiser and schedule stay what the config says.
+Only sizes are changed: widths, numbers of queries and points, and pixels. Depths, tapped blocks, windows, necks,
+precision, gradient clipping, accumulation, optimiser and schedule are those of the config.
 """
 
 import inspect
@@ -207,7 +208,7 @@ def make_datasets(root: Path) -> None:
 
 
 def placeholders(command: list[str], root: Path) -> list[str]:
-    """A documented command with files of `make_datasets` for DIR, JSON, train.json and the like; `root` is its folder."""
+    """A documented command with files of `make_datasets` for DIR, JSON, train.json and so on; `root` is its folder."""
     kind = "panoptic" if any(word.endswith("segments") for word in command) else "instances"
     shapes = root / "shapes"
     found = []

@@ -1,6 +1,7 @@
 """pycocotools as the reference, and generated cases to hold it against.
 
-A case is the content of an annotation file and a list of detections `(image id, category id, [left, top, width, height], score)`.
+A case is the content of an annotation file and a list of detections `(image id, category id, [left, top, width,
+height], score)`.
 """
 
 import contextlib

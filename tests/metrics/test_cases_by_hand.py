@@ -95,7 +95,8 @@ def test_no_images_and_no_categories():
 
 @pytest.mark.parametrize(("max_dets", "wanted"), [(1, 0.0), (2, 0.5), (100, 0.5)])
 def test_other_numbers_of_detections(max_dets, wanted):
-    # the summary of pycocotools gives -1 for AP unless the limit is 100; the object is the second best, so precision is 1/2 at every recall
+    # the summary of pycocotools gives -1 for AP unless the limit is 100; the object is found by the second best
+    # detection, so precision is 1/2 at every recall
     result = scores(truth((1, 1, BOX)), [(1, 1, ELSEWHERE, 0.9), (1, 1, BOX, 0.8)], max_dets=max_dets)
     assert result["AP"] == pytest.approx(wanted)
     assert result[f"AR{max_dets}"] == (1 if wanted else 0)

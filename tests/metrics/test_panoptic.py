@@ -16,7 +16,8 @@ NAMES, THINGS, IDS = ["cat", "dog", "sky", "sea"], [True, True, False, False], [
 
 
 def by_definition(truth: Segments, found: Segments, num_classes: int) -> np.ndarray:
-    """Kirillov et al. 2019, section 4, with sets of pixels; void and crowd as their section 4.3 and the COCO task say."""
+    """PQ after Kirillov et al. 2019, section 4, with sets of pixels; void and crowd after their section 4.3 and the
+    COCO task."""
     out = np.zeros((4, num_classes))
     pixels = {("t", int(n)): set(np.flatnonzero(truth.ids.ravel() == n)) for n in truth.numbers}
     pixels |= {("f", int(n)): set(np.flatnonzero(found.ids.ravel() == n)) for n in found.numbers}

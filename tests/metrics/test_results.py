@@ -97,7 +97,8 @@ def test_bad_results(score, results, message):
     [
         (
             [FOUND],
-            r"truth\.json is not a COCO file: wanted an object with \"images\" and \"categories\", got a list; is this a results file\?",
+            r"truth\.json is not a COCO file: wanted an object with \"images\" and \"categories\", got a list; "
+            r"is this a results file\?",
         ),
         ({"images": []}, r"no list \"categories\" \(found images\)"),
         ({**TRUTH, "images": [{"id": "a"}]}, r"each of \"images\" needs an integer \"id\""),

@@ -15,7 +15,8 @@ from vitdet.cli import main
 ROOT = Path(__file__).parents[2]
 CONFIG = """
 model:
-  backbone: {name: vit_tiny_patch16_224, stem: {class_path: ConvStem, width: 8}, model_args: {embed_dim: 32, num_heads: 2}, depth: 1, out_channels: 32}
+  backbone: {name: vit_tiny_patch16_224, stem: {class_path: ConvStem, width: 8}, \
+model_args: {embed_dim: 32, num_heads: 2}, depth: 1, out_channels: 32}
   head: {dim: 32, num_queries: 20, num_layers: 1, decoder: {num_heads: 4, ffn_dim: 32}}
 data: {class_path: ShapesData, root: ROOT, train_images: 12, val_images: 5, size: 64, batch_size: 4}
 trainer: {max_epochs: 100000, root: RUNS, accelerator: cpu, check_val_every_n_epoch: 100000, pictures: 0}

@@ -11,9 +11,10 @@ def pytest_addoption(parser):
 
 @pytest.fixture
 def parity(request):
-    """`parity(model, oracle, theirs, ours, where, logits=(found, wanted), …)`: no output differs by more than a ten thousandth of its largest value.
+    """`parity(model, oracle, theirs, ours, where, logits=(found, wanted), …)` checks the outputs of a model.
 
-    `theirs` and `ours` are numbers of tensors in the state dicts, `where` is the size of the image.
+    No output may differ by more than a ten thousandth of its largest value. `theirs` and `ours` are numbers of tensors
+    in the state dicts, `where` is the size of the image.
     """
 
     def compare(model, oracle, theirs, ours, where, **outputs):

@@ -1,8 +1,8 @@
 """DEIMv2 as transformers has it, with random weights, and its tensors by the authors' names.
 
-In transformers 5.24 some things are not the authors', and are put right here (`as_the_authors`, and in the config): it normalises the tokens that it
-selects from and the last tap of the tiny ViTs, drops the bias of their keys, embeds boxes anew in every layer, and has ReLU or GELU where the authors have
-SiLU. The authors' code was read, not run.
+transformers 5.24 differs from the authors' code, and is corrected here (by `as_the_authors`, and in the config): it
+normalises the tokens that it selects from and the last tap of the tiny ViTs, drops the bias of their keys, embeds boxes
+anew in every layer, and has ReLU or GELU where the authors have SiLU. The authors' code was read, not run.
 """
 
 import torch

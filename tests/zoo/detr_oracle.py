@@ -25,7 +25,10 @@ def ours(name, theirs, **head):
 
 @torch.no_grad()
 def gap(backbone, head, images):
-    """The least difference between the scores of two proposals: which of two equal ones comes first is a toss-up, and moves all queries."""
+    """The least difference between the scores of two proposals.
+
+    Which of two proposals with equal scores comes first is undefined, and the order of all queries depends on it.
+    """
     features = backbone(images)
     scores = head.selection(torch.cat([level.x for level in features]), features).logits.amax(-1)  # (B, G, Q)
     return (scores[..., :-1] - scores[..., 1:]).min()
@@ -83,7 +86,8 @@ TERMS = {"class": "ce", "box": "bbox", "giou": "giou", "mask": "mask_ce", "dice"
 
 
 def same_losses(found, wanted, names, layers):
-    """Terms by our names and by LW-DETR's and RF-DETR's, of the last layer, of the others together, and of the proposals."""
+    """Terms by our names and by those of LW-DETR and RF-DETR: of the last layer, of the sum of all other layers, and of
+    the proposals."""
     for name in names:
         term = f"loss_{TERMS[name]}"
         aux = sum(wanted[f"{term}_{i}"] for i in range(layers - 1))

@@ -42,7 +42,8 @@ def compare_training(monkeypatch, module, model, own, convert):
         convert: their parameters to ours.
     """
     count = 500
-    # They sample true masks bilinearly, we take the nearest pixel: in its centre both are the same. And half a cell from the border their masks fade to 0.
+    # transformers samples true masks bilinearly, we take the nearest pixel: at its centre both are equal. And at less
+    # than half a cell from the border, the masks of transformers fade to 0.
     cells = torch.randint(2, 158, (count, 2), generator=torch.Generator().manual_seed(1))
     points = (cells + 0.5) / 160
     monkeypatch.setattr(module, "torch", SamePoints(points))

@@ -96,7 +96,8 @@ def make_targets(counts):
 
 
 def layered(logits, boxes, corners, references):
-    """A first guess and L layers `(B, 1 + L, …)`, edges and references of the layers, as a list of dicts, the first guess last."""
+    """A first guess and L layers `(B, 1 + L, …)`, with edges and references of the layers, as a list of dicts, of which
+    the last is the first guess."""
     teacher = {"teacher_corners": corners[:, -1], "teacher_logits": logits[:, -1]}
     sets = [
         {"logits": logits[:, i + 1], "pred_boxes": boxes[:, i + 1], "pred_corners": corners[:, i], **teacher}

@@ -184,7 +184,8 @@ def test_training_gives_the_losses_and_gradients_of_transformers(monkeypatch):
 
 @torch.no_grad()
 def test_instances_are_found_as_the_authors_say():
-    """Their rule, written out: the 100 best pairs of query and class, each scored by its class and by how sure its mask is of its pixels."""
+    """The authors' rule, written out: the 100 best pairs of query and class, whose scores are the class score times the
+    mean probability inside the mask."""
     model, own = small(task="instances")
     image = photo(320, 240)
     processor = EomtImageProcessor(size={"shortest_edge": 160, "longest_edge": 160}, do_pad=True)

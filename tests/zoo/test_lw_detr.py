@@ -41,7 +41,8 @@ BEFORE = {"q": "attention.query", "k": "attention.key", "v": "attention.value", 
 
 
 def build(size, **options):
-    """The model as transformers has it; what `out_indices` counts begins with the embeddings, so theirs are one more than the blocks' numbers."""
+    """The model of transformers, whose `out_indices` begin with the embeddings, so they are the blocks' numbers plus
+    1."""
     small = size == "tiny"
     backbone = {
         "model_type": "lw_detr_vit",
@@ -77,7 +78,8 @@ def randomise(model):
 
 @pytest.fixture
 def border_counts(monkeypatch):
-    """A token at the border may become a query, as in the authors' code: transformers takes it out, which is another model where levels are fine."""
+    """Lets tokens at the border become queries, as in the authors' code: transformers excludes them, which makes it
+    another model if levels are fine."""
     own = LwDetrModel.gen_encoder_output_proposals
 
     def authors(*arguments):

@@ -1,4 +1,5 @@
-"""A step of training from published files, and the README's example: files as their authors write them, with random weights."""
+"""A step of training from published files, and the README's example: with files in the layout of their authors, and
+random weights."""
 
 import re
 from pathlib import Path

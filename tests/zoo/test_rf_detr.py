@@ -116,7 +116,8 @@ def test_predictions_are_those_of_the_authors_code(size, cls, tmp_path):
 
 
 def same_points(monkeypatch, criterion, count):
-    """Both look at the same points of each mask, and match by class and box alone: their points are random, and drawn otherwise than ours."""
+    """Both models compute mask losses at `points`, and match by class and box alone, because their points are random,
+    and drawn in another way than ours."""
     points = torch.rand(count, 2, generator=torch.Generator().manual_seed(4))
     name = "get_uncertain_point_coords_with_randomness"
     monkeypatch.setattr(their_criterion, name, lambda masks, *_: points.expand(len(masks), -1, -1))

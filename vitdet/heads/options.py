@@ -21,7 +21,7 @@ def _is_width(value: Any) -> bool:
     return COUNT[0](value) and value % 4 == 0
 
 
-# sampling points of deformable attention: one number for all levels, or a list with one for each
+# sampling points of deformable attention: a number for all levels, or a list with a number for each level
 POINTS = either(COUNT, listed(COUNT))
 RANGES: dict[str, Rule] = {
     "in_channels": listed(COUNT),

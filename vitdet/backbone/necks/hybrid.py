@@ -96,8 +96,9 @@ class HybridNeck(Neck):
         channels, taps, patch_size, strides, out_channels, stem: see `Neck`; there is a tap for each level or a single
             tap for all, and each stride is twice the stride before.
         depth: the number of RepVGG blocks in a row.
-        csp_channels: channels of these blocks; half of `out_channels` if not given.
-        ffn_dim, num_heads: hidden width of the MLP, and attention heads, of the self-attention.
+        csp_channels: channels of the RepVGG blocks; half of `out_channels` if not given.
+        ffn_dim: hidden width of the MLP after the self-attention.
+        num_heads: attention heads of the self-attention.
 
     Raises:
         UserError: a stride cannot be reached, or the taps do not fit.

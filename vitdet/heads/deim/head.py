@@ -48,7 +48,8 @@ class DEIMHead(Head):
         num_queries: queries of an image: at most so many objects can be found.
         num_layers: the number of decoder layers.
         num_heads: attention heads of the self-attention and of the cross-attention.
-        num_points: sampling points of each of these heads: one number for all levels, or a list with one for each.
+        num_points: sampling points of each head of the cross-attention: a number for all levels, or a list with a
+            number for each level.
         ffn_dim: hidden width of the gated MLPs.
         denoising: about how many denoising queries an image has in training (DINO, arXiv:2203.03605); 0 turns them off.
         class_loss: `mal` (DEIM), `ia_bce` (LW-DETR) or `focal`, as in `classification_loss`.

@@ -47,7 +47,8 @@ class PlainDETRHead(Head):
         num_queries: queries of an image: at most so many objects can be found.
         num_layers: the number of decoder layers.
         num_heads: attention heads of the self-attention and of the cross-attention.
-        ffn_dim, dropout: hidden width of the MLPs, and the fraction of values that are dropped in training.
+        ffn_dim: hidden width of the MLPs.
+        dropout: the fraction of values that are dropped in training.
         class_loss: `mal` (DEIM), `ia_bce` (LW-DETR) or `focal`, as in `classification_loss`.
         loss_weights: weights of loss terms that replace the defaults `{class: 1, box: 5, giou: 2}`; the prefix `aux_`
             is for all decoder layers but the last.

@@ -75,7 +75,8 @@ class MaskDecoderHead(QueryMaskHead):
         num_layers: the number of decoder layers; they attend to the levels in turn, from the coarsest to the finest,
             and then from the coarsest again.
         num_heads: attention heads of the cross-attention and of the self-attention.
-        ffn_dim, dropout: hidden width of the MLPs, and the fraction of values that are dropped in training.
+        ffn_dim: hidden width of the MLPs.
+        dropout: the fraction of values that are dropped in training.
         num_points: the number of points of each mask at which the loss is computed.
         loss_weights: weights of loss terms that replace the defaults `{class: 2, mask: 5, dice: 5}` and `{dense: 1}`,
             the classification of tokens; the prefix `aux_` is for all predictions but the last, `dense` aside.

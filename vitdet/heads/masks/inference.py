@@ -32,7 +32,7 @@ class MaskRules:
         max_detections: how many instances are returned for an image.
         threshold: queries with a lower score become no panoptic segment.
         overlap: the pixels where a query has the largest product of score and mask must be at least this fraction of
-            its mask, or it becomes no panoptic segment.
+            the query's mask, or the query becomes no panoptic segment.
         two_step: whether masks are first enlarged to the size that the model sees, and then to the original size, as
             for most published results.
 

@@ -121,7 +121,7 @@ class DeformableAttention(nn.Module):
         dim: channels of queries and tokens.
         num_levels: feature levels.
         num_heads: attention heads.
-        num_points: sampling points of each head: one number for all levels, or a list with one for each.
+        num_points: sampling points of each head: a number for all levels, or a list with a number for each level.
         projected: whether values and output pass a linear layer; D-FINE (arXiv:2410.13842) has none.
 
     Raises:

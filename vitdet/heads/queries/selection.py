@@ -29,13 +29,13 @@ class Selection:
             their proposals.
         anchor_scale: side of the box that each token starts from, in strides. This is a fixed size in pixels, so the
             size and the aspect ratio of the image make no difference to the prediction for an object.
-        anchor_fraction: side of this box as a fraction of the image instead; twice as much on the second level, and so
-            on (Deformable DETR, arXiv:2010.04159).
+        anchor_fraction: side of the box that each token starts from, as a fraction of the image instead of in strides;
+            twice as much on the second level, and so on (Deformable DETR, arXiv:2010.04159).
         anchor_margin: tokens whose centre is closer than this fraction of the image to its border are set to zero, as
             is the box that they start from.
         distinct: IoU above which proposals overlap too much: of such proposals the best comes first, the others after
-            all that are distinct, as in DDQ, Zhang et al. 2023 (arXiv:2303.12776). Queries that start from nearly equal
-            boxes can hardly learn which of them is to find the object. `None` ranks proposals by score alone.
+            all that are distinct, as in DDQ (arXiv:2303.12776); `None` ranks proposals by score alone. Queries that
+            start from nearly equal boxes can hardly learn which of them is to find the object.
 
     Example:
         >>> Selection(content="learned", distinct=None).anchor_scale
