@@ -123,8 +123,8 @@ def _place(box: Sequence[float], size: tuple[float, float], limit: tuple[int, in
     w, h = size
     tops = (y1 - h - width / 2, y2 + width / 2, y1 + width, y2 - h - width)
     lefts = (x1 - width / 2, x2 - w + width / 2)
-    # A plate that would reach beyond the image is moved into it. If it has to move up or down, it would hide its box, so
-    # that place is tried last.
+    # A plate that would reach beyond the image is moved into it. If it has to move up or down, it would hide its box,
+    # so that place is tried last.
     places = []
     for left in lefts:
         for order, top in enumerate(tops):

@@ -68,7 +68,7 @@ def _from_lists(segmentation: Any, height: int, width: int) -> Any:
 
 
 def resize_mask(mask: np.ndarray, height: int, width: int) -> np.ndarray:
-    """A mask `(H, W)` uint8 of 0 and 1 at another size: a pixel is 1 if at least half of the area that it covers was."""
+    """A mask `(H, W)` uint8 of 0 and 1 at another size: a pixel is 1 if at least half of the area it covers was."""
     smooth = mask * np.uint8(255)
     # the height first, then the width, because either may shrink while the other grows
     for w, h in ((mask.shape[1], height), (width, height)):

@@ -61,7 +61,7 @@ def so_many(count: int, rule: Rule, wanted: str) -> Rule:
 
 
 def maker(wanted: str) -> Rule:
-    """What makes a module: a class, a partial, a function. A module that is made already can be called, but not with sizes."""
+    """What makes a module: a class, a partial or a function; a module itself can be called, but not with sizes."""
     return (lambda v: callable(v) and not hasattr(type(v), "forward")), wanted
 
 

@@ -162,7 +162,7 @@ TOGETHER: dict[str, dict[str, Callable[[Arguments], Arguments]]] = {
 
 
 def renew(config: Any, *, layer: bool = False) -> Any:
-    """A config of any version, or the model of a checkpoint, as today's: classes by their public names, options where they are now.
+    """A config of any version, or the model of a checkpoint, as today's: public class names, options in new places.
 
     Args:
         layer: it is only one of several that lie on each other; what is meant `TOGETHER` then stays as it is.

@@ -61,7 +61,7 @@ def load_or_build(source: Path, *, version: int, build: Callable[[], Content]) -
 
 
 def fingerprint(source: Path, version: int) -> str:
-    """A digest of the version and of the size, time and content of a file; above 16 MB, of 256 samples of the content."""
+    """A digest of the version and of the size, time and content of a file; above 16 MB, of 256 samples of the bytes."""
     stat = source.stat()
     digest = hashlib.blake2b(f"{version} {stat.st_size} {stat.st_mtime_ns}".encode(), digest_size=16)
     with open(source, "rb") as file:

@@ -30,7 +30,8 @@ class CocoIndex:
     that are fit for training.
 
     Attributes:
-        image_ids, heights, widths: `(I,)` integers; sizes are in pixels, and 0 if the JSON has none, see `check_images`.
+        image_ids, heights, widths: `(I,)` integers; sizes are in pixels, and 0 if the JSON has none, see
+            `check_images`.
         file_names: I strings, as in the JSON; empty if it has none.
         first: `(I + 1,)`; the annotations of image `i` are at `first[i]:first[i + 1]`.
         boxes_xywh: `(A, 4)` float64: left, top, width and height in pixels of the upright image.

@@ -1,8 +1,8 @@
 """Parsing COCO JSON to arrays in a single pass over the text, which keeps only the present annotation in memory.
 
-Unusable annotations are left out and counted; a file that is no COCO JSON is an error. Names and sizes, which are needed
-for training but not for scoring, may be missing here, and are then described in `unfit`. I is the number of images, A of
-annotations.
+Unusable annotations are left out and counted; a file that is no COCO JSON is an error. Names and sizes, which are
+needed for training but not for scoring, may be missing here, and are then described in `unfit`. I is the number of
+images, A of annotations.
 """
 
 import json
@@ -123,7 +123,8 @@ def _side(value: Any) -> int:
 def _categories(items: list[Any]) -> tuple[list[int], list[str], list[bool], str]:
     """The ids, names and thing flags of the categories, and a description of what a category lacks for training.
 
-    A category without a name gets its id as name. A thing is a countable object; a category without `isthing` is a thing.
+    A category without a name gets its id as name. A thing is a countable object; a category without `isthing` is a
+    thing.
     """
     ids = _ids(items, "categories")
     nameless = [number for number, item in zip(ids, items) if not isinstance(item.get("name"), str)]

@@ -94,7 +94,7 @@ class TrainDataset(Samples):
         raise ImageError(f"20 images in a row could not be read; the last: {self.source.index.file_names[i]}")
 
     def _mosaic(self, first: Sample, size: tuple[int, int], shown: tuple[int, int], rng: np.random.Generator) -> Sample:
-        """Four images as tiles of one canvas: more objects for an equal number of tokens (as in YOLOv4, arXiv:2004.10934).
+        """Four images as tiles of one canvas: more objects for as many tokens (as in YOLOv4, arXiv:2004.10934).
 
         Args:
             first: the sample in the first tile; the other three are drawn at random.
@@ -130,7 +130,8 @@ class EvalDataset(Samples):
     Args:
         source: reads the images and their objects.
         transform: resizes and normalises an image.
-        on_bad_image: whether an image that can't be read stops the run (`error`) or is replaced by a grey image (`skip`).
+        on_bad_image: whether an image that can't be read stops the run (`error`) or is replaced by a grey image
+            (`skip`).
             In a grey image the model finds nothing, so all its objects count as missed.
     """
 

@@ -1,7 +1,7 @@
 """The batch samplers and the loader, which give equal batches for any number of ranks and workers, and after a resume.
 
-A `Draw` holds everything that a sample depends on besides the seed. The order of the images is a function of the seed and
-the epoch; each rank takes its share of every global batch.
+A `Draw` holds everything that a sample depends on besides the seed. The order of the images is a function of the seed
+and the epoch; each rank takes its share of every global batch.
 """
 
 from collections.abc import Iterator, Sequence
@@ -38,9 +38,10 @@ class BatchSampler(Sampler[list[Draw]]):
     Args:
         tokens: the number of tokens (patches) of each image at the largest scale.
         batch_size: the number of images in a batch of a rank.
-        max_tokens: the most tokens in a batch of a rank, instead of `batch_size`. An image with more tokens makes a batch
-            by itself.
-        scales: the range from which the scale of each batch is drawn. Batches at a small scale cost less time and memory.
+        max_tokens: the most tokens in a batch of a rank, instead of `batch_size`. An image with more tokens makes a
+            batch by itself.
+        scales: the range from which the scale of each batch is drawn. Batches at a small scale cost less time and
+            memory.
         progressive: whether the scale grows from the lowest to the highest of `scales` over the first 80 % of the
             training, instead of being drawn at random.
         seed: the seed of the order and of the scales.
@@ -102,8 +103,8 @@ class BatchSampler(Sampler[list[Draw]]):
         """The number of batches of this rank, which is equal in every epoch, so that a schedule knows the total.
 
         With `max_tokens`, the number of batches depends on the order of the images. An epoch that has more batches than
-        the first leaves out the last; an epoch that has fewer repeats its first, and so do epochs with fewer batches than
-        ranks.
+        the first leaves out the last; an epoch that has fewer repeats its first, and so do epochs with fewer batches
+        than ranks.
         """
         return self._length
 
@@ -154,8 +155,8 @@ class BatchSampler(Sampler[list[Draw]]):
 class EvalBatchSampler(Sampler[list[Draw]]):
     """Evaluation batches, in which every image occurs exactly once over all ranks.
 
-    The numbers of images of the ranks may differ. Images of similar size are in a batch together. With fewer images than
-    ranks some images are repeated, because the other ranks would wait for a rank that has no image and skips the
+    The numbers of images of the ranks may differ. Images of similar size are in a batch together. With fewer images
+    than ranks some images are repeated, because the other ranks would wait for a rank that has no image and skips the
     validation; the metrics count repeated images once.
 
     Args:

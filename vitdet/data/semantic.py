@@ -23,8 +23,8 @@ class SemanticIndex:
     """Pairs of images and label maps, matched by their names and sorted by them.
 
     Args:
-        images, labels: the folder to search, including its subfolders. The two files of a pair have equal relative paths,
-            except for the suffixes.
+        images, labels: the folder to search, including its subfolders. The two files of a pair have equal relative
+            paths, except for the suffixes.
         classes: the class names, indexed by label.
         values: the pixel value of each class; by default 0..K-1. Pixels with other values are not scored.
         image_suffix, label_suffix: what follows the common part of the two names, such as `_leftImg8bit.png` and

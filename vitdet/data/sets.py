@@ -1,4 +1,4 @@
-"""Data modules for COCO instances, COCO panoptic and semantic PNGs, from explicit paths, and for the built-in data set."""
+"""Data modules for COCO instances, COCO panoptic and semantic PNGs from explicit paths, and for the built-in data."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -74,7 +74,8 @@ class CocoData(ImageData):
     """Boxes and instance masks in COCO format.
 
     Category ids may be any integers (from 0, from 1, with gaps); they are mapped to labels 0..K-1 in ascending order.
-    Crowds and empty boxes are left out of training, but take part in evaluation. Images without annotations are negatives.
+    Crowds and empty boxes are left out of training, but take part in evaluation. Images without annotations are
+    negatives.
 
     Args:
         train, val, test: the images and annotations of each split. Only the splits that a run uses must be given.

@@ -1,7 +1,7 @@
-"""The built-in data set: overlapping textured shapes on patterned backgrounds, drawn from a seed, in the layout of COCO.
+"""The built-in data set: overlapping textured shapes on patterned backgrounds, drawn from a seed, as COCO is laid out.
 
-It has six classes of things and three of stuff, with boxes, instance masks, panoptic and semantic labels. H×W stands for
-the size of an image in pixels, T for the number of its objects.
+It has six classes of things and three of stuff, with boxes, instance masks, panoptic and semantic labels. H×W stands
+for the size of an image in pixels, T for the number of its objects.
 """
 
 import itertools

@@ -1,7 +1,8 @@
 """The drawing of a scene of the built-in data set.
 
-The outline of an object determines its class. Its colour is a hint that may mislead, as the colour of fruit may, and its
-texture is random. Backgrounds have muted colours. H×W is the size of the scene in pixels, T the number of its objects.
+The outline of an object determines its class. Its colour is a hint that may mislead, as the colour of fruit may, and
+its texture is random. Backgrounds have muted colours. H×W is the size of the scene in pixels, T the number of its
+objects.
 """
 
 import colorsys

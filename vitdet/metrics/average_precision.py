@@ -4,8 +4,8 @@ I is the number of images, D of detections, K of classes, and M of limits on the
 `(10, 101, K, 4, M)`: IoU thresholds, recall levels, classes, areas (all, small, medium, large) and limits; recall is
 `(10, K, 4, M)`.
 
-`ultrafast_pycocotools` computes what pycocotools does, and the tests compare the two on generated cases. Images, classes
-and annotations are renumbered for the evaluator, because pycocotools treats annotation id 0 as "unmatched".
+`ultrafast_pycocotools` computes what pycocotools does, and the tests compare the two on generated cases. Images,
+classes and annotations are renumbered for the evaluator, because pycocotools treats annotation id 0 as "unmatched".
 """
 
 import contextlib
@@ -34,9 +34,9 @@ def average_precision(
 ) -> dict[str, float]:
     """The COCO scores of detections, by Lin et al. 2014 (arXiv:1405.0312) as implemented in pycocotools.
 
-    `AP` averages over 10 IoU thresholds, 0.50 to 0.95; `s`, `m` and `l` stand for areas up to 32² pixels, up to 96² pixels
-    and above; `ARn` is the recall at n detections per class and image, for n of `max_dets_levels(max_dets)`. A score is -1
-    if there is no ground truth of that kind.
+    `AP` averages over 10 IoU thresholds, 0.50 to 0.95; `s`, `m` and `l` stand for areas up to 32² pixels, up to 96²
+    pixels and above; `ARn` is the recall at n detections per class and image, for n of `max_dets_levels(max_dets)`. A
+    score is -1 if there is no ground truth of that kind.
 
     Args:
         truth: the ground truth.

@@ -92,7 +92,7 @@ class Metric(torchmetrics.Metric):
 
     @contextmanager
     def sync_context(self, *args: Any, **options: Any) -> Iterator[None]:
-        """A context with the states of all processes. Outside of it the states are empty, so nothing is stored twice."""
+        """A context with the states of all processes. Outside of it they are empty, so nothing is stored twice."""
         counted = self._counted()
         self.images = [torch.tensor(counted, dtype=torch.int64)]
         self.repeated = torch.tensor(len(self._seen) - len(counted))

@@ -84,8 +84,8 @@ class CocoMetric(Metric):
         self.add_state("mask_sizes", [], dist_reduce_fx="cat")
 
     def _clear(self) -> None:
-        # Three large blocks that grow, instead of many small blocks: these would be allocated in the memory that the masks
-        # of an image have just left, and the masks of the next image would no longer fit there.
+        # Three large blocks that grow, instead of many small blocks: these would be allocated in the memory that the
+        # masks of an image have just left, and the masks of the next image would no longer fit there.
         self._rows, self._masks, self._mask_sizes = array("d"), bytearray(), array("q")
         self._protocol = ""
 
@@ -164,8 +164,8 @@ class CocoMetric(Metric):
         `AP/<class name>`. With another `max_dets` than 100, the number in `AR100` is that number. If masks are scored,
         `box_AP`, `box_AP50` and `box_AP75` are the scores of the boxes.
 
-        Under `torch.distributed` every process must call it, and each gets the scores over all processes, in which every
-        image counts once.
+        Under `torch.distributed` every process must call it, and each gets the scores over all processes, in which
+        every image counts once.
         """
         seen = np.sort([self._position_of[image_id] for image_id in self.images.tolist()]).astype(np.int64)
         notes: Counter[str] = Counter({"images dropped: another process had them too": int(self.repeated)})

@@ -37,8 +37,8 @@ class FileNames:
         """The position of the image that matches each path, or `None` if no image does.
 
         A path matches an image if either of the two names ends with the other: `data/val/a.jpg` matches `val/a.jpg` and
-        `a.jpg`, and the longer match wins. For folders that were renamed, `data/a.jpg` matches `val/a.jpg` if that is the
-        only `a.jpg` and no other path matches it.
+        `a.jpg`, and the longer match wins. For folders that were renamed, `data/a.jpg` matches `val/a.jpg` if that is
+        the only `a.jpg` and no other path matches it.
 
         Raises:
             UserError: a path matches two images equally well, or two paths match an image.

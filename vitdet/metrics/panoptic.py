@@ -1,7 +1,7 @@
 """Panoptic quality, Kirillov et al. 2019 (arXiv:1801.00868), and results in COCO's panoptic format.
 
-An id map `(H, W)` holds the number of the segment of each pixel, and 0 for void pixels. K is the number of classes, S of
-segments in an image, and H×W the size of an image in pixels.
+An id map `(H, W)` holds the number of the segment of each pixel, and 0 for void pixels. K is the number of classes, S
+of segments in an image, and H×W the size of an image in pixels.
 """
 
 import json
@@ -118,7 +118,8 @@ def write_panoptic(
     Args:
         path: the JSON file.
         found: the result of `Prediction.to_coco_panoptic()` for each image, keyed by the image id.
-        files: the name of each image, keyed by the image id, for a list of `images` in the JSON; by default there is none.
+        files: the name of each image, keyed by the image id, for a list of `images` in the JSON; by default there is
+            none.
     """
     path = Path(path)
     folder = path.with_suffix("")

@@ -28,16 +28,17 @@ def evaluate(
 ) -> tuple[dict[str, float], str]:
     """Score a COCO results file on all images of an annotation file.
 
-    A results file is a JSON list of `{"image_id", "category_id", "bbox": [left, top, width, height], "score"}`, with boxes
-    in pixels and the ids of the data set. For masks each item has a `segmentation`, too, and may lack the `bbox`. If items
-    have a `file_name`, as those that `vitdet predict` writes, they are matched with images by it (see `FileNames`) and not
-    by the `image_id`; the protocol line mentions it if the two differ.
+    A results file is a JSON list of `{"image_id", "category_id", "bbox": [left, top, width, height], "score"}`, with
+    boxes in pixels and the ids of the data set. For masks each item has a `segmentation`, too, and may lack the `bbox`.
+    If items have a `file_name`, as those that `vitdet predict` writes, they are matched with images by it (see
+    `FileNames`) and not by the `image_id`; the protocol line mentions it if the two differ.
 
     Args:
         predictions: the results file.
         annotations: the annotation file.
-        iou_type: whether boxes (`bbox`) or masks (`segm`) are scored; by default masks if both files have some. When masks
-            are scored, annotations without a mask are left out, also for the `box_AP` that is reported beside the AP.
+        iou_type: whether boxes (`bbox`) or masks (`segm`) are scored; by default masks if both files have some. When
+            masks are scored, annotations without a mask are left out, also for the `box_AP` that is reported beside the
+            AP.
         max_dets: the number of detections of an image and a class that count.
 
     Returns:

@@ -11,9 +11,9 @@ from vitdet.structures import Prediction
 class SemanticMetric(PerImageMetric):
     """The intersection over union (IoU) of each class over the pixels of all images, and its mean over the classes.
 
-    IoU = TP / (TP + FP + FN), with pixels summed over the data set, as in PASCAL VOC and Cityscapes. A class that occurs
-    neither in the labels nor in the predictions has -1 and is left out of the mean; a class that occurs only in the
-    predictions has 0. Pixels labelled `VOID` don't count.
+    IoU = TP / (TP + FP + FN), with pixels summed over the data set, as in PASCAL VOC and Cityscapes. A class that
+    occurs neither in the labels nor in the predictions has -1 and is left out of the mean; a class that occurs only in
+    the predictions has 0. Pixels labelled `VOID` don't count.
 
     Args:
         labels: a function that returns the label map `(H, W)` uint8 of an image, given its id.
@@ -35,7 +35,7 @@ class SemanticMetric(PerImageMetric):
         return confusion(truth, check_map(prediction.semantic, truth.shape, image_id), len(self.names))
 
     def compute(self) -> dict[str, float]:
-        """`mIoU`, `pixel_accuracy`, `mean_accuracy` and `IoU/<class name>`, in [0, 1]; -1 for a class that never occurs.
+        """`mIoU`, `pixel_accuracy`, `mean_accuracy` and `IoU/<class name>`, in [0, 1]; -1 for classes that never occur.
 
         Under `torch.distributed` every process must call it; an image that several processes had counts once.
         """
