@@ -123,9 +123,8 @@ class EvalTransform:
     Args:
         size: the size to which images are resized, see `Size.parse`.
         mean, std: the value for each channel by which the backbone's images are normalised, for pixels in [0, 1].
-        resample: the filter with which the model was trained: `area` (see `resize`), `bilinear` (the four nearest
-            pixels, however much the image shrinks) or `antialias` (torchvision's triangle filter, as wide as the new
-            pixels).
+        resample: the filter with which the model was trained: `area` (see `resize`), `bilinear` (four nearest pixels,
+            however much the image shrinks) or `antialias` (torchvision's triangle filter, as wide as the new pixels).
     """
 
     def __init__(
