@@ -4,6 +4,8 @@ files and names must exist."""
 import ast
 import inspect
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pages
@@ -25,8 +27,10 @@ OF_OTHERS = {
 }
 WORDS = sorted({piece.text for piece in pages.of_kind("word")} - OF_OTHERS)
 IN_TASKS = {w for row in pages.of_kind("row") if row.table == ("to", "say") for w in pages.spans(row.text)}
-NOT_RUN = {  # why, in the function
+# commands that are run, or checked, in another way; the function says how
+NOT_RUN = {
     "python benchmarks/compare_rfdetr.py": lambda site: compare(),
+    "python benchmarks/trace.py": lambda site: trace(),
 }
 ABSTRACT = {"vitdet <verb>", "vitdet.<…>"}
 OPTION_CONFIGS = {"--model.backbone": "configs/finetune.yaml", "--model.head.masks": "configs/custom.yaml"}
@@ -59,6 +63,12 @@ def compare():
     """Minutes of full-size models: its options are read."""
     text = (ROOT / "benchmarks" / "compare_rfdetr.py").read_text()
     assert "parser.parse_args()" in text and "compare(" in text
+
+
+def trace():
+    """It is run; `tests/test_trace.py` holds its numbers."""
+    command = [sys.executable, str(ROOT / "benchmarks" / "trace.py"), "PlainDETRHead"]
+    assert "PlainDETRHead: 12 files" in subprocess.run(command, capture_output=True, text=True, check=True).stdout
 
 
 def is_command(word):
