@@ -158,7 +158,7 @@ COMMANDS = [
     (["benchmark", "nothere.yaml"], "there is no config nothere.yaml"),
     (["data", "gte"], "vitdet data has no subcommand 'gte'; did you mean get?"),
     (["data", "xyz"], "vitdet data has no subcommand 'xyz'; choose from get"),
-    (["data", "get", "--out", "x"], "unrecognized arguments: --out x; `vitdet data get --help` says"),
+    (["data", "get", "--out", "x"], "unrecognized arguments: --out; `vitdet data get --help` says"),
     (["zoo", "more"], "unrecognized arguments: more"),
 ]
 
