@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from vitdet.annotations.index import CocoIndex
+from vitdet.data.fits import check_masks
 from vitdet.data.label_sets import label_set
 from vitdet.data.module import ImageData, SplitName
 from vitdet.data.options import RANGES
@@ -115,21 +116,8 @@ class CocoData(ImageData):
 
     def train_dataloader(self) -> Loader:
         if self.masks:
-            self._check_masks()
+            check_masks(self.index("train"))
         return super().train_dataloader()
-
-    def _check_masks(self) -> None:
-        """Raises:
-        UserError: the head learns masks, and of a sample of the training objects none has one.
-        """
-        index = self.index("train")
-        rows = np.flatnonzero(index.trainable)
-        sample = rows[:: max(1, len(rows) // 100)].tolist()
-        if sample and not any(index.raw(row).get("segmentation") for row in sample):
-            raise UserError(
-                f"the head learns masks, and {index.path} has boxes only; say --model.head.masks false, choose a model "
-                "for boxes, or give annotations with masks"
-            )
 
 
 class PanopticData(ImageData):

@@ -90,7 +90,7 @@ def _found(tree: Tree, some: list[Family], given: Mapping[str, Any], fraction: f
     splits, written = _written(tree, parts, layout)
     said = [f"{part.split}: {len(part.index)} images in {part.images or '.'}, {part.path.name}" for part in parts]
     names = [name for name in parts[0].index.names if name not in parts[0].change.without_names]
-    return Found(layout, family.kind, splits, {}, [*said, class_line(names), *notes, *written, *lines])
+    return Found(layout, family.kind, splits, {}, [*said, class_line(names), *notes, *written, *lines], str(family))
 
 
 def _layout(family: Family) -> str:

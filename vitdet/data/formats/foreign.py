@@ -25,13 +25,13 @@ class Pending:
 
     Args:
         layout, kind: see `Found`.
-        splits: the files of each split, as far as they are known before.
+        source: the splits, and how many files they were recognised by.
         make: converts them.
     """
 
     layout: str
     kind: Kind
-    splits: Mapping[str, Labels]
+    source: str
     make: Callable[[], Found]
 
 
@@ -48,7 +48,8 @@ def recognise(tree: Tree, given: Mapping[str, Any], fraction: float) -> Iterable
 
 
 def _pending(tree: Tree, name: str, splits: dict[str, Labels], has_val: bool, fraction: float) -> Pending:
-    return Pending(name, "instances", splits, lambda: _converted(tree, name, splits, has_val, fraction))
+    source = ", ".join(f"{split} of {len(labels.files)} files" for split, labels in splits.items())
+    return Pending(name, "instances", source, lambda: _converted(tree, name, splits, has_val, fraction))
 
 
 def _converted(tree: Tree, name: str, splits: dict[str, Labels], has_val: bool, fraction: float) -> Found:
