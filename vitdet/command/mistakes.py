@@ -112,7 +112,8 @@ class Checked:
     def _check_items(self, key: Key, value: Any) -> None:
         """What is wrong with an item of a list of mappings, such as `data.train` of several sources."""
         items = _read(value) if isinstance(value, str) else value
-        if key.part is None or not dataclasses.is_dataclass(key.part.cls) or not isinstance(items, list):
+        takes_lists = any(typing.get_origin(kind) is list for kind in typing.get_args(key.hint))
+        if not (takes_lists and isinstance(items, list) and key.part and dataclasses.is_dataclass(key.part.cls)):
             return
         known = {field.name: field for field in dataclasses.fields(key.part.cls)}
         hints = typing.get_type_hints(key.part.cls)
