@@ -64,10 +64,13 @@ class SemanticSplit:
     Args:
         images: the folder of the images.
         labels: the folder of the label maps, whose names match those of the images.
+        files: a text file that names the pairs of the split, a line each, without suffixes; by default all pairs
+            belong to it.
     """
 
     images: str
     labels: str
+    files: str | None = None
 
 
 class CocoData(ImageData):
@@ -196,7 +199,9 @@ class SemanticData(ImageData):
         return f"data.{split}.images and data.{split}.labels"
 
     def _open(self, split: SplitName) -> SemanticIndex:
-        return SemanticIndex(self.splits[split].images, self.splits[split].labels, **self._classes, **self._suffixes)
+        files = self.splits[split]
+        options = {**self._classes, **self._suffixes, "files": files.files}
+        return SemanticIndex(files.images, files.labels, **options)
 
     def make_source(self, split: SplitName) -> SemanticSource:
         index = self.index(split)
