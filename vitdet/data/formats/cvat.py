@@ -28,13 +28,13 @@ NO_SHAPES = {"tag"}
 TURNED = "boxes that are turned, read as polygons of four points with the box around them"
 
 
-def recognise(folder: Path) -> dict[str, Labels] | None:
+def recognise(folder: Path, files: list[Path] | None = None) -> dict[str, Labels] | None:
     """The splits of a folder with CVAT's XML files, or None if it has none.
 
     Raises:
         DataError: such a file can't be read.
     """
-    files = files_under(folder)
+    files = files_under(folder) if files is None else files
     found = [path for path in files if path.suffix.lower() == ".xml" and xml_root(path) == "annotations"]
     splits: dict[str, list[tuple[Path, str]]] = {}
     for path in found:

@@ -21,17 +21,24 @@ SPLITS |= {"dev": "val", "test": "test", "testing": "test"}
 def files_under(folder: Path) -> list[Path]:
     """All files below a folder in the order of their names, except hidden ones and those of macOS's archives."""
     found: list[Path] = []
-    seen: set[str] = set()
-    for place, folders, names in os.walk(folder, followlinks=True):
+    seen: set[tuple[int, int]] = set()
+    left = [folder]
+    while left:
+        place = left.pop()
+        stat = os.stat(place)
         # a link may lead to a folder above it
-        real = os.path.realpath(place)
-        folders[:] = (
-            sorted(name for name in folders if not name.startswith((".", "__MACOSX"))) if real not in seen else []
-        )
-        if real not in seen:
-            found += (Path(place, name) for name in sorted(names) if not name.startswith("."))
-        seen.add(real)
-    return sorted(path for path in found if path.is_file())
+        if (stat.st_dev, stat.st_ino) in seen:
+            continue
+        seen.add((stat.st_dev, stat.st_ino))
+        with os.scandir(place) as entries:
+            for entry in entries:
+                if entry.name.startswith((".", "__MACOSX")):
+                    continue
+                if entry.is_dir():
+                    left.append(place / entry.name)
+                elif entry.is_file():
+                    found.append(place / entry.name)
+    return sorted(found)
 
 
 def images_of(paths: Iterable[Path]) -> list[Path]:

@@ -18,9 +18,9 @@ NO_CLASSES = {"__ignore__", "_background_", "__background__"}
 KNOWN = {"polygon", "rectangle", "circle", "mask"}
 
 
-def recognise(folder: Path) -> dict[str, Labels] | None:
+def recognise(folder: Path, files: list[Path] | None = None) -> dict[str, Labels] | None:
     """The splits of a folder of LabelMe's JSON files, or None if it is none."""
-    files = files_under(folder)
+    files = files_under(folder) if files is None else files
     kinds: dict[Path, bool] = {}
     found = []
     for path in files:

@@ -20,9 +20,9 @@ from vitdet.errors import DataError
 NAME = "Supervisely"
 
 
-def recognise(folder: Path) -> dict[str, Labels] | None:
+def recognise(folder: Path, files: list[Path] | None = None) -> dict[str, Labels] | None:
     """The splits of a Supervisely project, by the names of its data sets, or None if the folder is none."""
-    files = files_under(folder)
+    files = files_under(folder) if files is None else files
     metas = [path for path in files if path.name == "meta.json" and json_mentions(path, "classes")]
     found = [path for path in files if path.suffix == ".json" and path.parent.name == "ann"]
     if not metas or not found:

@@ -17,9 +17,9 @@ NAME = "VGG Image Annotator"
 CLASS_KEYS = ("class", "label", "name", "type", "category", "object")
 
 
-def recognise(folder: Path) -> dict[str, Labels] | None:
+def recognise(folder: Path, files: list[Path] | None = None) -> dict[str, Labels] | None:
     """The splits of a folder with VIA's JSON files, or None if it has none."""
-    files = files_under(folder)
+    files = files_under(folder) if files is None else files
     found = [path for path in files if path.suffix.lower() == ".json" and json_mentions(path, "regions", "filename")]
     if not found:
         return None

@@ -32,13 +32,13 @@ LOW = re.compile(rb"<[xy]min>\s*([-+]?\d+\.?\d*)")
 DIFFICULT = "objects that are difficult, which count as crowds: not trained on, and not scored"
 
 
-def recognise(folder: Path) -> dict[str, Labels] | None:
+def recognise(folder: Path, files: list[Path] | None = None) -> dict[str, Labels] | None:
     """The splits of a folder of Pascal VOC's XML files, or None if it is none.
 
     Raises:
         DataError: a list of images can't be used.
     """
-    files = files_under(folder)
+    files = files_under(folder) if files is None else files
     kinds: dict[Path, bool] = {}
     xmls = []
     for path in files:
