@@ -182,7 +182,8 @@ class SemanticData(ImageData):
         return f"data.{split}.images and data.{split}.labels"
 
     def _open(self, split: SplitName, files: Any) -> SemanticIndex:
-        index = SemanticIndex(files.images, files.labels, **self._classes, **self._suffixes)
+        options = {**self._classes, **self._suffixes, "files": files.files}
+        index = SemanticIndex(files.images, files.labels, **options)
         index.rename(self._rename)
         return index
 
