@@ -8,11 +8,12 @@ from typing import Any
 
 import numpy as np
 
-from vitdet.data.formats.content import Content, Notes
+from vitdet.data.formats.content import Content, Notes, number
 from vitdet.data.formats.files import root_of
 from vitdet.data.formats.geometry import mask_object
 from vitdet.data.formats.labels import Labels
 from vitdet.errors import DataError
+from vitdet.images import MAX_PIXELS
 
 
 @dataclass
@@ -52,15 +53,16 @@ class Labelled:
     objects: list[Object]
 
 
-# reads the images that a file of labels describes, and notes what was odd
-Parse = Callable[[Path, Notes], Iterable[Labelled]]
+# reads the images that a source of labels (mostly a file) describes, and notes what was odd
+Parse = Callable[[Any, Notes], Iterable[Labelled]]
 
 
 def labels_of(
     folder: Path,
-    splits: Mapping[str, Sequence[Path]],
+    splits: Mapping[str, Sequence[Any]],
     parse: Parse,
     *,
+    files: Sequence[Path],
     images: Sequence[Path],
     names: Callable[[], Sequence[str]] = tuple,
     lines: Sequence[str] = (),
@@ -69,8 +71,9 @@ def labels_of(
 
     Args:
         folder: the folder of the data set.
-        splits: the files of labels of each split.
+        splits: the sources of labels of each split.
         parse: reads one of them.
+        files: the files of labels of all splits, because the classes of a split depend on all.
         images: all images that may belong to the labels.
         names: returns the classes whose order is given; others follow in the order of the alphabet.
         lines: what was odd in all splits.
@@ -79,9 +82,9 @@ def labels_of(
     @functools.cache
     def parsed() -> dict[str, tuple[list[Labelled], Notes]]:
         found = {}
-        for split, paths in splits.items():
+        for split, sources in splits.items():
             notes = Notes()
-            found[split] = [item for path in paths for item in parse(path, notes)], notes
+            found[split] = [item for source in sources for item in parse(source, notes)], notes
         return found
 
     @functools.cache
@@ -91,11 +94,18 @@ def labels_of(
         return first + sorted(used - set(first))
 
     root = root_of(images, folder)
-    # the classes of a split depend on all of them
-    files = [path for paths in splits.values() for path in paths] + list(images)
+    depends = [*files, *images]
+
+    @functools.cache
+    def used() -> set[Path]:
+        return {item.image for items, _ in parsed().values() for item in items}
 
     def read(split: str) -> tuple[dict[str, Any], list[str]]:
         items, notes = parsed()[split]
+        places = {item.image.parent for item in items}
+        for image in images:
+            if image.parent in places and image not in used():
+                notes.add("images without labels, left out", image)
         if not items:
             raise DataError(f"{folder}: the split {split} has no labelled image ({'; '.join(notes.lines())})")
         content = Content(classes())
@@ -104,7 +114,7 @@ def labels_of(
             _add(content, item, root)
         return content.result(lines)
 
-    return {split: Labels(root, files, functools.partial(read, split)) for split in splits}
+    return {split: Labels(root, depends, functools.partial(read, split)) for split in splits}
 
 
 def _add(content: Content, item: Labelled, root: Path) -> None:
@@ -116,6 +126,10 @@ def _add(content: Content, item: Labelled, root: Path) -> None:
         if size is None:
             return
     width, height = size
+    if width * height > MAX_PIXELS:
+        raise DataError(
+            f"{item.image}: its labels say that it is {width}×{height}; wanted at most {MAX_PIXELS:,} pixels"
+        )
     for thing in item.objects:
         category = content.ids[thing.name]
         if thing.mask is not None:
@@ -128,6 +142,65 @@ def _add(content: Content, item: Labelled, root: Path) -> None:
             content.add_polygons(category, thing.polygons, where=thing.where, box=thing.corners, crowd=thing.crowd)
         else:
             content.add_box(category, thing.corners or (), where=thing.where, crowd=thing.crowd)
+
+
+def merged(things: Iterable[tuple[Any, Object]], notes: Notes) -> list[Object]:
+    """Objects, of which polygons of a class and a group are the parts of a single one.
+
+    Args:
+        things: objects, each with its group, which is None or 0 for those that stand alone.
+        notes: gets the number of parts.
+    """
+    groups: dict[Any, Object] = {}
+    objects = []
+    for group, thing in things:
+        first = thing
+        if group not in (None, 0, "", "0") and thing.polygons:
+            first = groups.setdefault((str(group), thing.name), thing)
+        if first is thing:
+            objects.append(thing)
+        else:
+            notes.add("polygons that are further parts of an object, by their group", thing.where)
+            first.polygons += thing.polygons
+            first.corners = None
+    return objects
+
+
+def mappings(value: Any, where: Any, key: str) -> list[dict[str, Any]]:
+    """A list of objects of a JSON file.
+
+    Raises:
+        DataError: it is none.
+    """
+    if not isinstance(value, list) or not all(isinstance(item, dict) for item in value):
+        raise DataError(f"{where}: {key} is {str(value)[:40]!r}; wanted a list of objects")
+    return value
+
+
+def text_of(item: dict[str, Any], key: str, where: Any) -> str:
+    """A value of a JSON object that must be text.
+
+    Raises:
+        DataError: it is none.
+    """
+    value = item.get(key)
+    if not isinstance(value, str) or not value.strip():
+        raise DataError(f"{where}: {key} is {str(value)[:40]!r}; wanted text")
+    return value.strip()
+
+
+def points_of(value: Any, where: Any) -> list[tuple[float, float]]:
+    """A list of points `[x, y]` of a JSON file.
+
+    Raises:
+        DataError: it is none.
+    """
+    if not isinstance(value, list):
+        raise DataError(f"{where}: points are {str(value)[:40]!r}; wanted a list")
+    wrong = next((point for point in value if not isinstance(point, list) or len(point) != 2), None)
+    if wrong is not None or None in value:
+        raise DataError(f"{where}: the point {str(wrong)[:40]!r}; wanted [x, y]")
+    return [(number(x, where, "x"), number(y, where, "y")) for x, y in value]
 
 
 class ImagesByName:

@@ -8,27 +8,37 @@ from typing import Any
 from xml.etree import ElementTree
 from xml.parsers import expat
 
-from vitdet.errors import DataError
+from vitdet.annotations.json_text import read_json
+from vitdet.errors import DataError, UserError
 
 IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif", ".avif", ".jp2", ".ppm", ".pgm"}
 SPLITS = {"train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val"}
+# lists of class names, whose order is kept
+NAME_FILES = ("labels.txt", "classes.txt")
 SPLITS |= {"dev": "val", "test": "test", "testing": "test"}
 
 
 def files_under(folder: Path) -> list[Path]:
     """All files below a folder in the order of their names, except hidden ones and those of macOS's archives."""
     found: list[Path] = []
-    seen: set[str] = set()
-    for place, folders, names in os.walk(folder, followlinks=True):
+    seen: set[tuple[int, int]] = set()
+    left = [folder]
+    while left:
+        place = left.pop()
+        stat = os.stat(place)
         # a link may lead to a folder above it
-        real = os.path.realpath(place)
-        folders[:] = (
-            sorted(name for name in folders if not name.startswith((".", "__MACOSX"))) if real not in seen else []
-        )
-        if real not in seen:
-            found += (Path(place, name) for name in sorted(names) if not name.startswith("."))
-        seen.add(real)
-    return sorted(path for path in found if path.is_file())
+        if (stat.st_dev, stat.st_ino) in seen:
+            continue
+        seen.add((stat.st_dev, stat.st_ino))
+        with os.scandir(place) as entries:
+            for entry in entries:
+                if entry.name.startswith((".", "__MACOSX")):
+                    continue
+                if entry.is_dir():
+                    left.append(place / entry.name)
+                elif entry.is_file():
+                    found.append(place / entry.name)
+    return sorted(found)
 
 
 def images_of(paths: Iterable[Path]) -> list[Path]:
@@ -49,6 +59,29 @@ def split_of(path: Path, folder: Path) -> str | None:
     """The split of a file, by the first folder on the way to it that is named after a split."""
     names = path.relative_to(folder).parts[:-1]
     return next((split for split in map(split_of_name, names) if split), None)
+
+
+def by_split(paths: Iterable[Path], folder: Path, what: str, lines: list[str]) -> dict[str, list[Path]]:
+    """Files by the folders that are named after splits; "all" where there are none.
+
+    Args:
+        paths: the files.
+        folder: the folder of the data set.
+        what: the kind of files, in the plural.
+        lines: gets a line about files beside the folders of splits, which are left out.
+    """
+    splits: dict[str, list[Path]] = {}
+    for path in paths:
+        splits.setdefault(split_of(path, folder) or "all", []).append(path)
+    if len(splits) > 1 and (stray := splits.pop("all", None)):
+        lines.append(f"{what} in no folder of a split, left out: {len(stray)} (first: {stray[0]})")
+    return splits
+
+
+def names_in(files: Iterable[Path], folder: Path) -> list[str]:
+    """The lines of the list of classes in a folder; empty if it has none."""
+    named = [path for path in files if path.parent == folder and path.name in NAME_FILES]
+    return [line.strip() for path in named[:1] for line in read_text(path).splitlines() if line.strip()]
 
 
 def root_of(paths: Sequence[Path], folder: Path) -> Path:
@@ -86,6 +119,36 @@ def read_text(path: Path) -> str:
     if "\0" in text:
         raise DataError(f"{path} is no text: it holds a zero byte; if it is in UTF-16, save it as UTF-8")
     return text
+
+
+def json_mentions(path: Path, *keys: str) -> bool:
+    """Whether a file has some keys of JSON in its first or last kilobytes."""
+    size = 2**16
+    try:
+        with open(path, "rb") as file:
+            text = file.read(size)
+            file.seek(max(path.stat().st_size - size, 0))
+            text += file.read(size)
+    except OSError:
+        return False
+    return all(f'"{key}"'.encode() in text for key in keys)
+
+
+def read_object(path: Path) -> dict[str, Any]:
+    """The object that a JSON file holds.
+
+    Raises:
+        DataError: the file can't be read, or holds something else.
+    """
+    try:
+        content = read_json(path, "JSON file")
+    except DataError:
+        raise
+    except (OSError, UserError) as error:
+        raise DataError(str(error)) from error
+    if not isinstance(content, dict):
+        raise DataError(f"{path} holds a {type(content).__name__}; wanted an object")
+    return content
 
 
 def read_xml(path: Path) -> ElementTree.Element:

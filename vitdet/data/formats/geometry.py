@@ -1,9 +1,10 @@
 """Shapes of annotation tools as polygons `[x1, y1, x2, y2, ...]` in pixels, and masks of bitmaps."""
 
 import base64
-import binascii
 import io
 import math
+import warnings
+import zlib
 from collections.abc import Sequence
 from typing import Any
 
@@ -12,6 +13,10 @@ from PIL import Image
 from pycocotools import mask as rle
 
 from vitdet.errors import DataError
+from vitdet.images import MAX_PIXELS
+
+# no mask in a file of labels is larger, compressed as an image
+MAX_BYTES = 2**26
 
 
 def around(polygons: Sequence[Sequence[float]]) -> tuple[float, float, float, float]:
@@ -56,34 +61,28 @@ def ellipse(x: float, y: float, rx: float, ry: float, degrees: float = 0) -> lis
 
 
 def bitmap(text: Any, where: Any) -> np.ndarray:
-    """The mask `(h, w)` of an image file in base64, in which what is neither black nor transparent counts.
+    """The mask `(h, w)` of an image file in base64, compressed by zlib or not; what is neither black nor transparent
+    counts.
 
     Raises:
         DataError: the text is no such image.
     """
     try:
         data = base64.b64decode(text, validate=True)
-        return png_mask(data, where)
-    except (TypeError, ValueError, binascii.Error) as error:
-        if isinstance(error, DataError):
-            raise
-        raise DataError(f"{where}: the mask is no image in base64: {error}") from error
-
-
-def png_mask(data: bytes, where: Any) -> np.ndarray:
-    """The mask `(h, w)` of an image file, in which what is neither black nor transparent counts.
-
-    Raises:
-        DataError: the bytes are no image.
-    """
-    try:
-        with Image.open(io.BytesIO(data)) as image:
-            if image.mode in ("RGBA", "LA"):
-                return np.asarray(image.getchannel("A")) > 0
-            return np.asarray(image if image.mode in ("1", "L", "P") else image.convert("L")) > 0
+        if not data.startswith(b"\x89PNG"):
+            data = zlib.decompressobj().decompress(data, MAX_BYTES)
+        # the size is checked before the image is decoded
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            image = Image.open(io.BytesIO(data))
+        if image.width * image.height > MAX_PIXELS:
+            raise ValueError(f"it has {image.width}×{image.height} pixels")
+        if image.mode in ("RGBA", "LA"):
+            return np.asarray(image.getchannel("A")) > 0
+        return np.asarray(image if image.mode in ("1", "L", "P") else image.convert("L")) > 0
     except Exception as error:
         # the decoders of PIL raise errors of many classes
-        raise DataError(f"{where}: the mask is no image: {error}") from error
+        raise DataError(f"{where}: the mask is no image in base64: {error}") from error
 
 
 def place_mask(mask: np.ndarray, left: int, top: int, width: int, height: int) -> np.ndarray:

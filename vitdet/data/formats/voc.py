@@ -14,12 +14,13 @@ from xml.etree.ElementTree import Element
 from vitdet.data.formats.assemble import ImagesByName, Labelled, Object, labels_of
 from vitdet.data.formats.content import Notes, number
 from vitdet.data.formats.files import (
+    by_split,
     files_under,
     images_of,
+    names_in,
     read_bytes,
     read_text,
     read_xml,
-    split_of,
     split_of_name,
     xml_root,
 )
@@ -27,19 +28,17 @@ from vitdet.data.formats.labels import Labels
 from vitdet.errors import DataError
 
 NAME = "Pascal VOC"
-# lists of class names, whose order is kept
-NAME_FILES = ("labels.txt", "classes.txt")
 LOW = re.compile(rb"<[xy]min>\s*([-+]?\d+\.?\d*)")
 DIFFICULT = "objects that are difficult, which count as crowds: not trained on, and not scored"
 
 
-def recognise(folder: Path) -> dict[str, Labels] | None:
+def recognise(folder: Path, files: list[Path] | None = None) -> dict[str, Labels] | None:
     """The splits of a folder of Pascal VOC's XML files, or None if it is none.
 
     Raises:
         DataError: a list of images can't be used.
     """
-    files = files_under(folder)
+    files = files_under(folder) if files is None else files
     kinds: dict[Path, bool] = {}
     xmls = []
     for path in files:
@@ -51,17 +50,12 @@ def recognise(folder: Path) -> dict[str, Labels] | None:
     if not xmls:
         return None
     lines: list[str] = []
-    splits = _sets(files, set(xmls), lines)
-    if not splits:
-        for path in xmls:
-            splits.setdefault(split_of(path, folder) or "all", []).append(path)
-        stray = splits.pop("all") if len(splits) > 1 and "all" in splits else []
-        if stray:
-            lines.append(f"XML files in no folder of a split, left out: {len(stray)} (first: {stray[0]})")
+    splits = _sets(files, set(xmls), lines) or by_split(xmls, folder, "XML files", lines)
     images = images_of(files)
-    parse = _Parser(images, [path for paths in splits.values() for path in paths])
-    order = functools.partial(_names, [path for path in files if path.parent == folder and path.name in NAME_FILES])
-    return labels_of(folder, splits, parse, images=images, names=order, lines=lines)
+    used = [path for paths in splits.values() for path in paths]
+    parse = _Parser(images, used)
+    order = functools.partial(names_in, files, folder)
+    return labels_of(folder, splits, parse, files=used, images=images, names=order, lines=lines)
 
 
 def _sets(files: list[Path], xmls: set[Path], lines: list[str]) -> dict[str, list[Path]]:
@@ -96,10 +90,6 @@ def _listed(path: Path, xmls: set[Path], lines: list[str]) -> list[Path]:
     return found
 
 
-def _names(paths: list[Path]) -> list[str]:
-    return [line.strip() for path in paths[:1] for line in read_text(path).splitlines() if line.strip()]
-
-
 class _Parser:
     """Reads XML files; whether corners count from 0 or 1 is decided by all of them."""
 
@@ -124,8 +114,8 @@ class _Parser:
             return
         if written and image.stem != Path(written.replace("\\", "/")).stem and image.name != written:
             notes.add("XML files whose <filename> is not the image with their name, which is taken", path)
-        size = [root.findtext(f"size/{side}") or "0" for side in ("width", "height")]
-        width, height = (int(number(text, path, f"size {text}")) for text in size)
+        sides = ("width", root.findtext("size/width")), ("height", root.findtext("size/height"))
+        width, height = (int(number(text or "0", path, f"the size's {side}")) for side, text in sides)
         if min(width, height) <= 0:
             notes.add("XML files without a size, which is taken from the image", path)
         # LabelImg writes edges, raised to 1 where they are 0, and has no other database
@@ -146,8 +136,7 @@ def _object(item: Element, path: Path, shift: int, notes: Notes) -> Object | Non
         raise DataError(f"{path}: an <object> has no <name>")
     box = item.find("bndbox")
     if box is None:
-        notes.add("objects without <bndbox>, left out", where)
-        return None
+        return _outline(item, name, where, notes)
     x0, y0, x1, y1 = (number(box.findtext(key), where, key) for key in ("xmin", "ymin", "xmax", "ymax"))
     if x0 > x1 or y0 > y1:
         notes.add("boxes whose corners are swapped, put right", where)
@@ -159,3 +148,12 @@ def _object(item: Element, path: Path, shift: int, notes: Notes) -> Object | Non
     polygon = [] if points is None else [number(point.text, where, point.tag) - shift for point in points]
     corners = (x0 - shift, y0 - shift, x1, y1)
     return Object(name, where, corners, [polygon] if len(polygon) >= 6 else [], crowd=difficult)
+
+
+def _outline(item: Element, name: str, where: str, notes: Notes) -> Object | None:
+    """An object of the old LabelMe's XML, which CVAT writes, too: an outline without a box."""
+    points = [number(point.findtext(axis), where, axis) for point in item.iterfind("polygon/pt") for axis in ("x", "y")]
+    if len(points) < 6 or (item.findtext("deleted") or "").strip() == "1":
+        notes.add("objects without a box (<bndbox>) or an outline (<polygon>), left out", where)
+        return None
+    return Object(name, where, polygons=[points])

@@ -27,13 +27,13 @@ ODD = {
 FOUR = "rows of 9 numbers, read as polygons of four points (of an oriented box, its corners)"
 
 
-def recognise(folder: Path) -> dict[str, Labels] | None:
+def recognise(folder: Path, files: list[Path] | None = None) -> dict[str, Labels] | None:
     """The splits of a folder in one of YOLO's formats, or None if it is in none of them.
 
     Raises:
         DataError: its description can't be used.
     """
-    files = files_under(folder)
+    files = files_under(folder) if files is None else files
     layout = find(folder, files)
     if layout is None:
         return None
