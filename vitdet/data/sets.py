@@ -8,13 +8,11 @@ import numpy as np
 
 from vitdet.annotations.index import CocoIndex
 from vitdet.data.classes import Choice, unify
-from vitdet.data.fits import check_masks
 from vitdet.data.label_sets import label_set
 from vitdet.data.masked import check_masks, say_masks
 from vitdet.data.module import ImageData, SplitName
 from vitdet.data.options import RANGES
 from vitdet.data.panoptic import PanopticSource
-from vitdet.data.sampler import Loader
 from vitdet.data.semantic import SemanticIndex, SemanticSource
 from vitdet.data.shapes import make_shapes
 from vitdet.data.shapes_scene import STUFF, THINGS
@@ -98,12 +96,6 @@ class CocoData(ImageData):
 
     def _source(self, index: CocoIndex, files: Split) -> CocoSource:
         return CocoSource(index, files.images, exif=self.reading.exif, cache=self.cache, masks=self.with_masks)
-
-    def train_dataloader(self) -> Loader:
-        if self.masks:
-            check_masks(self.index("train"))
-        return super().train_dataloader()
-
 
 class PanopticData(ImageData):
     """Things and stuff in COCO's panoptic format, in which every pixel belongs to a single segment or to none.
