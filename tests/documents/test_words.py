@@ -35,8 +35,11 @@ NOT_RUN = {
 ABSTRACT = {"vitdet <verb>", "vitdet.<…>"}
 OPTION_CONFIGS = {"--model.backbone": "configs/finetune.yaml", "--model.head.masks": "configs/custom.yaml"}
 SHORTER = {
-    "--data.train_images 2000 --data.val_images 300": "--data.train_images 20 --data.val_images 3 --data.root other"
+    "--data.train_images 2000 --data.val_images 300": "--data.train_images 20 --data.val_images 3 --data.root other",
+    "--data.layout YOLO": "--data.layout COCO",
 }
+# they say how a folder is read; the saved config has the paths that they lead to
+OF_FOLDERS = ("--data FOLDER", "--data.kind", "--data.layout", "--data.val_fraction")
 # names of others' programs, formats and files, and forms of ours
 ABOUT_OTHERS = {
     "# (B, C, h, w) -> (B, h*w, C)", "(in_channels, strides, num_classes, *, options)", "*.vitdet-cache", "If-Range",
@@ -99,6 +102,10 @@ def test_option(word, site):
     config = next((path for start, path in OPTION_CONFIGS.items() if word.startswith(start)), CONFIG)
     given = SHORTER.get(word, word)
     data = " --data.train.images DIR --data.train.annotations JSON" if config != CONFIG else ""
+    if word.startswith(OF_FOLDERS):
+        site.say(f"vitdet train {CONFIG} {given if word.startswith('--data ') else f'--data FOLDER {given}'}")
+        assert site.resolved()["data"]["class_path"] == "vitdet.CocoData"
+        return
     if config == "configs/finetune.yaml":
         tiny.weights("vit_small_patch14_dinov2", Path())
     site.say(f"vitdet train {config}{data} {given}")

@@ -97,6 +97,7 @@ class CocoData(ImageData):
     def _source(self, index: CocoIndex, files: Split) -> CocoSource:
         return CocoSource(index, files.images, exif=self.reading.exif, cache=self.cache, masks=self.with_masks)
 
+
 class PanopticData(ImageData):
     """Things and stuff in COCO's panoptic format, in which every pixel belongs to a single segment or to none.
 
