@@ -5,6 +5,7 @@ from math import ceil
 from typing import Any, Literal
 
 import lightning as L
+import numpy as np
 from lightning.pytorch.utilities import rank_zero_info
 
 from vitdet.annotations.index import CocoIndex
@@ -13,6 +14,7 @@ from vitdet.data.dataset import EvalDataset, TrainDataset, collate
 from vitdet.data.description import describe
 from vitdet.data.options import RANGES, Augmentation, Reading
 from vitdet.data.parts import JoinedSource, join, listed, open_parts
+from vitdet.data.repeats import image_repeats
 from vitdet.data.sampler import BatchSampler, EvalBatchSampler, Loader
 from vitdet.data.semantic import SemanticIndex
 from vitdet.data.sources import CocoSource, ImageSource
