@@ -205,8 +205,8 @@ def folder(tmp_path_factory):
 
 @pytest.mark.parametrize(
     ("content", "use", "count"),
-    [(TRUTH, use_index, 2000), (TRUTH, use_truth, 1000), (RESULTS, use_results, 1000), (PANOPTIC, use_panoptic, 1000)],
-    ids=["index", "truth", "results", "panoptic"],
+    [(TRUTH, use_index, 2000), (TRUTH, use_truth, 1000), (RESULTS, use_results, 1000)],
+    ids=["index", "truth", "results"],
 )
 def test_a_changed_file_is_read_or_refused(folder, content, use, count):
     path, outcomes = folder / f"{use.__name__}.json", {"read": 0, "refused": 0}
@@ -221,4 +221,4 @@ def test_a_changed_file_is_read_or_refused(folder, content, use, count):
             str(error).encode()
         except Exception as error:
             raise AssertionError(f"seed {seed}: {path.read_bytes()[:3000]}") from error
-    assert min(outcomes.values()) > count / 10, outcomes
+    assert min(outcomes.values()) > count / 20, outcomes
