@@ -41,6 +41,9 @@ OTHER_WORDS = {
     "gpus": "here it is trainer.devices",
     "workers": "here it is data.num_workers",
     "weights": "say model.checkpoint for a whole model, model.backbone.checkpoint for a ViT",
+    "kind": "it chooses among the labels of a folder; say --data FOLDER first",
+    "layout": "it chooses among the labels of a folder; say --data FOLDER first",
+    "val_fraction": "it divides the images of a folder; say --data FOLDER first",
     "device": "say trainer.accelerator (cpu, gpu) and trainer.devices",
 }
 WANTED = {

@@ -5,7 +5,6 @@ from math import ceil
 from typing import Any, Literal
 
 import lightning as L
-import numpy as np
 from lightning.pytorch.utilities import rank_zero_info
 
 from vitdet.annotations.index import CocoIndex
@@ -14,11 +13,11 @@ from vitdet.data.dataset import EvalDataset, TrainDataset, collate
 from vitdet.data.description import describe
 from vitdet.data.options import RANGES, Augmentation, Reading
 from vitdet.data.parts import JoinedSource, join, listed, open_parts
-from vitdet.data.repeats import image_repeats
 from vitdet.data.sampler import BatchSampler, EvalBatchSampler, Loader
 from vitdet.data.semantic import SemanticIndex
 from vitdet.data.sources import CocoSource, ImageSource
 from vitdet.data.transforms import Augment, EvalTransform, Resample, Size
+from vitdet.data.trial import check_augmentation, try_transforms
 from vitdet.errors import UserError
 from vitdet.handshake import Needs
 from vitdet.progress import Progress
@@ -42,12 +41,13 @@ class ImageData(L.LightningDataModule, Configurable):
         max_tokens: instead of `batch_size`, the most tokens (patches) in a training batch of one device, which bounds
             the memory for images of any sizes.
         eval_batch_size: images in an evaluation batch of one device; `batch_size` if not given.
-        train_transforms: names of albumentations' transforms, each with its arguments, which are applied to resized
-            training images; by default a horizontal flip and random brightness and contrast.
+        train_transforms: names of transforms, each with its arguments, which are applied to resized training images; by
+            default a horizontal flip and random brightness and contrast. Any of albumentations' transforms may be named
+            that leaves images RGB arrays of 8 bits; each is tried before the training, see `Augment`.
         scale_jitter: each training image is resized by a random factor from this range, and cropped to its usual size;
             `[0.1, 2.0]` is the usual large-scale jitter. Objects of which too little is left are dropped (see
             `transforms.crop`), so a training image may have none.
-        augmentation: crops, scales of batches, mosaics, see `Augmentation`.
+        augmentation: crops, scales of batches, mosaics, mixup, copy-paste, see `Augmentation`.
         reading: EXIF tags and damaged files, see `Reading`.
         resample: how images are resized in evaluation, see `EvalTransform`.
         balance: images with classes that occur in less than this share of the training images are repeated (LVIS,
@@ -106,6 +106,7 @@ class ImageData(L.LightningDataModule, Configurable):
         self._parts = {name: list(zip(listed(self.splits[name]), indices)) for name, indices in opened.items()}
         # raises an error here if the labels don't list objects
         self.repeats()
+        check_augmentation(self)
 
     # the kind of the labels: instances, semantic or panoptic
     kind: str
@@ -206,21 +207,25 @@ class ImageData(L.LightningDataModule, Configurable):
             sizes = ((min(h, crop[0]), min(w, crop[1])) for h, w in sizes)
         return [ceil(h / patch) * ceil(w / patch) for h, w in sizes]
 
-    def repeats(self) -> np.ndarray | None:
-        """How often an epoch draws each training image, on average; nothing where each is drawn once."""
-        return image_repeats(self.parts("train"), self.balance) if "train" in self.splits else None
+    @property
+    def with_masks(self) -> bool:
+        """Whether samples need masks: if the model does, or to cut out objects."""
+        return self.masks or self.augmentation.copy_paste > 0
 
     @property
     def _ranks(self) -> dict[str, int]:
         return {"rank": self.trainer.global_rank, "world_size": self.trainer.world_size} if self.trainer else {}
 
     def train_dataloader(self) -> Loader:
+        if not self.with_masks:
+            try_transforms(self, masks=False)
         dataset = TrainDataset(
             self.make_source("train"),
             size=self.image_size,
             augment=self.augment,
             scale_jitter=self.scale_jitter,
             augmentation=self.augmentation,
+            masks=self.masks,
             mean=self.mean,
             std=self.std,
             seed=self.seed,

@@ -31,6 +31,7 @@ class SemanticIndex:
         values: the pixel value of each class; by default 0..K-1. Pixels with other values are not scored.
         image_suffix, label_suffix: what follows the common part of the two names, such as `_leftImg8bit.png` and
             `_gtFine_labelIds.png`; by default the extension of the file.
+        files: a text file that names the pairs to take, a line each, without suffixes; by default all are taken.
 
     Attributes:
         file_names, label_names: I paths, relative to their folders.
@@ -54,9 +55,13 @@ class SemanticIndex:
         values: Sequence[int] | None = None,
         image_suffix: str | None = None,
         label_suffix: str | None = None,
+        files: str | Path | None = None,
     ) -> None:
         self.path = Path(labels)
         found = [_by_stem(Path(images), image_suffix), _by_stem(self.path, label_suffix)]
+        if files is not None:
+            wanted = set(Path(files).read_text(encoding="utf-8").splitlines())
+            found = [{stem: name for stem, name in names.items() if stem in wanted} for names in found]
         common = sorted(found[0].keys() & found[1].keys())
         if not common:
             raise FileNotFoundError(

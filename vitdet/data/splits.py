@@ -46,9 +46,12 @@ class SemanticSplit:
     Args:
         images: the folder of the images.
         labels: the folder of the label maps, whose names match those of the images.
+        files: a text file that names the pairs of the split, a line each, without suffixes; by default all pairs
+            belong to it.
         weight: how often an epoch draws each image of the folder, on average; for training alone.
     """
 
     images: str
     labels: str
+    files: str | None = None
     weight: float = 1.0
