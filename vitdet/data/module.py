@@ -5,6 +5,7 @@ from math import ceil
 from typing import Any, Literal
 
 import lightning as L
+import numpy as np
 from lightning.pytorch.utilities import rank_zero_info
 
 from vitdet.annotations.index import CocoIndex
@@ -13,6 +14,7 @@ from vitdet.data.dataset import EvalDataset, TrainDataset, collate
 from vitdet.data.description import describe
 from vitdet.data.options import RANGES, Augmentation, Reading
 from vitdet.data.parts import JoinedSource, join, listed, open_parts
+from vitdet.data.repeats import image_repeats
 from vitdet.data.sampler import BatchSampler, EvalBatchSampler, Loader
 from vitdet.data.semantic import SemanticIndex
 from vitdet.data.sources import CocoSource, ImageSource
@@ -211,6 +213,10 @@ class ImageData(L.LightningDataModule, Configurable):
     def with_masks(self) -> bool:
         """Whether samples need masks: if the model does, or to cut out objects."""
         return self.masks or self.augmentation.copy_paste > 0
+
+    def repeats(self) -> np.ndarray | None:
+        """How often an epoch draws each training image, on average; nothing where each is drawn once."""
+        return image_repeats(self.parts("train"), self.balance) if "train" in self.splits else None
 
     @property
     def _ranks(self) -> dict[str, int]:
