@@ -78,7 +78,7 @@ def as_array(image: ImageLike, *, bit_depth: int | None = None) -> np.ndarray:
             return image
         # PIL reads 16-bit grey images as arrays of these types
         deep = image.dtype.kind in "ui" and image.dtype.itemsize in (2, 4)
-        if deep and (image.ndim == 2 or image.ndim == 3 and image.shape[2] == 3):
+        if deep and (image.ndim == 2 or (image.ndim == 3 and image.shape[2] == 3)):
             return _eight_bits(image, bit_depth, "the array")
     what = type(image).__name__
     if hasattr(image, "shape") and hasattr(image, "dtype"):

@@ -8,7 +8,7 @@ from typing import Any
 
 def describe(data: Any) -> str:
     """The size of each split of an `ImageData`, what is left out, warnings, and how images are augmented, as lines."""
-    return "\n".join([*_splits(data), *_oddities(data), _images(data)])
+    return "\n".join([*_splits(data), *_oddities(data), *data.files.depth.lines, _images(data)])
 
 
 def _splits(data: Any) -> Iterator[str]:

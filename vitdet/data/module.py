@@ -12,6 +12,7 @@ from vitdet.annotations.index import CocoIndex
 from vitdet.config import Configurable
 from vitdet.data.dataset import EvalDataset, TrainDataset, collate
 from vitdet.data.description import describe
+from vitdet.data.files import Files
 from vitdet.data.options import RANGES, Augmentation, Reading
 from vitdet.data.sampler import BatchSampler, EvalBatchSampler, Loader
 from vitdet.data.semantic import SemanticIndex
@@ -93,8 +94,9 @@ class ImageData(L.LightningDataModule, Configurable):
         # common values, which `prepare` replaces by those of the backbone
         self.mean, self.std, self.patch_size = IMAGENET_MEAN, IMAGENET_STD, 16
         self.masks, self.canvas, self.progress = False, None, Progress()
+        self.files = Files(self)
         # raises an error here if `resample` is misspelt
-        self.eval_transform()
+        EvalTransform(mean=self.mean, std=self.std, resample=resample)
         self._indices = {name: self._open(name) for name in self.splits}
         self._check()
 
@@ -179,7 +181,15 @@ class ImageData(L.LightningDataModule, Configurable):
 
     def eval_transform(self) -> EvalTransform:
         """What evaluation does to an image; its `config` goes into checkpoints, so that prediction does the same."""
-        return EvalTransform(size=self.size, mean=self.mean, std=self.std, resample=self.resample)
+        options = {"resample": self.resample, "bit_depth": self.files.depth.bits}
+        return EvalTransform(size=self.size, mean=self.mean, std=self.std, **options)
+
+    def read_like(self, eval_transform: dict[str, Any]) -> EvalTransform:
+        """Reads images as deep as a trained model did, whose transform this was; returns the transform of now."""
+        line = self.files.read_like(eval_transform)
+        if line is not None:
+            rank_zero_info(line)
+        return self.eval_transform()
 
     def describe(self) -> str:
         """What a run prints at its start: how much data there is, what is left out, what is odd, how images change."""
@@ -187,6 +197,10 @@ class ImageData(L.LightningDataModule, Configurable):
 
     def setup(self, stage: str) -> None:
         rank_zero_info(self.describe())
+
+    def teardown(self, stage: str) -> None:
+        for line in self.files.summary():
+            rank_zero_info(line)
 
     def _tokens(self, split: SplitName, scale: float = 1.0) -> list[int]:
         """How many patches each image of a split has, when its size is multiplied by `scale`."""
@@ -205,7 +219,7 @@ class ImageData(L.LightningDataModule, Configurable):
 
     def train_dataloader(self) -> Loader:
         dataset = TrainDataset(
-            self.make_source("train"),
+            self.files.source("train"),
             size=self.image_size,
             augment=self.augment,
             scale_jitter=self.scale_jitter,
@@ -228,7 +242,7 @@ class ImageData(L.LightningDataModule, Configurable):
         )
         if self.trainer is not None:
             sampler.same_order = bool(self.trainer.overfit_batches)
-        return self._loader(dataset, sampler)
+        return self._loader(dataset, sampler, "train")
 
     def val_dataloader(self) -> Loader | list[Loader]:
         """The loader of `val`; no loader in a training without `data.val`, which is then not validated."""
@@ -243,18 +257,18 @@ class ImageData(L.LightningDataModule, Configurable):
         return self.test_dataloader()
 
     def _eval_loader(self, split: SplitName) -> Loader:
-        source, transform = self.make_source(split), self.eval_transform()
+        source, transform = self.files.source(split), self.eval_transform()
         dataset = EvalDataset(source, transform, on_bad_image=self.reading.on_bad_image)
         sampler = EvalBatchSampler(self._tokens(split), batch_size=self.eval_batch_size, **self._ranks)
-        return self._loader(dataset, sampler)
+        return self._loader(dataset, sampler, split)
 
-    def _loader(self, dataset: Any, sampler: Any) -> Loader:
+    def _loader(self, dataset: Any, sampler: Any, split: SplitName) -> Loader:
         on_gpu = self.trainer is not None and self.trainer.strategy.root_device.type == "cuda"
         workers = self.num_workers
         # on a CPU, training needs all cores itself
         if workers is None:
             workers = min(8, _usable_cores()) if on_gpu else 0
-        return Loader(
+        loader = Loader(
             dataset,
             batch_sampler=sampler,
             collate_fn=collate,
@@ -263,6 +277,8 @@ class ImageData(L.LightningDataModule, Configurable):
             persistent_workers=workers > 0,
             pin_memory=on_gpu,
         )
+        loader.bad = self.files.bad(split)
+        return loader
 
 
 def _usable_cores() -> int:

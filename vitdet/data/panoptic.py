@@ -40,6 +40,11 @@ class PanopticSource(CocoSource):
         rows = self.index.annotations(i)
         return self._ids(i), self.index.annotation_ids[rows], self.index.categories[rows], self.index.iscrowd[rows]
 
+    def void(self, i: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+        """The truth of an image of which nothing is known: all its pixels are void, so nothing is scored."""
+        none = np.zeros(0, np.int64)
+        return np.zeros((int(self.index.heights[i]), int(self.index.widths[i])), np.int32), none, none, none > 0
+
     def _ids(self, i: int) -> np.ndarray:
         size, rows = (int(self.index.heights[i]), int(self.index.widths[i])), self.index.annotations(i)
         if rows.start == rows.stop:

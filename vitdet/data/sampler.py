@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from torch.utils.data import DataLoader, Sampler
 
+from vitdet.data.bad import Bad, Noted
 from vitdet.data.options import RANGES
 from vitdet.errors import UserError
 from vitdet.progress import Progress
@@ -193,16 +194,21 @@ class Loader(DataLoader):
     """A DataLoader that counts the batches it has returned, so that a run can be resumed in the middle of an epoch.
 
     It raises the `UserError` of a worker, such as for a damaged image, without change; torch would add the traceback of
-    the worker to the message.
+    the worker to the message. What the data set says of images that it skipped goes to `bad`.
     """
 
     _given = 0
+    bad: Bad | None = None
 
     def __iter__(self) -> Iterator[Any]:
         self._given = getattr(self.batch_sampler, "position", 0)
         for batch in super().__iter__():
             if isinstance(batch, UserError):
                 raise batch
+            if isinstance(batch, Noted):
+                for i, reason in batch.notes if self.bad is not None else ():
+                    self.bad.add(i, reason)
+                batch = batch.batch
             self._given += 1
             yield batch
         self._given = 0

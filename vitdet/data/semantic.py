@@ -114,6 +114,10 @@ class SemanticIndex:
             )
         return self._label_of[values]
 
+    def void(self, i: int) -> np.ndarray:
+        """A label map for image `i` in which no pixel is scored."""
+        return np.full((int(self.heights[i]), int(self.widths[i])), VOID, np.uint8)
+
 
 class SemanticSource(ImageSource):
     """Reads images with an object for each class that occurs in them; its mask is the pixels of that class."""

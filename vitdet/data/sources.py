@@ -3,7 +3,6 @@
 H×W stands for the size of an image in pixels, T for the number of its objects.
 """
 
-import logging
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +13,6 @@ from vitdet.data.object_masks import CocoMasks, Masks
 from vitdet.data.transforms import MIN_VISIBLE, Sample
 from vitdet.images import MAX_PIXELS, ImageError, load_image, resolve
 from vitdet.masks import to_rle
-
-log = logging.getLogger("vitdet")
 
 
 class ImageSource:
@@ -31,7 +28,7 @@ class ImageSource:
         max_pixels: the largest number of pixels that an image may have.
 
     Attributes:
-        bad: the positions of images that could not be read.
+        bit_depth: the number of bits that images with more than 8 bits a channel use, see `load_image`.
     """
 
     # the share of the box of an object that a crop must leave, or the object is dropped
@@ -49,11 +46,19 @@ class ImageSource:
     ) -> None:
         self.with_masks = masks
         self.index, self.root, self.exif, self.max_pixels = index, Path(root), exif, max_pixels
-        self.bad: set[int] = set()
+        self.bit_depth: int | None = None
         self._cache: dict[int, np.ndarray] | None = {} if cache else None
 
     def __len__(self) -> int:
         return len(self.index)
+
+    def path(self, i: int) -> Path:
+        """The file of image `i`.
+
+        Raises:
+            ImageError: its name leads out of `root`.
+        """
+        return resolve(self.root, self.index.file_names[i])
 
     def image(self, i: int) -> np.ndarray:
         """Image `i` as RGB `(H, W, 3)` uint8.
@@ -63,8 +68,8 @@ class ImageSource:
         """
         if self._cache is not None and i in self._cache:
             return self._cache[i]
-        path = resolve(self.root, self.index.file_names[i])
-        image = load_image(path, exif=self.exif, max_pixels=self.max_pixels)
+        path = self.path(i)
+        image = load_image(path, exif=self.exif, max_pixels=self.max_pixels, bit_depth=self.bit_depth)
         expected = (int(self.index.heights[i]), int(self.index.widths[i]))
         if image.shape[:2] != expected:
             (h, w), (height, width) = image.shape[:2], expected
@@ -94,12 +99,6 @@ class ImageSource:
 
     def sample(self, i: int) -> Sample:
         return Sample(self.image(i), *self.objects(i), self.masks(i) if self.with_masks else None)
-
-    def note_bad(self, i: int, error: ImageError) -> None:
-        """Log that image `i` was skipped, and how many were so far, unless it has been logged before."""
-        if i not in self.bad:
-            self.bad.add(i)
-            log.warning("skipped (%d of %d images so far): %s", len(self.bad), len(self), error)
 
 
 class CocoSource(ImageSource):

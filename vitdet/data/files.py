@@ -1,0 +1,73 @@
+"""The image files of a data module: how deep they are, which are missing, and which were skipped."""
+
+import functools
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from vitdet.data.bad import Bad
+from vitdet.data.depth import Depth, find_depth
+from vitdet.data.sources import ImageSource
+from vitdet.errors import DataError
+
+T = TypeVar("T")
+
+
+class Files:
+    """What a data module knows of its image files.
+
+    Args:
+        data: the `ImageData`.
+    """
+
+    def __init__(self, data: Any) -> None:
+        self.data = data
+        self._bad: dict[str, Bad] = {}
+
+    @functools.cached_property
+    def depth(self) -> Depth:
+        """How deep images with more than 8 bits a channel are, by a sample of the first split."""
+        return find_depth(self.data.make_source(next(iter(self.data.splits))), given=self.data.reading.bit_depth)
+
+    def read_like(self, eval_transform: dict[str, Any]) -> str | None:
+        """Reads images as deep as a trained model did, whose transform this was; returns a line if that is new."""
+        bits = eval_transform.get("bit_depth")
+        if self.data.reading.bit_depth is not None or bits in (None, self.depth.bits):
+            return None
+        line = f"16-bit images: {bits} bits, as in the training"
+        self.depth = Depth(bits, [line])
+        return line
+
+    def source(self, split: str) -> ImageSource:
+        """What reads the images of a split, as deep as they are."""
+        source = self.data.make_source(split)
+        for part in getattr(source, "sources", [source]):
+            part.bit_depth = self.depth.bits
+        return source
+
+    def bad(self, split: str) -> Bad:
+        """The images of a split that were skipped so far."""
+        if split not in self._bad:
+            self._bad[split] = Bad(split, len(self.data.index(split)), self.data.reading.max_bad)
+        return self._bad[split]
+
+    def summary(self) -> list[str]:
+        """Lines about the images that were skipped, for the end of a run."""
+        return [line for bad in self._bad.values() if (line := bad.summary()) is not None]
+
+    def scored(self, split: str, read: Callable[[int], T], void: Callable[[int], T]) -> Callable[[int], T]:
+        """A function that reads the labels of an image, given its position, for the scores.
+
+        Args:
+            split: the name of the split.
+            read: reads the labels.
+            void: makes labels in which nothing is scored, in place of those that can't be used and may be skipped.
+        """
+
+        def reading(i: int) -> T:
+            try:
+                return read(i)
+            except DataError as error:
+                self.bad(split).add(i, f"{error}; it is not scored")
+                return void(i)
+
+        return read if self.data.reading.on_bad_image == "error" else reading
