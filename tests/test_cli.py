@@ -13,6 +13,7 @@ import torch
 import yaml
 
 from vitdet.cli import load_config, main
+from vitdet.command import data
 from vitdet.command.files import ConfigError
 from vitdet.command.layers import apply_settings, merge, read_words
 from vitdet.command.run import read_config
@@ -130,6 +131,20 @@ def test_a_run_says_what_became_of_the_weights(config, tmp_path, capsys):
 def test_help_lists_the_verbs(capsys):
     main(["--help"])
     assert "train" in capsys.readouterr().out
+
+
+def test_help_of_data_lists_the_subcommands(capsys):
+    for argv in (["data"], ["data", "--help"]):
+        main(argv)
+        out = capsys.readouterr().out
+        assert all(f"  {name} " in out for name in data.SUBCOMMANDS) and "vitdet data SUBCOMMAND --help" in out
+
+
+def test_every_subcommand_of_data_is_there(capsys):
+    for name, (module, text) in data.SUBCOMMANDS.items():
+        with pytest.raises(SystemExit) as ended:
+            main(["data", name, "--help"])
+        assert ended.value.code == 0 and f"usage: vitdet data {name}" in capsys.readouterr().out, (module, text)
 
 
 def with_words(path, *words):

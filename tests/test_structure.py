@@ -28,7 +28,7 @@ RANKS = [
     {"backbone"},
     {"losses"},
     {"heads"},
-    {"annotations", "checkpoint"},
+    {"annotations", "checkpoint", "download"},
     {"data", "metrics", "zoo"},
     {"training"},
     {"deploy"},

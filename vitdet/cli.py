@@ -3,7 +3,6 @@
 Nothing heavy is imported before it is needed: `vitdet --help` answers at once.
 """
 
-import argparse
 import contextlib
 import logging
 import os
@@ -13,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from vitdet.command import ending
+from vitdet.command.parser import Parser
 from vitdet.errors import UserError
 
 VERBS = {
@@ -21,6 +21,7 @@ VERBS = {
     "also the published one that CONFIG starts from",
     "predict": "CHECKPOINT|NAME IMAGE…: find objects in image files, folders or globs",
     "evaluate": "PREDICTIONS.json ANNOTATIONS.json: score a COCO results file",
+    "data": "SUBCOMMAND …: what is done with data sets besides training; `vitdet data` lists it",
     "benchmark": "CONFIG|CHECKPOINT [--key value …]: size, speed and memory of a model",
     "zoo": "list the published models that load by name",
 }
@@ -74,13 +75,19 @@ def versions() -> str:
 
 
 @contextlib.contextmanager
-def _reports() -> Iterator[None]:
-    """Shows on standard error what the package reports (which weights were resampled, …), on the first rank only."""
-    from lightning.pytorch.utilities import rank_zero_only
+def _reports(*, ranks: bool = True) -> Iterator[None]:
+    """Shows on standard error what the package reports (which weights were resampled, …), on the first rank only.
 
+    `ranks` says whether there may be several processes; the import that tells which is the first takes seconds.
+    """
+    level = logging.INFO
+    if ranks:
+        from lightning.pytorch.utilities import rank_zero_only
+
+        level = logging.INFO if rank_zero_only.rank == 0 else logging.WARNING
     log, handler = logging.getLogger("vitdet"), logging.StreamHandler()
     log.addHandler(handler)
-    log.setLevel(logging.INFO if rank_zero_only.rank == 0 else logging.WARNING)
+    log.setLevel(level)
     try:
         yield
     finally:
@@ -171,15 +178,15 @@ def _zoo(argv: list[str]) -> None:
     print_cards()
 
 
-class _Parser(argparse.ArgumentParser):
-    """argparse, with errors of one line."""
+def _data(argv: list[str]) -> None:
+    from vitdet.command import data
 
-    def error(self, message: str) -> None:
-        raise UserError(f"{message}; `{self.prog} --help` says what there is")
+    with _reports(ranks=False):
+        data.run(argv)
 
 
-def _parser(verb: str) -> argparse.ArgumentParser:
-    return _Parser(f"vitdet {verb}", description=VERBS[verb], allow_abbrev=False)
+def _parser(verb: str) -> Parser:
+    return Parser(verb, VERBS[verb])
 
 
 def load_config(path: str | Path, overrides: list[str] | None = None) -> tuple[Any, Any]:
@@ -199,6 +206,7 @@ _RUN = {
     "test": _test,
     "predict": _predict,
     "evaluate": _evaluate,
+    "data": _data,
     "benchmark": _benchmark,
     "zoo": _zoo,
 }

@@ -11,6 +11,13 @@ class UserError(ValueError):
     """
 
 
+class DataError(UserError):
+    """An annotation file, an annotation, a label map or an image that can't be used as it is.
+
+    The message names the file and, as far as they are known, the image, the annotation, the key and the value.
+    """
+
+
 def check(name: str, value: Any, ok: bool, wanted: str) -> None:
     """Raises:
     UserError: `ok` is false; the message has the name of the argument, its value, and what was `wanted`.

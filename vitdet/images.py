@@ -6,13 +6,13 @@ from pathlib import Path, PurePath
 import numpy as np
 from PIL import Image, ImageOps
 
-from vitdet.errors import UserError
+from vitdet.errors import DataError, UserError
 
 # the number of pixels from which PIL warns about decompression bombs; the setting in PIL is not changed
 MAX_PIXELS = 89_478_485
 
 
-class ImageError(UserError):
+class ImageError(DataError):
     """A file is no image, is damaged, or is too large to be decoded; the message has its name."""
 
 

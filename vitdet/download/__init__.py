@@ -1,0 +1,1 @@
+"""Downloads: files, archives, and the published data sets that consist of them."""
