@@ -86,13 +86,13 @@ def ranged(rules: Mapping[str, Rule]) -> Callable[[Callable], Callable]:
 
     def decorate(init: Callable) -> Callable:
         signature = inspect.signature(init)
-        own = {name: _rule(rules.get(name), p.annotation) for name, p in signature.parameters.items()}
+        checks = {name: _rule(rules.get(name), p.annotation) for name, p in signature.parameters.items()}
 
         @functools.wraps(init)
         def checked(*args, **kwargs):
             for name, value in signature.bind(*args, **kwargs).arguments.items():
-                if own[name] is not None:
-                    ok, wanted = own[name]
+                if checks[name] is not None:
+                    ok, wanted = checks[name]
                     check(name, value, ok(value), wanted)
             return init(*args, **kwargs)
 

@@ -77,5 +77,5 @@ def _source(name: str) -> tuple[str | None, str | None, tuple[str, ...]]:
     if config.url and cached.is_file():
         return None, None, ()
     repository, _, revision = config.hf_hub_id.partition("@")
-    own = (config.hf_hub_filename,) if config.hf_hub_filename else ()
-    return repository, revision or None, (*own, *FILES)
+    first = (config.hf_hub_filename,) if config.hf_hub_filename else ()
+    return repository, revision or None, (*first, *FILES)

@@ -17,7 +17,7 @@ from vitdet.data.options import RANGES, Augmentation, Reading
 from vitdet.data.sampler import BatchSampler, EvalBatchSampler, Loader
 from vitdet.data.semantic import SemanticIndex
 from vitdet.data.sources import CocoSource, ImageSource
-from vitdet.data.transforms import Augment, EvalTransform, Resample, Size
+from vitdet.data.transforms import Augment, EvalTransform, Resample, Size, smallest_shown
 from vitdet.errors import UserError
 from vitdet.handshake import Needs
 from vitdet.progress import Progress
@@ -40,8 +40,9 @@ class ImageData(L.LightningDataModule, Configurable):
         max_tokens: instead of `batch_size`, the most tokens (patches) in a training batch of one device, which bounds
             the memory for images of any sizes.
         eval_batch_size: images in an evaluation batch of one device; `batch_size` if not given.
-        train_transforms: names of albumentations' transforms, each with its arguments, which are applied to resized
-            training images; by default a horizontal flip and random brightness and contrast.
+        train_transforms: names of transforms, each with its arguments, which are applied to resized training images; by
+            default a horizontal flip and random brightness and contrast. Any of albumentations' transforms may be named
+            that leaves images RGB arrays of 8 bits; each is tried before the training, see `Augment`.
         scale_jitter: each training image is resized by a random factor from this range, and cropped to its usual size;
             `[0.1, 2.0]` is the usual large-scale jitter. Objects of which too little is left are dropped (see
             `transforms.crop`), so a training image may have none.
@@ -99,6 +100,7 @@ class ImageData(L.LightningDataModule, Configurable):
         EvalTransform(mean=self.mean, std=self.std, resample=resample)
         self._indices = {name: self._open(name) for name in self.splits}
         self._check()
+        self._try_transforms(masks=True)
 
     # the kind of the labels: instances, semantic or panoptic
     kind: str
@@ -213,11 +215,21 @@ class ImageData(L.LightningDataModule, Configurable):
             sizes = ((min(h, crop[0]), min(w, crop[1])) for h, w in sizes)
         return [ceil(h / patch) * ceil(w / patch) for h, w in sizes]
 
+    def _try_transforms(self, *, masks: bool) -> None:
+        """Checks that the transforms from another library can be applied to the smallest training images."""
+        if self.augment.foreign and "train" in self.splits:
+            index, options = self.index("train"), self.augmentation
+            scale = options.batch_scale[0] * min(1.0, self.scale_jitter[0])
+            sizes = smallest_shown(index.heights, index.widths, self.image_size, scale=scale, window=options.crop)
+            self.augment.try_out(sizes, masks=masks)
+
     @property
     def _ranks(self) -> dict[str, int]:
         return {"rank": self.trainer.global_rank, "world_size": self.trainer.world_size} if self.trainer else {}
 
     def train_dataloader(self) -> Loader:
+        if not self.masks:
+            self._try_transforms(masks=False)
         dataset = TrainDataset(
             self.files.source("train"),
             size=self.image_size,

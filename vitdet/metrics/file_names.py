@@ -56,12 +56,12 @@ class FileNames:
         return found
 
     def _by_ending(self, path: str) -> int | None:
-        own, best, most = split(path), [], (0, False)
-        for position in self._same_base.get(own[-1], ()) if own else ():
+        wanted, best, most = split(path), [], (0, False)
+        for position in self._same_base.get(wanted[-1], ()) if wanted else ():
             parts = self._parts[position]
-            shared = min(len(parts), len(own))
-            fit = (shared, parts == own)
-            if parts[-shared:] == own[-shared:] and fit >= most:
+            shared = min(len(parts), len(wanted))
+            fit = (shared, parts == wanted)
+            if parts[-shared:] == wanted[-shared:] and fit >= most:
                 best = [*best, position] if fit == most else [position]
                 most = fit
         if len(best) > 1:
@@ -73,8 +73,8 @@ class FileNames:
         return best[0] if best else None
 
     def _by_base(self, path: str, taken: set[int | None]) -> int | None:
-        own = split(path)
-        same = self._same_base.get(own[-1], []) if own else []
+        wanted = split(path)
+        same = self._same_base.get(wanted[-1], []) if wanted else []
         return same[0] if len(same) == 1 and same[0] not in taken else None
 
 

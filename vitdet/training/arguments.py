@@ -63,8 +63,8 @@ def take(kwargs: dict[str, Any], logger: Logger | Iterable[Logger] | bool | None
     bare, dry = bool(kwargs.get("barebones")), bool(kwargs.get("fast_dev_run"))
     none = logger is False or bare
     theirs = [] if none or logger in (True, None) else [logger] if isinstance(logger, (Logger, str)) else list(logger)
-    for one in theirs:
-        check("logger", one, isinstance(one, Logger), "loggers such as CSVLogger(folder), or true or false")
+    for item in theirs:
+        check("logger", item, isinstance(item, Logger), "loggers such as CSVLogger(folder), or true or false")
     return Given(
         kwargs.pop("enable_progress_bar", None),
         bool(kwargs.pop("enable_model_summary", False)),
@@ -204,11 +204,11 @@ def listed(callbacks: Any) -> list[L.Callback]:
         UserError: an element is not a callback.
     """
     some = [] if callbacks is None else [callbacks] if isinstance(callbacks, L.Callback) else list(callbacks)
-    for one in some:
+    for callback in some:
         check(
             "callbacks",
-            one,
-            isinstance(one, L.Callback),
+            callback,
+            isinstance(callback, L.Callback),
             "instances of lightning.Callback, such as LearningRateMonitor()",
         )
     return some
@@ -220,11 +220,15 @@ def with_theirs(ours: list[L.Callback], theirs: list[L.Callback]) -> list[L.Call
     Raises:
         UserError: the training would be ended by two timers, `max_time` and a `Timer` of the user's.
     """
-    if any(isinstance(one, Timer) for one in ours) and any(isinstance(one, Timer) for one in theirs):
+    if any(isinstance(callback, Timer) for callback in ours) and any(
+        isinstance(callback, Timer) for callback in theirs
+    ):
         raise UserError("max_time and a Timer among the callbacks both end the training; give one of them")
-    kinds = {type(one) for one in theirs}
+    kinds = {type(callback) for callback in theirs}
     averaged = any(map(is_average, theirs))
-    kept = [one for one in ours if type(one) not in kinds and not (averaged and isinstance(one, EMA))]
+    kept = [
+        callback for callback in ours if type(callback) not in kinds and not (averaged and isinstance(callback, EMA))
+    ]
     return [*kept, *theirs]
 
 
@@ -247,9 +251,9 @@ def refusals(*more: type[Exception]) -> Iterator[None]:
         yield
     except (MisconfigurationException, ValueError, RuntimeError, ImportError, *more) as error:
         last = traceback.extract_tb(error.__traceback__)[-1]
-        said = isinstance(error, (MisconfigurationException, ValueError, *more)) or (last.line or "").startswith(
+        on_purpose = isinstance(error, (MisconfigurationException, ValueError, *more)) or (last.line or "").startswith(
             "raise "
         )
-        if isinstance(error, UserError) or not last.filename.startswith(LIGHTNING) or not said:
+        if isinstance(error, UserError) or not last.filename.startswith(LIGHTNING) or not on_purpose:
             raise
         raise UserError(" ".join(str(error).replace("`", "").split())) from error

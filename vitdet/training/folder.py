@@ -45,10 +45,10 @@ def check_free(folder: Path, *, start: Path | None) -> None:
     """
     held = sorted(path.name for path in folder.glob("*.ckpt"))
     if held and (start is None or start.resolve().parent != folder.resolve()):
-        own = folder / ("last.ckpt" if "last.ckpt" in held else held[0])
+        checkpoint = folder / ("last.ckpt" if "last.ckpt" in held else held[0])
         raise UserError(
             f"{folder} holds {' and '.join(held[:3])} of an earlier training, which this one would replace; "
-            f"go on with that (ckpt_path {own}), or leave trainer.version out for a folder of its own"
+            f"go on with that (ckpt_path {checkpoint}), or leave trainer.version out for a folder of its own"
         )
 
 

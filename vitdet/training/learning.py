@@ -62,8 +62,8 @@ class Learning(L.LightningModule):
     @property
     def standard_optimizer(self) -> bool:
         """Whether the optimiser is that of `make_optimizer`, not overridden in a derived class."""
-        own = type(self)
-        return (own.configure_optimizers, own.make_optimizer) == (
+        cls = type(self)
+        return (cls.configure_optimizers, cls.make_optimizer) == (
             Learning.configure_optimizers,
             Learning.make_optimizer,
         )

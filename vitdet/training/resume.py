@@ -53,20 +53,22 @@ def check_fits(task: Any, saved: Checkpoint, *, training: bool, tell: bool = Fal
             f"{path} does not fit the data: {differs}; {_advice(path, training, 'the data that it was trained on')}"
         )
     model = list(_model(task, saved.model))
-    own, found = task.state_dict(), saved.state_dict
-    strangers = [key for key in {**own, **found} if key not in own or key not in found]
-    strangers += [key for key, value in own.items() if key in found and found[key].shape != value.shape]
-    bound = [one for one in model if _is_bound(one[0], strangers)]
-    if strangers and not bound:
-        _refuse(path, training, f"{len(strangers)} tensors, the first is {strangers[0]}")
+    expected, found = task.state_dict(), saved.state_dict
+    unmatched = [key for key in {**expected, **found} if key not in expected or key not in found]
+    unmatched += [key for key, value in expected.items() if key in found and found[key].shape != value.shape]
+    bound = [difference for difference in model if _is_bound(difference[0], unmatched)]
+    if unmatched and not bound:
+        _refuse(path, training, f"{len(unmatched)} tensors, the first is {unmatched[0]}")
     if bound:
-        _refuse(path, training, _say(bound))
+        _refuse(path, training, _describe(bound))
     if training:
-        _check_optimizer(task, saved, [one for one in model if one not in bound])
-    others = [one for one in model if one[0].rpartition(".")[2] not in ({"freeze"} if training else FREE)]
+        _check_optimizer(task, saved, [difference for difference in model if difference not in bound])
+    others = [
+        difference for difference in model if difference[0].rpartition(".")[2] not in ({"freeze"} if training else FREE)
+    ]
     if others and tell:
         now = "; from here on holds" if training else ", and is now used with"
-        rank_zero_info(f"{path} was trained with other options{now}: {_say(others)}")
+        rank_zero_info(f"{path} was trained with other options{now}: {_describe(others)}")
 
 
 def _refuse(path: Any, training: bool, what: str) -> None:
@@ -80,9 +82,9 @@ def _advice(path: Any, training: bool, first: str) -> str:
     return f"give {first}{start if training else ''}"
 
 
-def _say(differences: Sequence[Difference]) -> str:
+def _describe(differences: Sequence[Difference]) -> str:
     shown = ", ".join(
-        f"{key} {_plain(own)}, the checkpoint has {_plain(before)}" for key, own, before in differences[:4]
+        f"{key} {_plain(now)}, the checkpoint has {_plain(before)}" for key, now, before in differences[:4]
     )
     return shown + (f", and {len(differences) - 4} more" if len(differences) > 4 else "")
 
@@ -103,12 +105,12 @@ def class_difference(model: Sequence[str], data: Sequence[str]) -> str | None:
 
 def _model(task: Any, before: dict[str, Any]) -> Iterator[Difference]:
     for name in ("backbone", "head"):
-        own, other = config_of(getattr(task, name)), before[name]
-        if own["class_path"] != other["class_path"]:
-            yield f"model.{name}", *(one["class_path"].rpartition(".")[2] for one in (own, other))
+        now, then = config_of(getattr(task, name)), before[name]
+        if now["class_path"] != then["class_path"]:
+            yield f"model.{name}", *(config["class_path"].rpartition(".")[2] for config in (now, then))
         else:
-            known = _over(_defaults(part(own["class_path"])), other["init_args"])
-            yield from _arguments(f"model.{name}", own["init_args"], known)
+            known = _over(_defaults(part(now["class_path"])), then["init_args"])
+            yield from _arguments(f"model.{name}", now["init_args"], known)
 
 
 def _defaults(cls: type) -> dict[str, Any]:
@@ -121,27 +123,27 @@ def _part_of(cls: type) -> dict[str, Any]:
     return {"class_path": public_path(cls), "init_args": _defaults(cls)}
 
 
-def _over(base: Any, own: Any) -> Any:
-    """Returns `own`, completed recursively by the keys of `base`, unless these configure different classes."""
-    if not (isinstance(base, dict) and isinstance(own, dict)) or own.get("class_path") != base.get("class_path"):
-        return own
-    return {**base, **{key: _over(base.get(key), value) for key, value in own.items()}}
+def _over(base: Any, top: Any) -> Any:
+    """Returns `top`, completed recursively by the keys of `base`, unless these configure different classes."""
+    if not (isinstance(base, dict) and isinstance(top, dict)) or top.get("class_path") != base.get("class_path"):
+        return top
+    return {**base, **{key: _over(base.get(key), value) for key, value in top.items()}}
 
 
-def _arguments(place: str, own: dict[str, Any], before: dict[str, Any]) -> Iterator[Difference]:
-    for key in own:
-        if key in DERIVED or own[key] == before.get(key):
+def _arguments(place: str, now: dict[str, Any], before: dict[str, Any]) -> Iterator[Difference]:
+    for key in now:
+        if key in DERIVED or now[key] == before.get(key):
             continue
-        classes = [value.get("class_path") for value in (own[key], before.get(key)) if isinstance(value, dict)]
+        classes = [value.get("class_path") for value in (now[key], before.get(key)) if isinstance(value, dict)]
         if len(classes) == 2 and classes[0] != classes[1]:
             yield f"{place}.{key}", *(str(name).rpartition(".")[2] for name in classes)
         elif len(classes) == 2:
-            yield from _arguments(f"{place}.{key}".removesuffix(".init_args"), own[key], before[key])
+            yield from _arguments(f"{place}.{key}".removesuffix(".init_args"), now[key], before[key])
         else:
-            yield f"{place}.{key}", own[key], before.get(key)
+            yield f"{place}.{key}", now[key], before.get(key)
 
 
-def _is_bound(key: str, strangers: list[str]) -> bool:
+def _is_bound(key: str, unmatched: list[str]) -> bool:
     """Whether an argument must have the value that it has in the checkpoint.
 
     If tensors differ, these are all arguments except those in `FREE`; otherwise, those that change the outputs.
@@ -149,7 +151,7 @@ def _is_bound(key: str, strangers: list[str]) -> bool:
     name = key.rpartition(".")[2]
     if name in FREE:
         return False
-    return bool(strangers) or not key.startswith("model.head.") or name == "num_heads"
+    return bool(unmatched) or not key.startswith("model.head.") or name == "num_heads"
 
 
 def _check_optimizer(task: Any, saved: Checkpoint, model: list[Difference]) -> None:
@@ -160,15 +162,17 @@ def _check_optimizer(task: Any, saved: Checkpoint, model: list[Difference]) -> N
         return
     kind = "muon" if "momentum" in before[0] else "adamw"
     if kind != task.optimizer:
-        _refuse(path, True, _say([("model.optimizer", task.optimizer, kind)]))
-    own = task.make_optimizer(fused=False).param_groups
-    if [len(group["params"]) for group in own] != [len(group["params"]) for group in before]:
-        changed = [*model, *(one for one in _settings(task, saved) if one[0] in REGROUP)]
-        counts = [sum(len(group["params"]) for group in groups) for groups in (own, before)]
+        _refuse(path, True, _describe([("model.optimizer", task.optimizer, kind)]))
+    groups_now = task.make_optimizer(fused=False).param_groups
+    if [len(group["params"]) for group in groups_now] != [len(group["params"]) for group in before]:
+        changed = [*model, *(difference for difference in _settings(task, saved) if difference[0] in REGROUP)]
+        counts = [sum(len(group["params"]) for group in groups) for groups in (groups_now, before)]
         plain = [
-            ("trained tensors", *counts) if counts[0] != counts[1] else ("parameter groups", len(own), len(before))
+            ("trained tensors", *counts)
+            if counts[0] != counts[1]
+            else ("parameter groups", len(groups_now), len(before))
         ]
-        _refuse(path, True, _say(changed or plain))
+        _refuse(path, True, _describe(changed or plain))
 
 
 # these change which weights share a learning rate, and hence the parameter groups
@@ -180,9 +184,9 @@ def _start(path: Any) -> str:
 
 
 def _settings(task: Any, saved: Checkpoint) -> Iterator[Difference]:
-    own = task.settings
+    now = task.settings
     # checkpoints of an older vitdet may lack some settings
-    yield from _arguments("model", own, {**own, **saved.settings})
+    yield from _arguments("model", now, {**now, **saved.settings})
 
 
 def apply_settings(task: Any, saved: Checkpoint) -> None:
@@ -192,7 +196,7 @@ def apply_settings(task: Any, saved: Checkpoint) -> None:
     """
     factor = task.schedule.factor(task.progress.done)
     (optimizer,), fresh = task.trainer.optimizers, task.make_optimizer(fused=False)
-    changed = [(key.removeprefix("model."), own, before) for key, own, before in _settings(task, saved)]
+    changed = [(key.removeprefix("model."), now, before) for key, now, before in _settings(task, saved)]
     rates = []
     for group, new in zip(optimizer.param_groups, fresh.param_groups, strict=True):
         group.update({key: value for key, value in new.items() if key not in KERNELS}, initial_lr=new["lr"])
@@ -203,4 +207,4 @@ def apply_settings(task: Any, saved: Checkpoint) -> None:
     for scheduler in task.trainer.lr_scheduler_configs:
         scheduler.scheduler.base_lrs = list(rates)
     if changed:
-        rank_zero_info(f"from here on holds: {_say(changed)}")
+        rank_zero_info(f"from here on holds: {_describe(changed)}")

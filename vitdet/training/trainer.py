@@ -176,9 +176,9 @@ class Trainer(L.Trainer):
             return self.entered
         if checkpoint is not None and self._place[2] is None:
             # the file may be a symbolic link
-            own = next(filter(is_run, (checkpoint.parent, checkpoint.resolve().parent)), None)
-            if own is not None:
-                return own
+            run = next(filter(is_run, (checkpoint.parent, checkpoint.resolve().parent)), None)
+            if run is not None:
+                return run
         folder = self.run_folder
         # the user chose the folder by `version`
         if folder != self.entered:
@@ -219,7 +219,9 @@ class Trainer(L.Trainer):
             try:
                 yield
             except FloatingPointError as error:
-                last = next((one for one in self.checkpoint_callbacks if isinstance(one, LastCheckpoint)), None)
+                last = next(
+                    (callback for callback in self.checkpoint_callbacks if isinstance(callback, LastCheckpoint)), None
+                )
                 if isinstance(error, UserError) or last is None:
                     raise
                 raise DivergedError(f"{error}; {last.kept()}") from error

@@ -163,8 +163,8 @@ def is_authors(state: dict[str, Tensor]) -> bool:
 
 def split(state: dict[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     """Splits tensors with the names of transformers into those of the ViT and all others."""
-    own = ("embeddings.", "layers.", "layernorm.")
-    trunk = {key: value for key, value in state.items() if key.startswith(own)}
+    prefixes = ("embeddings.", "layers.", "layernorm.")
+    trunk = {key: value for key, value in state.items() if key.startswith(prefixes)}
     return trunk, {key: value for key, value in state.items() if key not in trunk}
 
 

@@ -35,7 +35,8 @@ class Decoder:
     Args:
         num_heads: attention heads of the self-attention among queries.
         cross_heads: attention heads of the cross-attention to the image; `num_heads` if not given.
-        num_points: sampling points of each of these heads: one number for all levels, or a list with one for each.
+        num_points: sampling points of each head of the cross-attention: a number for all levels, or a list with a
+            number for each level.
         ffn_dim, dropout: hidden width of the MLPs, and the fraction of values that are dropped in training.
         refine: `iterative` starts each layer from the boxes of the layer before (Deformable DETR, arXiv:2010.04159),
             `fixed` starts all of them from the proposals (LW-DETR, arXiv:2406.03459).

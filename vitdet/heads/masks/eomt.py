@@ -123,19 +123,19 @@ class EoMTHead(QueryMaskHead):
 
     def _with_queries(self, x: Tensor, lengths: list[int]) -> Tensor:
         """Tokens `(N, C)` with a copy of the queries in front of those of each image."""
-        return torch.cat([part for one in x.split(lengths) for part in (self.queries.weight.to(x.dtype), one)])
+        return torch.cat([part for image in x.split(lengths) for part in (self.queries.weight.to(x.dtype), image)])
 
     def _predictions(self, x: Tensor, lengths: list[int], features: Features) -> tuple[Tensor, Level]:
         """The states `(B, Q, C)` of the queries and the pixel features, in the order of the batch."""
         rest, Q = features.unfinished, self.queries.num_embeddings
         parts: list[Tensor] = [None] * len(lengths)
-        for place, one in zip(rest.order, x.split(lengths)):
-            parts[place] = one
+        for place, image in zip(rest.order, x.split(lengths)):
+            parts[place] = image
         grids: list[tuple[int, int]] = [None] * len(lengths)
         for place, grid in zip(rest.order, rest.grids):
             grids[place] = grid
-        tokens = Level(torch.cat([one[Q + rest.num_prefix :] for one in parts]), grids, self.strides[-1])
-        return torch.stack([one[:Q] for one in parts]), on_maps(tokens, self.upscale, self.pixel_stride)
+        tokens = Level(torch.cat([image[Q + rest.num_prefix :] for image in parts]), grids, self.strides[-1])
+        return torch.stack([image[:Q] for image in parts]), on_maps(tokens, self.upscale, self.pixel_stride)
 
     @torch.no_grad()
     def _allowed(self, prediction: tuple[Tensor, Level], features: Features, depth: float) -> list[Tensor] | None:
@@ -166,7 +166,7 @@ class EoMTHead(QueryMaskHead):
             points = centres(grid, step, pixels.x.device)
             inside = masks[place] @ sample_points(maps[place], points, covered[place]) > 0  # (Q, h*w)
             free = torch.rand(Q, 1, device=inside.device) >= held
-            one = inside.new_ones(Q + length, Q + length)
-            one[:Q, Q + rest.num_prefix :] = inside | free
-            allowed.append(one)
+            mask = inside.new_ones(Q + length, Q + length)
+            mask[:Q, Q + rest.num_prefix :] = inside | free
+            allowed.append(mask)
         return allowed

@@ -12,7 +12,7 @@ from rich.progress import BarColumn, Progress, TextColumn
 from vitdet.training.progress import time_spent
 
 
-def say(text: str) -> None:
+def show(text: str) -> None:
     """Prints a line and flushes it, so that it appears immediately even where the output is a file."""
     print(text, flush=True)
 
@@ -86,7 +86,7 @@ class ProgressReport(L.Callback):
 
     def _report(self, done: float, text: str) -> None:
         if not self._terminal:
-            say(text)
+            show(text)
         else:
             if self._bar is None:
                 columns = (BarColumn(), TextColumn("{task.description}"))

@@ -73,9 +73,9 @@ class BestCheckpoint(ModelCheckpoint):
         else:
             score = self._better(state_dict["best_model_score"], file)
             path = str(file)
-            own = {"best_model_score": score, "kth_value": score, "best_k_models": {path: score}}
+            restored = {"best_model_score": score, "kth_value": score, "best_k_models": {path: score}}
             paths = {"dirpath": self.dirpath, "best_model_path": path, "kth_best_model_path": path}
-            super().load_state_dict({**state_dict, **own, **paths})
+            super().load_state_dict({**state_dict, **restored, **paths})
 
     def _better(self, score: torch.Tensor, file: Path) -> torch.Tensor:
         """Returns the better of `score` and the score of `best.ckpt`.
@@ -83,16 +83,16 @@ class BestCheckpoint(ModelCheckpoint):
         `best.ckpt` may have been written after the checkpoint that the run is resumed from.
         """
         try:
-            own = Checkpoint.read(file).callback(self.state_key)
+            state = Checkpoint.read(file).callback(self.state_key)
         except UserError:
             return score
         if (
-            own is None
-            or (own["monitor"], own.get("mode")) != (self.monitor, self.mode)
-            or own["best_model_score"] is None
+            state is None
+            or (state["monitor"], state.get("mode")) != (self.monitor, self.mode)
+            or state["best_model_score"] is None
         ):
             return score
-        return (max if self.mode == "max" else min)(score.cpu(), own["best_model_score"].cpu())
+        return (max if self.mode == "max" else min)(score.cpu(), state["best_model_score"].cpu())
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         logged = sorted(key for key in trainer.callback_metrics if key.startswith(("val/", "train/")))
@@ -125,30 +125,37 @@ class CheckMonitors(L.Callback):
     """
 
     def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        watching = [one for one in trainer.callbacks if isinstance(one, (ModelCheckpoint, EarlyStopping))]
-        if all(one.monitor is None and one.mode == "max" for one in watching):
+        watching = [
+            callback for callback in trainer.callbacks if isinstance(callback, (ModelCheckpoint, EarlyStopping))
+        ]
+        if all(callback.monitor is None and callback.mode == "max" for callback in watching):
             return
         known = _scores(pl_module, trainer.datamodule)
-        for one in watching:
-            name = one.monitor or next(iter(known), None) if isinstance(one, BestCheckpoint) else one.monitor
+        for callback in watching:
+            name = (
+                callback.monitor or next(iter(known), None)
+                if isinstance(callback, BestCheckpoint)
+                else callback.monitor
+            )
             if name is None:
                 continue
-            of = "" if isinstance(one, BestCheckpoint) else f"{type(one).__name__}: "
-            if known and name not in known and getattr(one, "strict", True) and not _may_log(trainer, pl_module, name):
+            of = "" if isinstance(callback, BestCheckpoint) else f"{type(callback).__name__}: "
+            needed = bool(known) and getattr(callback, "strict", True)
+            if needed and name not in known and not _may_log(trainer, pl_module, name):
                 raise UserError(of + _unknown(name, known))
-            right = "min" if name.endswith("loss") else "max" if name in known else one.mode
-            if one.mode != right:
+            right = "min" if name.endswith("loss") else "max" if name in known else callback.mode
+            if callback.mode != right:
                 more = "more" if right == "max" else "less"
-                said = f"{of}monitor is {name!r} and mode is {one.mode!r}, which takes the worst for the best"
-                raise UserError(f"{said}; {more} of it is better: set {'' if of else 'trainer.'}mode to {right}")
+                fault = f"{of}monitor is {name!r} and mode is {callback.mode!r}, which takes the worst for the best"
+                raise UserError(f"{fault}; {more} of it is better: set {'' if of else 'trainer.'}mode to {right}")
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        for one in trainer.callbacks:
-            waits = isinstance(one, (ModelCheckpoint, EarlyStopping)) and not isinstance(one, BestCheckpoint)
-            if waits and (one.monitor or "").startswith("val/") and not validates(trainer):
+        for callback in trainer.callbacks:
+            waits = isinstance(callback, (ModelCheckpoint, EarlyStopping)) and not isinstance(callback, BestCheckpoint)
+            if waits and (callback.monitor or "").startswith("val/") and not validates(trainer):
                 raise UserError(
-                    f"{type(one).__name__}: monitor is {one.monitor!r}, but nothing is validated; give data.val, "
-                    "or leave that callback out"
+                    f"{type(callback).__name__}: monitor is {callback.monitor!r}, but nothing is validated; "
+                    "give data.val, or leave that callback out"
                 )
 
 
@@ -181,18 +188,25 @@ def _may_log(trainer: L.Trainer, task: L.LightningModule, name: str) -> bool:
     """Whether `name` may be logged by training or by code that the user has written, not by vitdet's validation."""
     if name.startswith("train/") or name == "lr" or not type(task).__module__.startswith("vitdet."):
         return True
-    own = [type(one) for one in trainer.callbacks if not type(one).__module__.startswith(("vitdet.", "lightning."))]
-    return any(not name.startswith("val") or any(key.startswith("on_validation") for key in vars(one)) for one in own)
+    others = [
+        type(callback)
+        for callback in trainer.callbacks
+        if not type(callback).__module__.startswith(("vitdet.", "lightning."))
+    ]
+    return any(
+        not name.startswith("val") or any(key.startswith("on_validation") for key in vars(callback))
+        for callback in others
+    )
 
 
 def _unknown(name: str, known: list[str]) -> str:
     if "loss" in name:
-        score = next((one for one in known if one.startswith("val/")), "val/AP")
+        score = next((key for key in known if key.startswith("val/")), "val/AP")
         return (
             f"monitor is {name!r}, which nothing logs; a validation gives no loss: wanted {score} with mode max, "
             "or train/loss with mode min"
         )
     near = difflib.get_close_matches(name, known, n=3, cutoff=0.4) or known[:3]
-    rest = [one for one in known if one.startswith("val/") and "/" not in one.removeprefix("val/")]
+    rest = [key for key in known if key.startswith("val/") and "/" not in key.removeprefix("val/")]
     there = f"there are {', '.join(rest)} and one for each class" if rest else "nothing is scored on val"
     return f"monitor is {name!r}, which nothing logs; did you mean {' or '.join(near)}? {there}"

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from vitdet.metrics import Metric, print_scores
 from vitdet.structures import THRESHOLD
-from vitdet.training.callbacks.bar import duration, say
+from vitdet.training.callbacks.bar import duration, show
 from vitdet.training.callbacks.best import BestCheckpoint, validates, worth
 from vitdet.training.callbacks.last import LastCheckpoint
 
@@ -106,7 +106,7 @@ class Summary(L.Callback):
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self._trained = True
         if trainer.is_global_zero and not validates(trainer):
-            say("no validation data, or limit_val_batches is 0: nothing is validated, so there is no best.ckpt")
+            show("no validation data, or limit_val_batches is 0: nothing is validated, so there is no best.ckpt")
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         if trainer.sanity_checking or not trainer.is_global_zero or trainer.state.fn != "fit":
@@ -116,7 +116,7 @@ class Summary(L.Callback):
         shown = list(logged.items())[:4]
         scores = "  ".join(f"{key} {value:.4g}" if worth(value, key) else f"{key} none" for key, value in shown)
         minutes = (time.monotonic() - self._started) / 60
-        say(f"epoch {trainer.current_epoch}  step {trainer.global_step}  {scores}  {minutes:.1f} min")
+        show(f"epoch {trainer.current_epoch}  step {trainer.global_step}  {scores}  {minutes:.1f} min")
 
     def on_fit_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         if not trainer.is_global_zero:
@@ -129,7 +129,7 @@ class Summary(L.Callback):
                 bounds = [("limit_train_batches", 0)]
             listed = " and ".join(f"{key} {value}" for key, value in bounds) or "no batch"
             at = f"step {trainer.global_step}, epoch {trainer.current_epoch}"
-            say(f"nothing to train: the run is at {at}, and has {listed}")
+            show(f"nothing to train: the run is at {at}, and has {listed}")
         elif self._scored:
             spent = duration(time.monotonic() - self._started)
             self._report(trainer, pl_module, "val", f"last validation, after {spent}")
@@ -137,15 +137,19 @@ class Summary(L.Callback):
 
     def _next(self, trainer: L.Trainer) -> None:
         """Prints which checkpoint to use, and the command that uses it."""
-        best = next((one for one in trainer.checkpoint_callbacks if isinstance(one, BestCheckpoint)), None)
-        last = next((one for one in trainer.checkpoint_callbacks if isinstance(one, LastCheckpoint)), None)
+        best = next(
+            (callback for callback in trainer.checkpoint_callbacks if isinstance(callback, BestCheckpoint)), None
+        )
+        last = next(
+            (callback for callback in trainer.checkpoint_callbacks if isinstance(callback, LastCheckpoint)), None
+        )
         if best is not None and best.best_model_score is not None:
-            say(f"best {best.monitor} {float(best.best_model_score):.4f}: {best.best_model_path}")
-            say(f"Next: vitdet predict {best.best_model_path} IMAGE")
+            show(f"best {best.monitor} {float(best.best_model_score):.4f}: {best.best_model_path}")
+            show(f"Next: vitdet predict {best.best_model_path} IMAGE")
         elif last is not None and last.path.is_file():
-            say(f"Next: vitdet predict {last.path} IMAGE")
+            show(f"Next: vitdet predict {last.path} IMAGE")
         elif self._trained and last is None:
-            say("no best.ckpt or last.ckpt was written: enable_checkpointing is false, or fast_dev_run is set")
+            show("no best.ckpt or last.ckpt was written: enable_checkpointing is false, or fast_dev_run is set")
 
     def on_test_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         metric = pl_module.metric("test")
@@ -167,12 +171,12 @@ class Summary(L.Callback):
             except OSError as error:
                 text = f"predictions.json is not written: {error}"
         if trainer.is_global_zero:
-            say(text)
+            show(text)
 
     def _report(self, trainer: L.Trainer, task: L.LightningModule, split: str, title: str) -> None:
         prefix = f"{split}/"
         scores = {k.removeprefix(prefix): float(v) for k, v in trainer.callback_metrics.items() if k.startswith(prefix)}
         metric = task.metric(split)
         if scores:
-            say(title)
+            show(title)
             print_scores(scores, metric.protocol() if isinstance(metric, Metric) else "")

@@ -1,0 +1,1 @@
+"""Recognising folders of labelled images, and reading annotation formats other than COCO's."""
