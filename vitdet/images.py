@@ -148,19 +148,12 @@ def open_image(path: str | Path, *, max_pixels: int = MAX_PIXELS) -> Iterator[Im
         ImageError: the file is missing, no regular file, damaged, or has more than `max_pixels`, or decoding it inside
             the statement fails.
     """
+    check_regular(path)
     try:
-        # Opening a pipe would wait for a writer, and some devices never end.
-        kind = KINDS.get(stat.S_IFMT(os.stat(path).st_mode))
-        if kind is not None:
-            raise ImageError(f"{path} can't be read as an image: it is {kind}")
         with warnings.catch_warnings():
             # `max_pixels` is checked below instead
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
             image = Image.open(path)
-    except ImageError:
-        raise
-    except FileNotFoundError as error:
-        raise ImageError(f"{path} can't be read as an image: it does not exist") from error
     except Exception as error:
         # the decoders of PIL raise errors of many classes: OSError, SyntaxError, RuntimeError …
         raise ImageError(f"{path} can't be read as an image: {error}") from error
@@ -175,6 +168,23 @@ def open_image(path: str | Path, *, max_pixels: int = MAX_PIXELS) -> Iterator[Im
             raise
         except Exception as error:
             raise ImageError(f"{path} can't be decoded: {error}") from error
+
+
+def check_regular(path: str | Path) -> None:
+    """Checks that a file can be read without waiting for it: opening a pipe would wait, and some devices never end.
+
+    Raises:
+        ImageError: the file does not exist, or is a folder, a pipe, a socket or a device.
+    """
+    try:
+        kind = KINDS.get(stat.S_IFMT(os.stat(path).st_mode))
+        wrong = None if kind is None else f"it is {kind}"
+    except FileNotFoundError:
+        wrong = "it does not exist"
+    except (OSError, ValueError) as error:
+        wrong = str(getattr(error, "strerror", None) or error)
+    if wrong is not None:
+        raise ImageError(f"{path} can't be read as an image: {wrong}")
 
 
 def deep_values(image: Image.Image) -> np.ndarray | None:

@@ -7,6 +7,7 @@ share a single copy. I is the number of images, A of annotations and K of catego
 import functools
 import json
 import mmap
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -17,10 +18,12 @@ from vitdet.annotations import cache
 from vitdet.annotations.cache import Strings
 from vitdet.annotations.json_text import check_json
 from vitdet.annotations.reader import parse, parse_text
-from vitdet.errors import UserError
+from vitdet.errors import DataError, UserError
 
 # the version of the cached arrays; raise it whenever their names, types or meaning change
 VERSION = 5
+# the name of a file in the text of an item, if it has no escapes
+FILE_NAME = re.compile(rb'"file_name"\s*:\s*"([ -!#-\[\]-~]+)"')
 
 
 class CocoIndex:
@@ -132,6 +135,23 @@ class CocoIndex:
         """
         start, end = self._spans[annotation]
         return json.loads(self._text[start:end])
+
+    def png_name(self, image: int) -> str | None:
+        """The PNG of the image at position `image`, as a panoptic file names it; none if the image has no segment.
+
+        Raises:
+            DataError: the file names none.
+        """
+        rows = self.annotations(image)
+        if rows.start == rows.stop:
+            return None
+        # The whole item need not be decoded, which matters where all names are checked.
+        start, end = self._spans[rows.start]
+        found = FILE_NAME.findall(self._text[start:end])
+        name = found[0].decode() if len(found) == 1 else self.raw(rows.start).get("file_name")
+        if not isinstance(name, str) or not name:
+            raise DataError(f'{self.path}: the segments of image {self.image_ids[image]} have no "file_name"')
+        return name
 
     @functools.cached_property
     def _text(self) -> mmap.mmap:

@@ -24,7 +24,7 @@ class Bad:
         share: the largest share of them that may be skipped; a single one always may.
 
     Attributes:
-        reasons: why each was skipped, by its position in the split.
+        reasons: why each was skipped, by its position in the split, or another key of its own.
 
     Example:
         >>> bad = Bad("train", total=300, share=0.01)
@@ -36,13 +36,13 @@ class Bad:
     split: str
     total: int
     share: float
-    reasons: dict[int, str] = field(default_factory=dict)
+    reasons: dict[Any, str] = field(default_factory=dict)
 
-    def add(self, i: int, reason: Any) -> None:
+    def add(self, i: Any, reason: Any) -> None:
         """Takes note of an image, unless it is known, and says so.
 
         Args:
-            i: the position of the image in the split.
+            i: the position of the image in the split, or another key of its own.
             reason: a sentence with the name of the file.
 
         Raises:

@@ -1,13 +1,16 @@
 """The image files of a data module: how deep they are, which are missing, and which were skipped."""
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, TypeVar
 
-from vitdet.data.bad import Bad
+from vitdet.data.bad import LINES, Bad
+from vitdet.data.dataset import stopping
 from vitdet.data.depth import Depth, find_depth
+from vitdet.data.names import missing, why
 from vitdet.data.sources import ImageSource
 from vitdet.errors import DataError
+from vitdet.images import ImageError
 
 T = TypeVar("T")
 
@@ -49,6 +52,30 @@ class Files:
         if split not in self._bad:
             self._bad[split] = Bad(split, len(self.data.index(split)), self.data.reading.max_bad)
         return self._bad[split]
+
+    def check(self, splits: Iterable[str]) -> None:
+        """Checks that all files of some splits exist, so that none is found missing after hours.
+
+        Raises:
+            ImageError: files are missing and stop the run; the message has their number, and what is probably meant.
+            DataError: more are missing than may be skipped.
+        """
+        for split in dict.fromkeys(splits):
+            source, first = self.data.make_source(split), 0
+            for part in getattr(source, "sources", [source]):
+                for k, reason in enumerate(getattr(part.index, "bad", ())):
+                    # these are not in the index any more, so they have no position in it
+                    self.bad(split).add((first, k), reason)
+                for what, root, names in part.files():
+                    names = dict(names)
+                    absent = missing(root, names.items())
+                    if absent and self.data.reading.on_bad_image == "error":
+                        some = f"{len(absent)} of {len(names)} {what} of {split} can't be read"
+                        raise stopping(ImageError(f"{some} ({part.index.path}): {why(root, names[absent[0]])}"))
+                    for k, i in enumerate(absent):
+                        name = names[i]
+                        self.bad(split).add(first + i, why(root, name) if k < LINES else f"{root}/{name} is missing")
+                first += len(part)
 
     def summary(self) -> list[str]:
         """Lines about the images that were skipped, for the end of a run."""

@@ -199,6 +199,8 @@ class ImageData(L.LightningDataModule, Configurable):
 
     def setup(self, stage: str) -> None:
         rank_zero_info(self.describe())
+        used = {"fit": ("train", "val"), "validate": ("val",)}.get(stage, (self._given("test"),))
+        self.files.check(split for split in used if split in self.splits)
 
     def teardown(self, stage: str) -> None:
         for line in self.files.summary():

@@ -3,15 +3,17 @@
 H×W stands for the size of an image in pixels, T for the number of its segments.
 """
 
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from vitdet.data.names import why
 from vitdet.data.object_masks import IdMasks, Masks
 from vitdet.data.sources import CocoSource
-from vitdet.images import ImageError, load_image, resolve
-from vitdet.masks import png_ids
+from vitdet.images import ImageError, load_values, resolve
+from vitdet.masks import bounds, png_ids
 
 
 class PanopticSource(CocoSource):
@@ -27,6 +29,25 @@ class PanopticSource(CocoSource):
     def __init__(self, *args: Any, segments: str | Path, **options: Any) -> None:
         super().__init__(*args, **options)
         self.segments = Path(segments)
+        # the position and the ids of the image that was read last, which several methods need
+        self._last: tuple[int, np.ndarray] = -1, np.zeros((0, 0), np.int32)
+
+    def files(self) -> Iterator[tuple[str, Path, Iterable[tuple[int, str]]]]:
+        yield from super().files()
+        names = ((i, self.index.png_name(i)) for i in range(len(self)))
+        yield "segment PNGs", self.segments, ((i, name) for i, name in names if name is not None)
+
+    def objects(self, i: int) -> tuple[np.ndarray, np.ndarray]:
+        boxes, labels = super().objects(i)
+        rows = self._rows(i)
+        boxless = np.flatnonzero((self.index.boxes_xywh[rows, 2:] <= 0).any(1))
+        if len(boxless):
+            # where the JSON has no box for a segment, it is the box around its pixels
+            ids = self._ids(i)
+            height, width = ids.shape
+            masks = (ids == number for number in self.index.annotation_ids[rows[boxless]])
+            boxes[boxless] = np.concatenate([bounds(mask[None]) for mask in masks]) / [width, height, width, height]
+        return boxes, labels
 
     def masks(self, i: int) -> Masks:
         return IdMasks(self._ids(i), self.index.annotation_ids[self._rows(i)])
@@ -46,12 +67,40 @@ class PanopticSource(CocoSource):
         return np.zeros((int(self.index.heights[i]), int(self.index.widths[i])), np.int32), none, none, none > 0
 
     def _ids(self, i: int) -> np.ndarray:
-        size, rows = (int(self.index.heights[i]), int(self.index.widths[i])), self.index.annotations(i)
-        if rows.start == rows.stop:
+        """The segment number of each pixel of image `i`, `(H, W)` int32; 0 is void.
+
+        Raises:
+            ImageError: the PNG can't be read, or is of another size than the image.
+        """
+        if self._last[0] == i:
+            return self._last[1]
+        size, name = (int(self.index.heights[i]), int(self.index.widths[i])), self.index.png_name(i)
+        if name is None:
             # without segments all pixels are void
             return np.zeros(size, np.int32)
-        name = self.index.raw(rows.start)["file_name"]
-        ids = png_ids(load_image(resolve(self.segments, name), exif=False))
+        path = resolve(self.segments, name)
+        if not path.exists():
+            raise ImageError(why(self.segments, name))
+        ids = load_ids(path)
         if ids.shape != size:
-            raise ImageError(f"{name} is {ids.shape}, its image {size} (H, W)")
+            (h, w), (height, width) = ids.shape, size
+            raise ImageError(f"{path} is {w}×{h}, but {self.index.path.name} says that its image is {width}×{height}")
+        self._last = i, ids
         return ids
+
+
+def load_ids(path: str | Path) -> np.ndarray:
+    """The segment numbers `(H, W)` int32 of a PNG: R + 256 G + 65536 B of a colour, also of a palette; else the value.
+
+    Args:
+        path: the file: RGB with or without transparency, a palette, or grey with up to 32 bits.
+
+    Raises:
+        ImageError: it can't be read, or holds other numbers than those from 0 to 2**31 - 1.
+    """
+    values = load_values(path, colours=True)
+    if values.ndim == 3:
+        return png_ids(values)
+    if values.min(initial=0) < 0:
+        raise ImageError(f"{path} has the segment number {values.min()}; wanted numbers from 0")
+    return values.astype(np.int32)

@@ -197,7 +197,8 @@ class SemanticData(ImageData):
         return f"data.{split}.images and data.{split}.labels"
 
     def _open(self, split: SplitName) -> SemanticIndex:
-        return SemanticIndex(self.splits[split].images, self.splits[split].labels, **self._classes, **self._suffixes)
+        options = {**self._classes, **self._suffixes, "skip_bad": self.reading.on_bad_image == "skip"}
+        return SemanticIndex(self.splits[split].images, self.splits[split].labels, **options)
 
     def make_source(self, split: SplitName) -> SemanticSource:
         index = self.index(split)

@@ -3,12 +3,14 @@
 H×W stands for the size of an image in pixels, T for the number of its objects.
 """
 
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from vitdet.annotations.index import CocoIndex
+from vitdet.data.names import why
 from vitdet.data.object_masks import CocoMasks, Masks
 from vitdet.data.transforms import MIN_VISIBLE, Sample
 from vitdet.images import MAX_PIXELS, ImageError, load_image, resolve
@@ -60,6 +62,10 @@ class ImageSource:
         """
         return resolve(self.root, self.index.file_names[i])
 
+    def files(self) -> Iterator[tuple[str, Path, Iterable[tuple[int, str]]]]:
+        """What files the images need: the kind of files, their folder, and the name for each position."""
+        yield "images", self.root, enumerate(self.index.file_names)
+
     def image(self, i: int) -> np.ndarray:
         """Image `i` as RGB `(H, W, 3)` uint8.
 
@@ -69,7 +75,12 @@ class ImageSource:
         if self._cache is not None and i in self._cache:
             return self._cache[i]
         path = self.path(i)
-        image = load_image(path, exif=self.exif, max_pixels=self.max_pixels, bit_depth=self.bit_depth)
+        try:
+            image = load_image(path, exif=self.exif, max_pixels=self.max_pixels, bit_depth=self.bit_depth)
+        except ImageError as error:
+            if path.exists():
+                raise
+            raise ImageError(why(self.root, self.index.file_names[i])) from error
         expected = (int(self.index.heights[i]), int(self.index.widths[i]))
         if image.shape[:2] != expected:
             (h, w), (height, width) = image.shape[:2], expected
@@ -78,12 +89,14 @@ class ImageSource:
                 "set data.reading.exif: false if the boxes are in stored pixels"
             )
             turned = self.exif and (w, h) == expected
-            raise ImageError(
-                f"{path} is {w}×{h}, but {self.index.path.name} says {width}×{height}{hint if turned else ''}"
-            )
+            raise ImageError(f"{path} is {w}×{h}, but {self.says(i)} {width}×{height}{hint if turned else ''}")
         if self._cache is not None:
             self._cache[i] = image
         return image
+
+    def says(self, i: int) -> str:
+        """What gives another size for image `i`, for error messages."""
+        return f"{self.index.path.name} says"
 
     def objects(self, i: int) -> tuple[np.ndarray, np.ndarray]:
         """The boxes and labels of the objects of image `i`, without crowds and empty boxes.
