@@ -18,6 +18,7 @@ from vitdet.data.sampler import BatchSampler, EvalBatchSampler, Loader
 from vitdet.data.semantic import SemanticIndex
 from vitdet.data.sources import CocoSource, ImageSource
 from vitdet.data.transforms import Augment, EvalTransform, Resample, Size, smallest_shown
+from vitdet.data.transforms.mixing import check_mixing
 from vitdet.errors import UserError
 from vitdet.handshake import Needs
 from vitdet.progress import Progress
@@ -46,7 +47,7 @@ class ImageData(L.LightningDataModule, Configurable):
         scale_jitter: each training image is resized by a random factor from this range, and cropped to its usual size;
             `[0.1, 2.0]` is the usual large-scale jitter. Objects of which too little is left are dropped (see
             `transforms.crop`), so a training image may have none.
-        augmentation: crops, scales of batches, mosaics, see `Augmentation`.
+        augmentation: crops, scales of batches, mosaics, mixup, copy-paste, see `Augmentation`.
         reading: EXIF tags and damaged files, see `Reading`.
         resample: how images are resized in evaluation, see `EvalTransform`.
         cache: whether decoded images are kept in memory, by each worker.
@@ -100,6 +101,8 @@ class ImageData(L.LightningDataModule, Configurable):
         EvalTransform(mean=self.mean, std=self.std, resample=resample)
         self._indices = {name: self._open(name) for name in self.splits}
         self._check()
+        if "train" in self.splits:
+            check_mixing(augmentation, self.kind, self.index("train"))
         self._try_transforms(masks=True)
 
     # the kind of the labels: instances, semantic or panoptic
@@ -217,6 +220,11 @@ class ImageData(L.LightningDataModule, Configurable):
             sizes = ((min(h, crop[0]), min(w, crop[1])) for h, w in sizes)
         return [ceil(h / patch) * ceil(w / patch) for h, w in sizes]
 
+    @property
+    def with_masks(self) -> bool:
+        """Whether samples need masks: if the model does, or to cut out objects."""
+        return self.masks or self.augmentation.copy_paste > 0
+
     def _try_transforms(self, *, masks: bool) -> None:
         """Checks that the transforms from another library can be applied to the smallest training images."""
         if self.augment.foreign and "train" in self.splits:
@@ -230,7 +238,7 @@ class ImageData(L.LightningDataModule, Configurable):
         return {"rank": self.trainer.global_rank, "world_size": self.trainer.world_size} if self.trainer else {}
 
     def train_dataloader(self) -> Loader:
-        if not self.masks:
+        if not self.with_masks:
             self._try_transforms(masks=False)
         dataset = TrainDataset(
             self.files.source("train"),
@@ -238,6 +246,7 @@ class ImageData(L.LightningDataModule, Configurable):
             augment=self.augment,
             scale_jitter=self.scale_jitter,
             augmentation=self.augmentation,
+            masks=self.masks,
             mean=self.mean,
             std=self.std,
             seed=self.seed,

@@ -107,7 +107,9 @@ class CocoData(ImageData):
 
     def make_source(self, split: SplitName) -> CocoSource:
         index = self.index(split)
-        return CocoSource(index, self.splits[split].images, exif=self.reading.exif, cache=self.cache, masks=self.masks)
+        return CocoSource(
+            index, self.splits[split].images, exif=self.reading.exif, cache=self.cache, masks=self.with_masks
+        )
 
 
 class PanopticData(ImageData):
@@ -146,7 +148,7 @@ class PanopticData(ImageData):
     def make_source(self, split: SplitName) -> PanopticSource:
         index = self.index(split)
         images, segments = self.splits[split].images, self.splits[split].segments
-        options = {"exif": self.reading.exif, "cache": self.cache, "masks": self.masks}
+        options = {"exif": self.reading.exif, "cache": self.cache, "masks": self.with_masks}
         return PanopticSource(index, images, segments=segments, **options)
 
     def truth(self, split: SplitName) -> Callable[[int], tuple]:
@@ -203,7 +205,7 @@ class SemanticData(ImageData):
     def make_source(self, split: SplitName) -> SemanticSource:
         index = self.index(split)
         return SemanticSource(
-            index, self.splits[split].images, exif=self.reading.exif, cache=self.cache, masks=self.masks
+            index, self.splits[split].images, exif=self.reading.exif, cache=self.cache, masks=self.with_masks
         )
 
     def truth(self, split: SplitName) -> Callable[[int], np.ndarray]:
