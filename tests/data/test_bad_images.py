@@ -55,9 +55,9 @@ def test_the_depth_of_images_can_be_given_and_comes_back_from_a_checkpoint(coco_
     small = CocoData(val=split, reading={"bit_depth": 10})
     assert "3 of 3 images of 16 bits hold larger values, up to " in small.describe()
     # a run that only tests sees other images, whose values may be smaller
-    assert given.read_like({"bit_depth": 16}).bit_depth == 14
-    assert CocoData(val=split).read_like({"bit_depth": 16}).bit_depth == 16
-    assert CocoData(val=split).read_like({}).bit_depth == 12
+    assert given.files.read_like({"bit_depth": 16}).bit_depth == 14
+    assert CocoData(val=split).files.read_like({"bit_depth": 16}).bit_depth == 16
+    assert CocoData(val=split).files.read_like({}).bit_depth == 12
     for wrong in (7, 17, 12.0, "12"):
         with pytest.raises(UserError, match=r"bit_depth is .*; wanted a whole number from 8 to 16, or null"):
             CocoData(val=split, reading={"bit_depth": wrong})

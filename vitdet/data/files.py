@@ -1,7 +1,8 @@
 """The image files of a data module: how deep they are, which are missing, and which were skipped."""
 
 import functools
-from collections.abc import Callable, Iterable
+import logging
+from collections.abc import Callable
 from typing import Any, TypeVar
 
 from vitdet.data.bad import LINES, Bad
@@ -12,6 +13,7 @@ from vitdet.data.sources import ImageSource
 from vitdet.errors import DataError
 from vitdet.images import ImageError
 
+log = logging.getLogger("vitdet")
 T = TypeVar("T")
 
 
@@ -31,14 +33,13 @@ class Files:
         """How deep images with more than 8 bits a channel are, by a sample of the first split."""
         return find_depth(self.data.make_source(next(iter(self.data.splits))), given=self.data.reading.bit_depth)
 
-    def read_like(self, eval_transform: dict[str, Any]) -> str | None:
-        """Reads images as deep as a trained model did, whose transform this was; returns a line if that is new."""
+    def read_like(self, eval_transform: dict[str, Any]) -> Any:
+        """Reads images as deep as a trained model did, whose transform this was; returns the `EvalTransform` of now."""
         bits = eval_transform.get("bit_depth")
-        if self.data.reading.bit_depth is not None or bits in (None, self.depth.bits):
-            return None
-        line = f"16-bit images: {bits} bits, as in the training"
-        self.depth = Depth(bits, [line])
-        return line
+        if self.data.reading.bit_depth is None and bits not in (None, self.depth.bits):
+            self.depth = Depth(bits, [f"16-bit images: {bits} bits, as in the training"])
+            log.info(self.depth.lines[0])
+        return self.data.eval_transform()
 
     def source(self, split: str) -> ImageSource:
         """What reads the images of a split, as deep as they are."""
@@ -53,14 +54,17 @@ class Files:
             self._bad[split] = Bad(split, len(self.data.index(split)), self.data.reading.max_bad)
         return self._bad[split]
 
-    def check(self, splits: Iterable[str]) -> None:
-        """Checks that all files of some splits exist, so that none is found missing after hours.
+    def check(self, stage: str) -> None:
+        """Checks that all files that a stage needs exist, so that none is found missing after hours.
+
+        Args:
+            stage: what Lightning calls it: fit, validate, test or predict.
 
         Raises:
             ImageError: files are missing and stop the run; the message has their number, and what is probably meant.
             DataError: more are missing than may be skipped.
         """
-        for split in dict.fromkeys(splits):
+        for split in self.used(stage):
             source, first = self.data.make_source(split), 0
             for part in getattr(source, "sources", [source]):
                 for k, reason in enumerate(getattr(part.index, "bad", ())):
@@ -76,6 +80,12 @@ class Files:
                         name = names[i]
                         self.bad(split).add(first + i, why(root, name) if k < LINES else f"{root}/{name} is missing")
                 first += len(part)
+
+    def used(self, stage: str) -> list[str]:
+        """The splits that a stage of Lightning uses."""
+        last = "test" if "test" in self.data.splits else "val"
+        wanted = {"fit": ("train", "val"), "validate": ("val",)}.get(stage, (last,))
+        return [split for split in wanted if split in self.data.splits]
 
     def summary(self) -> list[str]:
         """Lines about the images that were skipped, for the end of a run."""

@@ -1,6 +1,5 @@
 """The base of all data modules: the size of images, batches, augmentation and loaders."""
 
-import os
 from math import ceil
 from pathlib import Path
 from typing import Any, Literal
@@ -13,7 +12,7 @@ from vitdet.config import Configurable
 from vitdet.data.dataset import EvalDataset, TrainDataset, collate
 from vitdet.data.description import describe
 from vitdet.data.files import Files
-from vitdet.data.options import RANGES, Augmentation, Reading
+from vitdet.data.options import RANGES, Augmentation, Reading, usable_cores
 from vitdet.data.sampler import BatchSampler, EvalBatchSampler, Loader
 from vitdet.data.semantic import SemanticIndex
 from vitdet.data.sources import CocoSource, ImageSource
@@ -189,21 +188,13 @@ class ImageData(L.LightningDataModule, Configurable):
         options = {"resample": self.resample, "bit_depth": self.files.depth.bits}
         return EvalTransform(size=self.size, mean=self.mean, std=self.std, **options)
 
-    def read_like(self, eval_transform: dict[str, Any]) -> EvalTransform:
-        """Reads images as deep as a trained model did, whose transform this was; returns the transform of now."""
-        line = self.files.read_like(eval_transform)
-        if line is not None:
-            rank_zero_info(line)
-        return self.eval_transform()
-
     def describe(self) -> str:
         """What a run prints at its start: how much data there is, what is left out, what is odd, how images change."""
         return describe(self)
 
     def setup(self, stage: str) -> None:
         rank_zero_info(self.describe())
-        used = {"fit": ("train", "val"), "validate": ("val",)}.get(stage, (self._given("test"),))
-        self.files.check(split for split in used if split in self.splits)
+        self.files.check(stage)
 
     def teardown(self, stage: str) -> None:
         for line in self.files.summary():
@@ -290,7 +281,7 @@ class ImageData(L.LightningDataModule, Configurable):
         workers = self.num_workers
         # on a CPU, training needs all cores itself
         if workers is None:
-            workers = min(8, _usable_cores()) if on_gpu else 0
+            workers = min(8, usable_cores()) if on_gpu else 0
         loader = Loader(
             dataset,
             batch_sampler=sampler,
@@ -302,8 +293,3 @@ class ImageData(L.LightningDataModule, Configurable):
         )
         loader.bad = self.files.bad(split)
         return loader
-
-
-def _usable_cores() -> int:
-    """The number of cores that this process may use, where the system tells (Linux), else of all cores."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

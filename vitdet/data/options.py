@@ -1,5 +1,6 @@
 """The ranges of the options of data modules and samplers, and the groups of options."""
 
+import os
 from typing import Any, Literal
 
 from vitdet.config import options
@@ -35,6 +36,12 @@ RANGES: dict[str, Rule] = {
     "train_images": COUNT,
     "val_images": COUNT,
 }
+
+
+def usable_cores() -> int:
+    """The number of cores that this process may use, where the system tells (Linux), else of all cores."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
 
 OnBadImage = Literal["error", "skip"]
 
