@@ -1,10 +1,9 @@
 """The base of all data modules: the size of images, batches, augmentation and loaders."""
 
-from math import ceil
-from pathlib import Path
 from typing import Any, Literal
 
 import lightning as L
+import numpy as np
 from lightning.pytorch.utilities import rank_zero_info
 
 from vitdet.annotations.index import CocoIndex
@@ -13,7 +12,9 @@ from vitdet.data.dataset import EvalDataset, TrainDataset, collate
 from vitdet.data.description import describe
 from vitdet.data.files import Files
 from vitdet.data.options import RANGES, Augmentation, Reading, usable_cores
-from vitdet.data.sampler import BatchSampler, EvalBatchSampler, Loader
+from vitdet.data.parts import JoinedSource, join, listed, open_parts
+from vitdet.data.repeats import image_repeats
+from vitdet.data.sampler import BatchSampler, EvalBatchSampler, Loader, count_tokens
 from vitdet.data.semantic import SemanticIndex
 from vitdet.data.sources import CocoSource, ImageSource
 from vitdet.data.transforms import Augment, EvalTransform, Resample, Size, smallest_shown
@@ -30,10 +31,11 @@ IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 class ImageData(L.LightningDataModule, Configurable):
     """Base of all Lightning data modules of vitdet: everything that does not depend on the format of the annotations.
 
-    A subclass says how the annotations of a split are opened (`_open`) and how its images are read (`make_source`).
+    A subclass says how the annotations of a source are opened (`_open`) and how its images are read (`_source`).
 
     Args:
-        splits: the files of each split, `train`, `val` and `test`; `None` for a split that does not exist.
+        splits: the files of each split, `train`, `val` and `test`, or a list of the files of several sources; `None`
+            for a split that does not exist.
         size: the size at which the model sees images, in pixels: a number for the long side, `{square: 384}`,
             `{short_side: 480, max_long_side: 800}`, or `None` for the native size of each image.
         batch_size: images in a training batch of one device.
@@ -49,6 +51,8 @@ class ImageData(L.LightningDataModule, Configurable):
         augmentation: crops, scales of batches, mosaics, mixup, copy-paste, see `Augmentation`.
         reading: EXIF tags and damaged files, see `Reading`.
         resample: how images are resized in evaluation, see `EvalTransform`.
+        balance: images with classes that occur in less than this share of the training images are repeated (LVIS,
+            arXiv:1908.03195), 0.001 is usual; by default none are.
         cache: whether decoded images are kept in memory, by each worker.
         num_workers: processes that load data, in training and evaluation; by default none on a CPU, up to 8 on a GPU.
         seed: the seed of the order of images and of the augmentation.
@@ -72,6 +76,7 @@ class ImageData(L.LightningDataModule, Configurable):
         augmentation: Augmentation = Augmentation(),
         reading: Reading = Reading(),
         resample: Resample = "area",
+        balance: float | None = None,
         cache: bool = False,
         num_workers: int | None = None,
         seed: int = 0,
@@ -90,7 +95,7 @@ class ImageData(L.LightningDataModule, Configurable):
         )
         self.augment = Augment(transforms, min_visible=self.source_class.min_visible)
         self.scale_jitter, self.augmentation, self.reading = tuple(scale_jitter), augmentation, reading
-        self.cache, self.resample = cache, resample
+        self.cache, self.resample, self.balance = cache, resample, balance
         self.num_workers, self.seed = num_workers, seed
         # common values, which `prepare` replaces by those of the backbone
         self.mean, self.std, self.patch_size = IMAGENET_MEAN, IMAGENET_STD, 16
@@ -98,8 +103,11 @@ class ImageData(L.LightningDataModule, Configurable):
         self.files = Files(self)
         # raises an error here if `resample` is misspelt
         EvalTransform(mean=self.mean, std=self.std, resample=resample)
-        self._indices = {name: self._open(name) for name in self.splits}
-        self._check()
+        opened = self._unify(open_parts(self.splits, self._open))
+        self._indices = {name: join(indices) for name, indices in opened.items()}
+        self._parts = {name: list(zip(listed(self.splits[name]), indices)) for name, indices in opened.items()}
+        # raises an error here if the labels don't list objects
+        self.repeats()
         if "train" in self.splits:
             check_mixing(augmentation, self.kind, self.index("train"))
         self._try_transforms(masks=True)
@@ -108,33 +116,31 @@ class ImageData(L.LightningDataModule, Configurable):
     kind: str
     source_class: type[ImageSource] = CocoSource
 
-    def _open(self, split: SplitName) -> CocoIndex | SemanticIndex:
-        """The annotations of a split that is given, as an index of its images, classes and objects."""
+    def _open(self, split: SplitName, files: Any) -> CocoIndex | SemanticIndex:
+        """The annotations of a source of a split, as an index of its images, classes and objects."""
+        raise NotImplementedError
+
+    def _source(self, index: Any, files: Any) -> ImageSource:
+        """What reads the images of a source, and the objects in them."""
         raise NotImplementedError
 
     def make_source(self, split: SplitName) -> ImageSource:
         """What reads the images of a split, and the objects in them."""
-        raise NotImplementedError
+        sources = [self._source(index, files) for files, index in self.parts(split)]
+        return sources[0] if len(sources) == 1 else JoinedSource(self.index(split), sources)
+
+    def parts(self, split: SplitName) -> list[tuple[Any, CocoIndex | SemanticIndex]]:
+        """The files of each source of a split, with their index."""
+        self.index(split)
+        return self._parts[self._given(split)]
 
     def keys(self, split: str) -> str:
         """The config keys that describe a split, as error messages name them."""
         return f"data.{split}.images and data.{split}.annotations"
 
-    def _check(self) -> None:
-        """Checks that the folder of each split exists, and that all splits have the same classes."""
-        for name, split in self.splits.items():
-            if not Path(split.images).is_dir():
-                raise FileNotFoundError(f"data.{name}.images is {split.images!r}, which is no folder")
-            known = dict(zip(self.category_ids, self.classes))
-            other = dict(zip(self._indices[name].category_ids, self._indices[name].names))
-            if known != other:
-                wrong = [
-                    f"{i}: {known.get(i)!r} and {other.get(i)!r}"
-                    for i in sorted({*known, *other})
-                    if known.get(i) != other.get(i)
-                ]
-                first = next(iter(self.splits))
-                raise UserError(f"the categories of {name} differ from those of {first}, by id: {'; '.join(wrong[:5])}")
+    def _unify(self, opened: dict[str, list[Any]]) -> dict[str, list[Any]]:
+        """The indices of all sources, with the same classes."""
+        return opened
 
     @property
     def _first_index(self) -> CocoIndex | SemanticIndex:
@@ -202,14 +208,9 @@ class ImageData(L.LightningDataModule, Configurable):
 
     def _tokens(self, split: SplitName, scale: float = 1.0) -> list[int]:
         """How many patches each image of a split has, when its size is multiplied by `scale`."""
-        index, patch = self.index(split), self.patch_size
-        if self.canvas is not None:
-            return [(self.canvas // patch) ** 2] * len(index.heights)
-        sizes = (self.image_size(h, w, scale) for h, w in zip(index.heights.tolist(), index.widths.tolist()))
         crop = self.augmentation.crop if split == "train" else None
-        if crop is not None:
-            sizes = ((min(h, crop[0]), min(w, crop[1])) for h, w in sizes)
-        return [ceil(h / patch) * ceil(w / patch) for h, w in sizes]
+        options = {"scale": scale, "patch": self.patch_size, "canvas": self.canvas, "crop": crop}
+        return count_tokens(self.index(split), self.image_size, **options)
 
     @property
     def with_masks(self) -> bool:
@@ -223,6 +224,10 @@ class ImageData(L.LightningDataModule, Configurable):
             scale = options.batch_scale[0] * min(1.0, self.scale_jitter[0])
             sizes = smallest_shown(index.heights, index.widths, self.image_size, scale=scale, window=options.crop)
             self.augment.try_out(sizes, masks=masks)
+
+    def repeats(self) -> np.ndarray | None:
+        """How often an epoch draws each training image, on average; nothing where each is drawn once."""
+        return image_repeats(self.parts("train"), self.balance) if "train" in self.splits else None
 
     @property
     def _ranks(self) -> dict[str, int]:
@@ -252,6 +257,7 @@ class ImageData(L.LightningDataModule, Configurable):
             progressive=self.augmentation.progressive,
             seed=self.seed,
             progress=self.progress,
+            repeats=self.repeats(),
             **self._ranks,
         )
         if self.trainer is not None:
@@ -282,8 +288,9 @@ class ImageData(L.LightningDataModule, Configurable):
         # on a CPU, training needs all cores itself
         if workers is None:
             workers = min(8, usable_cores()) if on_gpu else 0
-        loader = Loader(
+        return Loader(
             dataset,
+            bad=self.files.bad(split),
             batch_sampler=sampler,
             collate_fn=collate,
             num_workers=workers,
@@ -291,5 +298,3 @@ class ImageData(L.LightningDataModule, Configurable):
             persistent_workers=workers > 0,
             pin_memory=on_gpu,
         )
-        loader.bad = self.files.bad(split)
-        return loader

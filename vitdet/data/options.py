@@ -29,6 +29,7 @@ RANGES: dict[str, Rule] = {
     "mixup_until": FRACTION,
     "copy_paste": FRACTION,
     "copy_paste_until": FRACTION,
+    "balance": number(0, 1, without=[0]),
     "num_workers": whole(0),
     "max_bad": FRACTION,
     "bit_depth": DEPTH,

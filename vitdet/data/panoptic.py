@@ -85,6 +85,9 @@ class PanopticSource(CocoSource):
         if ids.shape != size:
             (h, w), (height, width) = ids.shape, size
             raise ImageError(f"{path} is {w}×{h}, but {self.index.path.name} says that its image is {width}×{height}")
+        # where `data.rename` has made one class of several, their segments of stuff are a single segment
+        for number, kept in getattr(self.index, "merged", {}).get(i, {}).items():
+            ids[ids == number] = kept
         self._last = i, ids
         return ids
 

@@ -4,7 +4,8 @@ A `Draw` holds everything that a sample depends on besides the seed. The order o
 and the epoch; each rank takes its share of every global batch.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from math import ceil
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -12,9 +13,37 @@ from torch.utils.data import DataLoader, Sampler
 
 from vitdet.data.bad import Bad, Noted
 from vitdet.data.options import RANGES
+from vitdet.data.repeats import rounded
 from vitdet.errors import UserError
 from vitdet.progress import Progress
 from vitdet.ranges import ranged
+
+
+def count_tokens(
+    index: Any,
+    size: Callable[[int, int, float], tuple[int, int]],
+    *,
+    scale: float,
+    patch: int,
+    canvas: int | None,
+    crop: tuple[int, int] | None,
+) -> list[int]:
+    """How many patches each image has.
+
+    Args:
+        index: has the heights and widths of the images.
+        size: gives `(H, W)` to which an image of a height and a width is resized, times `scale`.
+        scale: see `size`.
+        patch: the side of a patch in pixels.
+        canvas: the side of the square on which the model sees each image, if there is one.
+        crop: the largest `(H, W)` of an image.
+    """
+    if canvas is not None:
+        return [(canvas // patch) ** 2] * len(index.heights)
+    sizes = (size(h, w, scale) for h, w in zip(index.heights.tolist(), index.widths.tolist()))
+    if crop is not None:
+        sizes = ((min(h, crop[0]), min(w, crop[1])) for h, w in sizes)
+    return [ceil(h / patch) * ceil(w / patch) for h, w in sizes]
 
 
 class Draw(NamedTuple):
@@ -25,12 +54,14 @@ class Draw(NamedTuple):
         epoch: the epoch for which the sample is made.
         progress: the fraction of the training that is done, in [0, 1].
         scale: the factor by which the usual size of the image is multiplied.
+        repetition: how often the epoch has drawn the image before.
     """
 
     index: int
     epoch: int = 0
     progress: float = 0.0
     scale: float = 1.0
+    repetition: int = 0
 
 
 class BatchSampler(Sampler[list[Draw]]):
@@ -47,6 +78,8 @@ class BatchSampler(Sampler[list[Draw]]):
             training, instead of being drawn at random.
         seed: the seed of the order and of the scales.
         progress: how much of the training is done.
+        repeats: how often an epoch draws each image, on average; by default once. The number of batches is that of the
+            first epoch.
         rank: the number of this process, from 0.
         world_size: the number of processes.
 
@@ -75,10 +108,11 @@ class BatchSampler(Sampler[list[Draw]]):
         progressive: bool,
         seed: int,
         progress: Progress,
+        repeats: np.ndarray | None = None,
         rank: int = 0,
         world_size: int = 1,
     ) -> None:
-        self.progress = progress
+        self.progress, self.repeats = progress, repeats
         self.tokens, self.batch_size, self.max_tokens = np.asarray(tokens), batch_size, max_tokens
         self.scales, self.progressive, self.seed = scales, progressive, seed
         self.rank, self.world_size = rank, world_size
@@ -103,9 +137,9 @@ class BatchSampler(Sampler[list[Draw]]):
     def __len__(self) -> int:
         """The number of batches of this rank, which is equal in every epoch, so that a schedule knows the total.
 
-        With `max_tokens`, the number of batches depends on the order of the images. An epoch that has more batches than
-        the first leaves out the last; an epoch that has fewer repeats its first, and so do epochs with fewer batches
-        than ranks.
+        With `max_tokens` or `repeats`, the number of batches depends on the order of the images. An epoch that has more
+        batches than the first leaves out the last; an epoch that has fewer repeats its first, and so do epochs with
+        fewer batches than ranks.
         """
         return self._length
 
@@ -118,7 +152,9 @@ class BatchSampler(Sampler[list[Draw]]):
             low, high = self.scales
             scale = low + (high - low) * min(1.0, progress / 0.8) if self.progressive else float(random_scales[step])
             self.position = step + 1
-            yield [Draw(int(i), epoch, progress, scale) for i in plan[step * self.world_size + self.rank]]
+            drawn = plan[step * self.world_size + self.rank].tolist()
+            images = len(self.tokens)
+            yield [Draw(i % images, epoch, progress, scale, i // images) for i in drawn]
         self.position = 0
 
     def _plan(self) -> list[np.ndarray]:
@@ -130,7 +166,11 @@ class BatchSampler(Sampler[list[Draw]]):
         return self._planned[1]
 
     def _batches(self, epoch: int) -> list[np.ndarray]:
-        order = np.random.default_rng((self.seed, epoch, 0)).permutation(len(self.tokens))
+        rng = np.random.default_rng((self.seed, epoch, 0))
+        if self.repeats is None:
+            order = rng.permutation(len(self.tokens))
+        else:
+            order = rng.permutation(rounded(self.repeats, np.random.default_rng((self.seed, epoch, 2))))
         return self._by_tokens(order) if self.max_tokens else self._by_count(order)
 
     def _by_count(self, order: np.ndarray) -> list[np.ndarray]:
@@ -145,7 +185,7 @@ class BatchSampler(Sampler[list[Draw]]):
 
     def _by_tokens(self, order: np.ndarray) -> list[np.ndarray]:
         batches, start, used = [], 0, 0
-        for i, count in enumerate(self.tokens[order].tolist()):
+        for i, count in enumerate(self.tokens[order % len(self.tokens)].tolist()):
             if i > start and used + count > self.max_tokens:
                 batches.append(order[start:i])
                 start, used = i, 0
@@ -194,11 +234,18 @@ class Loader(DataLoader):
     """A DataLoader that counts the batches it has returned, so that a run can be resumed in the middle of an epoch.
 
     It raises the `UserError` of a worker, such as for a damaged image, without change; torch would add the traceback of
-    the worker to the message. What the data set says of images that it skipped goes to `bad`.
+    the worker to the message.
+
+    Args:
+        bad: where it is noted which images the data set skipped.
+        options: see `torch.utils.data.DataLoader`.
     """
 
     _given = 0
-    bad: Bad | None = None
+
+    def __init__(self, *args: Any, bad: Bad | None = None, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self.bad = bad
 
     def __iter__(self) -> Iterator[Any]:
         self._given = getattr(self.batch_sampler, "position", 0)

@@ -3,7 +3,9 @@
 I stands for the number of images, K for the number of classes, and H×W for the size of an image in pixels.
 """
 
-from collections.abc import Sequence
+import difflib
+from bisect import bisect_right
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,10 +30,9 @@ class SemanticIndex:
             paths, except for the suffixes.
         classes: the class names, indexed by label.
         values: the pixel value of each class, up to 65535; by default 0..K-1. Pixels with other values are not scored.
-        colors: the colour of each class, `(R, G, B)` in 0..255, for label maps that are coloured; the ids of the
-            classes are then 0..K-1.
         image_suffix, label_suffix: what follows the common part of the two names, such as `_leftImg8bit.png` and
             `_gtFine_labelIds.png`; by default the extension of the file.
+        files: a text file that names the pairs to take, a line each, without suffixes; by default all are taken.
         skip_bad: whether label maps that can't be read are left out, with their images; by default they are an error.
 
     Attributes:
@@ -46,7 +47,7 @@ class SemanticIndex:
     Raises:
         FileNotFoundError: no pair was found.
         ImageError: a label map can't be read.
-        UserError: the numbers of classes and values or colours differ, or one is out of range.
+        UserError: the numbers of classes and values differ, or a value is out of range.
     """
 
     def __init__(
@@ -56,13 +57,16 @@ class SemanticIndex:
         classes: Sequence[str],
         *,
         values: Sequence[int] | None = None,
-        colors: Sequence[Sequence[int]] | None = None,
         image_suffix: str | None = None,
         label_suffix: str | None = None,
+        files: str | Path | None = None,
         skip_bad: bool = False,
     ) -> None:
         self.path = Path(labels)
         found = [_by_stem(Path(images), image_suffix), _by_stem(self.path, label_suffix)]
+        if files is not None:
+            wanted = set(Path(files).read_text(encoding="utf-8").splitlines())
+            found = [{stem: name for stem, name in names.items() if stem in wanted} for names in found]
         common = sorted(found[0].keys() & found[1].keys())
         if not common:
             raise FileNotFoundError(
@@ -82,8 +86,7 @@ class SemanticIndex:
         self.category_ids = list(range(len(classes)) if values is None else values)
         self.things = [False] * len(self.names)
         # whether the pixel values of the classes are only assumed
-        self.assumed = values is None and colors is None
-        self._colors = None if colors is None else _check_colors(colors, self.names)
+        self.assumed = values is None
         _check_values(self.category_ids, self.names)
         # the label of each value of 16 bits, and in the last place that of negative ones
         self._label_of = np.full(MOST_VALUES + 1, VOID, np.uint8)
@@ -109,6 +112,34 @@ class SemanticIndex:
             raise ImageError(f"no label map in {self.path} can be read: {self.bad[0]}")
         self.widths, self.heights = np.array(sizes, np.int64).reshape(-1, 2).T
 
+    def rename(self, names: Mapping[str, str]) -> None:
+        """Gives classes other names; those with equal names become one, whose id is the smallest of its pixel values.
+
+        Raises:
+            UserError: a name is no class; the message names the nearest.
+        """
+        if not names:
+            return
+        before, values = self.names, self.category_ids
+        for name in names:
+            if name not in before:
+                near = difflib.get_close_matches(name, before, 1)
+                raise UserError(
+                    f"data.rename has {name!r}, which is no class of data.classes; "
+                    + (f"did you mean {near[0]!r}?" if near else f"there are {', '.join(before[:10])}")
+                )
+        after = [names.get(name, name) for name in before]
+        self.names = list(dict.fromkeys(after))
+        label_of = [self.names.index(name) for name in after]
+        self.category_ids = [
+            min(v for v, k in zip(values, label_of) if k == label) for label in range(self.num_classes)
+        ]
+        self.things = [False] * len(self.names)
+        self._label_of[values] = label_of
+        for target in dict.fromkeys(names.values()):
+            merged = [old for old in before if names.get(old) == target]
+            self.notes.append(f"{', '.join(merged)} {'are' if len(merged) > 1 else 'is'} called {target} (data.rename)")
+
     def __len__(self) -> int:
         return len(self.file_names)
 
@@ -120,16 +151,14 @@ class SemanticIndex:
         return len(self.names)
 
     def values(self, i: int) -> np.ndarray:
-        """The numbers in the label map of image `i`, `(H, W)` integers, or `(H, W, 3)` if classes have colours.
+        """The numbers in the label map of image `i`, `(H, W)` integers.
 
         Raises:
             ImageError: the file can't be read, or its pixels are not single numbers.
         """
         path = self.path / self.label_names[i]
-        # without colours, the indices of a palette are the values, and what it shows is ignored
-        values = load_values(path, colours=self._colors is not None)
-        if self._colors is not None:
-            return values if values.ndim == 3 else np.repeat(values[..., None], 3, 2)
+        # the indices of a palette are the values, and its colours are ignored
+        values = load_values(path)
         if values.ndim == 3:
             raise ImageError(
                 f"{path} has colours; a label map has one value a pixel, the number of its class (grey or palette PNG, "
@@ -147,15 +176,10 @@ class SemanticIndex:
         """The label map of image `i`, `(H, W)` uint8: the class of each pixel, 0..K-1, or `VOID`.
 
         Raises:
-            ImageError: the file can't be read, or does not have a single value, or a colour, for each pixel.
+            ImageError: the file can't be read, or does not have a single value for each pixel.
         """
         values = self.values(i)
-        if self._colors is None:
-            return self._label_of[values if values.dtype.kind == "u" else values.clip(min=-1)]
-        codes = _code(values)
-        order = np.argsort(self._colors)
-        place = order[np.searchsorted(self._colors, codes, sorter=order).clip(max=len(order) - 1)]
-        return np.where(self._colors[place] == codes, place, VOID).astype(np.uint8)
+        return self._label_of[values if values.dtype.kind == "u" else values.clip(min=-1)]
 
     def label_of(self, values: np.ndarray) -> np.ndarray:
         """The class of each pixel value, or `VOID`."""
@@ -164,6 +188,41 @@ class SemanticIndex:
     def void(self, i: int) -> np.ndarray:
         """A label map for image `i` in which no pixel is scored."""
         return np.full((int(self.heights[i]), int(self.widths[i])), VOID, np.uint8)
+
+
+class JoinedMaps(SemanticIndex):
+    """The images of several indices with equal classes, in a row.
+
+    Args:
+        parts: the indices.
+    """
+
+    def __init__(self, parts: Sequence[SemanticIndex]) -> None:
+        self.parts, first = list(parts), parts[0]
+        self.path, self.names, self.category_ids = first.path, first.names, first.category_ids
+        self.things = first.things
+        self.file_names = [name for part in parts for name in part.file_names]
+        self.label_names = [name for part in parts for name in part.label_names]
+        self.widths, self.heights = (np.concatenate([getattr(p, k) for p in parts]) for k in ("widths", "heights"))
+        self.image_ids = np.arange(len(self.file_names))
+        self.notes = [f"{part}: {note}" for part in parts for note in part.notes]
+        self.assumed = first.assumed
+        self._starts = np.cumsum([0, *map(len, parts)]).tolist()
+
+    def __str__(self) -> str:
+        paths = ", ".join(str(part.path) for part in self.parts)
+        return f"{len(self)} images, {self.num_classes} classes ({paths})"
+
+    def values(self, i: int) -> np.ndarray:
+        k = bisect_right(self._starts, i) - 1
+        return self.parts[k].values(i - self._starts[k])
+
+    def labels(self, i: int) -> np.ndarray:
+        k = bisect_right(self._starts, i) - 1
+        return self.parts[k].labels(i - self._starts[k])
+
+    def label_of(self, values: np.ndarray) -> np.ndarray:
+        return self.parts[0].label_of(values)
 
 
 class SemanticSource(ImageSource):
@@ -213,19 +272,3 @@ def _check_values(values: Sequence[int], names: Sequence[str]) -> None:
     outside = [value for value in values if not 0 <= value < MOST_VALUES]
     if outside:
         raise UserError(f"data.values has {outside[0]}; a label map holds 0..255, or 0..65535 with 16 bits")
-
-
-def _check_colors(colors: Sequence[Sequence[int]], names: Sequence[str]) -> np.ndarray:
-    """The colours of the classes as single numbers, `(K,)`."""
-    array = np.asarray(colors)
-    if array.shape != (len(names), 3) or array.dtype.kind not in "iu" or array.min() < 0 or array.max() > 255:
-        raise UserError(f"colors are {colors!r}; wanted (R, G, B) in 0..255 for each of the {len(names)} classes")
-    codes = _code(array)
-    if len(np.unique(codes)) < len(codes):
-        raise UserError("two classes have the same colour; they must differ")
-    return codes
-
-
-def _code(colours: np.ndarray) -> np.ndarray:
-    """Colours `(..., 3)` as single numbers."""
-    return colours.astype(np.int32) @ np.array([1 << 16, 1 << 8, 1], np.int32)
