@@ -95,7 +95,9 @@ def test_the_start_of_a_run_finds_missing_images_of_all_its_splits(coco_split):
     with pytest.raises(ImageError, match=r"on_bad_image: skip$"):
         data.setup("test")
     change(val, lambda name: "../" + name)
-    with pytest.raises(ImageError, match=r"^4 of 4 images of val .*'\.\./0\.png' leaves the .*mean '0\.png'.*the folder"):
+    with pytest.raises(
+        ImageError, match=r"^4 of 4 images of val .*'\.\./0\.png' leaves the .*mean '0\.png'.*the folder"
+    ):
         CocoData(train=train, val=val).setup("fit")
     CocoData(train=train).setup("fit")
     change(train, lambda name: f"{train.images}/{name}")
@@ -108,7 +110,9 @@ def test_the_start_of_a_run_finds_missing_images_of_all_its_splits(coco_split):
 def test_missing_images_and_names_that_leave_the_folder_are_skipped_too(coco_split, caplog, workers):
     split = coco_split(20)
     change(split, lambda name: {"3.png": "gone.png", "4.png": "../4.png"}.get(name, name))
-    with pytest.raises(DataError, match=r"2 of 20 images were skipped \(10 %\), more than data\.reading\.max_bad allows"):
+    with pytest.raises(
+        DataError, match=r"2 of 20 images were skipped \(10 %\), more than data\.reading\.max_bad allows"
+    ):
         CocoData(train=split, reading={"on_bad_image": "skip"}).setup("fit")
     caplog.clear()
     options = {"num_workers": workers, "batch_size": 5, "reading": {"on_bad_image": "skip", "max_bad": 0.1}}

@@ -47,8 +47,13 @@ class Samples(Dataset):
             if get_worker_info() is None:
                 raise
             return error
-        notes, self._notes = self._notes, []
+        notes = self.take_notes()
         return Noted(samples, notes) if notes else samples
+
+    def take_notes(self) -> list[tuple[int, str]]:
+        """The images that were skipped since the last call, and why."""
+        notes, self._notes = self._notes, []
+        return notes
 
     def _skip(self, i: int, error: DataError) -> None:
         """Takes note that image `i` can't be used.

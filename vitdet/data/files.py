@@ -6,11 +6,12 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 from vitdet.data.bad import LINES, Bad
-from vitdet.data.dataset import stopping
+from vitdet.data.dataset import Samples, stopping
 from vitdet.data.depth import Depth, find_depth
+from vitdet.data.look import look
 from vitdet.data.names import missing, why
 from vitdet.data.sources import ImageSource
-from vitdet.errors import DataError
+from vitdet.errors import DataError, UserError
 from vitdet.images import ImageError
 
 log = logging.getLogger("vitdet")
@@ -64,6 +65,9 @@ class Files:
             ImageError: files are missing and stop the run; the message has their number, and what is probably meant.
             DataError: more are missing than may be skipped.
         """
+        self._once(lambda: self._check(stage))
+
+    def _check(self, stage: str) -> None:
         for split in self.used(stage):
             source, first = self.data.make_source(split), 0
             for part in getattr(source, "sources", [source]):
@@ -80,6 +84,34 @@ class Files:
                         name = names[i]
                         self.bad(split).add(first + i, why(root, name) if k < LINES else f"{root}/{name} is missing")
                 first += len(part)
+
+    def look(self) -> None:
+        """Looks at a sample of the splits that the trainer will use, once for all processes, and says what is odd.
+
+        Raises:
+            DataError: nothing is left to find, or a sample can't be made.
+        """
+        if self.data.trainer is not None:
+            self._once(self._look)
+
+    def _look(self) -> None:
+        for split in self.used(str(self.data.trainer.state.fn.value)):
+            loader = self.data.train_dataloader() if split == "train" else self.data.evaluation(split)
+            if isinstance(loader.dataset, Samples):
+                for line in look(self.data, split, loader.dataset, self.bad(split)):
+                    log.warning(line)
+
+    def _once(self, function: Callable[[], None]) -> None:
+        """Calls a function in the first process only; its error is raised in all."""
+        trainer, error = self.data.trainer, None
+        if trainer is None or trainer.is_global_zero:
+            try:
+                function()
+            except UserError as caught:
+                error = caught
+        error = error if trainer is None else trainer.strategy.broadcast(error)
+        if error is not None:
+            raise error
 
     def used(self, stage: str) -> list[str]:
         """The splits that a stage of Lightning uses."""

@@ -26,6 +26,7 @@ from vitdet.ranges import ranged
 
 SplitName = Literal["train", "val", "test"]
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+TRANSFORMS = ["HorizontalFlip", {"RandomBrightnessContrast": {"p": 0.5}}]
 
 
 class ImageData(L.LightningDataModule, Configurable):
@@ -88,11 +89,7 @@ class ImageData(L.LightningDataModule, Configurable):
         self.size, self.image_size = size, Size.parse(size)
         self.batch_size, self.max_tokens = batch_size, max_tokens
         self.eval_batch_size = batch_size if eval_batch_size is None else eval_batch_size
-        transforms = (
-            ["HorizontalFlip", {"RandomBrightnessContrast": {"p": 0.5}}]
-            if train_transforms is None
-            else train_transforms
-        )
+        transforms = TRANSFORMS if train_transforms is None else train_transforms
         self.augment = Augment(transforms, min_visible=self.source_class.min_visible)
         self.scale_jitter, self.augmentation, self.reading = tuple(scale_jitter), augmentation, reading
         self.cache, self.resample, self.balance = cache, resample, balance
@@ -180,7 +177,7 @@ class ImageData(L.LightningDataModule, Configurable):
         return "val" if split == "test" and "test" not in self.splits else split
 
     def prepare(self, progress: Progress, needs: Needs) -> None:
-        """Takes note of what the model needs; a `Task` calls this before it trains or evaluates.
+        """Takes note of what the model needs, and looks at samples; a `Task` calls this before it trains or evaluates.
 
         Args:
             progress: how far the training is; the scale of batches, and whether there are mosaics, may depend on it.
@@ -188,6 +185,7 @@ class ImageData(L.LightningDataModule, Configurable):
         """
         self.progress, self.masks = progress, needs.masks
         self.mean, self.std, self.patch_size, self.canvas = needs.mean, needs.std, needs.patch_size, needs.canvas
+        self.files.look()
 
     def eval_transform(self) -> EvalTransform:
         """What evaluation does to an image; its `config` goes into checkpoints, so that prediction does the same."""
@@ -267,16 +265,17 @@ class ImageData(L.LightningDataModule, Configurable):
     def val_dataloader(self) -> Loader | list[Loader]:
         """The loader of `val`; no loader in a training without `data.val`, which is then not validated."""
         training = self.trainer is not None and self.trainer.state.fn == "fit"
-        return [] if training and "val" not in self.splits else self._eval_loader("val")
+        return [] if training and "val" not in self.splits else self.evaluation("val")
 
     def test_dataloader(self) -> Loader:
-        return self._eval_loader(self._given("test"))
+        return self.evaluation(self._given("test"))
 
     def predict_dataloader(self) -> Loader:
         """The same images as in a test."""
         return self.test_dataloader()
 
-    def _eval_loader(self, split: SplitName) -> Loader:
+    def evaluation(self, split: SplitName) -> Loader:
+        """The loader of a split that is given, for evaluation."""
         source, transform = self.files.source(split), self.eval_transform()
         dataset = EvalDataset(source, transform, on_bad_image=self.reading.on_bad_image)
         sampler = EvalBatchSampler(self._tokens(split), batch_size=self.eval_batch_size, **self._ranks)

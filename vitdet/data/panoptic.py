@@ -43,14 +43,14 @@ class PanopticSource(CocoSource):
         boxless = np.flatnonzero((self.index.boxes_xywh[rows, 2:] <= 0).any(1))
         if len(boxless):
             # where the JSON has no box for a segment, it is the box around its pixels
-            ids = self._ids(i)
+            ids = self.ids(i)
             height, width = ids.shape
             masks = (ids == number for number in self.index.annotation_ids[rows[boxless]])
             boxes[boxless] = np.concatenate([bounds(mask[None]) for mask in masks]) / [width, height, width, height]
         return boxes, labels
 
     def masks(self, i: int) -> Masks:
-        return IdMasks(self._ids(i), self.index.annotation_ids[self._rows(i)])
+        return IdMasks(self.ids(i), self.index.annotation_ids[self._rows(i)])
 
     def truth(self, i: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
         """The true segments of image `i`, crowds included.
@@ -58,15 +58,24 @@ class PanopticSource(CocoSource):
         Returns:
             The id map `(H, W)`, and the number, class and crowd flag of each segment, `(T,)` each.
         """
-        rows = self.index.annotations(i)
-        return self._ids(i), self.index.annotation_ids[rows], self.index.categories[rows], self.index.iscrowd[rows]
+        rows, ids = self.index.annotations(i), self.ids(i)
+        # pixels of numbers that the JSON does not know are void, so that what is found there is no mistake
+        ids = np.where(np.isin(ids, self.numbers(i)), ids, 0)
+        return ids, self.index.annotation_ids[rows], self.index.categories[rows], self.index.iscrowd[rows]
 
     def void(self, i: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
         """The truth of an image of which nothing is known: all its pixels are void, so nothing is scored."""
         none = np.zeros(0, np.int64)
         return np.zeros((int(self.index.heights[i]), int(self.index.widths[i])), np.int32), none, none, none > 0
 
-    def _ids(self, i: int) -> np.ndarray:
+    def numbers(self, i: int) -> np.ndarray:
+        """The numbers of all segments that the JSON has for image `i`, also of those that are no objects."""
+        item = self.index.item(i) or {}
+        segments = item.get("segments_info") or []
+        numbers = (segment.get("id") for segment in segments if isinstance(segment, dict))
+        return np.array([int(number) for number in numbers if isinstance(number, (int, float))], np.int64)
+
+    def ids(self, i: int) -> np.ndarray:
         """The segment number of each pixel of image `i`, `(H, W)` int32; 0 is void.
 
         Raises:

@@ -90,6 +90,21 @@ class JoinedSource(ImageSource):
         source, j = self._at(i)
         return source.truth(j)
 
+    def ids(self, i: int) -> np.ndarray:
+        """See `PanopticSource.ids`."""
+        source, j = self._at(i)
+        return source.ids(j)
+
+    def numbers(self, i: int) -> np.ndarray:
+        """See `PanopticSource.numbers`."""
+        source, j = self._at(i)
+        return source.numbers(j)
+
+    @property
+    def segments(self) -> Path:
+        """The folder of the PNGs of the first source."""
+        return self.sources[0].segments
+
     def void(self, i: int) -> tuple:
         """See `PanopticSource.void`."""
         source, j = self._at(i)
