@@ -70,11 +70,11 @@ def test_names_that_lead_to_no_regular_file_are_missing(folder):
 
 def test_118000_names_are_looked_up_in_less_than_two_seconds(tmp_path):
     names = [f"{i:012d}.jpg" for i in range(118_287)]
-    for name in names[:2000]:
+    for name in names[:100]:
         (tmp_path / name).touch()
     strings = Strings(*Strings.pack(names))
     start = time.process_time()
-    assert len(missing(tmp_path, enumerate(strings))) == 118_287 - 2000
+    assert len(missing(tmp_path, enumerate(strings))) == 118_287 - 100
     assert time.process_time() - start < 2
 
 

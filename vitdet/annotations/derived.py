@@ -13,10 +13,8 @@ from vitdet.annotations.cache import Strings
 from vitdet.annotations.index import CocoIndex
 
 # the arrays of an index with a row for each annotation
-ANNOTATION_ARRAYS = (
-    *("boxes_xywh", "area", "categories", "annotation_ids", "iscrowd", "trainable"),
-    *("masked", "broken", "boxless"),
-)
+FLAGS = ("iscrowd", "trainable", "masked", "broken", "boxless")
+ANNOTATION_ARRAYS = ("boxes_xywh", "area", "categories", "annotation_ids", *FLAGS)
 
 
 class Table(NamedTuple):
@@ -95,15 +93,26 @@ class Relabelled(CocoIndex):
             mine = dict(zip(self.annotation_ids[span].tolist(), range(span.start, span.stop)))
             for number, kept in joined.items():
                 row, other = mine[kept], row_of[number]
+                self.trainable[row] |= base.trainable[other]
+                # the box of a segment that has none is taken from its pixels, which are those of both
+                self.boxless[row] |= base.boxless[other]
+                if self.boxless[row]:
+                    self.boxes_xywh[row] = 0.0
+                    continue
                 low = np.minimum(self.boxes_xywh[row, :2], base.boxes_xywh[other, :2])
                 ends = (self.boxes_xywh[row], base.boxes_xywh[other])
                 high = np.maximum(*(box[:2] + box[2:] for box in ends))
                 self.boxes_xywh[row] = [*low, *(high - low)]
                 self.area[row] += base.area[other]
-                self.trainable[row] |= base.trainable[other]
 
     def raw(self, annotation: int) -> dict[str, Any]:
         return self._base.raw(int(self._rows[annotation]))
+
+    def rle(self, annotation: int) -> dict[str, Any]:
+        return self._base.rle(int(self._rows[annotation]))
+
+    def fault(self, annotation: int) -> str:
+        return self._base.fault(int(self._rows[annotation]))
 
     def item(self, image: int) -> dict[str, Any] | None:
         return self._base.item(image)
@@ -151,8 +160,21 @@ class Joined(CocoIndex):
             self.notes.append(f"{shifted} image ids occur in an earlier source, too, and are shifted to be unique")
 
     def raw(self, annotation: int) -> dict[str, Any]:
+        part, row = self._find(annotation)
+        return part.raw(row)
+
+    def rle(self, annotation: int) -> dict[str, Any]:
+        part, row = self._find(annotation)
+        return part.rle(row)
+
+    def fault(self, annotation: int) -> str:
+        part, row = self._find(annotation)
+        return part.fault(row)
+
+    def _find(self, annotation: int) -> tuple[CocoIndex, int]:
+        """The index that an annotation comes from, and its position there."""
         k = bisect_right(self._starts, annotation) - 1
-        return self.parts[k].raw(annotation - self._starts[k])
+        return self.parts[k], annotation - self._starts[k]
 
     def item(self, image: int) -> dict[str, Any] | None:
         k = bisect_right(self._image_starts, image) - 1
@@ -161,10 +183,6 @@ class Joined(CocoIndex):
     def png_name(self, image: int) -> str | None:
         k = bisect_right(self._image_starts, image) - 1
         return self.parts[k].png_name(image - self._image_starts[k])
-
-    def rle(self, annotation: int) -> dict[str, Any]:
-        k = bisect_right(self._starts, annotation) - 1
-        return self.parts[k].rle(annotation - self._starts[k])
 
     def __str__(self) -> str:
         return (

@@ -17,8 +17,8 @@ from vitdet.data.repeats import image_repeats
 from vitdet.data.sampler import BatchSampler, EvalBatchSampler, Loader, count_tokens
 from vitdet.data.semantic import SemanticIndex
 from vitdet.data.sources import CocoSource, ImageSource
-from vitdet.data.transforms import Augment, EvalTransform, Resample, Size, smallest_shown
-from vitdet.data.transforms.mixing import check_mixing
+from vitdet.data.transforms import Augment, EvalTransform, Resample, Size
+from vitdet.data.trial import check_augmentation, try_transforms
 from vitdet.errors import UserError
 from vitdet.handshake import Needs
 from vitdet.progress import Progress
@@ -105,9 +105,7 @@ class ImageData(L.LightningDataModule, Configurable):
         self._parts = {name: list(zip(listed(self.splits[name]), indices)) for name, indices in opened.items()}
         # raises an error here if the labels don't list objects
         self.repeats()
-        if "train" in self.splits:
-            check_mixing(augmentation, self.kind, self.index("train"))
-        self._try_transforms(masks=True)
+        check_augmentation(self)
 
     # the kind of the labels: instances, semantic or panoptic
     kind: str
@@ -215,14 +213,6 @@ class ImageData(L.LightningDataModule, Configurable):
         """Whether samples need masks: if the model does, or to cut out objects."""
         return self.masks or self.augmentation.copy_paste > 0
 
-    def _try_transforms(self, *, masks: bool) -> None:
-        """Checks that the transforms from another library can be applied to the smallest training images."""
-        if self.augment.foreign and "train" in self.splits:
-            index, options = self.index("train"), self.augmentation
-            scale = options.batch_scale[0] * min(1.0, self.scale_jitter[0])
-            sizes = smallest_shown(index.heights, index.widths, self.image_size, scale=scale, window=options.crop)
-            self.augment.try_out(sizes, masks=masks)
-
     def repeats(self) -> np.ndarray | None:
         """How often an epoch draws each training image, on average; nothing where each is drawn once."""
         return image_repeats(self.parts("train"), self.balance) if "train" in self.splits else None
@@ -233,7 +223,7 @@ class ImageData(L.LightningDataModule, Configurable):
 
     def train_dataloader(self) -> Loader:
         if not self.with_masks:
-            self._try_transforms(masks=False)
+            try_transforms(self, masks=False)
         dataset = TrainDataset(
             self.files.source("train"),
             size=self.image_size,

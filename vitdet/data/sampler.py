@@ -4,6 +4,7 @@ A `Draw` holds everything that a sample depends on besides the seed. The order o
 and the epoch; each rank takes its share of every global batch.
 """
 
+import time
 from collections.abc import Callable, Iterator, Sequence
 from math import ceil
 from typing import Any, NamedTuple
@@ -239,9 +240,13 @@ class Loader(DataLoader):
     Args:
         bad: where it is noted which images the data set skipped.
         options: see `torch.utils.data.DataLoader`.
+
+    Attributes:
+        waited: the seconds that the process has waited for batches.
     """
 
     _given = 0
+    waited = 0.0
 
     def __init__(self, *args: Any, bad: Bad | None = None, **options: Any) -> None:
         super().__init__(*args, **options)
@@ -249,7 +254,8 @@ class Loader(DataLoader):
 
     def __iter__(self) -> Iterator[Any]:
         self._given = getattr(self.batch_sampler, "position", 0)
-        for batch in super().__iter__():
+        batches, end = super().__iter__(), object()
+        while (batch := self._next(batches, end)) is not end:
             if isinstance(batch, UserError):
                 raise batch
             if isinstance(batch, Noted):
@@ -259,6 +265,12 @@ class Loader(DataLoader):
             self._given += 1
             yield batch
         self._given = 0
+
+    def _next(self, batches: Iterator[Any], end: Any) -> Any:
+        start = time.perf_counter()
+        batch = next(batches, end)
+        self.waited += time.perf_counter() - start
+        return batch
 
     def state_dict(self) -> dict[str, int]:
         """The epoch and the number of batches returned, without the batches that workers have prepared in advance."""
