@@ -25,8 +25,8 @@ def check_masks(index: CocoIndex, split: str, on_bad_image: OnBadImage) -> None:
     if split == "train" and not (index.trainable & index.masked).any():
         notes = "; ".join([*index.notes, *index.mask_notes()])
         raise DataError(
-            f"the head learns masks, and {index.path} has no mask to train on ({notes}); say --model.head.masks false, "
-            "choose a model for boxes, or give annotations with masks"
+            f"{index.path} has no mask to train on ({notes}); give annotations with masks, set --model.head.masks "
+            "false, or choose a model for boxes"
         )
 
 
