@@ -214,6 +214,10 @@ class ImageData(L.LightningDataModule, Configurable):
         """Whether samples need masks: if the model does, or to cut out objects."""
         return self.masks or self.augmentation.copy_paste > 0
 
+    def repeats(self) -> np.ndarray | None:
+        """How often an epoch draws each training image, on average; nothing where each is drawn once."""
+        return image_repeats(self.parts("train"), self.balance) if "train" in self.splits else None
+
     @property
     def _ranks(self) -> dict[str, int]:
         return {"rank": self.trainer.global_rank, "world_size": self.trainer.world_size} if self.trainer else {}
