@@ -9,6 +9,7 @@ import numpy as np
 
 from vitdet.annotations.index import CocoIndex
 from vitdet.data.label_sets import label_set
+from vitdet.data.masked import check_masks, say_masks
 from vitdet.data.module import ImageData, SplitName
 from vitdet.data.options import RANGES
 from vitdet.data.panoptic import PanopticSource
@@ -16,7 +17,9 @@ from vitdet.data.semantic import SemanticIndex, SemanticSource
 from vitdet.data.shapes import make_shapes
 from vitdet.data.shapes_scene import STUFF, THINGS
 from vitdet.data.sources import CocoSource
-from vitdet.errors import UserError
+from vitdet.errors import DataError, UserError
+from vitdet.handshake import Needs
+from vitdet.progress import Progress
 from vitdet.ranges import ranged
 
 # the splits of the built-in data set
@@ -94,9 +97,9 @@ class CocoData(ImageData):
     ) -> None:
         super().__init__({"train": train, "val": val, "test": test}, **options)
         if "train" in self.splits and not self._indices["train"].trainable.any():
-            raise UserError(
-                f"{self.splits['train'].annotations} has no box to train on; is it the right data.train.annotations?"
-            )
+            notes = "".join(f"; {note}" for note in self._indices["train"].notes)
+            path = self.splits["train"].annotations
+            raise DataError(f"{path} has no box to train on{notes}; is it the right data.train.annotations?")
 
     def _open(self, split: SplitName) -> CocoIndex:
         index = CocoIndex.open(self.splits[split].annotations)
@@ -108,7 +111,17 @@ class CocoData(ImageData):
             )
         return index
 
+    def prepare(self, progress: Progress, needs: Needs) -> None:
+        said = self.masks
+        super().prepare(progress, needs)
+        for split in self.splits if self.masks else ():
+            check_masks(self.index(split), split, self.reading.on_bad_image)
+            if not said and not self._ranks.get("rank"):
+                say_masks(self.index(split), split)
+
     def make_source(self, split: SplitName) -> CocoSource:
+        if self.masks:
+            check_masks(self.index(split), split, self.reading.on_bad_image)
         index = self.index(split)
         return CocoSource(index, self.splits[split].images, exif=self.reading.exif, cache=self.cache, masks=self.masks)
 
