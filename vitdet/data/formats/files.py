@@ -8,9 +8,9 @@ from typing import Any
 from xml.etree import ElementTree
 from xml.parsers import expat
 
-from vitdet.annotations.json_text import read_json
+from vitdet.annotations.json_text import decode
 from vitdet.data.formats import tree
-from vitdet.errors import DataError, UserError
+from vitdet.errors import DataError
 
 # lists of class names, whose order is kept
 NAME_FILES = ("labels.txt", "classes.txt")
@@ -138,12 +138,7 @@ def read_object(path: Path) -> dict[str, Any]:
     Raises:
         DataError: the file can't be read, or holds something else.
     """
-    try:
-        content = read_json(path, "JSON file")
-    except DataError:
-        raise
-    except (OSError, UserError) as error:
-        raise DataError(str(error)) from error
+    content = decode(read_bytes(path), f"JSON file {path}")
     if not isinstance(content, dict):
         raise DataError(f"{path} holds a {type(content).__name__}; wanted an object")
     return content

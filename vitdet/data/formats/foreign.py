@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from vitdet.data.formats import voc, yolo
+from vitdet.data.formats import cvat, labelme, supervisely, via, voc, yolo
 from vitdet.data.formats.found import Fault, Found, Kind, class_line
 from vitdet.data.formats.labels import Labels
 from vitdet.data.formats.rewrite import Change, rewritten
@@ -16,7 +16,7 @@ from vitdet.data.sets import Split
 from vitdet.errors import UserError
 
 # each has a NAME, and a function `recognise`
-MODULES = (yolo, voc)
+MODULES = (yolo, voc, labelme, cvat, supervisely, via)
 
 
 @dataclass(frozen=True)
