@@ -13,6 +13,7 @@ from vitdet.data.masked import check_masks, say_masks
 from vitdet.data.module import ImageData, SplitName
 from vitdet.data.options import RANGES
 from vitdet.data.panoptic import PanopticSource
+from vitdet.data.sampler import Loader
 from vitdet.data.semantic import SemanticIndex, SemanticSource
 from vitdet.data.shapes import make_shapes
 from vitdet.data.shapes_scene import STUFF, THINGS
@@ -124,6 +125,24 @@ class CocoData(ImageData):
             check_masks(self.index(split), split, self.reading.on_bad_image)
         index = self.index(split)
         return CocoSource(index, self.splits[split].images, exif=self.reading.exif, cache=self.cache, masks=self.masks)
+
+    def train_dataloader(self) -> Loader:
+        if self.masks:
+            self._check_masks()
+        return super().train_dataloader()
+
+    def _check_masks(self) -> None:
+        """Raises:
+        UserError: the head learns masks, and of a sample of the training objects none has one.
+        """
+        index = self.index("train")
+        rows = np.flatnonzero(index.trainable)
+        sample = rows[:: max(1, len(rows) // 100)].tolist()
+        if sample and not any(index.raw(row).get("segmentation") for row in sample):
+            raise UserError(
+                f"the head learns masks, and {index.path} has boxes only; say --model.head.masks false, choose a model "
+                "for boxes, or give annotations with masks"
+            )
 
 
 class PanopticData(ImageData):
