@@ -102,9 +102,9 @@ def test_the_class_decides_between_kinds(config):
 
 
 def read_words(path, *words):
+    from vitdet.command.folder import look
     from vitdet.command.layers import apply_settings, read_layers
     from vitdet.command.layers import read_words as read
-    from vitdet.command.folder import look
 
     return look(apply_settings(read_layers(path), read(words)[0]))["data"]["class_path"].rpartition(".")[2]
 

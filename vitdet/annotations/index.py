@@ -198,6 +198,11 @@ class CocoIndex:
             )
         return notes
 
+    def item(self, image: int) -> dict[str, Any] | None:
+        """The item of a panoptic file that belongs to the image at position `image`; none if it has no segment."""
+        rows = self.annotations(image)
+        return self.raw(rows.start) if rows.start < rows.stop else None
+
     @functools.cached_property
     def _text(self) -> mmap.mmap:
         with open(self.path, "rb") as file:
