@@ -6,11 +6,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from exports import objects, read, voc, write
+from exports import EXPORTS, objects, read, write
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_format_tools import FLAT, META, POINTS, TRIANGLE, item, me, project, region, shape, thing
-from test_format_yolo import BOX, POLYGON
 
 import vitdet.data
 from vitdet.cli import main
@@ -19,36 +17,6 @@ from vitdet.data.formats import yolo as yolo_format
 from vitdet.data.formats.convert import convert
 from vitdet.data.shapes import make_shapes
 from vitdet.errors import DataError, UserError
-
-XML = voc("x", (40, 20), ("cat", 1, 2, 30, 15), ("dog", 4, 4, 8, 8, "<difficult>1</difficult>"))
-SHAPES = f'<polygon label="ant" points="{";".join(f"{x},{y}" for x, y in TRIANGLE)}"/>'
-CVAT = f'<annotations>{META}<image name="a.jpg" width="40" height="20" subset="train">{SHAPES}</image></annotations>'
-EXPORTS = {
-    "YOLO": {
-        "train/images/a.jpg": (40, 20),
-        "train/labels/a.txt": POLYGON + BOX,
-        "train/images/b.jpg": (8, 8),
-        "valid/images/c.jpg": (40, 20, 6),
-        "valid/labels/c.txt": BOX,
-        "data.yaml": "train: ../train/images\nval: ../valid/images\nnames: [cat, dog]",
-    },
-    "Pascal VOC": {"train/a.jpg": (40, 20), "train/a.xml": XML, "valid/b.jpg": (40, 20), "valid/b.xml": XML},
-    "LabelMe": {"train/a.jpg": (40, 20), "train/a.json": me(shape("dog", TRIANGLE))},
-    "CVAT for images": {"annotations.xml": CVAT, "images/a.jpg": (40, 20)},
-    "Supervisely": project(thing("polygon", TRIANGLE, [[[10, 4], [15, 4], [15, 8]]]), name="train"),
-    "VGG Image Annotator": {
-        "train/via_region_data.json": item(region("polygon", {"class": "ant"}, **POINTS)),
-        "train/a.jpg": (40, 20),
-    },
-    "COCO": {
-        "annotations/instances_train2017.json": {
-            "images": [{"id": 7, "file_name": "a.jpg", "width": 40, "height": 20}],
-            "annotations": [{"id": 9, "image_id": 7, "category_id": 3, "bbox": [4, 2, 16, 12], "segmentation": FLAT}],
-            "categories": [{"id": 3, "name": "cat"}],
-        },
-        "train2017/a.jpg": (40, 20),
-    },
-}
 
 
 def shown(folder: Path, **options) -> dict:

@@ -7,11 +7,9 @@ import shutil
 from pathlib import Path
 
 import pytest
-from exports import png, voc, write
+from exports import RICH, write
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from test_convert import EXPORTS
-from test_format_tools import TRIANGLE, item, me, project, region, shape, thing
 
 from vitdet.annotations.reader import parse_text
 from vitdet.data.formats import cvat, geometry, labelme, supervisely, via, yolo
@@ -21,41 +19,6 @@ from vitdet.errors import DataError, UserError
 
 MODULES = (yolo, voc_format, labelme, cvat, supervisely, via)
 SETTINGS = settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-MASK = {"data": png([[1, 0]], compressed=True), "origin": [3, 4]}
-# an export with every kind of shape, for each format
-RICH = {
-    "LabelMe": {
-        "a.jpg": (40, 20),
-        "a.json": me(
-            shape("dog", TRIANGLE, group_id=1),
-            shape("dog", TRIANGLE, group_id=1),
-            shape("ball", [[10, 10], [13, 14]], "circle"),
-            shape("mask", [[3, 4], [5, 5]], "mask", mask=png([[0, 1, 1], [1, 1, 0]])),
-        ),
-    },
-    "Supervisely": project(
-        thing("rectangle", [[10, 5], [29, 14]]), thing("polygon", TRIANGLE, [TRIANGLE]), thing("bitmap", bitmap=MASK)
-    ),
-    "VGG Image Annotator": {
-        "via.json": item(
-            region("circle", {"kind": {"cat": True}}, cx=10, cy=10, r=5),
-            region("ellipse", {"class": "ant"}, cx=20, cy=10, rx=4, ry=8, theta=1),
-            region("rect", {"class": "bee", "note": "x"}, x=10, y=5, width=20, height=10),
-            region("polygon", {"class": "bee"}, all_points_x=[1, 2, 3], all_points_y=[1, 2, 5]),
-        ),
-        "a.jpg": (40, 20),
-    },
-    "CVAT for images": {
-        "annotations.xml": EXPORTS["CVAT for images"]["annotations.xml"].replace(
-            "</image>",
-            '<box label="ant" xtl="1" ytl="2" xbr="3" ybr="4" rotation="30"/><ellipse label="ant" cx="2" cy="3" rx="4" '
-            'ry="5"/><mask label="ant" rle="1, 2, 1" left="10" top="5" width="2" height="2"/></image>',
-        ),
-        "images/a.jpg": (40, 20),
-    },
-    "Pascal VOC": {"a.jpg": (40, 20), "a.xml": voc("a.jpg", (40, 20), ("cat", 1, 2, 3, 4, "<difficult>1</difficult>"))},
-    "YOLO": EXPORTS["YOLO"],
-}
 VALUES = (
     None,
     True,

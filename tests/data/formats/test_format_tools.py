@@ -4,14 +4,30 @@ import math
 
 import numpy as np
 import pytest
-from exports import classes, objects, png, read, sizes, voc, write
+from exports import (
+    FLAT,
+    META,
+    POINTS,
+    TRIANGLE,
+    classes,
+    cvat_image,
+    item,
+    me,
+    objects,
+    png,
+    project,
+    read,
+    region,
+    shape,
+    sizes,
+    thing,
+    voc,
+    write,
+)
 from pycocotools import mask as rle
 
 from vitdet.data.formats import cvat, labelme, supervisely, via
 from vitdet.errors import DataError
-
-TRIANGLE = [[4, 2], [20, 2], [20, 14]]
-FLAT = [[4, 2, 20, 2, 20, 14]]
 
 
 def pixels(segmentation) -> list[list[int]]:
@@ -20,15 +36,6 @@ def pixels(segmentation) -> list[list[int]]:
 
 
 # LabelMe
-
-
-def shape(label, points, kind="polygon", **more) -> dict:
-    return {"label": label, "points": points, "group_id": None, "shape_type": kind, "flags": {}, **more}
-
-
-def me(*shapes, path="a.jpg", size=(40, 20), **more) -> dict:
-    tail = {"imageData": None, "imageHeight": size[1], "imageWidth": size[0]}
-    return {"version": "5.4.1", "flags": {}, "shapes": [*shapes], "imagePath": path, **tail, **more}
 
 
 def read_me(tmp_path, *shapes, files=None, split="all", **more):
@@ -124,12 +131,6 @@ def test_labelme_that_can_not_be_used(wrong, words, tmp_path):
 
 # CVAT
 
-META = "<meta><task><labels><label><name>zebra</name></label><label><name>ant</name></label></labels></task></meta>"
-
-
-def cvat_image(shapes="", name="a.jpg", more="") -> str:
-    return f'<image id="0" name="{name}" {more} width="40" height="20">{shapes}</image>'
-
 
 def read_cvat(tmp_path, *images, split="all", files=None):
     content = f"<annotations><version>1.1</version>{META}{''.join(images)}</annotations>"
@@ -211,24 +212,6 @@ def test_cvat_for_video(tmp_path):
 # Supervisely
 
 
-def project(*things, name="ds0", size=(40, 20)) -> dict:
-    classes = [{"title": title, "shape": "any", "color": "#0F8A12"} for title in ("zebra", "ant")]
-    return {
-        "meta.json": {"classes": classes, "tags": [], "projectType": "images"},
-        f"{name}/img/a.jpg": (40, 20),
-        f"{name}/ann/a.jpg.json": {
-            "description": "",
-            "size": dict(zip(("width", "height"), size)),
-            "objects": [*things],
-        },
-    }
-
-
-def thing(kind, exterior=(), interior=(), **more) -> dict:
-    points = {"exterior": [*exterior], "interior": [*interior]}
-    return {"classTitle": "ant", "geometryType": kind, "points": points, "tags": [], **more}
-
-
 def test_supervisely_shapes(tmp_path):
     bitmap = {"data": png([[0, 1], [1, 1]], compressed=True), "origin": [3, 4]}
     hole = [[1, 1], [3, 1], [3, 3], [1, 3]]
@@ -275,17 +258,6 @@ def test_supervisely_that_can_not_be_used(wrong, words, tmp_path):
 
 
 # VIA
-
-
-def region(name, attributes=None, **shape) -> dict:
-    return {"shape_attributes": {"name": name, **shape}, "region_attributes": attributes or {}}
-
-
-def item(*regions, name="a.jpg") -> dict:
-    return {f"{name}123": {"filename": name, "size": 123, "regions": [*regions], "file_attributes": {}}}
-
-
-POINTS = {"all_points_x": [4, 20, 20], "all_points_y": [2, 2, 14]}
 
 
 def test_via_shapes(tmp_path):

@@ -1,13 +1,11 @@
 """YOLO's text files in the layouts of Ultralytics, Roboflow, Darknet, CVAT and Label Studio, with boxes by hand."""
 
 import pytest
-from exports import classes, objects, read, sizes, write
+from exports import BOX, POLYGON, classes, objects, read, sizes, write
 
 from vitdet.data.formats import yolo
 from vitdet.errors import DataError
 
-BOX = "1 0.5 0.5 0.5 0.5\n"
-POLYGON = "0 0.1 0.1 0.5 0.1 0.5 0.7\n"
 TWO = [("cat", [4.0, 2.0, 16.0, 12.0], [[4.0, 2.0, 20.0, 2.0, 20.0, 14.0]]), ("dog", [10.0, 5.0, 20.0, 10.0], None)]
 NAMES = "names: [cat, dog]\n"
 
