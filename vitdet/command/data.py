@@ -10,6 +10,7 @@ from vitdet.errors import UserError
 
 # the subcommand: the module whose `run(argv)` does it, and its line of help
 SUBCOMMANDS = {
+    "convert": ("vitdet.command.data_convert", "FOLDER OUT: write the labels of a folder as COCO JSON"),
     "get": ("vitdet.command.data_get", "NAME…: fetch published data sets into datasets/; without a name, list them"),
 }
 
