@@ -12,8 +12,14 @@ FEW = 10
 Size = tuple[float, float]
 
 
-def check_classes(content: Content, findings: Findings) -> None:
-    """Findings about classes that no annotation has, or annotations whose class is unknown."""
+def check_classes(content: Content, findings: Findings, *, trained: bool) -> None:
+    """Findings about classes that no annotation has, or annotations whose class is unknown.
+
+    Args:
+        content: the split.
+        findings: where they go.
+        trained: whether it is the split to train on, which should have objects of all classes.
+    """
     objects, split = content.objects, content.split
     counts = class_counts(content)
     if not content.classes or not len(content):
@@ -29,7 +35,7 @@ def check_classes(content: Content, findings: Findings) -> None:
     if content.kind != "semantic":
         empty = [content.image_example(i) for i in range(len(content)) if i not in with_objects]
         findings.note("image-without-objects", split, empty, of=len(content))
-    if split == "train":
+    if trained:
         names = [Example(name) for name, count in zip(content.classes, counts) if not count]
         findings.note("class-unseen", split, names, of=len(counts))
         rare = [Example(f"{name}: {count}") for name, count in zip(content.classes, counts) if 0 < count < FEW]

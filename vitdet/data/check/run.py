@@ -5,8 +5,9 @@ import time
 import warnings
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -29,6 +30,11 @@ AT_ONCE = 16
 def native(height: int, width: int) -> tuple[int, int]:
     """The size of an image that is not resized."""
     return height, width
+
+
+def long_side(side: int) -> Callable[[int, int], tuple[int, int]]:
+    """The rule that resizes an image so that its longer side has `side` pixels."""
+    return lambda height, width: tuple(max(1, round(s * side / max(height, width))) for s in (height, width))
 
 
 @dataclass(frozen=True)
@@ -77,6 +83,10 @@ class Plan:
     queries: int | None = None
     lines: list[str] = field(default_factory=list)
 
+    def with_model(self, **model: Any) -> "Plan":
+        """The same data for another `size`, `patch` or `queries`."""
+        return replace(self, **model)
+
 
 # takes how many images there are and how many were read
 Watch = Callable[[int, int], None]
@@ -109,7 +119,7 @@ def check(plan: Plan, *, decode: bool = False, watch: Watch | None = None, threa
         labels.check_values(contents, findings)
     images.check_copies(contents, findings)
     for content in contents:
-        classes.check_classes(content, findings)
+        classes.check_classes(content, findings, trained=content is contents[0])
         classes.check_fit(content, plan.size, plan.patch, plan.queries, findings)
     classes.compare_classes(contents, findings)
     statistics = {content.split: numbers(content, plan.size, plan.patch) for content in contents}
