@@ -5,6 +5,7 @@ import contextlib
 import json
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 from rich.console import Console
@@ -17,7 +18,10 @@ from vitdet.data.check.run import Watch, long_side
 from vitdet.data.check.text import show
 from vitdet.errors import UserError
 
-EPILOG = "The exit status is 0 if no error was found, 1 if there was one (or, with --strict, a warning), and 2 if the data could not be checked."
+EPILOG = (
+    "The exit status is 0 if no error was found, 1 if there was one (or, with --strict, a warning), and 2 if the data "
+    "could not be checked."
+)
 
 
 def run(argv: list[str]) -> None:
@@ -117,7 +121,11 @@ def _paths(options: argparse.Namespace) -> Plan:
 
 
 def _folder(source: str) -> Plan:
-    raise UserError(f"{source} is a folder")
+    from vitdet.command.data_config import plan_of
+    from vitdet.data.formats.find import find
+
+    found = find(source)
+    return replace(plan_of(source, found.kind, found.arguments), lines=found.lines)
 
 
 @contextlib.contextmanager

@@ -64,7 +64,7 @@ def compare_classes(contents: Sequence[Content], findings: Findings) -> None:
     """Findings about classes that differ between splits, by name, number or share."""
     first = next((content for content in contents if content.split == "train"), None)
     for content in contents:
-        if first is None or content is first:
+        if first is None or content is first or not content.classes:
             continue
         pair = f"train, {content.split}"
         known, other = (dict(zip(c.class_ids, c.classes)) for c in (first, content))
@@ -86,10 +86,10 @@ def _compare_shares(first: Content, content: Content, pair: str, findings: Findi
     pooled = (train + here) / max((train + here).sum(), 1)
     spread = np.sqrt(pooled * (1 - pooled) * (1 / max(train.sum(), 1) + 1 / max(here.sum(), 1)))
     # objects of an image are alike, so that differences must be larger than those of a draw of single objects
-    clear = np.abs(shares[0] - shares[1]) > 6 * spread
+    clear = np.abs(shares[0] - shares[1]) > 4 * spread
     with np.errstate(divide="ignore", invalid="ignore"):
         ratio = shares[1] / shares[0]
-    much = clear & ((ratio > 3) | (ratio < 1 / 3)) & (train > 0)
+    much = clear & ((ratio > 2) | (ratio < 1 / 2)) & (train > 0)
     texts = [
         f"{content.classes[k]}: {shares[0][k]:.1%} in train, {shares[1][k]:.1%} here" for k in np.flatnonzero(much)
     ]
@@ -116,7 +116,7 @@ def check_fit(
     few = [
         content.object_example(row, f"{tokens[row]:.2f} patches") for row in small[:: max(1, len(small) // 50)].tolist()
     ]
-    detail = f"{share:.0%} of the boxes, at patches of {patch} pixels"
+    detail = f"{share:.{0 if share >= 0.01 else 2}%}, at patches of {patch} pixels"
     severity = "warning" if share >= 0.25 else None
     findings.note(
         "box-below-patch", content.split, few, count=len(small), of=len(tokens), detail=detail, severity=severity

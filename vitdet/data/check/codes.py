@@ -12,7 +12,7 @@ class Code(NamedTuple):
     Attributes:
         severity: an error loses images or labels, or trains on wrong ones; a warning may do so; a note is worth
             knowing.
-        says: what was found, as a phrase that follows the count.
+        says: what was found, as a phrase that the count follows.
         fix: what to do.
     """
 

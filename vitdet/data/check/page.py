@@ -61,6 +61,8 @@ def _card(finding: Finding, pictures: list[tuple[str, str]]) -> str:
     seen = {text for _, text in pictures}
     rest = [example.text for example in finding.examples if example.text not in seen]
     listed = f"<ul>{''.join(f'<li>{escape(text)}</li>' for text in rest)}</ul>" if rest else ""
+    if rest and not pictures and all(len(text) < 40 for text in rest):
+        listed = f"<p class=dim>{escape(', '.join(rest))}</p>"
     more = finding.count - len(finding.examples)
     listed += f"<p class=dim>… and {more:,} more</p>" if more > 0 else ""
     head = f'<span class="badge {finding.severity}">{finding.severity}</span> <b>{escape(finding.split)}</b>'

@@ -2,15 +2,19 @@
 
 import base64
 import io
+from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageOps
 
 from vitdet.data.check.finding import Example
+from vitdet.data.check.maps import numbers_of
 
 # the longest side of a picture in pixels
 SIDE = 360
 COLOUR = (255, 40, 40)
+# a box below so many pixels in the picture is hard to see
+TINY = 14
 
 
 def picture(example: Example, *, exif: bool = True) -> str:
@@ -38,18 +42,38 @@ def picture(example: Example, *, exif: bool = True) -> str:
         return ""
     scale = SIDE / max(width, height)
     shown = shown.resize((max(1, round(width * scale)), max(1, round(height * scale))))
+    if example.map is not None:
+        shown = _marked(shown, example.map, example.values)
     pen = ImageDraw.Draw(shown)
-    for left, top, w, h in example.boxes_xywh:
-        corners = np.clip(np.array([left, top, left + w, top + h]) * scale, -1e4, 1e4)
-        (x1, x2), (y1, y2) = sorted(corners[::2].tolist()), sorted(corners[1::2].tolist())
-        # a box without a size, or beyond the picture, is shown as a mark at its edge
-        x1, x2 = (min(max(x, 1), shown.width - 2) for x in (x1, max(x2, x1 + 3)))
-        y1, y2 = (min(max(y, 1), shown.height - 2) for y in (y1, max(y2, y1 + 3)))
-        pen.rectangle((x1, y1, max(x1, x2), max(y1, y2)), outline=(255, 255, 255), width=4)
-        pen.rectangle((x1, y1, max(x1, x2), max(y1, y2)), outline=COLOUR, width=2)
+    for box in example.boxes_xywh:
+        _mark(pen, np.array(box) * scale, shown.size)
     buffer = io.BytesIO()
     shown.save(buffer, "JPEG", quality=72)
     return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()
+
+
+def _mark(pen: ImageDraw.ImageDraw, box: np.ndarray, size: tuple[int, int]) -> None:
+    """Draws a box; a tiny one gets a ring around it, and one beyond the picture is shown at its edge."""
+    corners = np.clip([*box[:2], *(box[:2] + box[2:])], -1e4, 1e4)
+    (left, right), (top, bottom) = sorted(corners[::2].tolist()), sorted(corners[1::2].tolist())
+    left, right = (min(max(x, 1), size[0] - 3) for x in (left, right))
+    top, bottom = (min(max(y, 1), size[1] - 3) for y in (top, bottom))
+    for colour, width in (((255, 255, 255), 4), (COLOUR, 2)):
+        if right - left < TINY and bottom - top < TINY:
+            middle = ((left + right) / 2, (top + bottom) / 2)
+            pen.ellipse([m + sign * TINY for sign in (-1, 1) for m in middle], outline=colour, width=width)
+        pen.rectangle((left, top, right, bottom), outline=colour, width=width)
+
+
+def _marked(shown: Image.Image, path: Path, values: tuple[int, ...]) -> Image.Image:
+    """A picture with the pixels of a map that have some values, in red."""
+    try:
+        with Image.open(path) as image:
+            numbers = numbers_of(image, colours=image.mode in ("RGB", "RGBA"))
+    except (OSError, SyntaxError, ValueError):
+        return shown
+    mask = Image.fromarray((np.isin(numbers, values) * 150).astype(np.uint8)).resize(shown.size, 0)
+    return Image.composite(Image.new("RGB", shown.size, COLOUR), shown, mask)
 
 
 def _eight_bits(image: Image.Image) -> Image.Image:

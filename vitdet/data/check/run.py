@@ -115,13 +115,13 @@ def check(plan: Plan, *, decode: bool = False, watch: Watch | None = None, threa
                 if watch is not None:
                     watch(total, done)
             _findings(content, job, plan, findings)
-    if plan.kind == "semantic":
-        labels.check_values(contents, findings)
+    meant = plan.kind != "semantic" or labels.check_values(contents, findings)
     images.check_copies(contents, findings)
     for content in contents:
-        classes.check_classes(content, findings, trained=content is contents[0])
+        classes.check_classes(content, findings, trained=meant and content is contents[0])
         classes.check_fit(content, plan.size, plan.patch, plan.queries, findings)
-    classes.compare_classes(contents, findings)
+    if meant:
+        classes.compare_classes(contents, findings)
     statistics = {content.split: numbers(content, plan.size, plan.patch) for content in contents}
     seconds = time.monotonic() - started
     return Report(plan.source, plan.kind, findings.ordered(), statistics, plan.lines, seconds, decode)
@@ -182,7 +182,7 @@ def _findings(content: Content, job: _Job, plan: Plan, findings: Findings) -> No
     if content.kind == "instances":
         boxes.check_masks(content, [mask for i in sorted(job.masks) for mask in job.masks[i]], findings)
     else:
-        labels.check_maps(content, job.maps, findings)
+        job.maps = labels.check_maps(content, job.maps, findings)
     if content.kind == "semantic":
         content.objects = labels.objects_of_maps(content, job.maps)
         content.widths, content.heights = np.array([found.size for found in job.maps]).reshape(-1, 2).T

@@ -26,14 +26,14 @@ section.note { border-left-color: var(--note); }
 section p { margin: .45rem 0; overflow-wrap: anywhere; }
 section ul { margin: .4rem 0; padding-left: 1.2rem; font-size: .88rem; color: var(--dim); overflow-wrap: anywhere; }
 .fix::before { content: "→ "; } .fix { color: var(--dim); }
-.figures { display: grid; grid-template-columns: repeat(auto-fill, minmax(160px, 1fr)); gap: 10px; }
-figure { margin: 0; } figure img { width: 100%; height: 170px; object-fit: contain; background: var(--ground);
+.figures { display: grid; grid-template-columns: repeat(auto-fill, minmax(210px, 1fr)); gap: 10px; }
+figure { margin: 0; } figure img { width: 100%; height: 180px; object-fit: contain; background: var(--ground);
   border-radius: 6px; display: block; }
 figcaption { font-size: .78rem; color: var(--dim); overflow-wrap: anywhere; margin-top: 3px; }
 .scroll { overflow-x: auto; } table { border-collapse: collapse; font-size: .88rem; background: var(--paper);
   border: 1px solid var(--line); border-radius: 8px; }
 th, td { padding: .3rem .7rem; text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap; }
-th:first-child, td:first-child { text-align: left; } tr + tr td { border-top: 1px solid var(--line); }
+th:first-child, td:first-child { text-align: left; white-space: normal; } tr + tr td { border-top: 1px solid var(--line); }
 .bars { display: grid; grid-template-columns: minmax(5.5rem, max-content) 1fr max-content; gap: 3px 10px;
   align-items: center; font-size: .88rem; max-width: 760px; }
 .bars > span { overflow-wrap: anywhere; max-width: 14rem; font-variant-numeric: tabular-nums; }

@@ -36,8 +36,11 @@ def _findings(report: Report) -> Table:
         title = Text(f"{finding.split}: ", style="bold").append(finding.text, style="not bold")
         title.append(f" [{finding.code}]", "dim not bold")
         table.add_row(Text(finding.severity, STYLES[finding.severity]), title)
-        for example in finding.examples[:SHOWN]:
-            table.add_row("", Text(f"  {example.text}", "dim"))
+        texts = [example.text for example in finding.examples[:SHOWN]]
+        if sum(map(len, texts)) < 90 and finding.count <= SHOWN:
+            texts = ["; ".join(texts)]
+        for text in texts:
+            table.add_row("", Text(f"  {text}", "dim"))
         if finding.count > SHOWN:
             table.add_row("", Text(f"  … and {finding.count - SHOWN:,} more", "dim"))
         table.add_row("", Text(f"  → {finding.fix.replace('`', '')}", "green"))
