@@ -40,7 +40,7 @@ LIBRARIES = {  # a library: the paths under vitdet/ that may import it
     "lightning": ("data/module.py", "training/", "cli.py", "command/run.py"),
     "pytorch_lightning": (),
     "jsonargparse": ("command/",),
-    "albumentations": ("data/",),
+    "albumentations": ("data/transforms/adapter.py", "data/transforms/trial.py"),
     "pycocotools": ("metrics/",),
     "pycocotools.mask": ("masks.py", "metrics/", "data/"),
     "ultrafast_pycocotools": ("metrics/",),

@@ -139,6 +139,9 @@ def _understood(value: Any, hint: Any, name: str) -> Any:
         except AttributeError:
             # there is no such class: the constructor that takes the argument raises an error with what was wanted
             return value
+    if isinstance(value, list) and (kinds := [k for k in _choices(hint) if typing.get_origin(k) is list]):
+        (inner,) = typing.get_args(kinds[0]) or (Any,)
+        return [_understood(item, inner, f"{name}[{i}]") for i, item in enumerate(value)]
     if not isinstance(value, Mapping):
         return value
     if "class_path" in value and set(value) <= {"class_path", "init_args"}:

@@ -142,9 +142,13 @@ def test_transforms_that_an_image_is_too_small_for_are_named():
 @pytest.mark.parametrize(
     ("item", "message"),
     [
-        ("OneOf", "OneOf, which puts others together; list those one by one"),
+        ("OneOf", r"OneOf, a group, with transforms None; wanted a list of one or more, for example {OneOf: {"),
+        (
+            {"HorizontalFlip": {"hue": 1}},
+            "HorizontalFlip does not take {'hue': 1}: an argument is 'hue'; wanted some of p",
+        ),
         ("BboxParams", r"no transform 'BboxParams'; did you mean (?!BboxParams)"),
-        ({"HorizontalFlip": {"p": 5}}, r"HorizontalFlip does not take {'p': 5}: p: Input should be less than"),
+        ({"HorizontalFlip": {"p": 5}}, r"HorizontalFlip does not take {'p': 5}: p is 5; wanted a number from 0 to 1"),
         ({"Rotate": {"limit": "a"}}, r"Rotate does not take .*: limit.*; "),
     ],
 )

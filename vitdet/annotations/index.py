@@ -133,6 +133,11 @@ class CocoIndex:
         start, end = self._spans[annotation]
         return json.loads(self._text[start:end])
 
+    def item(self, image: int) -> dict[str, Any] | None:
+        """The item of a panoptic file that belongs to the image at position `image`; none if it has no segment."""
+        rows = self.annotations(image)
+        return self.raw(rows.start) if rows.start < rows.stop else None
+
     @functools.cached_property
     def _text(self) -> mmap.mmap:
         with open(self.path, "rb") as file:

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from vitdet.command import folder
 from vitdet.command.files import ConfigError, describe, parse, read_text
 from vitdet.renamed import in_one_form, renew, renew_arguments
 
@@ -143,6 +144,8 @@ def spelt(value: Any, name: str, where: str = "the config") -> dict[str, Any]:
         ConfigError: it is neither the name of a class nor a mapping.
     """
     if isinstance(value, str):
+        if name == "data" and folder.is_folder(value):
+            return folder.spelt(value)
         return {"class_path": full_name(value), "init_args": {}}
     if not isinstance(value, dict):
         raise ConfigError(f"{where}: {name} is {describe(value)}; wanted the name of a class, or its keys")
@@ -172,11 +175,17 @@ def put_over(base: dict[str, Any], layer: dict[str, Any]) -> dict[str, Any]:
     Another data class takes over what all data have (sizes, batches, augmentation), so that one line changes the task.
     """
     before, after = base.get("data") or {}, layer.get("data") or {}
-    if "class_path" in after and "class_path" in before and after["class_path"] != before["class_path"]:
+    after = folder.over(before, after)
+    if after:
+        layer = {**layer, "data": after}
+    changed = after.get("class_path") not in (None, before.get("class_path"))
+    if before and changed and ("class_path" in before or after["class_path"] == folder.UNKNOWN):
         from vitdet.data import ImageData
 
         common = inspect.signature(ImageData).parameters
-        kept = {key: value for key, value in before["init_args"].items() if key in common}
+        before = arguments(_of_class(before, after["class_path"]))
+        kept = {key: value for key, value in before.items() if key in common}
+        base = {key: value for key, value in base.items() if key != "data"}
         layer = {**layer, "data": {**after, "init_args": merge(kept, after["init_args"])}}
     return merge(_without_twins(base, layer.get("trainer") or {}), layer)
 
@@ -237,7 +246,8 @@ def apply_settings(config: dict[str, Any], settings: Sequence[Setting]) -> dict[
             trainer.append((key.removeprefix("trainer."), None if value == "null" else structure(value)))
             continue
         layer = read_layers(value) if key == "config" else _layer(key, value)
-        if key in PARTS and "class_path" in at(layer, key) and "class_path" not in at(config, key):
+        named = at(layer, key).get("class_path") not in (None, folder.UNKNOWN)
+        if key in PARTS and named and "class_path" not in at(config, key):
             # a class that is named here takes no arguments of a class that a file did not name
             at(config, key).pop("init_args", None)
         config = put_over(config, layer)
@@ -254,7 +264,8 @@ def _layer(key: str, value: str) -> dict[str, Any]:
     """
     content: Any = None if value == "null" else value
     if value != "null" and key in (*PARTS, "model", "model.head.masks"):
-        content = parse(value, f"--{key}")
+        # the name of a folder may be no YAML: `2024` is a number
+        content = value if key == "data" and folder.is_folder(value) else parse(value, f"--{key}")
     elif key.endswith("+") or value.strip().startswith("{"):
         content = structure(value)
     return _checked(_nested(key.split("."), content), f"--{key}")

@@ -15,8 +15,8 @@ from typing import Any
 import jsonargparse
 
 import vitdet
-from vitdet.command.files import ConfigError
-from vitdet.command.keys import COMMON, REQUIRED, Key, Section, accepts, keys_of, sections
+from vitdet.command.files import ConfigError, parse
+from vitdet.command.keys import COMMON, REQUIRED, Key, Section, accepts, keys_of, sections, type_name
 from vitdet.command.layers import SECTIONS, Setting
 from vitdet.renamed import MOVED
 
@@ -41,6 +41,9 @@ OTHER_WORDS = {
     "gpus": "here it is trainer.devices",
     "workers": "here it is data.num_workers",
     "weights": "say model.checkpoint for a whole model, model.backbone.checkpoint for a ViT",
+    "kind": "it chooses among the labels of a folder; say --data FOLDER first",
+    "layout": "it chooses among the labels of a folder; say --data FOLDER first",
+    "val_fraction": "it divides the images of a folder; say --data FOLDER first",
     "device": "say trainer.accelerator (cpu, gpu) and trainer.devices",
 }
 WANTED = {
@@ -105,8 +108,32 @@ class Checked:
                 raise ConfigError(f"{self.place(key.name)} is missing; wanted {wanted}")
         # what a part is given is checked in its own section
         elif (key.part is None or not isinstance(value, dict)) and not _fits(key.hint, value):
+            self._check_items(key, value)
             value = "null" if value is None else repr(value)
             raise ConfigError(f"{self.place(key.name)} is {value}; wanted {key.type}")
+
+    def _check_items(self, key: Key, value: Any) -> None:
+        """What is wrong with an item of a list of mappings, such as `data.train` of several sources."""
+        items = _read(value) if isinstance(value, str) else value
+        takes_lists = any(typing.get_origin(kind) is list for kind in typing.get_args(key.hint))
+        if not (takes_lists and isinstance(items, list) and key.part and dataclasses.is_dataclass(key.part.cls)):
+            return
+        known = {field.name: field for field in dataclasses.fields(key.part.cls)}
+        hints = typing.get_type_hints(key.part.cls)
+        for i, item in enumerate(items):
+            place = f"{self.place(key.name)}[{i}]"
+            if not isinstance(item, dict):
+                raise ConfigError(f"{place} is {item!r}; wanted a mapping with {', '.join(known)}")
+            for name in item:
+                if name not in known:
+                    near = difflib.get_close_matches(str(name), known, 1, 0.5)
+                    hint = f"did you mean {near[0]}?" if near else f"wanted some of {', '.join(known)}"
+                    raise ConfigError(f"{place} has {name}, which is no key of it; {hint}")
+            for name, field in known.items():
+                if name not in item and field.default is dataclasses.MISSING:
+                    raise ConfigError(f"{place}.{name} is missing; wanted {type_name(hints[name])}")
+                if name in item and not accepts(hints[name], item[name]):
+                    raise ConfigError(f"{place}.{name} is {item[name]!r}; wanted {type_name(hints[name])}")
 
     def _unknown(self, key: str, cls: str) -> ConfigError:
         section, _, word = key.rpartition(".")
@@ -150,6 +177,14 @@ def _fits(hint: Any, value: Any) -> bool:
     kinds = [kind for kind in typing.get_args(hint) or (hint,) if kind is not type(None)]
     groups = all(dataclasses.is_dataclass(kind) for kind in kinds)
     return accepts(hint, value) and (value is None or not groups)
+
+
+def _read(text: str) -> Any:
+    """A value of the command line as YAML; nothing where it is none."""
+    try:
+        return parse(text, "")
+    except ConfigError:
+        return None
 
 
 def _likeness(one: str, other: str) -> float:

@@ -15,6 +15,7 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveCon
 
 from vitdet import zoo
 from vitdet.checkpoint import Checkpoint
+from vitdet.command import folder
 from vitdet.command.files import ConfigError
 from vitdet.command.keys import LINKED, part_class, print_help
 from vitdet.command.layers import (
@@ -127,7 +128,7 @@ def _layers(verb: str, path: str, settings: list[Setting]) -> dict[str, Any]:
     if not starts:
         # the arguments of a class that the file does not name are those of the default class
         config = complete(config, None, layer=True)
-    return apply_settings(config, settings)
+    return folder.look(apply_settings(config, settings))
 
 
 def print_keys(verb: str, argv: list[str]) -> None:
@@ -240,7 +241,7 @@ def read_config(path: str | Path) -> dict[str, Any]:
         ConfigError: a file is missing, is no mapping, or is its own base.
         CheckpointError: there is no such model to start from.
     """
-    config = read_layers(path)
+    config = folder.look(read_layers(path))
     return complete(config, at(config, "model").get("checkpoint"))
 
 

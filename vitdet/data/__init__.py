@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 # `vitdet.data.check`, starts without it.
 if TYPE_CHECKING:
     from vitdet.annotations.index import CocoIndex
+    from vitdet.data.formats.open import open
     from vitdet.data.module import ImageData
     from vitdet.data.options import Augmentation, Reading
     from vitdet.data.sets import (
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 # the public names of each module
 _PLACES = {
     "vitdet.annotations.index": ("CocoIndex",),
+    "vitdet.data.formats.open": ("open",),
     "vitdet.data.module": ("ImageData",),
     "vitdet.data.options": ("Augmentation", "Reading"),
     "vitdet.data.sets": (
@@ -58,6 +60,7 @@ __all__ = [
     "ShapesSemanticData",
     "Size",
     "Split",
+    "open",
 ]
 
 

@@ -67,7 +67,9 @@ class TrainDataset(Samples):
         return len(self.source)
 
     def __getitem__(self, draw: Draw) -> tuple[Tensor, Target]:
-        rng = np.random.default_rng((self.seed, draw.epoch, draw.index))
+        # a repetition within the epoch is augmented anew
+        again = (draw.repetition,) if draw.repetition else ()
+        rng = np.random.default_rng((self.seed, draw.epoch, draw.index, *again))
         sample = self._read(draw.index, rng)
         size = self.size(*sample.image.shape[:2], draw.scale)
         window, until = self.augmentation.crop, self.augmentation.mosaic_until

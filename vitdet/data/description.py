@@ -5,10 +5,15 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+from vitdet.data.classes import few
+from vitdet.data.repeats import rare_classes
+
 
 def describe(data: Any) -> str:
     """The size of each split of an `ImageData`, what is left out, warnings, and how images are augmented, as lines."""
-    return "\n".join([*_splits(data), *_oddities(data), _images(data)])
+    return "\n".join([*_splits(data), *_draws(data), *_oddities(data), _images(data)])
 
 
 def _splits(data: Any) -> Iterator[str]:
@@ -16,6 +21,29 @@ def _splits(data: Any) -> Iterator[str]:
         index = data.index(name)
         yield f"{name}: {index}"
         yield from (f"  {note}" for note in index.notes)
+
+
+def _draws(data: Any) -> Iterator[str]:
+    """How often training images are drawn, where not each is drawn once in an epoch."""
+    factors = data.repeats() if "train" in data.splits else None
+    if factors is None:
+        return
+    if (factors == 1).all():
+        yield f"train: no class is rarer than data.balance {data.balance:g}, so each image is drawn once"
+        return
+    often = f"{factors.min():.3g} to {factors.max():.3g} times each"
+    yield f"train: an epoch draws {round(factors.sum()):,} images from {len(factors):,}, {often}, on average"
+    parts = data.parts("train")
+    if len(parts) > 1:
+        ends = np.cumsum([len(index) for _, index in parts])
+        shares = [part.sum() / factors.sum() for part in np.split(factors, ends[:-1])]
+        said = (f"{index.path} {share:.1%}" for (_, index), share in zip(parts, shares))
+        yield f"  share of its draws by source: {', '.join(said)}"
+    if data.balance is not None:
+        rare = rare_classes([index for _, index in parts], data.balance)
+        yield f"  data.balance repeats images of {len(rare)} classes that less than {data.balance:g} of them have" + (
+            f": {few(rare)}" if rare else ""
+        )
 
 
 def _oddities(data: Any) -> Iterator[str]:
@@ -41,8 +69,9 @@ def _shared(data: Any, name: str) -> int:
 
 
 def _files(data: Any, split: str) -> Iterator[str]:
-    root = Path(data.splits[split].images).resolve()
-    return (os.path.normpath(f"{root}/{name}") for name in data.index(split).file_names)
+    for files, index in data.parts(split):
+        root = Path(files.images).resolve()
+        yield from (os.path.normpath(f"{root}/{name}") for name in index.file_names)
 
 
 def _images(data: Any) -> str:

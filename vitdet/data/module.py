@@ -2,10 +2,10 @@
 
 import os
 from math import ceil
-from pathlib import Path
 from typing import Any, Literal
 
 import lightning as L
+import numpy as np
 from lightning.pytorch.utilities import rank_zero_info
 
 from vitdet.annotations.index import CocoIndex
@@ -13,10 +13,12 @@ from vitdet.config import Configurable
 from vitdet.data.dataset import EvalDataset, TrainDataset, collate
 from vitdet.data.description import describe
 from vitdet.data.options import RANGES, Augmentation, Reading
+from vitdet.data.parts import JoinedSource, join, listed, open_parts
+from vitdet.data.repeats import image_repeats
 from vitdet.data.sampler import BatchSampler, EvalBatchSampler, Loader
 from vitdet.data.semantic import SemanticIndex
 from vitdet.data.sources import CocoSource, ImageSource
-from vitdet.data.transforms import Augment, EvalTransform, Resample, Size
+from vitdet.data.transforms import Augment, EvalTransform, Resample, Size, smallest_shown
 from vitdet.errors import UserError
 from vitdet.handshake import Needs
 from vitdet.progress import Progress
@@ -29,24 +31,28 @@ IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 class ImageData(L.LightningDataModule, Configurable):
     """Base of all Lightning data modules of vitdet: everything that does not depend on the format of the annotations.
 
-    A subclass says how the annotations of a split are opened (`_open`) and how its images are read (`make_source`).
+    A subclass says how the annotations of a source are opened (`_open`) and how its images are read (`_source`).
 
     Args:
-        splits: the files of each split, `train`, `val` and `test`; `None` for a split that does not exist.
+        splits: the files of each split, `train`, `val` and `test`, or a list of the files of several sources; `None`
+            for a split that does not exist.
         size: the size at which the model sees images, in pixels: a number for the long side, `{square: 384}`,
             `{short_side: 480, max_long_side: 800}`, or `None` for the native size of each image.
         batch_size: images in a training batch of one device.
         max_tokens: instead of `batch_size`, the most tokens (patches) in a training batch of one device, which bounds
             the memory for images of any sizes.
         eval_batch_size: images in an evaluation batch of one device; `batch_size` if not given.
-        train_transforms: names of albumentations' transforms, each with its arguments, which are applied to resized
-            training images; by default a horizontal flip and random brightness and contrast.
+        train_transforms: names of transforms, each with its arguments, which are applied to resized training images; by
+            default a horizontal flip and random brightness and contrast. Any of albumentations' transforms may be named
+            that leaves images RGB arrays of 8 bits; each is tried before the training, see `Augment`.
         scale_jitter: each training image is resized by a random factor from this range, and cropped to its usual size;
             `[0.1, 2.0]` is the usual large-scale jitter. Objects of which too little is left are dropped (see
             `transforms.crop`), so a training image may have none.
         augmentation: crops, scales of batches, mosaics, see `Augmentation`.
         reading: EXIF tags and damaged files, see `Reading`.
         resample: how images are resized in evaluation, see `EvalTransform`.
+        balance: images with classes that occur in less than this share of the training images are repeated (LVIS,
+            arXiv:1908.03195), 0.001 is usual; by default none are.
         cache: whether decoded images are kept in memory, by each worker.
         num_workers: processes that load data, in training and evaluation; by default none on a CPU, up to 8 on a GPU.
         seed: the seed of the order of images and of the augmentation.
@@ -70,6 +76,7 @@ class ImageData(L.LightningDataModule, Configurable):
         augmentation: Augmentation = Augmentation(),
         reading: Reading = Reading(),
         resample: Resample = "area",
+        balance: float | None = None,
         cache: bool = False,
         num_workers: int | None = None,
         seed: int = 0,
@@ -88,47 +95,49 @@ class ImageData(L.LightningDataModule, Configurable):
         )
         self.augment = Augment(transforms, min_visible=self.source_class.min_visible)
         self.scale_jitter, self.augmentation, self.reading = tuple(scale_jitter), augmentation, reading
-        self.cache, self.resample = cache, resample
+        self.cache, self.resample, self.balance = cache, resample, balance
         self.num_workers, self.seed = num_workers, seed
         # common values, which `prepare` replaces by those of the backbone
         self.mean, self.std, self.patch_size = IMAGENET_MEAN, IMAGENET_STD, 16
         self.masks, self.canvas, self.progress = False, None, Progress()
         # raises an error here if `resample` is misspelt
         self.eval_transform()
-        self._indices = {name: self._open(name) for name in self.splits}
-        self._check()
+        opened = self._unify(open_parts(self.splits, self._open))
+        self._indices = {name: join(indices) for name, indices in opened.items()}
+        self._parts = {name: list(zip(listed(self.splits[name]), indices)) for name, indices in opened.items()}
+        # raises an error here if the labels don't list objects
+        self.repeats()
+        self._try_transforms(masks=True)
 
     # the kind of the labels: instances, semantic or panoptic
     kind: str
     source_class: type[ImageSource] = CocoSource
 
-    def _open(self, split: SplitName) -> CocoIndex | SemanticIndex:
-        """The annotations of a split that is given, as an index of its images, classes and objects."""
+    def _open(self, split: SplitName, files: Any) -> CocoIndex | SemanticIndex:
+        """The annotations of a source of a split, as an index of its images, classes and objects."""
+        raise NotImplementedError
+
+    def _source(self, index: Any, files: Any) -> ImageSource:
+        """What reads the images of a source, and the objects in them."""
         raise NotImplementedError
 
     def make_source(self, split: SplitName) -> ImageSource:
         """What reads the images of a split, and the objects in them."""
-        raise NotImplementedError
+        sources = [self._source(index, files) for files, index in self.parts(split)]
+        return sources[0] if len(sources) == 1 else JoinedSource(self.index(split), sources)
+
+    def parts(self, split: SplitName) -> list[tuple[Any, CocoIndex | SemanticIndex]]:
+        """The files of each source of a split, with their index."""
+        self.index(split)
+        return self._parts[self._given(split)]
 
     def keys(self, split: str) -> str:
         """The config keys that describe a split, as error messages name them."""
         return f"data.{split}.images and data.{split}.annotations"
 
-    def _check(self) -> None:
-        """Checks that the folder of each split exists, and that all splits have the same classes."""
-        for name, split in self.splits.items():
-            if not Path(split.images).is_dir():
-                raise FileNotFoundError(f"data.{name}.images is {split.images!r}, which is no folder")
-            known = dict(zip(self.category_ids, self.classes))
-            other = dict(zip(self._indices[name].category_ids, self._indices[name].names))
-            if known != other:
-                wrong = [
-                    f"{i}: {known.get(i)!r} and {other.get(i)!r}"
-                    for i in sorted({*known, *other})
-                    if known.get(i) != other.get(i)
-                ]
-                first = next(iter(self.splits))
-                raise UserError(f"the categories of {name} differ from those of {first}, by id: {'; '.join(wrong[:5])}")
+    def _unify(self, opened: dict[str, list[Any]]) -> dict[str, list[Any]]:
+        """The indices of all sources, with the same classes."""
+        return opened
 
     @property
     def _first_index(self) -> CocoIndex | SemanticIndex:
@@ -199,11 +208,25 @@ class ImageData(L.LightningDataModule, Configurable):
             sizes = ((min(h, crop[0]), min(w, crop[1])) for h, w in sizes)
         return [ceil(h / patch) * ceil(w / patch) for h, w in sizes]
 
+    def _try_transforms(self, *, masks: bool) -> None:
+        """Checks that the transforms from another library can be applied to the smallest training images."""
+        if self.augment.foreign and "train" in self.splits:
+            index, options = self.index("train"), self.augmentation
+            scale = options.batch_scale[0] * min(1.0, self.scale_jitter[0])
+            sizes = smallest_shown(index.heights, index.widths, self.image_size, scale=scale, window=options.crop)
+            self.augment.try_out(sizes, masks=masks)
+
+    def repeats(self) -> np.ndarray | None:
+        """How often an epoch draws each training image, on average; nothing where each is drawn once."""
+        return image_repeats(self.parts("train"), self.balance) if "train" in self.splits else None
+
     @property
     def _ranks(self) -> dict[str, int]:
         return {"rank": self.trainer.global_rank, "world_size": self.trainer.world_size} if self.trainer else {}
 
     def train_dataloader(self) -> Loader:
+        if not self.masks:
+            self._try_transforms(masks=False)
         dataset = TrainDataset(
             self.make_source("train"),
             size=self.image_size,
@@ -224,6 +247,7 @@ class ImageData(L.LightningDataModule, Configurable):
             progressive=self.augmentation.progressive,
             seed=self.seed,
             progress=self.progress,
+            repeats=self.repeats(),
             **self._ranks,
         )
         if self.trainer is not None:

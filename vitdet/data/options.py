@@ -23,6 +23,7 @@ RANGES: dict[str, Rule] = {
     "crop": so_many(2, COUNT, "[height, width], whole numbers from 1"),
     "mosaic": FRACTION,
     "mosaic_until": FRACTION,
+    "balance": number(0, 1, without=[0]),
     "num_workers": whole(0),
     "seed": whole(0),
     "train_images": COUNT,

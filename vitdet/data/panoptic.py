@@ -41,12 +41,15 @@ class PanopticSource(CocoSource):
         return self._ids(i), self.index.annotation_ids[rows], self.index.categories[rows], self.index.iscrowd[rows]
 
     def _ids(self, i: int) -> np.ndarray:
-        size, rows = (int(self.index.heights[i]), int(self.index.widths[i])), self.index.annotations(i)
-        if rows.start == rows.stop:
+        size, item = (int(self.index.heights[i]), int(self.index.widths[i])), self.index.item(i)
+        if item is None:
             # without segments all pixels are void
             return np.zeros(size, np.int32)
-        name = self.index.raw(rows.start)["file_name"]
+        name = item["file_name"]
         ids = png_ids(load_image(resolve(self.segments, name), exif=False))
         if ids.shape != size:
             raise ImageError(f"{name} is {ids.shape}, its image {size} (H, W)")
+        # where `data.rename` has made one class of several, their segments of stuff are a single segment
+        for number, kept in getattr(self.index, "merged", {}).get(i, {}).items():
+            ids[ids == number] = kept
         return ids

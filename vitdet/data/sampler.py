@@ -11,6 +11,7 @@ import numpy as np
 from torch.utils.data import DataLoader, Sampler
 
 from vitdet.data.options import RANGES
+from vitdet.data.repeats import rounded
 from vitdet.errors import UserError
 from vitdet.progress import Progress
 from vitdet.ranges import ranged
@@ -24,12 +25,14 @@ class Draw(NamedTuple):
         epoch: the epoch for which the sample is made.
         progress: the fraction of the training that is done, in [0, 1].
         scale: the factor by which the usual size of the image is multiplied.
+        repetition: how often the epoch has drawn the image before.
     """
 
     index: int
     epoch: int = 0
     progress: float = 0.0
     scale: float = 1.0
+    repetition: int = 0
 
 
 class BatchSampler(Sampler[list[Draw]]):
@@ -46,6 +49,8 @@ class BatchSampler(Sampler[list[Draw]]):
             training, instead of being drawn at random.
         seed: the seed of the order and of the scales.
         progress: how much of the training is done.
+        repeats: how often an epoch draws each image, on average; by default once. The number of batches is that of the
+            first epoch.
         rank: the number of this process, from 0.
         world_size: the number of processes.
 
@@ -74,10 +79,11 @@ class BatchSampler(Sampler[list[Draw]]):
         progressive: bool,
         seed: int,
         progress: Progress,
+        repeats: np.ndarray | None = None,
         rank: int = 0,
         world_size: int = 1,
     ) -> None:
-        self.progress = progress
+        self.progress, self.repeats = progress, repeats
         self.tokens, self.batch_size, self.max_tokens = np.asarray(tokens), batch_size, max_tokens
         self.scales, self.progressive, self.seed = scales, progressive, seed
         self.rank, self.world_size = rank, world_size
@@ -102,9 +108,9 @@ class BatchSampler(Sampler[list[Draw]]):
     def __len__(self) -> int:
         """The number of batches of this rank, which is equal in every epoch, so that a schedule knows the total.
 
-        With `max_tokens`, the number of batches depends on the order of the images. An epoch that has more batches than
-        the first leaves out the last; an epoch that has fewer repeats its first, and so do epochs with fewer batches
-        than ranks.
+        With `max_tokens` or `repeats`, the number of batches depends on the order of the images. An epoch that has more
+        batches than the first leaves out the last; an epoch that has fewer repeats its first, and so do epochs with
+        fewer batches than ranks.
         """
         return self._length
 
@@ -117,7 +123,9 @@ class BatchSampler(Sampler[list[Draw]]):
             low, high = self.scales
             scale = low + (high - low) * min(1.0, progress / 0.8) if self.progressive else float(random_scales[step])
             self.position = step + 1
-            yield [Draw(int(i), epoch, progress, scale) for i in plan[step * self.world_size + self.rank]]
+            drawn = plan[step * self.world_size + self.rank].tolist()
+            images = len(self.tokens)
+            yield [Draw(i % images, epoch, progress, scale, i // images) for i in drawn]
         self.position = 0
 
     def _plan(self) -> list[np.ndarray]:
@@ -129,7 +137,11 @@ class BatchSampler(Sampler[list[Draw]]):
         return self._planned[1]
 
     def _batches(self, epoch: int) -> list[np.ndarray]:
-        order = np.random.default_rng((self.seed, epoch, 0)).permutation(len(self.tokens))
+        rng = np.random.default_rng((self.seed, epoch, 0))
+        if self.repeats is None:
+            order = rng.permutation(len(self.tokens))
+        else:
+            order = rng.permutation(rounded(self.repeats, np.random.default_rng((self.seed, epoch, 2))))
         return self._by_tokens(order) if self.max_tokens else self._by_count(order)
 
     def _by_count(self, order: np.ndarray) -> list[np.ndarray]:
@@ -144,7 +156,7 @@ class BatchSampler(Sampler[list[Draw]]):
 
     def _by_tokens(self, order: np.ndarray) -> list[np.ndarray]:
         batches, start, used = [], 0, 0
-        for i, count in enumerate(self.tokens[order].tolist()):
+        for i, count in enumerate(self.tokens[order % len(self.tokens)].tolist()):
             if i > start and used + count > self.max_tokens:
                 batches.append(order[start:i])
                 start, used = i, 0

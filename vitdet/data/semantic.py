@@ -3,7 +3,9 @@
 I stands for the number of images, K for the number of classes, and H×W for the size of an image in pixels.
 """
 
-from collections.abc import Sequence
+import difflib
+from bisect import bisect_right
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +31,7 @@ class SemanticIndex:
         values: the pixel value of each class; by default 0..K-1. Pixels with other values are not scored.
         image_suffix, label_suffix: what follows the common part of the two names, such as `_leftImg8bit.png` and
             `_gtFine_labelIds.png`; by default the extension of the file.
+        files: a text file that names the pairs to take, a line each, without suffixes; by default all are taken.
 
     Attributes:
         file_names, label_names: I paths, relative to their folders.
@@ -52,9 +55,13 @@ class SemanticIndex:
         values: Sequence[int] | None = None,
         image_suffix: str | None = None,
         label_suffix: str | None = None,
+        files: str | Path | None = None,
     ) -> None:
         self.path = Path(labels)
         found = [_by_stem(Path(images), image_suffix), _by_stem(self.path, label_suffix)]
+        if files is not None:
+            wanted = set(Path(files).read_text(encoding="utf-8").splitlines())
+            found = [{stem: name for stem, name in names.items() if stem in wanted} for names in found]
         common = sorted(found[0].keys() & found[1].keys())
         if not common:
             raise FileNotFoundError(
@@ -83,6 +90,34 @@ class SemanticIndex:
         self.things = [False] * len(self.names)
         self._label_of = np.full(256, VOID, np.uint8)
         self._label_of[self.category_ids] = np.arange(len(self.names))
+
+    def rename(self, names: Mapping[str, str]) -> None:
+        """Gives classes other names; those with equal names become one, whose id is the smallest of its pixel values.
+
+        Raises:
+            UserError: a name is no class; the message names the nearest.
+        """
+        if not names:
+            return
+        before, values = self.names, self.category_ids
+        for name in names:
+            if name not in before:
+                near = difflib.get_close_matches(name, before, 1)
+                raise UserError(
+                    f"data.rename has {name!r}, which is no class of data.classes; "
+                    + (f"did you mean {near[0]!r}?" if near else f"there are {', '.join(before[:10])}")
+                )
+        after = [names.get(name, name) for name in before]
+        self.names = list(dict.fromkeys(after))
+        label_of = [self.names.index(name) for name in after]
+        self.category_ids = [
+            min(v for v, k in zip(values, label_of) if k == label) for label in range(self.num_classes)
+        ]
+        self.things = [False] * len(self.names)
+        self._label_of[values] = label_of
+        for target in dict.fromkeys(names.values()):
+            merged = [old for old in before if names.get(old) == target]
+            self.notes.append(f"{', '.join(merged)} {'are' if len(merged) > 1 else 'is'} called {target} (data.rename)")
 
     def __len__(self) -> int:
         return len(self.file_names)
@@ -113,6 +148,33 @@ class SemanticIndex:
                 "(grey or palette PNG, not RGB colours)"
             )
         return self._label_of[values]
+
+
+class JoinedMaps(SemanticIndex):
+    """The images of several indices with equal classes, in a row.
+
+    Args:
+        parts: the indices.
+    """
+
+    def __init__(self, parts: Sequence[SemanticIndex]) -> None:
+        self.parts, first = list(parts), parts[0]
+        self.path, self.names, self.category_ids = first.path, first.names, first.category_ids
+        self.things = first.things
+        self.file_names = [name for part in parts for name in part.file_names]
+        self.label_names = [name for part in parts for name in part.label_names]
+        self.widths, self.heights = (np.concatenate([getattr(p, k) for p in parts]) for k in ("widths", "heights"))
+        self.image_ids = np.arange(len(self.file_names))
+        self.notes = [f"{part}: {note}" for part in parts for note in part.notes]
+        self._starts = np.cumsum([0, *map(len, parts)]).tolist()
+
+    def __str__(self) -> str:
+        paths = ", ".join(str(part.path) for part in self.parts)
+        return f"{len(self)} images, {self.num_classes} classes ({paths})"
+
+    def labels(self, i: int) -> np.ndarray:
+        k = bisect_right(self._starts, i) - 1
+        return self.parts[k].labels(i - self._starts[k])
 
 
 class SemanticSource(ImageSource):

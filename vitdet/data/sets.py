@@ -1,13 +1,13 @@
 """Data modules for COCO instances, COCO panoptic and semantic PNGs from explicit paths, and for the built-in data."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from vitdet.annotations.index import CocoIndex
+from vitdet.data.classes import Choice, unify
 from vitdet.data.label_sets import label_set
 from vitdet.data.module import ImageData, SplitName
 from vitdet.data.options import RANGES
@@ -16,6 +16,7 @@ from vitdet.data.semantic import SemanticIndex, SemanticSource
 from vitdet.data.shapes import make_shapes
 from vitdet.data.shapes_scene import STUFF, THINGS
 from vitdet.data.sources import CocoSource
+from vitdet.data.splits import PanopticSplit, SemanticSplit, Split
 from vitdet.errors import UserError
 from vitdet.ranges import ranged
 
@@ -23,51 +24,6 @@ from vitdet.ranges import ranged
 SPLITS = ("train", "val")
 # the default folder of the built-in data set, and the default numbers of its images
 ROOT, TRAIN, VAL = "datasets/shapes", 600, 150
-
-
-@dataclass
-class Split:
-    """The files of a split with COCO annotations of instances.
-
-    Args:
-        images: the folder of the images, to which the file names in `annotations` are relative.
-        annotations: the COCO JSON file.
-
-    Example:
-        >>> Split("coco/val2017", "coco/annotations/instances_val2017.json").images
-        'coco/val2017'
-    """
-
-    images: str
-    annotations: str
-
-
-@dataclass
-class PanopticSplit:
-    """The files of a split with COCO panoptic annotations.
-
-    Args:
-        images: the folder of the images, to which the file names in `annotations` are relative.
-        annotations: the COCO panoptic JSON file.
-        segments: the folder of the PNGs that belong to `annotations`.
-    """
-
-    images: str
-    annotations: str
-    segments: str
-
-
-@dataclass
-class SemanticSplit:
-    """The files of a split with semantic label maps.
-
-    Args:
-        images: the folder of the images.
-        labels: the folder of the label maps, whose names match those of the images.
-    """
-
-    images: str
-    labels: str
 
 
 class CocoData(ImageData):
@@ -78,25 +34,38 @@ class CocoData(ImageData):
     negatives.
 
     Args:
-        train, val, test: the images and annotations of each split. Only the splits that a run uses must be given.
+        train, val, test: the images and annotations of each split, or a list of several sources, whose categories are
+            matched by name. Only the splits that a run uses must be given.
+        classes: the names of the classes that are kept; annotations of others are left out, and their images stay. The
+            labels keep the order of the ids, whatever the order of the list. By default all are kept.
+        rename: the new names of categories, as `{car: vehicle, truck: vehicle}`. Those with equal new names are merged;
+            their class has the smallest of their ids.
 
     Raises:
-        UserError: an annotation file is not in COCO's format for instances, or the training split has no box.
+        UserError: an annotation file is not in COCO's format for instances, the training split has no box, there is no
+            category of a name in `classes` or `rename`, or categories of two files can't be matched.
     """
 
     kind = "instances"
 
     def __init__(
-        self, *, train: Split | None = None, val: Split | None = None, test: Split | None = None, **options: Any
+        self,
+        *,
+        train: Split | list[Split] | None = None,
+        val: Split | list[Split] | None = None,
+        test: Split | list[Split] | None = None,
+        classes: list[str] | None = None,
+        rename: dict[str, str] | None = None,
+        **options: Any,
     ) -> None:
+        self._choice = Choice(classes, rename or {})
         super().__init__({"train": train, "val": val, "test": test}, **options)
         if "train" in self.splits and not self._indices["train"].trainable.any():
-            raise UserError(
-                f"{self.splits['train'].annotations} has no box to train on; is it the right data.train.annotations?"
-            )
+            files = ", ".join(str(files.annotations) for files, _ in self.parts("train"))
+            raise UserError(f"{files} has no box to train on; is it the right data.train.annotations?")
 
-    def _open(self, split: SplitName) -> CocoIndex:
-        index = CocoIndex.open(self.splits[split].annotations)
+    def _open(self, split: SplitName, files: Any) -> CocoIndex:
+        index = CocoIndex.open(files.annotations)
         index.check_images()
         if index.panoptic:
             raise UserError(
@@ -105,19 +74,26 @@ class CocoData(ImageData):
             )
         return index
 
-    def make_source(self, split: SplitName) -> CocoSource:
-        index = self.index(split)
-        return CocoSource(index, self.splits[split].images, exif=self.reading.exif, cache=self.cache, masks=self.masks)
+    def _unify(self, opened: dict[str, list[CocoIndex]]) -> dict[str, list[CocoIndex]]:
+        return unify(opened, self._choice)
+
+    def _source(self, index: CocoIndex, files: Split) -> CocoSource:
+        return CocoSource(index, files.images, exif=self.reading.exif, cache=self.cache, masks=self.masks)
 
 
 class PanopticData(ImageData):
     """Things and stuff in COCO's panoptic format, in which every pixel belongs to a single segment or to none.
 
     Args:
-        train, val, test: the images and annotations of each split. Only the splits that a run uses must be given.
+        train, val, test: the images and annotations of each split, or a list of several sources, whose categories are
+            matched by name. Only the splits that a run uses must be given.
+        classes: the names of the classes that are kept; the pixels of others become background.
+        rename: the new names of categories, see `CocoData`. Segments of stuff that become the same class of an image
+            are joined; things can't be merged with stuff.
 
     Raises:
-        UserError: an annotation file is not in COCO's panoptic format.
+        UserError: an annotation file is not in COCO's panoptic format, there is no category of a name in `classes` or
+            `rename`, or categories of two files can't be matched.
     """
 
     kind = "panoptic"
@@ -126,15 +102,18 @@ class PanopticData(ImageData):
     def __init__(
         self,
         *,
-        train: PanopticSplit | None = None,
-        val: PanopticSplit | None = None,
-        test: PanopticSplit | None = None,
+        train: PanopticSplit | list[PanopticSplit] | None = None,
+        val: PanopticSplit | list[PanopticSplit] | None = None,
+        test: PanopticSplit | list[PanopticSplit] | None = None,
+        classes: list[str] | None = None,
+        rename: dict[str, str] | None = None,
         **options: Any,
     ) -> None:
+        self._choice = Choice(classes, rename or {})
         super().__init__({"train": train, "val": val, "test": test}, **options)
 
-    def _open(self, split: SplitName) -> CocoIndex:
-        index = CocoIndex.open(self.splits[split].annotations)
+    def _open(self, split: SplitName, files: Any) -> CocoIndex:
+        index = CocoIndex.open(files.annotations)
         index.check_images()
         if len(index.categories) and not index.panoptic:
             raise UserError(
@@ -143,11 +122,12 @@ class PanopticData(ImageData):
             )
         return index
 
-    def make_source(self, split: SplitName) -> PanopticSource:
-        index = self.index(split)
-        images, segments = self.splits[split].images, self.splits[split].segments
+    def _unify(self, opened: dict[str, list[CocoIndex]]) -> dict[str, list[CocoIndex]]:
+        return unify(opened, self._choice)
+
+    def _source(self, index: CocoIndex, files: PanopticSplit) -> PanopticSource:
         options = {"exif": self.reading.exif, "cache": self.cache, "masks": self.masks}
-        return PanopticSource(index, images, segments=segments, **options)
+        return PanopticSource(index, files.images, segments=files.segments, **options)
 
     def truth(self, split: SplitName) -> Callable[[int], tuple]:
         """A function that returns the true segments of an image, given its id; see `PanopticSource.truth`."""
@@ -161,15 +141,19 @@ class SemanticData(ImageData):
     """A class for every pixel, from a label map (a PNG) for each image.
 
     Args:
-        train, val, test: the images and label maps of each split. Only the splits that a run uses must be given.
+        train, val, test: the images and label maps of each split, or a list of several sources. Only the splits that a
+            run uses must be given.
         classes: the class names; or `ade20k` or `cityscapes`, for the names and pixel values of that data set.
         values: the pixel value of each class; by default 0..K-1. All other values are void: neither trained on nor
             scored.
         image_suffix, label_suffix: what follows the common part of the names of an image and its label map; by default
             the extension.
+        rename: the new names of classes, as `{grass: green, field: green}`. Those with equal new names are merged;
+            their class has the smallest of their values.
 
     Raises:
-        UserError: the classes and the values don't match, or there is no set of that name.
+        UserError: the classes and the values don't match, there is no set of that name, or no class of a name in
+            `rename`.
         FileNotFoundError: no image of a split has a label map.
     """
 
@@ -179,30 +163,32 @@ class SemanticData(ImageData):
     def __init__(
         self,
         *,
-        train: SemanticSplit | None = None,
-        val: SemanticSplit | None = None,
-        test: SemanticSplit | None = None,
+        train: SemanticSplit | list[SemanticSplit] | None = None,
+        val: SemanticSplit | list[SemanticSplit] | None = None,
+        test: SemanticSplit | list[SemanticSplit] | None = None,
         classes: Sequence[str] | str,
         values: Sequence[int] | None = None,
         image_suffix: str | None = None,
         label_suffix: str | None = None,
+        rename: dict[str, str] | None = None,
         **options: Any,
     ) -> None:
         self._classes = dict(zip(("classes", "values"), label_set(classes, values)))
+        self._rename = Choice(rename=rename or {}).rename
         self._suffixes = {"image_suffix": image_suffix, "label_suffix": label_suffix}
         super().__init__({"train": train, "val": val, "test": test}, **options)
 
     def keys(self, split: str) -> str:
         return f"data.{split}.images and data.{split}.labels"
 
-    def _open(self, split: SplitName) -> SemanticIndex:
-        return SemanticIndex(self.splits[split].images, self.splits[split].labels, **self._classes, **self._suffixes)
+    def _open(self, split: SplitName, files: Any) -> SemanticIndex:
+        options = {**self._classes, **self._suffixes, "files": files.files}
+        index = SemanticIndex(files.images, files.labels, **options)
+        index.rename(self._rename)
+        return index
 
-    def make_source(self, split: SplitName) -> SemanticSource:
-        index = self.index(split)
-        return SemanticSource(
-            index, self.splits[split].images, exif=self.reading.exif, cache=self.cache, masks=self.masks
-        )
+    def _source(self, index: SemanticIndex, files: SemanticSplit) -> SemanticSource:
+        return SemanticSource(index, files.images, exif=self.reading.exif, cache=self.cache, masks=self.masks)
 
     def truth(self, split: SplitName) -> Callable[[int], np.ndarray]:
         """A function that returns the label map `(H, W)` of an image, given its id, which is its position."""

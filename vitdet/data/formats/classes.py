@@ -1,0 +1,183 @@
+"""Lists of classes that lie beside label maps: names, with the pixel value or the colour of each."""
+
+import csv
+import json
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from vitdet.data.formats.tree import Tree, join
+from vitdet.errors import DataError
+
+# names of such files, the most telling first
+FILES = (
+    "_classes.csv",
+    "class_dict.csv",
+    "classes.csv",
+    "class_dict_seg.csv",
+    "labelmap.txt",
+    "label_colors.txt",
+    "labels.txt",
+    "classes.txt",
+    "class_names.txt",
+    "codes.txt",
+    "classes.names",
+    "classes.json",
+    "labels.json",
+    "class_names.json",
+    "id2label.json",
+)
+MAX_BYTES = 1 << 20
+Colour = tuple[int, int, int]
+
+
+@dataclass(frozen=True)
+class ClassList:
+    """The classes of label maps.
+
+    Args:
+        path: the file that lists them.
+        names: the class names.
+        values: the pixel value of each; `None` where the file has none.
+        colours: the colour of each; `None` where the file has none.
+    """
+
+    path: Path
+    names: list[str]
+    values: list[int] | None = None
+    colours: list[Colour] | None = None
+
+
+def class_list(tree: Tree, folders: list[str]) -> ClassList | None:
+    """The first list of classes in some folders, the root last.
+
+    Raises:
+        DataError: a file of that name is no such list.
+    """
+    for name in FILES:
+        for folder in dict.fromkeys([*folders, ""]):
+            path = join(folder, name)
+            if path in tree.files and (found := _read(tree.path(path))) is not None:
+                return found
+    return None
+
+
+def _read(path: Path) -> ClassList | None:
+    if path.stat().st_size > MAX_BYTES:
+        return None
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path} is no text in UTF-8; wanted a list of classes") from error
+    if path.suffix == ".json":
+        rows = _of_json(path, text)
+    elif path.suffix == ".csv":
+        rows = _of_csv(path, text)
+    else:
+        rows = [_of_line(line) for line in text.splitlines() if line.strip() and not line.startswith("#")]
+    return None if rows is None else _checked(path, rows)
+
+
+def _checked(path: Path, rows: list[tuple[str, int | None, Colour | None]]) -> ClassList:
+    names, values, colours = ([row[i] for row in rows] for i in range(3))
+    if not names:
+        raise DataError(f"{path} lists no class; wanted a name on each line")
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise DataError(f"{path} lists the class {twice[0]!r} twice; each needs its own name")
+    for what, some, wanted in (("pixel value", values, "0..255"), ("colour", colours, "three numbers in 0..255")):
+        given = [value for value in some if value is not None]
+        again = [value for value in given if given.count(value) > 1]
+        wrong = [value for value in given if not _is_value(value)]
+        if again or wrong:
+            raise DataError(f"{path} has the {what} {(wrong or again)[0]} {'' if wrong else 'twice'}; wanted {wanted}")
+    return ClassList(path, names, None if None in values else values, None if None in colours else colours)
+
+
+def _is_value(value: Any) -> bool:
+    numbers = value if isinstance(value, tuple) else (value,)
+    return all(0 <= number < 256 for number in numbers)
+
+
+def _of_line(line: str) -> tuple[str, int | None, Colour | None]:
+    """A name, with a value before it or a colour on either side, as tools write them.
+
+    Example:
+        >>> _of_line("64 128 64 Animal"), _of_line("car:128,0,0::"), _of_line("3: car"), _of_line("traffic light")
+        (('Animal', None, (64, 128, 64)), ('car', None, (128, 0, 0)), ('car', 3, None), ('traffic light', None, None))
+    """
+    text = line.strip()
+    number, gap = r"(\d{1,3})", r"[\s,;]+"
+    colour = rf"{number}{gap}{number}{gap}{number}"
+    if match := re.fullmatch(rf"{colour}[\s,;:]+(\S.*)", text):
+        return match[4].strip(), None, (int(match[1]), int(match[2]), int(match[3]))
+    if match := re.fullmatch(rf"(\S.*?)[\s,;:]+{colour}[:\s]*.*", text):
+        return match[1].strip(), None, (int(match[2]), int(match[3]), int(match[4]))
+    if match := re.fullmatch(r"(\d{1,3})\s*[:,;\t ]\s*(\D.*)", text):
+        return match[2].strip(), int(match[1]), None
+    return text.strip("'\"") or text, None, None
+
+
+def _of_csv(path: Path, text: str) -> list[tuple[str, int | None, Colour | None]] | None:
+    rows = [
+        [cell.strip() for cell in row] for row in csv.reader(text.splitlines()) if any(cell.strip() for cell in row)
+    ]
+    head = [cell.lower() for cell in rows[0]] if rows else []
+    colour = [next((i for i, cell in enumerate(head) if cell in (c[0], c)), None) for c in ("red", "green", "blue")]
+    value = next(
+        (i for i, cell in enumerate(head) if cell in ("pixel value", "value", "id", "index", "label_id")), None
+    )
+    name = next((i for i in range(len(head)) if i not in (*colour, value)), None)
+    numbers = [i for i in (*colour, value) if i is not None]
+    if name is None or not numbers or not all(head):
+        return [_of_line(",".join(row)) for row in rows]
+    try:
+        return [
+            (
+                row[name],
+                None if value is None else int(row[value]),
+                None if None in colour else tuple(int(row[i]) for i in colour),
+            )
+            for row in rows[1:]
+        ]
+    except (ValueError, IndexError) as error:
+        raise DataError(f"{path} has a line that is not like its head ({', '.join(head)}): {error}") from error
+
+
+def _of_json(path: Path, text: str) -> list[tuple[str, int | None, Colour | None]] | None:
+    try:
+        content = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"{path} is not valid JSON: {error}") from error
+    if isinstance(content, dict):
+        if "images" in content:
+            # a COCO file
+            return None
+        content = next(
+            (content[key] for key in ("classes", "labels", "categories", "names") if key in content), content
+        )
+    if isinstance(content, dict):
+        content = [_of_pair(key, value) for key, value in content.items()]
+    if not isinstance(content, list):
+        return None
+    rows = [_of_item(item) for item in content]
+    return None if None in rows else rows
+
+
+def _of_pair(key: str, value: Any) -> Any:
+    """`{"0": "cat"}`, `{"cat": 0}` or `{"cat": [255, 0, 0]}` as an item of a list."""
+    if isinstance(value, str) and key.isdecimal():
+        return {"id": int(key), "name": value}
+    return {"name": key, "color" if isinstance(value, list) else "id": value}
+
+
+def _of_item(item: Any) -> tuple[str, int | None, Colour | None] | None:
+    if isinstance(item, str):
+        return item, None, None
+    if not isinstance(item, dict) or not isinstance(item.get("name", item.get("label")), str):
+        return None
+    value, colour = item.get("id", item.get("value")), item.get("color", item.get("colour"))
+    whole = isinstance(value, int) and not isinstance(value, bool)
+    is_colour = isinstance(colour, list) and len(colour) == 3 and all(type(part) is int for part in colour)
+    return item.get("name", item.get("label")), value if whole else None, tuple(colour) if is_colour else None

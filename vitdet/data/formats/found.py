@@ -1,0 +1,51 @@
+"""What was recognised in a folder of labelled images."""
+
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from vitdet.data.sets import CocoData, PanopticData, PanopticSplit, SemanticData, SemanticSplit, Split
+
+Kind = Literal["instances", "panoptic", "semantic"]
+AnySplit = Split | PanopticSplit | SemanticSplit
+# the data module of each kind of labels
+MODULES = {"instances": CocoData, "panoptic": PanopticData, "semantic": SemanticData}
+
+
+@dataclass(frozen=True)
+class Found:
+    """A folder of labelled images, as the arguments of a data module.
+
+    Args:
+        layout: the name of the layout, such as `YOLO`.
+        kind: the kind of the labels.
+        splits: the files of `train`, `val` and `test`, as far as they are there.
+        options: more arguments of the data module, such as the classes of label maps.
+        lines: what was recognised, a line each: layout, splits, classes, kind, and what was left alone.
+
+    Example:
+        >>> found = Found("COCO", "instances", {"train": Split("train", "train.json")})
+        >>> found.module.__name__, list(found.arguments)
+        ('CocoData', ['train'])
+    """
+
+    layout: str
+    kind: Kind
+    splits: dict[str, AnySplit]
+    options: dict[str, Any] = field(default_factory=dict)
+    lines: list[str] = field(default_factory=list)
+
+    @property
+    def module(self) -> type[CocoData] | type[PanopticData] | type[SemanticData]:
+        """The class of the data module that reads these labels."""
+        return MODULES[self.kind]
+
+    @property
+    def arguments(self) -> dict[str, Any]:
+        """The arguments of the data module."""
+        return {**self.splits, **self.options}
+
+
+def class_line(names: list[str]) -> str:
+    """The number of classes, and the first of their names."""
+    shown = ", ".join(names[:8]) + (", …" if len(names) > 8 else "")
+    return f"classes: {len(names)} ({shown})"

@@ -1,0 +1,88 @@
+"""Splits whose images come from several sources: their files, their indices, and the reading of their images."""
+
+from bisect import bisect_right
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from vitdet.annotations.derived import Joined
+from vitdet.data.object_masks import Masks
+from vitdet.data.options import POSITIVE
+from vitdet.data.semantic import JoinedMaps, SemanticIndex
+from vitdet.data.sources import ImageSource
+from vitdet.data.transforms import Sample
+from vitdet.errors import UserError, check
+
+
+def listed(files: Any) -> list[Any]:
+    """The files of each source of a split, which may have a single one."""
+    return list(files) if isinstance(files, (list, tuple)) else [files]
+
+
+def open_parts(splits: Mapping[str, Any], open_: Callable[[str, Any], Any]) -> dict[str, list[Any]]:
+    """The index of each source of each split.
+
+    Raises:
+        FileNotFoundError: the folder of a source's images does not exist.
+        UserError: the weight of a source is no positive number, or is given for a split that is not trained on.
+    """
+    ok, wanted = POSITIVE
+    for name, files in splits.items():
+        for k, one in enumerate(listed(files)):
+            place = f"data.{name}[{k}]" if isinstance(files, (list, tuple)) else f"data.{name}"
+            if not Path(one.images).is_dir():
+                raise FileNotFoundError(f"{place}.images is {one.images!r}, which is no folder")
+            check(f"{place}.weight", one.weight, ok(one.weight), wanted)
+            if one.weight != 1 and name != "train":
+                raise UserError(f"{place}.weight is {one.weight}; only training images have weights, leave it out")
+    return {name: [open_(name, one) for one in listed(files)] for name, files in splits.items()}
+
+
+def join(indices: Sequence[Any]) -> Any:
+    """A single index of the images of all."""
+    if len(indices) == 1:
+        return indices[0]
+    return JoinedMaps(indices) if isinstance(indices[0], SemanticIndex) else Joined(indices)
+
+
+class JoinedSource(ImageSource):
+    """Reads the images of several sources in a row.
+
+    Args:
+        index: the joined index.
+        sources: what reads the images of each.
+    """
+
+    def __init__(self, index: Any, sources: Sequence[ImageSource]) -> None:
+        self.index, self.sources = index, list(sources)
+        self.min_visible, self.with_masks = sources[0].min_visible, sources[0].with_masks
+        self.bad: set[int] = set()
+        self._starts = np.cumsum([0, *map(len, sources)]).tolist()
+
+    def _at(self, i: int) -> tuple[Any, int]:
+        """The source of image `i`, and the position of the image in it."""
+        k = bisect_right(self._starts, i) - 1
+        return self.sources[k], i - self._starts[k]
+
+    def image(self, i: int) -> np.ndarray:
+        source, j = self._at(i)
+        return source.image(j)
+
+    def objects(self, i: int) -> tuple[np.ndarray, np.ndarray]:
+        source, j = self._at(i)
+        return source.objects(j)
+
+    def masks(self, i: int) -> Masks:
+        source, j = self._at(i)
+        return source.masks(j)
+
+    def sample(self, i: int) -> Sample:
+        source, j = self._at(i)
+        return source.sample(j)
+
+    def truth(self, i: int) -> tuple:
+        """See `PanopticSource.truth`."""
+        source, j = self._at(i)
+        return source.truth(j)

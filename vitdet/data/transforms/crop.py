@@ -1,0 +1,79 @@
+"""Resizing and cropping training samples, and fitting boxes to masks; H×W is the size of an image in pixels."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from vitdet.data.transforms.evaluate import resize
+from vitdet.data.transforms.sample import MIN_SIDE, MIN_VISIBLE, Sample
+from vitdet.data.transforms.size import Size
+from vitdet.masks import bounds
+
+
+def crop(
+    sample: Sample,
+    full: tuple[int, int],
+    window: tuple[int, int],
+    rng: np.random.Generator,
+    *,
+    min_visible: float = MIN_VISIBLE,
+) -> Sample:
+    """The sample resized to `full` `(H, W)` and cropped at random to at most `window` `(H, W)`, its masks decoded.
+
+    An object is dropped if less than the share `min_visible` of its box is left, or less than a pixel; other boxes are
+    clipped. A crop without objects is not drawn again: it is a negative, like an image without annotations.
+    """
+    shown = tuple(min(a, b) for a, b in zip(full, window))
+    height, width = sample.image.shape[:2]
+    # Only the part of the image that the crop shows is resized, enlarged to full pixels of the original image.
+    top, bottom = _span(height, full[0], shown[0], rng)
+    left, right = _span(width, full[1], shown[1], rng)
+    part = (slice(top, bottom), slice(left, right))
+    limit = np.array([right - left, bottom - top] * 2, np.float32)
+    moved = sample.boxes * np.array([width, height] * 2, np.float32) - np.array([left, top] * 2, np.float32)
+    clipped = moved.clip(0, limit)
+    sides = (clipped[:, 2:] - clipped[:, :2]) * (np.array(shown[::-1], np.float32) / limit[:2])
+    keep = (_area(clipped) > min_visible * _area(moved)) & (sides >= MIN_SIDE).all(1)
+    masks = None if sample.masks is None else sample.masks(np.flatnonzero(keep), part, shown)
+    return Sample(resize(sample.image[part], *shown), (clipped / limit)[keep], sample.labels[keep], masks)
+
+
+def fit_boxes(sample: Sample) -> Sample:
+    """The sample with boxes clipped to the bounds of their masks plus a pixel, and without objects of empty masks."""
+    if sample.masks is None:
+        return sample
+    height, width = sample.image.shape[:2]
+    tight = bounds(sample.masks)
+    keep = np.flatnonzero(tight[:, 2] > 0)
+    tight = (tight[keep] + np.array([-1, -1, 1, 1])) / np.array([width, height] * 2)
+    boxes, tight = sample.boxes[keep], tight.clip(0, 1).astype(np.float32)
+    cut = np.concatenate([np.maximum(boxes[:, :2], tight[:, :2]), np.minimum(boxes[:, 2:], tight[:, 2:])], axis=1)
+    boxes = np.where((cut[:, 2:] > cut[:, :2]).all(1, keepdims=True), cut, tight)
+    return Sample(sample.image, boxes, sample.labels[keep], sample.masks[keep])
+
+
+def _span(side: int, full: int, shown: int, rng: np.random.Generator) -> tuple[int, int]:
+    """The start and end of a random part of `side` pixels that becomes `shown` pixels when `side` becomes `full`."""
+    start = int(rng.integers(full - shown + 1))
+    return start * side // full, -(-(start + shown) * side // full)
+
+
+def _area(boxes: np.ndarray) -> np.ndarray:
+    return (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
+
+
+def smallest_shown(
+    heights: Sequence[int], widths: Sequence[int], size: Size, *, scale: float, window: tuple[int, int] | None
+) -> list[tuple[int, int]]:
+    """The `(H, W)` with the fewest rows, and the one with the fewest columns, to which images are resized and cropped.
+
+    Args:
+        heights, widths: the sizes of the images in pixels.
+        size: the size to which they are resized.
+        scale: the smallest factor by which that size is multiplied.
+        window: `(H, W)`, the largest size of a crop.
+    """
+    pairs = np.unique(np.stack([heights, widths], axis=1), axis=0).tolist()
+    shown = [tuple(max(1, round(side * scale)) for side in size(*pair)) for pair in pairs]
+    shown = [pair if window is None else (min(pair[0], window[0]), min(pair[1], window[1])) for pair in shown]
+    return list(dict.fromkeys([min(shown), min(shown, key=lambda pair: pair[::-1])]))
