@@ -397,8 +397,8 @@ FAULTS = {"instances": INSTANCES, "panoptic": PANOPTIC, "semantic": SEMANTIC}
 ALSO = {
     "image-frames": {"size-differs"},
     "size-differs": {"mask-size"},
-    "class-name-twice": {"classes-differ", "class-unseen"},
-    "labels-invalid, category": {"classes-differ", "class-unseen"},
+    "class-name-twice": {"class-unseen"},
+    "labels-invalid, category": {"class-unseen"},
     "box-invalid, missing": {"mask-missing"},
     "class-only-here": {"class-unseen"},
     "map-void": {"class-unseen"},

@@ -125,7 +125,8 @@ def _folder(source: str) -> Plan:
     from vitdet.data.formats.find import find
 
     found = find(source)
-    return replace(plan_of(source, found.kind, found.arguments), lines=found.lines)
+    plan = plan_of(source, found.kind, found.arguments)
+    return replace(plan, lines=[*found.lines, *plan.lines])
 
 
 @contextlib.contextmanager

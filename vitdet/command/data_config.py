@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from vitdet.command.files import ConfigError
+from vitdet.command.files import ConfigError, parse
 from vitdet.command.keys import part_class
 from vitdet.command.layers import arguments, at, read_words
 from vitdet.command.mistakes import Checked
@@ -37,7 +37,7 @@ def plan_of_config(path: str, words: Sequence[str]) -> Plan:
     config = _layers("check", path, settings)
     config = complete(config, at(config, "model").get("checkpoint"))
     Checked(config, path, settings).check()
-    cls, options = part_class(config["data"]["class_path"]), dict(arguments(config["data"]))
+    cls, options = part_class(config["data"]["class_path"]), _typed(arguments(config["data"]))
     if cls not in (CocoData, PanopticData, SemanticData):
         options = _of_instance(cls, options)
     plan = plan_of(path, cls.kind, options)
@@ -60,10 +60,19 @@ def plan_of(source: str, kind: Any, options: dict[str, Any]) -> Plan:
     if not places:
         raise ConfigError(f"{source} gives no data: set data.train, data.val or data.test, or say --data FOLDER")
     names, values = label_set(options["classes"], options.get("values")) if kind == "semantic" else ((), None)
-    reading = _plain(options.get("reading"))
+    reading = _typed(_plain(options.get("reading")))
+    changed = [
+        f"data.{key}" for key in ("classes", "rename") if options.get(key) and (kind, key) != ("semantic", "classes")
+    ]
+    lines = [f"{' and '.join(changed)}: not applied, the files are checked as they are"] if changed else []
     suffixes = {key: options.get(key) for key in ("image_suffix", "label_suffix")}
     exif = reading.get("exif", True)
-    return Plan(source, kind, places, names=names, values=values, exif=exif, **suffixes)
+    return Plan(source, kind, places, names=names, values=values, exif=exif, lines=lines, **suffixes)
+
+
+def _typed(options: dict[str, Any]) -> dict[str, Any]:
+    """Options with the numbers, lists and flags that the command line gives as text."""
+    return {key: parse(value, key) if isinstance(value, str) else value for key, value in options.items()}
 
 
 def _of_instance(cls: type, options: dict[str, Any]) -> dict[str, Any]:
@@ -84,7 +93,8 @@ def _places(split: str, given: Any) -> list[tuple[str, Place]]:
             raise ConfigError(f"data.{split} has {source}; wanted images with annotations or labels")
         segments = Path(source["segments"]) if source.get("segments") else None
         name = f"{split} {k + 1}" if len(sources) > 1 else split
-        found.append((name, Place(Path(source["images"]), Path(labels), segments)))
+        files = Path(source["files"]) if source.get("files") else None
+        found.append((name, Place(Path(source["images"]), Path(labels), segments, files)))
     return found
 
 

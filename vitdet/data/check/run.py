@@ -45,11 +45,13 @@ class Place:
         images: the folder of the images.
         labels: the COCO JSON, or the folder of the label maps.
         segments: the folder of the PNGs of panoptic segments.
+        files: a text file that names the pairs of image and label map of the split, see `SemanticSplit`.
     """
 
     images: Path
     labels: Path
     segments: Path | None = None
+    files: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -136,6 +138,7 @@ def _open(plan: Plan, split: str, place: Place, findings: Findings) -> Content |
             names=plan.names,
             values=plan.values,
             suffixes=(plan.image_suffix, plan.label_suffix),
+            files=place.files,
             findings=findings,
         )
     else:

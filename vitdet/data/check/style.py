@@ -33,7 +33,8 @@ figcaption { font-size: .78rem; color: var(--dim); overflow-wrap: anywhere; marg
 .scroll { overflow-x: auto; } table { border-collapse: collapse; font-size: .88rem; background: var(--paper);
   border: 1px solid var(--line); border-radius: 8px; }
 th, td { padding: .3rem .7rem; text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap; }
-th:first-child, td:first-child { text-align: left; white-space: normal; } tr + tr td { border-top: 1px solid var(--line); }
+th:first-child, td:first-child { text-align: left; white-space: normal; }
+tr + tr td { border-top: 1px solid var(--line); }
 .bars { display: grid; grid-template-columns: minmax(5.5rem, max-content) 1fr max-content; gap: 3px 10px;
   align-items: center; font-size: .88rem; max-width: 760px; }
 .bars > span { overflow-wrap: anywhere; max-width: 14rem; font-variant-numeric: tabular-nums; }
