@@ -178,6 +178,14 @@ class TestCommand:
         assert text.count('<img src="data:image/jpeg;base64,') > 15 and 'name="viewport"' in text
         assert not re.search(r'(src|href)="(?!data:)|url\(|https?://|<script', text)
 
+    def test_the_model_can_be_said(self, copy, capsys):
+        main(self.words(copy, "--size", "80", "--patch", "32", "--queries", "2", "--decode"))
+        out = capsys.readouterr().out
+        # 64×80 pixels at a quarter are 16×20, of a patch of 32×32
+        assert "0.31 patches" in out and "3 objects, 2 queries" in out and "all images decoded" in out
+        with pytest.raises(SystemExit, match="2"):
+            main(self.words(copy, "--patch", "0"))
+
     def test_folder_and_config_are_checked_too(self, copy, tmp_path, capsys):
         folder = tmp_path / "set"
         (folder / "annotations").mkdir(parents=True)

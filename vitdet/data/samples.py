@@ -49,7 +49,7 @@ def draw_sample(
     pixels = cv2.resize(pixels, (w, h), interpolation=cv2.INTER_AREA)
     boxes = cxcywh_to_xyxy(target.boxes_cxcywh.detach().float().cpu()) * torch.tensor([w, h, w, h])
     labels = target.labels.tolist()
-    masks = None if target.masks is None or not labels else _smaller(target.masks.detach().cpu(), h, w).numpy()
+    masks = None if target.masks is None or not labels else _smaller(target.masks.detach(), h, w).cpu().numpy()
     texts = [names[label] if label < len(names) else str(label) for label in labels]
     return draw(Image.fromarray(pixels), boxes.tolist(), texts, labels, masks=masks, outline=outline)
 
@@ -57,7 +57,8 @@ def draw_sample(
 def _smaller(masks: Tensor, height: int, width: int) -> Tensor:
     """Masks `(T, H, W)` at another size: each pixel gets the value at its centre."""
     rows, columns = (
-        ((torch.arange(new) + 0.5) * old / new).long() for new, old in zip((height, width), masks.shape[1:])
+        ((torch.arange(new, device=masks.device) + 0.5) * old / new).long()
+        for new, old in zip((height, width), masks.shape[1:])
     )
     return masks[:, rows][:, :, columns].bool()
 

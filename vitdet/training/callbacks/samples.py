@@ -8,7 +8,7 @@ from vitdet.data.samples import caption, draw_sample, file_names, is_target, she
 from vitdet.training.callbacks.bar import show
 
 # the longest side of a sample in a picture of its batch, in pixels, and how many samples it shows at most
-SIDE, MOST = 320, 16
+SIDE, MOST = 320, 8
 
 
 class FirstBatches(L.Callback):
