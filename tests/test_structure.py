@@ -21,6 +21,7 @@ RANKS = [
         "structures",
         "boxes",
         "masks",
+        "segmentations",
         "draw",
         "config",
         "renamed",

@@ -1,6 +1,10 @@
 """Errors that the user of vitdet can correct, as opposed to faults of vitdet."""
 
+import reprlib
 from typing import Any
+
+_brief = reprlib.Repr()
+_brief.maxlevel, _brief.maxstring, _brief.maxlong, _brief.maxother = 3, 80, 40, 80
 
 
 class UserError(ValueError):
@@ -24,3 +28,14 @@ def check(name: str, value: Any, ok: bool, wanted: str) -> None:
     """
     if not ok:
         raise UserError(f"{name} is {value!r}; wanted {wanted}")
+
+
+def short(value: Any, width: int = 60) -> str:
+    """A value of a file for a message: its `repr`, cut to `width` characters, however large or nested it is.
+
+    Example:
+        >>> short([[[[[[]]]]]]), short("a" * 99, width=10)
+        ('[[[[...]]]]', "'aaaaaaaa…")
+    """
+    text = _brief.repr(value)
+    return text if len(text) <= width else f"{text[: width - 1]}…"

@@ -1,16 +1,13 @@
 """Functions on masks as numpy arrays: run lengths, resizing and bounds; T is the number of masks, H×W their size."""
 
-import re
 from typing import Any
 
 import cv2
 import numpy as np
 from pycocotools import mask as rle
 
-from vitdet.errors import UserError
+from vitdet.segmentations import Extent, check_on_image, check_run_lengths, extent_of, polygons_of, size_of
 
-# COCO's compressed run lengths: each character holds six bits, added to the code of "0"
-COUNTS = re.compile("[0-o]*")
 # the value of pixels without a class in a class map, which are neither trained on nor scored
 VOID = 255
 
@@ -23,7 +20,7 @@ def to_rle(segmentation: Any, height: int, width: int) -> dict[str, Any]:
         height, width: the size of the image in pixels.
 
     Raises:
-        UserError: it is neither a list of polygons nor run lengths of an image of this size.
+        DataError: it is neither polygons nor run lengths of an image of this size; the message has the wrong value.
 
     Example:
         >>> code = to_rle([[0, 0, 2, 0, 2, 2, 0, 2]], height=4, width=4)
@@ -31,40 +28,35 @@ def to_rle(segmentation: Any, height: int, width: int) -> dict[str, Any]:
         [[1, 1, 0, 0], [1, 1, 0, 0], [0, 0, 0, 0], [0, 0, 0, 0]]
     """
     if isinstance(segmentation, dict):
-        size, counts = segmentation.get("size"), segmentation.get("counts")
-        if size != [height, width] and size != (height, width):
-            raise UserError(f"run lengths are of size {size}, the image is {height}×{width} (H×W)")
-        if not isinstance(counts, (str, bytes, list)):
-            raise UserError(f"run lengths have counts {counts!r}; wanted a string or a list of integers")
-        if isinstance(counts, (str, bytes)) and not COUNTS.fullmatch(_text(counts)):
-            raise UserError(f"run lengths have counts {counts[:20]!r} …, which are not COCO's compressed ones")
-        if not isinstance(counts, list):
-            return segmentation
-        # numpy before 2 would take them modulo 2**32
-        if any(isinstance(count, int) and not 0 <= count < 2**32 for count in counts):
-            raise UserError(f"segmentation {str(segmentation)[:60]!r} can't be read: a run length is out of range")
-        code = _from_lists(segmentation, height, width)
-        if sum(counts) > height * width:
-            raise UserError(f"run lengths cover {sum(counts)} pixels, the image has {height}×{width} (H×W)")
-        return code
-    lists = isinstance(segmentation, list) and all(isinstance(polygon, list) for polygon in segmentation)
-    polygons = [polygon for polygon in segmentation if len(polygon) >= 6] if lists else None
-    if not polygons:
-        raise UserError(
-            f"segmentation {str(segmentation)[:60]!r} is neither polygons of three points or more nor run lengths"
-        )
-    return rle.merge(_from_lists(polygons, height, width))
+        # of run lengths that are of another size and broken, the size says more
+        check_on_image(Extent(*size_of(segmentation), polygons=False), height, width)
+        counts = segmentation.get("counts")
+        check_run_lengths(counts, height, width)
+        code = {"size": [height, width], "counts": counts}
+        if isinstance(counts, (str, bytes)):
+            return code
+        return rle.frPyObjects({**code, "counts": list(map(int, counts))}, height, width)
+    polygons = polygons_of(segmentation)
+    check_on_image(extent_of(polygons), height, width)
+    return rle.merge(rle.frPyObjects(polygons, height, width))
 
 
-def _text(counts: str | bytes) -> str:
-    return counts if isinstance(counts, str) else counts.decode("latin-1")
+def box_of(segmentation: Any) -> list[float]:
+    """The box `[left, top, width, height]` around a `segmentation`, in pixels; polygons are not cut at the image.
 
+    Raises:
+        DataError: it is neither valid polygons nor valid run lengths.
 
-def _from_lists(segmentation: Any, height: int, width: int) -> Any:
-    try:
-        return rle.frPyObjects(segmentation, height, width)
-    except (OverflowError, TypeError, ValueError) as error:
-        raise UserError(f"segmentation {str(segmentation)[:60]!r} can't be read: {error}") from error
+    Example:
+        >>> box_of([[1, 2, 5, 2, 5, 4.5]])
+        [1, 2, 4, 2.5]
+    """
+    if isinstance(segmentation, dict):
+        return rle.toBbox(to_rle(segmentation, *size_of(segmentation))).tolist()
+    polygons = polygons_of(segmentation)
+    left, top = (min(min(polygon[axis::2]) for polygon in polygons) for axis in (0, 1))
+    right, bottom = (max(max(polygon[axis::2]) for polygon in polygons) for axis in (0, 1))
+    return [left, top, right - left, bottom - top]
 
 
 def resize_mask(mask: np.ndarray, height: int, width: int) -> np.ndarray:

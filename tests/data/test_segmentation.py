@@ -18,8 +18,10 @@ from vitdet.data import (
     ShapesSemanticData,
     Split,
 )
-from vitdet.images import ImageError
+from vitdet.data.options import Reading
+from vitdet.errors import DataError
 from vitdet.masks import VOID
+from vitdet.metrics.ground_truth import NO_MASK, GroundTruth
 
 PLAIN = {"batch_size": 4, "scale_jitter": (1.0, 1.0), "train_transforms": []}
 HARD = {
@@ -179,22 +181,67 @@ def test_label_maps_that_do_not_fit(tmp_path):
         SemanticData(train=SemanticSplit(images, labels), classes=["a", "b", "c"], values=[1, -1, 30])
 
 
-@pytest.mark.parametrize(
-    "segmentation", [None, [], [[1, 2]], {"size": [3, 3], "counts": "09"}, {"size": [6, 8]}, [0, 0, 5, 0, 5, 5], "a"]
-)
-def test_an_annotation_whose_mask_cannot_be_read_is_named(tmp_path, segmentation):
+def masks_of(tmp_path, *segmentations, **options):
+    """Data with one image, and an object for each segmentation, of which `...` stands for none."""
     Image.new("RGB", (8, 6)).save(tmp_path / "a.png")
-    annotation = {"id": 77, "image_id": 1, "category_id": 1, "bbox": [0, 0, 8, 6], "area": 48, "iscrowd": 0}
+    annotation = {"image_id": 1, "category_id": 1, "bbox": [0, 0, 8, 6], "area": 48, "iscrowd": 0}
     content = {
         "images": [{"id": 1, "file_name": "a.png", "width": 8, "height": 6}],
-        "annotations": [annotation | ({} if segmentation is None else {"segmentation": segmentation})],
+        "annotations": [
+            {**annotation, "id": 77 + n} | ({} if segmentation is ... else {"segmentation": segmentation})
+            for n, segmentation in enumerate(segmentations)
+        ],
         "categories": [{"id": 1, "name": "a"}],
     }
     (tmp_path / "a.json").write_text(json.dumps(content))
-    data = CocoData(train=Split(str(tmp_path), str(tmp_path / "a.json")), **PLAIN)
+    split = Split(str(tmp_path), str(tmp_path / "a.json"))
+    data = CocoData(train=split, val=split, **PLAIN, **options)
     data.masks = True
-    with pytest.raises(ImageError, match=r"a\.json: annotation 77: (segmentation|run lengths).*on_bad_image: skip"):
-        targets_of(data)
+    return data
+
+
+SQUARE = [[0, 0, 6, 0, 6, 6, 0, 6]]
+BROKEN = [
+    [[1, 2]],
+    {"size": [3, 3], "counts": "09"},
+    {"size": [6, 8]},
+    [0, 0, 5, 0, 5, 5],
+    "a",
+    [[1, 1, 6, 1, 6, 6, float("nan"), 5]],
+    [[1, 1, 6, 1, 6, 6, None, 5]],
+    [[1, 1, 6, 1, 6, 6, 2e9, 5]],
+    [[-1.6e2, 1, 6, 1, 6, 6, 3.5e8, 5]],
+    [[1, 1, 6, 1, 6, 6, 5]],
+    {"size": [6, 8], "counts": [40, 9]},
+]
+
+
+@pytest.mark.parametrize("segmentation", BROKEN)
+def test_an_annotation_whose_mask_cannot_be_read_is_named_at_the_start(tmp_path, segmentation):
+    data = masks_of(tmp_path, SQUARE, segmentation)
+    named = r"a\.json: annotation 78: .*\(image 'a\.png'\); .*on_bad_image: skip"
+    for loader in (data.train_dataloader, data.val_dataloader):
+        with pytest.raises(DataError, match=named):
+            loader()
+
+
+@pytest.mark.parametrize("segmentation", [..., None, [], [[]], {}, *BROKEN])
+def test_an_object_without_a_mask_is_left_out_and_the_others_are_kept(tmp_path, segmentation):
+    """By the same rule in training, validation and evaluation, each with a line that says so."""
+    data = masks_of(tmp_path, SQUARE, segmentation, reading=Reading(on_bad_image="skip"))
+    for loader in (data.train_dataloader(), data.val_dataloader()):
+        ((_, (target,)),) = loader
+        assert len(target.labels) == 1 and (target.masks is None or target.masks.shape == (1, 6, 8))
+    (said,) = data.index("train").mask_notes()
+    assert "1 annotations have " in said and "left out of training and scoring of masks" in said
+    truth = GroundTruth.read(data.index("val"), masks=True)
+    assert len(truth.image) == 1 and truth.notes[NO_MASK] == 1
+
+
+@pytest.mark.parametrize("segmentation", [..., None, []])
+def test_without_any_mask_there_is_nothing_to_train_on(tmp_path, segmentation):
+    with pytest.raises(DataError, match="no mask to train on .1 annotations have no mask"):
+        masks_of(tmp_path, segmentation).train_dataloader()
 
 
 @pytest.mark.parametrize("kind", [ShapesData, ShapesPanopticData])

@@ -13,7 +13,8 @@ from vitdet.annotations.cache import Strings
 from vitdet.annotations.index import CocoIndex
 
 # the arrays of an index with a row for each annotation
-ANNOTATION_ARRAYS = ("boxes_xywh", "area", "categories", "annotation_ids", "iscrowd", "trainable")
+FLAGS = ("iscrowd", "trainable", "masked", "broken", "boxless")
+ANNOTATION_ARRAYS = ("boxes_xywh", "area", "categories", "annotation_ids", *FLAGS)
 
 
 class Table(NamedTuple):
@@ -102,6 +103,12 @@ class Relabelled(CocoIndex):
     def raw(self, annotation: int) -> dict[str, Any]:
         return self._base.raw(int(self._rows[annotation]))
 
+    def rle(self, annotation: int) -> dict[str, Any]:
+        return self._base.rle(int(self._rows[annotation]))
+
+    def fault(self, annotation: int) -> str:
+        return self._base.fault(int(self._rows[annotation]))
+
     def item(self, image: int) -> dict[str, Any] | None:
         return self._base.item(image)
 
@@ -145,8 +152,21 @@ class Joined(CocoIndex):
             self.notes.append(f"{shifted} image ids occur in an earlier source, too, and are shifted to be unique")
 
     def raw(self, annotation: int) -> dict[str, Any]:
+        part, row = self._find(annotation)
+        return part.raw(row)
+
+    def rle(self, annotation: int) -> dict[str, Any]:
+        part, row = self._find(annotation)
+        return part.rle(row)
+
+    def fault(self, annotation: int) -> str:
+        part, row = self._find(annotation)
+        return part.fault(row)
+
+    def _find(self, annotation: int) -> tuple[CocoIndex, int]:
+        """The index that an annotation comes from, and its position there."""
         k = bisect_right(self._starts, annotation) - 1
-        return self.parts[k].raw(annotation - self._starts[k])
+        return self.parts[k], annotation - self._starts[k]
 
     def item(self, image: int) -> dict[str, Any] | None:
         k = bisect_right(self._image_starts, image) - 1

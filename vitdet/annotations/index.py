@@ -7,6 +7,7 @@ share a single copy. I is the number of images, A of annotations and K of catego
 import functools
 import json
 import mmap
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -15,12 +16,14 @@ import numpy as np
 
 from vitdet.annotations import cache
 from vitdet.annotations.cache import Strings
-from vitdet.annotations.json_text import check_json
+from vitdet.annotations.json_text import check_json, decode
 from vitdet.annotations.reader import parse, parse_text
-from vitdet.errors import UserError
+from vitdet.errors import DataError, short
+from vitdet.masks import to_rle
+from vitdet.segmentations import is_missing
 
 # the version of the cached arrays; raise it whenever their names, types or meaning change
-VERSION = 5
+VERSION = 6
 
 
 class CocoIndex:
@@ -37,6 +40,10 @@ class CocoIndex:
         boxes_xywh: `(A, 4)` float64: left, top, width and height in pixels of the upright image.
         categories: `(A,)` int32 in 0..K-1, positions in `category_ids`.
         iscrowd, trainable: `(A,)` bool.
+        masked: `(A,)` bool: whether an annotation has a mask. Panoptic segments have one in a PNG.
+        broken: `(A,)` bool: whether an annotation has a `segmentation` that is no mask of its image, see `fault`.
+        boxless: `(A,)` bool: whether a panoptic segment has no box in the JSON, so that it must be taken from its
+            pixels; `boxes_xywh` is then zero. The boxes of instances that have none are made of their masks.
         area: `(A,)` float64 in square pixels, of the mask, or of the box if the JSON gives no area.
         annotation_ids: `(A,)` int64.
         category_ids: K integers in ascending order, which may have any values.
@@ -69,6 +76,10 @@ class CocoIndex:
         self.boxes_xywh, self.area = arrays["boxes_xywh"], arrays["area"]
         self.categories, self.annotation_ids = arrays["categories"], arrays["annotation_ids"]
         self.iscrowd, self.trainable = arrays["iscrowd"], arrays["trainable"]
+        self.masked, self.broken, self.boxless = arrays["masked"], arrays["broken"], arrays["boxless"]
+        # the number of bytes of the JSON, and the key of the cache
+        self._bytes: int = meta["bytes"]
+        self._key: str = meta.get("key", "")
         # (A, 2): the start and the end of the text of each annotation in the JSON, in bytes
         self._spans = arrays["spans"]
 
@@ -78,7 +89,7 @@ class CocoIndex:
 
         Raises:
             FileNotFoundError: the file does not exist.
-            UserError: the file is no COCO JSON; the message names the fault.
+            DataError: the file is no COCO JSON; the message names the fault.
         """
         path = Path(path).expanduser()
         check_json(path, "annotation file")
@@ -91,7 +102,7 @@ class CocoIndex:
         """The index of the content of a COCO JSON file, which is checked as a file would be.
 
         Raises:
-            UserError: the content is no COCO JSON; the message names the fault.
+            DataError: the content is no COCO JSON; the message names the fault.
         """
         text = json.dumps(dict(content), default=_plain).encode()
         index = cls(Path("annotations"), *parse_text(text, "annotations"))
@@ -102,10 +113,10 @@ class CocoIndex:
         """Check that the index has everything that is needed to read and show images.
 
         Raises:
-            UserError: an image has no name or size, or a category has no name.
+            DataError: an image has no name or size, or a category has no name.
         """
         if self._unfit:
-            raise UserError(f"{self.path} is not a COCO file: {self._unfit}")
+            raise DataError(f"{self.path} is not a COCO file: {self._unfit}")
 
     def __len__(self) -> int:
         return len(self.image_ids)
@@ -114,8 +125,8 @@ class CocoIndex:
         return f"{len(self)} images, {len(self.boxes_xywh)} boxes, {self.num_classes} classes ({self.path})"
 
     def __reduce__(self):
-        # A spawned worker opens the memory-mapped cache again instead of copying the arrays.
-        return CocoIndex.open, (self.path,)
+        # A spawned worker opens the memory-mapped cache again, instead of copying the arrays or hashing the JSON.
+        return _again, (type(self), self.path, self._key)
 
     @property
     def num_classes(self) -> int:
@@ -129,9 +140,63 @@ class CocoIndex:
         """An annotation as in the JSON, including its `segmentation`, which is read from the JSON at every call.
 
         In a panoptic file, it is the item of the image that the segment belongs to.
+
+        Raises:
+            DataError: the text is not in UTF-8, or the file has changed since it was opened.
         """
         start, end = self._spans[annotation]
-        return json.loads(self._text[start:end])
+        return decode(self._text[start:end], f"annotation {self.annotation_ids[annotation]} of {self.path}")
+
+    def rle(self, annotation: int) -> dict[str, Any]:
+        """The mask of an annotation as compressed run lengths, as pycocotools has them.
+
+        Raises:
+            DataError: it has no mask, or a broken one; the message has the file, the annotation and the wrong value.
+        """
+        image = int(np.searchsorted(self.first, annotation, side="right")) - 1
+        try:
+            segmentation = self.raw(annotation).get("segmentation")
+            return to_rle(segmentation, int(self.heights[image]), int(self.widths[image]))
+        except DataError as error:
+            name = short(self.file_names[image]) if self.file_names[image] else int(self.image_ids[image])
+            number = int(self.annotation_ids[annotation])
+            raise DataError(f"{self.path}: annotation {number}: {error} (image {name})") from error
+
+    def fault(self, annotation: int) -> str:
+        """What is wrong with the mask of an annotation, as a sentence; empty if it has a valid one or none."""
+        if self.panoptic or is_missing(self.raw(annotation).get("segmentation")):
+            return ""
+        try:
+            self.rle(annotation)
+        except DataError as error:
+            return str(error)
+        return ""
+
+    def check_masks(self, remedy: str = "mend or remove it") -> None:
+        """Check that every mask is one of its image, before masks are trained or scored; some may be missing.
+
+        Args:
+            remedy: what to do, for the error message.
+
+        Raises:
+            DataError: a mask is broken; the message has the first, and how many there are.
+        """
+        if count := int(self.broken.sum()):
+            fault = self.fault(int(self.broken.argmax()))
+            more = f", the first of {count} broken masks" if count > 1 else ""
+            raise DataError(f"{fault}{more}; {remedy}")
+
+    def mask_notes(self) -> list[str]:
+        """Lines about annotations that are left out where masks are trained or scored."""
+        notes = []
+        if count := int((~(self.masked | self.broken)).sum()):
+            notes.append(f"{count} annotations have no mask: left out of training and scoring of masks")
+        if count := int(self.broken.sum()):
+            notes.append(
+                f"{count} annotations have a broken mask: left out of training and scoring of masks; the first: "
+                + self.fault(int(self.broken.argmax()))
+            )
+        return notes
 
     def item(self, image: int) -> dict[str, Any] | None:
         """The item of a panoptic file that belongs to the image at position `image`; none if it has no segment."""
@@ -141,7 +206,15 @@ class CocoIndex:
     @functools.cached_property
     def _text(self) -> mmap.mmap:
         with open(self.path, "rb") as file:
+            if os.fstat(file.fileno()).st_size != self._bytes:
+                raise DataError(f"{self.path} has changed since it was opened; start again")
             return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+
+
+def _again(kind: type[CocoIndex], path: Path, key: str) -> CocoIndex:
+    """The index of a file that another process has opened, with the key of its cache."""
+    content = cache.load(path, key)
+    return kind.open(path) if content is None else kind(path, *content)
 
 
 def _plain(value: Any) -> Any:

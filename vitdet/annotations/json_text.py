@@ -5,13 +5,15 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from vitdet.errors import UserError
+from vitdet.errors import DataError, short
 
 Visitor = Callable[[int, int, Any], None]
 
 _decode = json.JSONDecoder().raw_decode
 _space = json.decoder.WHITESPACE
-UTF8_MARK, UTF16_MARKS = "\xef\xbb\xbf", (b"\xff\xfe", b"\xfe\xff")
+UTF8_MARK = "\xef\xbb\xbf"
+PACKED = (b"\x1f\x8b", b"PK", b"BZh", b"\xfd7zXZ", b"7z\xbc\xaf", b"\x28\xb5\x2f\xfd")
+POINTER = b"version https://git-lfs"
 
 
 class WrongStructure(ValueError):
@@ -27,18 +29,23 @@ def check_json(path: Path, what: str) -> None:
 
     Raises:
         FileNotFoundError: the file does not exist.
-        UserError: the path is a folder, or the file is compressed or in UTF-16.
+        DataError: the path is a folder, or the file is compressed, or in another encoding than UTF-8.
     """
     if path.is_dir():
-        raise UserError(f"{what} {path} is a folder; wanted a JSON file")
+        raise DataError(f"{what} {path} is a folder; wanted a JSON file")
     if not path.is_file():
         raise FileNotFoundError(f"{what} {path} does not exist")
     with open(path, "rb") as file:
-        start = file.read(2)
-    if start in (b"\x1f\x8b", b"PK"):
-        raise UserError(f"{what} {path} is compressed; unpack it first")
-    if start in UTF16_MARKS:
-        raise UserError(f"{what} {path} is in UTF-16; save it as UTF-8")
+        start = file.read(64)
+    if start.startswith(PACKED):
+        raise DataError(f"{what} {path} is compressed; unpack it first")
+    if start.startswith(POINTER):
+        raise DataError(f"{what} {path} is a pointer of Git LFS; fetch the file itself with `git lfs pull`")
+    if start and not start.strip(b"\0"):
+        raise DataError(f"{what} {path} is damaged: it begins with zero bytes; copy or download it again")
+    encoding = json.detect_encoding(start[:4])
+    if not encoding.startswith("utf-8"):
+        raise DataError(f"{what} {path} is in {encoding[:6].upper()}; save it as UTF-8")
 
 
 def read_json(path: str | Path, what: str) -> Any:
@@ -50,16 +57,45 @@ def read_json(path: str | Path, what: str) -> Any:
 
     Raises:
         FileNotFoundError: the file does not exist.
-        UserError: the file is not valid JSON.
+        DataError: the file is not valid JSON.
     """
     path = Path(path)
     check_json(path, what)
+    return decode(path.read_bytes(), f"{what} {path}")
+
+
+def decode(text: bytes, source: str) -> Any:
+    """The value of a JSON text in UTF-8.
+
+    Args:
+        text: the text, with or without a byte order mark.
+        source: the name of the text in error messages.
+
+    Raises:
+        DataError: the text is not valid JSON.
+
+    Example:
+        >>> decode(b"[1, true]", "the example")
+        [1, True]
+    """
     try:
-        return json.loads(path.read_bytes())
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise UserError(f"{what} {path} is not valid JSON: {error}") from error
+        return json.loads(text.decode("utf-8-sig"))
+    except UnicodeDecodeError as error:
+        raise DataError(f"{source} is not valid JSON: {not_utf8(error)}") from error
+    except json.JSONDecodeError as error:
+        fault = f"{error.msg} at line {error.lineno}, column {error.colno}" if text.strip() else "it is empty"
+        raise DataError(f"{source} is not valid JSON: {fault}") from error
     except RecursionError as error:
-        raise UserError(f"{what} {path} is nested too deeply to be one") from error
+        raise DataError(f"{source} is nested too deeply to be one") from error
+    except ValueError as error:
+        # Python reads no number of more than 4,300 digits
+        raise DataError(f"{source} can't be read: {error}") from error
+
+
+def not_utf8(error: UnicodeDecodeError) -> str:
+    """What is wrong with bytes that are not in UTF-8, and what to do."""
+    around = bytes(error.object[max(0, error.start - 20) : error.start + 20]).decode("latin-1")
+    return f"it is not in UTF-8 (in Latin-1, it would have {short(around)}); save it as UTF-8"
 
 
 def _skip(text: str, i: int) -> int:
@@ -85,14 +121,14 @@ def scan(text: str, visitors: dict[str, Visitor]) -> list[str]:
         # decoding raises an error with the position if the text is not valid JSON
         got = type(_decode(text, i)[0]).__name__
         raise WrongStructure(f'wanted an object with "images" and "categories", got a {got}; is this a results file?')
-    keys, i = [], _skip(text, i + 1)
+    keys, i = {}, _skip(text, i + 1)
     while text[i : i + 1] != "}":
         if text[i : i + 1] != '"':
             raise json.JSONDecodeError("wanted a name in quotes", text, i)
         key, i = _decode(text, i)
         if key in keys and key in visitors:
             raise WrongStructure(f'"{key}" occurs twice')
-        keys.append(key)
+        keys[key] = None
         i = _skip(text, i)
         if text[i : i + 1] != ":":
             raise json.JSONDecodeError("wanted ':'", text, i)
@@ -102,7 +138,7 @@ def scan(text: str, visitors: dict[str, Visitor]) -> list[str]:
     end = _skip(text, i + 1)
     if end < len(text):
         raise json.JSONDecodeError("wanted nothing more", text, end)
-    return keys
+    return list(keys)
 
 
 def _each(text: str, i: int, name: str, visit: Visitor) -> int:
@@ -131,9 +167,27 @@ def _separator(text: str, i: int, closing: str) -> int:
 
 
 def integer(value: Any) -> int | None:
+    """A whole number of JSON, which may be written as `7` or `7.0`, below 2^63 in magnitude; `None` for all else.
+
+    Example:
+        >>> integer(7.0), integer("7"), integer(True)
+        (7, None, None)
+    """
     if isinstance(value, bool) or not isinstance(value, (int, float)) or value != value or abs(value) >= 2**63:
         return None
     return int(value) if int(value) == value else None
+
+
+def flag(value: Any) -> bool | None:
+    """A flag of JSON: 0, 1, true or false; `None` for all else. A missing value or null is false.
+
+    Example:
+        >>> flag(1), flag(None), flag("0")
+        (True, False, None)
+    """
+    if value is None:
+        return False
+    return bool(value) if isinstance(value, (bool, int, float)) and value in (0, 1) else None
 
 
 def is_finite(value: Any) -> bool:

@@ -15,6 +15,7 @@ from vitdet.data.options import Augmentation, OnBadImage
 from vitdet.data.sampler import Draw
 from vitdet.data.sources import ImageSource
 from vitdet.data.transforms import Augment, EvalTransform, Sample, Size, crop, fit_boxes, to_tensor
+from vitdet.data.transforms.mixing import copy_paste, mixup
 from vitdet.errors import UserError
 from vitdet.images import ImageError
 from vitdet.structures import Target
@@ -40,7 +41,8 @@ class TrainDataset(Samples):
         size: the size to which an image is resized before the scale jitter.
         augment: the transforms that are applied to the resized and cropped image.
         scale_jitter: each image is resized by a random factor from this range, and cropped to its usual size.
-        augmentation: crops and mosaics; the scales of batches come with the draws of the sampler.
+        augmentation: crops, mosaics, mixup and copy-paste; the scales of batches come with the draws of the sampler.
+        masks: whether targets have masks. The samples of the source must have them if objects are pasted, too.
         mean, std: the mean and the standard deviation of each channel, for pixel values in [0, 1].
         seed: the seed of the augmentation.
         on_bad_image: whether an image that can't be read stops the run or is replaced by a random image.
@@ -54,13 +56,14 @@ class TrainDataset(Samples):
         augment: Augment,
         scale_jitter: tuple[float, float],
         augmentation: Augmentation,
+        masks: bool,
         mean: Sequence[float],
         std: Sequence[float],
         seed: int,
         on_bad_image: OnBadImage,
     ) -> None:
         self.source, self.size, self.augment = source, size, augment
-        self.scale_jitter, self.augmentation = scale_jitter, augmentation
+        self.scale_jitter, self.augmentation, self.masks = scale_jitter, augmentation, masks
         self.mean, self.std, self.seed, self.on_bad_image = list(mean), list(std), seed, on_bad_image
 
     def __len__(self) -> int:
@@ -77,10 +80,11 @@ class TrainDataset(Samples):
         if rng.random() < self.augmentation.mosaic and draw.progress < until and min(size) > 1:
             sample = self._mosaic(sample, size, shown, rng)
         else:
-            scale = rng.uniform(*self.scale_jitter)
-            full = tuple(max(1, round(side * scale)) for side in size)
-            sample = crop(sample, full, shown, rng, min_visible=self.source.min_visible)
+            sample = self._cropped(sample, size, shown, rng)
+        sample = self._mixed(sample, draw, rng)
         sample = fit_boxes(self.augment(sample, seed=int(rng.integers(2**32))))
+        if not self.masks:
+            sample.masks = None
         return to_tensor(sample.image, self.mean, self.std), make_target(self.source.index, draw.index, sample)
 
     def _read(self, i: int, rng: np.random.Generator) -> Sample:
@@ -94,6 +98,31 @@ class TrainDataset(Samples):
                 # `rng` is seeded for this draw, so every run takes the same replacement
                 i = int(rng.integers(len(self)))
         raise ImageError(f"20 images in a row could not be read; the last: {self.source.index.file_names[i]}")
+
+    def _cropped(
+        self, sample: Sample, size: tuple[int, int], shown: tuple[int, int], rng: np.random.Generator
+    ) -> Sample:
+        """The sample resized to `size` `(H, W)` times a random factor, and cropped to at most `shown` `(H, W)`."""
+        scale = rng.uniform(*self.scale_jitter)
+        full = tuple(max(1, round(side * scale)) for side in size)
+        return crop(sample, full, shown, rng, min_visible=self.source.min_visible)
+
+    def _mixed(self, sample: Sample, draw: Draw, rng: np.random.Generator) -> Sample:
+        """The sample with objects of another image pasted onto it, blended with another image, both, or as it is."""
+        options = self.augmentation
+        # without a probability nothing is drawn, so the random numbers of trainings without these options stay the same
+        if options.copy_paste and rng.random() < options.copy_paste and draw.progress < options.copy_paste_until:
+            may, min_visible = self.source.index.things, self.source.min_visible
+            sample = copy_paste(sample, self._other(sample, draw, rng), rng, may=may, min_visible=min_visible)
+        if options.mixup and rng.random() < options.mixup and draw.progress < options.mixup_until:
+            sample = mixup(sample, self._other(sample, draw, rng), rng)
+        return sample
+
+    def _other(self, sample: Sample, draw: Draw, rng: np.random.Generator) -> Sample:
+        """A random image, resized and cropped as usual, and to at most the size of `sample`."""
+        other = self._read(int(rng.integers(len(self))), rng)
+        size = self.size(*other.image.shape[:2], draw.scale)
+        return self._cropped(other, size, sample.image.shape[:2], rng)
 
     def _mosaic(self, first: Sample, size: tuple[int, int], shown: tuple[int, int], rng: np.random.Generator) -> Sample:
         """Four images as tiles of one canvas: more objects for as many tokens (as in YOLOv4, arXiv:2004.10934).

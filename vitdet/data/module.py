@@ -18,7 +18,8 @@ from vitdet.data.repeats import image_repeats
 from vitdet.data.sampler import BatchSampler, EvalBatchSampler, Loader
 from vitdet.data.semantic import SemanticIndex
 from vitdet.data.sources import CocoSource, ImageSource
-from vitdet.data.transforms import Augment, EvalTransform, Resample, Size, smallest_shown
+from vitdet.data.transforms import Augment, EvalTransform, Resample, Size
+from vitdet.data.trial import check_augmentation, try_transforms
 from vitdet.errors import UserError
 from vitdet.handshake import Needs
 from vitdet.progress import Progress
@@ -48,7 +49,7 @@ class ImageData(L.LightningDataModule, Configurable):
         scale_jitter: each training image is resized by a random factor from this range, and cropped to its usual size;
             `[0.1, 2.0]` is the usual large-scale jitter. Objects of which too little is left are dropped (see
             `transforms.crop`), so a training image may have none.
-        augmentation: crops, scales of batches, mosaics, see `Augmentation`.
+        augmentation: crops, scales of batches, mosaics, mixup, copy-paste, see `Augmentation`.
         reading: EXIF tags and damaged files, see `Reading`.
         resample: how images are resized in evaluation, see `EvalTransform`.
         balance: images with classes that occur in less than this share of the training images are repeated (LVIS,
@@ -107,7 +108,7 @@ class ImageData(L.LightningDataModule, Configurable):
         self._parts = {name: list(zip(listed(self.splits[name]), indices)) for name, indices in opened.items()}
         # raises an error here if the labels don't list objects
         self.repeats()
-        self._try_transforms(masks=True)
+        check_augmentation(self)
 
     # the kind of the labels: instances, semantic or panoptic
     kind: str
@@ -208,13 +209,14 @@ class ImageData(L.LightningDataModule, Configurable):
             sizes = ((min(h, crop[0]), min(w, crop[1])) for h, w in sizes)
         return [ceil(h / patch) * ceil(w / patch) for h, w in sizes]
 
-    def _try_transforms(self, *, masks: bool) -> None:
-        """Checks that the transforms from another library can be applied to the smallest training images."""
-        if self.augment.foreign and "train" in self.splits:
-            index, options = self.index("train"), self.augmentation
-            scale = options.batch_scale[0] * min(1.0, self.scale_jitter[0])
-            sizes = smallest_shown(index.heights, index.widths, self.image_size, scale=scale, window=options.crop)
-            self.augment.try_out(sizes, masks=masks)
+    def repeats(self) -> np.ndarray | None:
+        """How often an epoch draws each training image, on average; nothing where each is drawn once."""
+        return image_repeats(self.parts("train"), self.balance) if "train" in self.splits else None
+
+    @property
+    def with_masks(self) -> bool:
+        """Whether samples need masks: if the model does, or to cut out objects."""
+        return self.masks or self.augmentation.copy_paste > 0
 
     def repeats(self) -> np.ndarray | None:
         """How often an epoch draws each training image, on average; nothing where each is drawn once."""
@@ -225,14 +227,15 @@ class ImageData(L.LightningDataModule, Configurable):
         return {"rank": self.trainer.global_rank, "world_size": self.trainer.world_size} if self.trainer else {}
 
     def train_dataloader(self) -> Loader:
-        if not self.masks:
-            self._try_transforms(masks=False)
+        if not self.with_masks:
+            try_transforms(self, masks=False)
         dataset = TrainDataset(
             self.make_source("train"),
             size=self.image_size,
             augment=self.augment,
             scale_jitter=self.scale_jitter,
             augmentation=self.augmentation,
+            masks=self.masks,
             mean=self.mean,
             std=self.std,
             seed=self.seed,

@@ -23,6 +23,10 @@ RANGES: dict[str, Rule] = {
     "crop": so_many(2, COUNT, "[height, width], whole numbers from 1"),
     "mosaic": FRACTION,
     "mosaic_until": FRACTION,
+    "mixup": FRACTION,
+    "mixup_until": FRACTION,
+    "copy_paste": FRACTION,
+    "copy_paste_until": FRACTION,
     "balance": number(0, 1, without=[0]),
     "num_workers": whole(0),
     "seed": whole(0),
@@ -45,6 +49,13 @@ class Augmentation:
             80 % of the training, instead of being drawn at random.
         mosaic: the probability that a training sample is a mosaic of four images.
         mosaic_until: the fraction of the training after which no more mosaics are made.
+        mixup: the probability that a training sample is blended with another image, about half and half, and keeps the
+            objects of both. Only for boxes and instance masks.
+        mixup_until: the fraction of the training after which no more images are blended.
+        copy_paste: the probability that about half of the objects of another image, cut out by their masks, are pasted
+            onto a training sample. What they cover is cut off the objects under them. The annotations must have masks,
+            even if the model learns boxes only; of panoptic data, things are pasted.
+        copy_paste_until: the fraction of the training after which no more objects are pasted.
 
     Raises:
         UserError: a value is out of range.
@@ -59,6 +70,10 @@ class Augmentation:
     progressive: bool = False
     mosaic: float = 0.0
     mosaic_until: float = 0.8
+    mixup: float = 0.0
+    mixup_until: float = 0.8
+    copy_paste: float = 0.0
+    copy_paste_until: float = 0.8
 
 
 @options(RANGES)

@@ -9,6 +9,7 @@ import numpy as np
 from vitdet.annotations.index import CocoIndex
 from vitdet.data.classes import Choice, unify
 from vitdet.data.label_sets import label_set
+from vitdet.data.masked import check_masks, say_masks
 from vitdet.data.module import ImageData, SplitName
 from vitdet.data.options import RANGES
 from vitdet.data.panoptic import PanopticSource
@@ -17,7 +18,9 @@ from vitdet.data.shapes import make_shapes
 from vitdet.data.shapes_scene import STUFF, THINGS
 from vitdet.data.sources import CocoSource
 from vitdet.data.splits import PanopticSplit, SemanticSplit, Split
-from vitdet.errors import UserError
+from vitdet.errors import DataError, UserError
+from vitdet.handshake import Needs
+from vitdet.progress import Progress
 from vitdet.ranges import ranged
 
 # the splits of the built-in data set
@@ -61,8 +64,9 @@ class CocoData(ImageData):
         self._choice = Choice(classes, rename or {})
         super().__init__({"train": train, "val": val, "test": test}, **options)
         if "train" in self.splits and not self._indices["train"].trainable.any():
+            notes = "".join(f"; {note}" for note in self._indices["train"].notes)
             files = ", ".join(str(files.annotations) for files, _ in self.parts("train"))
-            raise UserError(f"{files} has no box to train on; is it the right data.train.annotations?")
+            raise DataError(f"{files} has no box to train on{notes}; is it the right data.train.annotations?")
 
     def _open(self, split: SplitName, files: Any) -> CocoIndex:
         index = CocoIndex.open(files.annotations)
@@ -77,8 +81,21 @@ class CocoData(ImageData):
     def _unify(self, opened: dict[str, list[CocoIndex]]) -> dict[str, list[CocoIndex]]:
         return unify(opened, self._choice)
 
+    def prepare(self, progress: Progress, needs: Needs) -> None:
+        said = self.masks
+        super().prepare(progress, needs)
+        for split in self.splits if self.masks else ():
+            check_masks(self.index(split), split, self.reading.on_bad_image)
+            if not said and not self._ranks.get("rank"):
+                say_masks(self.index(split), split)
+
+    def make_source(self, split: SplitName) -> CocoSource:
+        if self.with_masks:
+            check_masks(self.index(split), split, self.reading.on_bad_image)
+        return super().make_source(split)
+
     def _source(self, index: CocoIndex, files: Split) -> CocoSource:
-        return CocoSource(index, files.images, exif=self.reading.exif, cache=self.cache, masks=self.masks)
+        return CocoSource(index, files.images, exif=self.reading.exif, cache=self.cache, masks=self.with_masks)
 
 
 class PanopticData(ImageData):
@@ -126,7 +143,7 @@ class PanopticData(ImageData):
         return unify(opened, self._choice)
 
     def _source(self, index: CocoIndex, files: PanopticSplit) -> PanopticSource:
-        options = {"exif": self.reading.exif, "cache": self.cache, "masks": self.masks}
+        options = {"exif": self.reading.exif, "cache": self.cache, "masks": self.with_masks}
         return PanopticSource(index, files.images, segments=files.segments, **options)
 
     def truth(self, split: SplitName) -> Callable[[int], tuple]:
@@ -188,7 +205,7 @@ class SemanticData(ImageData):
         return index
 
     def _source(self, index: SemanticIndex, files: SemanticSplit) -> SemanticSource:
-        return SemanticSource(index, files.images, exif=self.reading.exif, cache=self.cache, masks=self.masks)
+        return SemanticSource(index, files.images, exif=self.reading.exif, cache=self.cache, masks=self.with_masks)
 
     def truth(self, split: SplitName) -> Callable[[int], np.ndarray]:
         """A function that returns the label map `(H, W)` of an image, given its id, which is its position."""

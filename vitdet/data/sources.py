@@ -13,7 +13,6 @@ from vitdet.annotations.index import CocoIndex
 from vitdet.data.object_masks import CocoMasks, Masks
 from vitdet.data.transforms import MIN_VISIBLE, Sample
 from vitdet.images import MAX_PIXELS, ImageError, load_image, resolve
-from vitdet.masks import to_rle
 
 log = logging.getLogger("vitdet")
 
@@ -115,17 +114,10 @@ class CocoSource(ImageSource):
         return (boxes_xyxy / size).clip(0, 1).astype(np.float32), self.index.categories[rows].astype(np.int64)
 
     def _rows(self, i: int) -> np.ndarray:
-        """The positions in the index of the annotations that are objects of image `i`."""
+        """The positions in the index of the annotations that are objects of image `i`; if masks are read, with one."""
         rows = self.index.annotations(i)
-        return rows.start + np.flatnonzero(self.index.trainable[rows])
+        shown = self.index.trainable[rows]
+        return rows.start + np.flatnonzero(shown & self.index.masked[rows] if self.with_masks else shown)
 
     def masks(self, i: int) -> Masks:
-        size = (int(self.index.heights[i]), int(self.index.widths[i]))
-        rles = []
-        for row in self._rows(i):
-            try:
-                rles.append(to_rle(self.index.raw(row).get("segmentation"), *size))
-            except ValueError as error:
-                number = self.index.annotation_ids[row]
-                raise ImageError(f"{self.index.path.name}: annotation {number}: {error}") from error
-        return CocoMasks(rles)
+        return CocoMasks([self.index.rle(row) for row in self._rows(i).tolist()])

@@ -13,8 +13,7 @@ from typing import Any
 import numpy as np
 
 from vitdet.annotations import CocoIndex
-from vitdet.errors import UserError
-from vitdet.masks import to_rle
+from vitdet.errors import DataError
 
 NO_MASK = "annotations left out: no segmentation that can be read"
 
@@ -63,7 +62,7 @@ class GroundTruth:
 
         Raises:
             FileNotFoundError: the file does not exist.
-            UserError: the file is no annotation file of boxes or masks; the message names the fault.
+            DataError: the file is no annotation file of boxes or masks; the message names the fault.
         """
         if isinstance(source, Mapping):
             source = CocoIndex.of(source)
@@ -76,7 +75,7 @@ class GroundTruth:
     @classmethod
     def _of(cls, index: CocoIndex, masks: bool) -> "GroundTruth":
         if index.panoptic:
-            raise UserError(
+            raise DataError(
                 f"{index.path} has nothing to score against: it is a COCO panoptic file; "
                 "wanted boxes or masks in COCO's "
                 "format (`vitdet test` scores panoptic results)"
@@ -86,9 +85,9 @@ class GroundTruth:
         sizes = np.stack([index.heights, index.widths], 1).astype(np.int64)
         notes, rows, rles = Counter(index.left_out), np.arange(len(image)), []
         if masks:
-            found = [_run_lengths(index, row, size) for row, size in zip(rows, sizes[order][image].tolist())]
-            rows, rles = rows[[rle is not None for rle in found]], [rle for rle in found if rle is not None]
-            notes += Counter({NO_MASK: len(found) - len(rles)})
+            rows = np.flatnonzero(index.masked)
+            rles = [index.rle(row) for row in rows.tolist()]
+            notes += Counter({NO_MASK: len(image) - len(rles)})
         return cls(
             image_ids=index.image_ids[order],
             image=image[rows],
@@ -115,10 +114,3 @@ class GroundTruth:
 
 # the ground truths of an index, with and without masks, because a run validates many times on an index
 _read: weakref.WeakKeyDictionary[CocoIndex, dict[bool, GroundTruth]] = weakref.WeakKeyDictionary()
-
-
-def _run_lengths(index: CocoIndex, row: int, size: list[int]) -> dict[str, Any] | None:
-    try:
-        return to_rle(index.raw(row).get("segmentation"), *size)
-    except ValueError:
-        return None

@@ -10,8 +10,8 @@ from rich.console import Console
 from rich.table import Table
 
 from vitdet.annotations import CocoIndex
-from vitdet.annotations.json_text import is_box, is_finite, read_json
-from vitdet.errors import UserError, check
+from vitdet.annotations.json_text import integer, is_box, is_finite, read_json
+from vitdet.errors import DataError, UserError, check, short
 from vitdet.masks import to_rle
 from vitdet.metrics.average_precision import ABSENT, coco_scores
 from vitdet.metrics.coco import protocol
@@ -65,6 +65,8 @@ def evaluate(
     if chosen is None:
         iou_type = "segm" if truth.rles else "bbox"
         truth = truth if truth.rles else GroundTruth.read(index)
+    if iou_type == "segm":
+        index.check_masks("mend or remove it; iou_type bbox scores the boxes alone")
     notes = _check_truth(truth, str(annotations)) | _use_file_names(items, truth, str(predictions), str(annotations))
     if some and chosen is None and iou_type == "bbox":
         notes["masks scored, only boxes: no annotation has a mask that can be read"] = 0
@@ -98,13 +100,13 @@ def _check_kind(items: Any, source: str) -> None:
         panoptic = isinstance(rows, list) and rows and isinstance(rows[0], dict) and "segments_info" in rows[0]
         what = "is this a panoptic result? `vitdet test` scores those" if panoptic else "is this an annotation file?"
         hint = f" with the keys {list(items)[:5]}; {what}"
-    raise UserError(f"{source}: wanted a list of detections, got a {type(items).__name__}{hint}")
+    raise DataError(f"{source}: wanted a list of detections, got a {type(items).__name__}{hint}")
 
 
 def _check_truth(truth: GroundTruth, source: str) -> dict[str, int]:
     if not len(truth.image) and truth.notes:
         reasons = "; ".join(f"{count} {reason}" for reason, count in truth.notes.items())
-        raise UserError(f"{source} has nothing to score against ({reasons}); wanted boxes or masks in COCO's format")
+        raise DataError(f"{source} has nothing to score against ({reasons}); wanted boxes or masks in COCO's format")
     nothing = {"annotations that count: there is nothing to find, so no score": 0}
     return nothing if truth.iscrowd.all() else {}
 
@@ -149,7 +151,7 @@ def _use_file_names(items: list[Any], truth: GroundTruth, source: str, annotatio
     id_of = {}
     for name, position in zip(own, known.find(list(own))):
         if position is None:
-            raise UserError(
+            raise DataError(
                 f"{source} has detections in {name}, which is no image of {annotations}; "
                 "give the annotations of these images, "
                 f"or predict with --annotations {annotations}, which leaves out what that does not have"
@@ -163,7 +165,7 @@ def _use_file_names(items: list[Any], truth: GroundTruth, source: str, annotatio
         if "file_name" in item:
             item["image_id"] = id_of[item["file_name"]]
         elif differ:
-            raise UserError(
+            raise DataError(
                 f"{source}: detection {n} has no file_name, "
                 f"and the image ids of those that have one are not those of {annotations}; "
                 "give all of them a file_name, or the ids of the annotation file"
@@ -178,18 +180,18 @@ def _ids_by_file(items: list[Any], source: str) -> dict[str, Any]:
     for n, item in enumerate(items):
         if not isinstance(item, dict) or "file_name" not in item:
             continue
-        name, number = item["file_name"], item.get("image_id")
+        name, number = item["file_name"], _number(item.get("image_id"))
         if not isinstance(name, str) or not split(name):
-            raise UserError(f"{source}: detection {n}: file_name must be the path of an image, got {name!r}")
+            raise DataError(f"{source}: detection {n}: file_name must be the path of an image, got {short(name)}")
         # some tools write a name as `image_id`, or leave it out
         if isinstance(number, bool) or not isinstance(number, (int, str, type(None))):
-            raise UserError(f"{source}: detection {n}: image_id must be an integer, got {number!r}")
+            raise DataError(f"{source}: detection {n}: image_id must be an integer, got {short(number)}")
         if id_of.setdefault(name, number) != number:
-            raise UserError(
+            raise DataError(
                 f"{source}: {name} is image {id_of[name]} and, in detection {n}, image {number}; it has one id"
             )
         if number is not None and file_of.setdefault(number, name) != name:
-            raise UserError(
+            raise DataError(
                 f"{source}: image {number} is {file_of[number]} and, in detection {n}, {name}; an id has one file"
             )
     return id_of
@@ -200,16 +202,17 @@ def _masks(items: Any, truth: GroundTruth, source: str) -> list[bytes]:
     size_of = dict(zip(truth.image_ids.tolist(), truth.sizes.tolist()))
     masks = []
     for n, item in enumerate(items):
-        image_id = item.get("image_id") if isinstance(item, dict) else None
-        if not isinstance(image_id, int) or image_id not in size_of:
+        image_id = integer(item.get("image_id")) if isinstance(item, dict) else None
+        if image_id not in size_of:
             # `_rows` raises the error for it
             continue
         try:
-            one = to_rle(item.get("segmentation"), *size_of[image_id])
-        except ValueError as error:
-            raise UserError(f"{source}: detection {n}: {error}; iou_type bbox scores the boxes alone") from error
-        item.setdefault("bbox", rle.toBbox(one).tolist())
-        masks.append(one["counts"].encode() if isinstance(one["counts"], str) else one["counts"])
+            mask = to_rle(item.get("segmentation"), *size_of[image_id])
+        except DataError as error:
+            raise DataError(f"{source}: detection {n}: {error}; iou_type bbox scores the boxes alone") from error
+        if item.get("bbox") is None:
+            item["bbox"] = rle.toBbox(mask).tolist()
+        masks.append(mask["counts"].encode() if isinstance(mask["counts"], str) else mask["counts"])
     return masks
 
 
@@ -219,30 +222,48 @@ def _rows(items: Any, truth: GroundTruth, source: str) -> np.ndarray:
     label_of = {number: k for k, number in enumerate(truth.category_ids)}
     rows = []
     for n, item in enumerate(items):
-        fault = _fault(item)
-        if not fault and item["image_id"] not in position_of:
-            fault = f"image_id {item['image_id']} is not in the annotation file"
-        if not fault and item["category_id"] not in label_of:
-            fault = (
-                f"category_id {item['category_id']} is not in the annotation file, which has {truth.category_ids[:10]}"
-            )
-        if fault:
-            raise UserError(f"{source}: detection {n}: {fault}")
-        rows.append((position_of[item["image_id"]], *item["bbox"], item["score"], label_of[item["category_id"]]))
+        if fault := _fault(item):
+            raise DataError(f"{source}: detection {n}: {fault}")
+        image, category = integer(item["image_id"]), integer(item["category_id"])
+        if image not in position_of or category not in label_of:
+            raise DataError(f"{source}: detection {n}: {_unknown(items, position_of, label_of)}")
+        rows.append((position_of[image], *item["bbox"], item["score"], label_of[category]))
     return np.array(rows, dtype=np.float64).reshape(-1, 7)
+
+
+def _unknown(items: list[Any], images: dict[int, int], categories: dict[int, int]) -> str:
+    """A description of ids that the annotation file lacks, and how many there are."""
+    for key, known in (("image_id", images), ("category_id", categories)):
+        ids = dict.fromkeys(integer(item.get(key)) for item in items if isinstance(item, dict))
+        if unknown := [number for number in ids if number is not None and number not in known]:
+            hint = (
+                "; give the annotations of these images, or give each detection the file_name of its image"
+                if key == "image_id"
+                else "; give the ids of the annotation file's categories, not labels from 0"
+            )
+            return (
+                f"{key} {unknown[0]} is not in the annotation file, which has {list(known)[:10]} "
+                f"({len(unknown)} of the {len(ids)} in the results are not){hint}"
+            )
+    return "an id is not in the annotation file"
+
+
+def _number(value: Any) -> Any:
+    """A whole number that is written as a fraction, such as 7.0, as an integer; all else as it is."""
+    return integer(value) if isinstance(value, float) and integer(value) is not None else value
 
 
 def _fault(item: Any) -> str:
     """A description of what is wrong with a detection; empty if it is valid."""
     if not isinstance(item, dict):
-        return f"wanted an object with {', '.join(KEYS)}, got {str(item)[:40]}"
+        return f"wanted an object with {', '.join(KEYS)}, got {short(item, 40)}"
     missing = [key for key in KEYS if key not in item]
     if missing:
-        return f"it has no {missing[0]!r}; found {list(item)[:6]}"
+        return f"it has no {missing[0]!r}; found {short(list(item)[:6], 90)}"
     for key in ("image_id", "category_id"):
-        if not isinstance(item[key], int) or isinstance(item[key], bool):
+        if integer(item[key]) is None:
             hint = "; give the annotation file's, or a file_name" if key == "image_id" else ""
-            return f"{key} must be an integer, got {item[key]!r:.60}{hint}"
+            return f"{key} must be an integer, got {short(item[key])}{hint}"
     if not is_box(item["bbox"]):
-        return f"bbox must be four finite numbers, left, top, width, height; got {item['bbox']!r:.80}"
-    return "" if is_finite(item["score"]) else f"score must be a finite number, got {item['score']!r:.40}"
+        return f"bbox must be four finite numbers, left, top, width, height; got {short(item['bbox'], 80)}"
+    return "" if is_finite(item["score"]) else f"score must be a finite number, got {short(item['score'], 40)}"

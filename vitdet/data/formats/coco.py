@@ -10,17 +10,17 @@ import numpy as np
 from vitdet.annotations.index import CocoIndex
 from vitdet.annotations.json_text import read_json
 from vitdet.data.formats.families import Family, choose, families
-from vitdet.data.formats.found import Found, class_line
+from vitdet.data.formats.found import Fault, Found, class_line
 from vitdet.data.formats.names import SAMPLE, folder_of, match
 from vitdet.data.formats.rewrite import Change, rewritten
-from vitdet.data.formats.splits import validates
+from vitdet.data.formats.splits import divide
 from vitdet.data.formats.store import kept, write_json
 from vitdet.data.formats.tree import Tree
 from vitdet.data.sets import PanopticSplit, Split
-from vitdet.errors import DataError
+from vitdet.errors import DataError, UserError
 
 ORDER = ("all", "train", "val", "test")
-ROBOFLOW = "_annotations.coco"
+ROBOFLOW = "Roboflow COCO"
 
 
 @dataclass
@@ -46,7 +46,7 @@ class Part:
     lines: list[str] = field(default_factory=list)
 
 
-def recognise(tree: Tree, given: Mapping[str, Any], fraction: float) -> list[Found | DataError]:
+def recognise(tree: Tree, given: Mapping[str, Any], fraction: float) -> list[Found | Fault]:
     """What there is of COCO's instances and of its panoptic labels; or, of a kind, why it can't be used.
 
     Args:
@@ -54,15 +54,14 @@ def recognise(tree: Tree, given: Mapping[str, Any], fraction: float) -> list[Fou
         given: what the user says of each split: `images`, `annotations` and `segments`.
         fraction: the share of the images that validate where the folder has no split.
     """
-    found: list[Found | DataError] = []
+    found: list[Found | Fault] = []
     all_families = families(tree)
     for kind in ("instances", "panoptic"):
         if some := [family for family in all_families if family.kind == kind]:
             try:
                 found.append(_found(tree, some, given, fraction))
-            except DataError as error:
-                error.kind = kind
-                found.append(error)
+            except UserError as error:
+                found.append(Fault(_layout(some[0]), kind, error))
     return found
 
 
@@ -85,9 +84,9 @@ def _found(tree: Tree, some: list[Family], given: Mapping[str, Any], fraction: f
     if not parts:
         raise DataError(f"{family} can't be used: {'; '.join(lines)}")
     layout = _layout(family)
-    if layout == "Roboflow COCO":
+    if layout == ROBOFLOW:
         lines += _leave_root_out(parts)
-    parts, notes = _divided(parts, "val" in given, fraction)
+    parts, notes = _divided(tree, parts, "val" in given, fraction)
     splits, written = _written(tree, parts, layout)
     said = [f"{part.split}: {len(part.index)} images in {part.images or '.'}, {part.path.name}" for part in parts]
     names = [name for name in parts[0].index.names if name not in parts[0].change.without_names]
@@ -95,8 +94,8 @@ def _found(tree: Tree, some: list[Family], given: Mapping[str, Any], fraction: f
 
 
 def _layout(family: Family) -> str:
-    if family.name.endswith(ROBOFLOW):
-        return "Roboflow COCO"
+    if family.name.endswith("_annotations.coco"):
+        return ROBOFLOW
     return "COCO panoptic" if family.kind == "panoptic" else "COCO"
 
 
@@ -167,26 +166,21 @@ def _leave_root_out(parts: list[Part]) -> list[str]:
     return [f"left out: the class {root['name']!r}, which Roboflow puts above all others, and which no object has"]
 
 
-def _divided(parts: list[Part], has_val: bool, fraction: float) -> tuple[list[Part], list[str]]:
+def _divided(tree: Tree, parts: list[Part], has_val: bool, fraction: float) -> tuple[list[Part], list[str]]:
     """The parts, where there is no validation data with some of the training images for it."""
     by_split = {part.split: part for part in parts}
     whole = by_split.get("all") or by_split.get("train")
     if whole is None:
         return parts, []
-    flags = validates(list(whole.index.file_names), fraction)
-    if has_val or "val" in by_split or not any(flags):
+    flags, line = divide(tree.root, list(whole.index.file_names), 0 if has_val or "val" in by_split else fraction)
+    if not any(flags):
         whole.split = "train"
         return parts, []
     halves = []
     for split, side in (("train", False), ("val", True)):
         change = Change(whole.change.names, whole.change.without_names, [flag == side for flag in flags])
         halves.append(Part(split, whole.path, whole.index, whole.images, whole.segments, change))
-    rest = [part for part in parts if part is not whole]
-    line = (
-        f"split: {whole.path.name} has no validation images, so {sum(flags)} of its {len(flags)} are taken, by a hash "
-        "of their names, which is the same when images are added; another share: --data.val_fraction 0.1"
-    )
-    return halves + rest, [line]
+    return halves + [part for part in parts if part is not whole], [line]
 
 
 def _written(tree: Tree, parts: list[Part], layout: str) -> tuple[dict[str, Any], list[str]]:

@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from vitdet.data.sets import CocoData, PanopticData, PanopticSplit, SemanticData, SemanticSplit, Split
+from vitdet.errors import UserError
 
 Kind = Literal["instances", "panoptic", "semantic"]
 AnySplit = Split | PanopticSplit | SemanticSplit
@@ -43,6 +44,23 @@ class Found:
     def arguments(self) -> dict[str, Any]:
         """The arguments of the data module."""
         return {**self.splits, **self.options}
+
+
+@dataclass(frozen=True)
+class Fault:
+    """Labels that are there, and why they can't be used.
+
+    Args:
+        layout, kind: see `Found`.
+        error: the reason.
+    """
+
+    layout: str
+    kind: Kind
+    error: UserError
+
+    def __str__(self) -> str:
+        return f"{self.layout} ({self.kind}): {self.error}"
 
 
 def class_line(names: list[str]) -> str:

@@ -186,8 +186,8 @@ def _named(classes: ClassList, seen: Counter, looked: int) -> Rule:
         lines.append(f"pixel values count from 1: {values[0]} is {classes.names[0]}")
     else:
         raise DataError(
-            f"{classes.path} lists {count} classes, but pixels have the values 0 to {count}; say which are the "
-            f"classes: --data.values {list(range(1, count + 1))} where 0 is void, or {list(range(count))} where {count} is"
+            f"{classes.path} lists {count} classes, but pixels have the values 0 to {count}; which are "
+            f"they: --data.values {list(range(1, count + 1))} where 0 is void, or {list(range(count))} where {count} is"
         )
     other = {value: number for value, number in sorted(seen.items()) if value not in values}
     if len(other) == len(seen):

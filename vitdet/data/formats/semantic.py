@@ -1,19 +1,21 @@
 """Folders of images and label maps: which folder holds what of which split, and what the pixel values stand for."""
 
+import dataclasses
 import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from vitdet.data.formats.classes import class_list
-from vitdet.data.formats.found import Found, class_line
+from vitdet.data.formats.classes import ClassList, class_list
+from vitdet.data.formats.found import Fault, Found, class_line
 from vitdet.data.formats.maps import Map, values_of
-from vitdet.data.formats.splits import validates
+from vitdet.data.formats.splits import divide
 from vitdet.data.formats.store import kept
 from vitdet.data.formats.tree import Tree, join, parts, split_of
+from vitdet.data.label_sets import label_set
 from vitdet.data.sets import SemanticSplit
-from vitdet.errors import DataError
+from vitdet.errors import DataError, UserError
 
 PHOTOS = {"images", "image", "imgs", "img", "jpegimages", "photos", "rgb", "input", "inputs"}
 MAPS = {
@@ -38,14 +40,13 @@ class Pair:
     label_suffix: str | None = None
 
 
-def recognise(tree: Tree, given: Mapping[str, Any], fraction: float) -> Found | DataError | None:
+def recognise(tree: Tree, given: Mapping[str, Any], fraction: float) -> Found | Fault | None:
     """The label maps of a folder, if there are any; or why they can't be used."""
     try:
         pairs = {split: pair for split, pair in _pairs(tree, given).items() if pair is not None}
         return _found(tree, pairs, given, fraction) if pairs else None
-    except DataError as error:
-        error.kind = "semantic"
-        return error
+    except UserError as error:
+        return Fault("label maps", "semantic", error)
 
 
 def _pairs(tree: Tree, given: Mapping[str, Any]) -> dict[str, Pair | None]:
@@ -150,7 +151,7 @@ def _found(tree: Tree, pairs: dict[str, Pair], given: Mapping[str, Any], fractio
         ends = "; ".join(f"{split}: {pair.image_suffix}, {pair.label_suffix}" for split, pair in pairs.items())
         raise DataError(f"the names of its images and label maps end differently in its splits ({ends}); rename them")
     folders = [place for pair in pairs.values() for place in (pair.labels, os.path.dirname(pair.labels), pair.images)]
-    classes = class_list(tree, folders)
+    classes = _classes(tree, folders, given)
     maps = {split: _maps(tree, pair) for split, pair in pairs.items()}
     rule = values_of(tree, maps, classes)
     splits, labels, lines = {}, {split: str(tree.path(pair.labels)) for split, pair in pairs.items()}, list(rule.lines)
@@ -170,6 +171,16 @@ def _found(tree: Tree, pairs: dict[str, Pair], given: Mapping[str, Any], fractio
     ends = {"image_suffix": some.image_suffix, "label_suffix": suffix} if some.label_suffix else {}
     options = {"classes": rule.names, "values": rule.values, **ends}
     return Found("label maps", "semantic", splits, options, [*said, class_line(rule.names), *divided, *lines])
+
+
+def _classes(tree: Tree, folders: list[str], given: Mapping[str, Any]) -> ClassList | None:
+    """The classes that the user gives, or else those that a file lists."""
+    names, values = given.get("classes"), given.get("values")
+    found = class_list(tree, folders) if names is None else None
+    if names is not None:
+        names, values = label_set(names, values)
+        found = ClassList("data.classes", list(names))
+    return found if values is None or found is None else dataclasses.replace(found, values=list(values))
 
 
 def _maps(tree: Tree, pair: Pair) -> list[Map]:
@@ -196,9 +207,9 @@ def _divided(
     if whole is None:
         return splits, []
     maps = _maps(tree, pairs[whole])
-    flags = validates([m.name for m in maps], fraction)
+    flags, line = divide(tree.root, [m.path for m in maps], 0 if has_val or "val" in splits else fraction)
     rest = {split: value for split, value in splits.items() if split != whole}
-    if has_val or "val" in splits or not any(flags):
+    if not any(flags):
         return {"train": splits[whole], **rest}, []
     names = {"train": [], "val": []}
     for one, flag in zip(maps, flags):
@@ -212,9 +223,4 @@ def _divided(
     place, _ = kept(tree.root, "split", [], names, write)
     images, labels = splits[whole].images, splits[whole].labels
     halves = {split: SemanticSplit(images, labels, files=str(place / f"{split}.txt")) for split in names}
-    line = (
-        f"split: there are no validation images, so {len(names['val'])} of {len(maps)} are taken, by a hash of their "
-        f"names, which is the same when images are added; their names are in {place}; another share: "
-        "--data.val_fraction 0.1"
-    )
     return halves | rest, [line]
