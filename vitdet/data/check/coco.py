@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from vitdet.annotations.json_text import WrongStructure, check_json, integer, is_box, is_finite, scan
+from vitdet.annotations.json_text import WrongStructure, check_json, flag, integer, is_box, is_finite, scan
 from vitdet.data.check.content import NO_CLASS, Content, Kind, Objects
 from vitdet.data.check.finding import Example, Findings
 from vitdet.errors import UserError
@@ -87,7 +87,7 @@ class Reader:
             self.fault("labels-invalid", f"annotation {str(item)[:100]}: wanted an object")
             return
         numbers = [integer(item.get(key)) for key in ("image_id", "category_id", "id")]
-        box, area, crowd = item.get("bbox"), item.get("area"), item.get("iscrowd", 0)
+        box, area, crowd = item.get("bbox"), item.get("area"), flag(item.get("iscrowd"))
         where = f"{'segment' if self.panoptic else 'annotation'} {item.get('id')}"
         if box is None and not item.get("segmentation") and not self.panoptic:
             self.fault("box-invalid", f"{where}, no bbox, and no segmentation", numbers[0])
@@ -95,11 +95,10 @@ class Reader:
             self.fault("box-invalid", f"{where}, bbox {str(box)[:60]}", numbers[0])
         elif box is None and not self.panoptic:
             self.fault("box-missing", where, numbers[0])
-        if not isinstance(crowd, (bool, int)) or crowd not in (0, 1):
-            self.fault("crowd-invalid", f"{where}, iscrowd {crowd!r}", numbers[0])
-            crowd = 0
+        if crowd is None:
+            self.fault("crowd-invalid", f"{where}, iscrowd {item['iscrowd']!r}"[:120], numbers[0])
         self.integers.extend(NO_ID if number is None else number for number in numbers)
-        self.integers.extend((int(crowd), start, end))
+        self.integers.extend((bool(crowd), start, end))
         self.floats.extend(map(float, box) if is_box(box) else [np.nan] * 4)
         self.floats.append(float(area) if is_finite(area) else np.nan)
 
