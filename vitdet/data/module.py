@@ -209,10 +209,6 @@ class ImageData(L.LightningDataModule, Configurable):
             sizes = ((min(h, crop[0]), min(w, crop[1])) for h, w in sizes)
         return [ceil(h / patch) * ceil(w / patch) for h, w in sizes]
 
-    def repeats(self) -> np.ndarray | None:
-        """How often an epoch draws each training image, on average; nothing where each is drawn once."""
-        return image_repeats(self.parts("train"), self.balance) if "train" in self.splits else None
-
     @property
     def with_masks(self) -> bool:
         """Whether samples need masks: if the model does, or to cut out objects."""

@@ -4,6 +4,7 @@ A `Draw` holds everything that a sample depends on besides the seed. The order o
 and the epoch; each rank takes its share of every global batch.
 """
 
+import time
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -206,18 +207,29 @@ class Loader(DataLoader):
 
     It raises the `UserError` of a worker, such as for a damaged image, without change; torch would add the traceback of
     the worker to the message.
+
+    Attributes:
+        waited: the seconds that the process has waited for batches.
     """
 
     _given = 0
+    waited = 0.0
 
     def __iter__(self) -> Iterator[Any]:
         self._given = getattr(self.batch_sampler, "position", 0)
-        for batch in super().__iter__():
+        batches, end = super().__iter__(), object()
+        while (batch := self._next(batches, end)) is not end:
             if isinstance(batch, UserError):
                 raise batch
             self._given += 1
             yield batch
         self._given = 0
+
+    def _next(self, batches: Iterator[Any], end: Any) -> Any:
+        start = time.perf_counter()
+        batch = next(batches, end)
+        self.waited += time.perf_counter() - start
+        return batch
 
     def state_dict(self) -> dict[str, int]:
         """The epoch and the number of batches returned, without the batches that workers have prepared in advance."""
