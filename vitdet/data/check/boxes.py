@@ -16,7 +16,7 @@ def check_masks(content: Content, masks: Sequence[Mask], findings: Findings) -> 
     """Findings about masks that can't be read; the boxes of the others are kept in `content.objects`."""
     objects = content.objects
     for mask in masks:
-        if mask.box_xywh is not None:
+        if mask.box_xywh is not None and not mask.code:
             objects.masks_xywh[mask.row] = mask.box_xywh
     for code in ("mask-broken", "mask-size", "mask-empty", "mask-outside"):
         note = [content.object_example(mask.row, mask.why) for mask in masks if mask.code == code]
@@ -41,6 +41,8 @@ def check_boxes(content: Content, findings: Findings) -> None:
         for code, rows in formats.items():
             _note(content, findings, code, rows)
             usable &= ~rows
+            # what is in another format says nothing about sizes
+            objects.boxes_xywh[rows] = np.nan
         x, y, w, h = objects.boxes_xywh.T
         width, height = sizes.T
         empty = usable & ((w <= 0) | (h <= 0))
@@ -56,10 +58,11 @@ def check_boxes(content: Content, findings: Findings) -> None:
         things = usable & (content.kind == "instances")
         _note(content, findings, "box-thin", things & (np.fmax(w, h) > 20 * np.fmin(w, h)) & (np.fmax(w, h) > 40))
         _note(content, findings, "box-whole-image", things & (w >= 0.995 * width) & (h >= 0.995 * height))
-        off = usable & disagree(objects.boxes_xywh, objects.masks_xywh) & ~objects.crowd
+        off = usable & ~beyond & disagree(objects.boxes_xywh, objects.masks_xywh) & ~objects.crowd
     code = "mask-box" if content.kind == "instances" else "segment-box"
     _note(content, findings, code, off, lambda row: f"mask {_sides(objects.masks_xywh[row])}")
-    check_repeats(content, findings)
+    if content.kind == "instances":
+        check_repeats(content, findings)
 
 
 def _note(

@@ -12,8 +12,14 @@ FEW = 10
 Size = tuple[float, float]
 
 
-def check_classes(content: Content, findings: Findings) -> None:
-    """Findings about classes that no annotation has, or annotations whose class is unknown."""
+def check_classes(content: Content, findings: Findings, *, trained: bool) -> None:
+    """Findings about classes that no annotation has, or annotations whose class is unknown.
+
+    Args:
+        content: the split.
+        findings: where they go.
+        trained: whether it is the split to train on, which should have objects of all classes.
+    """
     objects, split = content.objects, content.split
     counts = class_counts(content)
     if not content.classes or not len(content):
@@ -29,7 +35,7 @@ def check_classes(content: Content, findings: Findings) -> None:
     if content.kind != "semantic":
         empty = [content.image_example(i) for i in range(len(content)) if i not in with_objects]
         findings.note("image-without-objects", split, empty, of=len(content))
-    if split == "train":
+    if trained:
         names = [Example(name) for name, count in zip(content.classes, counts) if not count]
         findings.note("class-unseen", split, names, of=len(counts))
         rare = [Example(f"{name}: {count}") for name, count in zip(content.classes, counts) if 0 < count < FEW]
@@ -58,36 +64,33 @@ def compare_classes(contents: Sequence[Content], findings: Findings) -> None:
     """Findings about classes that differ between splits, by name, number or share."""
     first = next((content for content in contents if content.split == "train"), None)
     for content in contents:
-        if first is None or content is first:
+        if first is None or content is first or not content.classes:
             continue
-        pair = f"train, {content.split}"
-        known, other = (dict(zip(c.class_ids, c.classes)) for c in (first, content))
-        wrong = [
-            Example(f"{i}: {known.get(i)!r} and {other.get(i)!r}")
-            for i in sorted({*known, *other})
-            if known.get(i) != other.get(i)
-        ]
-        findings.note("classes-differ", pair, wrong)
+        pair, known = f"train, {content.split}", set(first.classes)
+        # the same class may have another number in each file
+        wrong = [Example(f"{i}: {name!r}") for i, name in zip(content.class_ids, content.classes) if name not in known]
+        findings.note("classes-differ", pair, wrong, of=len(content.classes))
         if not wrong and len(first.objects) and len(content.objects):
             _compare_shares(first, content, pair, findings)
 
 
 def _compare_shares(first: Content, content: Content, pair: str, findings: Findings) -> None:
-    train, here = class_counts(first), class_counts(content)
-    only = [Example(f"{name}: {b}") for name, a, b in zip(content.classes, train, here) if b and not a]
-    findings.note("class-only-here", pair, only, of=len(here))
+    names = list(dict.fromkeys(first.classes))
+    train, here = (np.zeros(len(names), np.int64) for _ in range(2))
+    for counts, of in ((train, first), (here, content)):
+        np.add.at(counts, [names.index(name) for name in of.classes], class_counts(of))
+    only = [Example(f"{name}: {b}") for name, a, b in zip(names, train, here) if b and not a]
+    findings.note("class-only-here", pair, only, of=len(names))
     shares = [counts / max(counts.sum(), 1) for counts in (train, here)]
     pooled = (train + here) / max((train + here).sum(), 1)
     spread = np.sqrt(pooled * (1 - pooled) * (1 / max(train.sum(), 1) + 1 / max(here.sum(), 1)))
     # objects of an image are alike, so that differences must be larger than those of a draw of single objects
-    clear = np.abs(shares[0] - shares[1]) > 6 * spread
+    clear = np.abs(shares[0] - shares[1]) > 4 * spread
     with np.errstate(divide="ignore", invalid="ignore"):
         ratio = shares[1] / shares[0]
-    much = clear & ((ratio > 3) | (ratio < 1 / 3)) & (train > 0)
-    texts = [
-        f"{content.classes[k]}: {shares[0][k]:.1%} in train, {shares[1][k]:.1%} here" for k in np.flatnonzero(much)
-    ]
-    findings.note("class-shift", pair, [Example(text) for text in texts], of=len(here))
+    much = clear & ((ratio > 2) | (ratio < 1 / 2)) & (train > 0)
+    texts = [f"{names[k]}: {shares[0][k]:.1%} in train, {shares[1][k]:.1%} here" for k in np.flatnonzero(much)]
+    findings.note("class-shift", pair, [Example(text) for text in texts], of=len(names))
 
 
 def check_fit(
@@ -110,7 +113,7 @@ def check_fit(
     few = [
         content.object_example(row, f"{tokens[row]:.2f} patches") for row in small[:: max(1, len(small) // 50)].tolist()
     ]
-    detail = f"{share:.0%} of the boxes, at patches of {patch} pixels"
+    detail = f"{share:.{0 if share >= 0.01 else 2}%}, at patches of {patch} pixels"
     severity = "warning" if share >= 0.25 else None
     findings.note(
         "box-below-patch", content.split, few, count=len(small), of=len(tokens), detail=detail, severity=severity

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from vitdet.annotations.json_text import WrongStructure, check_json, integer, is_box, is_finite, scan
+from vitdet.annotations.json_text import WrongStructure, check_json, flag, integer, is_box, is_finite, scan
 from vitdet.data.check.content import NO_CLASS, Content, Kind, Objects
 from vitdet.data.check.finding import Example, Findings
 from vitdet.errors import UserError
@@ -32,7 +32,8 @@ class Reader:
 
     def __init__(self, text: str, split: str, findings: Findings) -> None:
         self.text, self.split, self.findings = text, split, findings
-        self.faults: dict[str, list[Example]] = {}
+        # the id of the image and the text of each fault, by code
+        self.faults: dict[str, list[tuple[int | None, str]]] = {}
         # the number, name, width and height of each image, and of its entry
         self.images: list[tuple[int, str, int, int]] = []
         self.categories: list[tuple[int, str]] = []
@@ -40,8 +41,8 @@ class Reader:
         self.integers, self.floats = array("q"), array("d")
         self.panoptic, self.pngs = False, dict[int, str]()
 
-    def fault(self, code: str, text: str) -> None:
-        self.faults.setdefault(code, []).append(Example(text))
+    def fault(self, code: str, text: str, image: int | None = None) -> None:
+        self.faults.setdefault(code, []).append((image, text))
 
     def _item(self, start: int, end: int, item: Any) -> Any:
         ascii_only = self.text[start:end].isascii()
@@ -86,19 +87,18 @@ class Reader:
             self.fault("labels-invalid", f"annotation {str(item)[:100]}: wanted an object")
             return
         numbers = [integer(item.get(key)) for key in ("image_id", "category_id", "id")]
-        box, area, crowd = item.get("bbox"), item.get("area"), item.get("iscrowd", 0)
-        where = f"annotation {item.get('id')} of image {item.get('image_id')}"
+        box, area, crowd = item.get("bbox"), item.get("area"), flag(item.get("iscrowd"))
+        where = f"{'segment' if self.panoptic else 'annotation'} {item.get('id')}"
         if box is None and not item.get("segmentation") and not self.panoptic:
-            self.fault("box-invalid", f"{where}: no bbox, and no segmentation")
+            self.fault("box-invalid", f"{where}, no bbox, and no segmentation", numbers[0])
         elif box is not None and not is_box(box):
-            self.fault("box-invalid", f"{where}: bbox {str(box)[:60]}")
+            self.fault("box-invalid", f"{where}, bbox {str(box)[:60]}", numbers[0])
         elif box is None and not self.panoptic:
-            self.fault("box-missing", where)
-        if not isinstance(crowd, (bool, int)) or crowd not in (0, 1):
-            self.fault("crowd-invalid", f"{where}: iscrowd {crowd!r}")
-            crowd = 0
+            self.fault("box-missing", where, numbers[0])
+        if crowd is None:
+            self.fault("crowd-invalid", f"{where}, iscrowd {item['iscrowd']!r}"[:120], numbers[0])
         self.integers.extend(NO_ID if number is None else number for number in numbers)
-        self.integers.extend((int(crowd), start, end))
+        self.integers.extend((bool(crowd), start, end))
         self.floats.extend(map(float, box) if is_box(box) else [np.nan] * 4)
         self.floats.append(float(area) if is_finite(area) else np.nan)
 
@@ -153,8 +153,9 @@ def _content(reader: Reader, annotations: Path, kind: Kind, images: Path, segmen
     by_class = Counter(name for _, name in classes)
     findings.note("class-name-twice", split, [Example(name) for name, count in by_class.items() if count > 1])
     objects = _objects(reader, [number for number, *_ in rows], [number for number, _ in classes], names)
-    for code, places in reader.faults.items():
-        findings.note(code, split, places)
+    place = {number: (name, path) for (number, *_), name, path in zip(rows, names, paths)}
+    for code, faults in reader.faults.items():
+        findings.note(code, split, [_example(text, place.get(image)) for image, text in faults])
     sides = np.array([row[2:] for row in rows], np.int64).reshape(-1, 2)
     content = Content(
         split, kind, images, names, paths, *sides.T, [n for _, n in classes], [i for i, _ in classes], objects
@@ -166,6 +167,10 @@ def _content(reader: Reader, annotations: Path, kind: Kind, images: Path, segmen
         what = "images" if not rows else "categories"
         findings.note("split-empty", split, [Example(f'{annotations}: "{what}" is empty')])
     return content
+
+
+def _example(text: str, image: tuple[str, Path | None] | None) -> Example:
+    return Example(text) if image is None else Example(f"{image[0]}: {text}", image[1])
 
 
 def _kept(reader: Reader, code: str, what: str, ids: list[int]) -> list[int]:

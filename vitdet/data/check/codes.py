@@ -12,7 +12,7 @@ class Code(NamedTuple):
     Attributes:
         severity: an error loses images or labels, or trains on wrong ones; a warning may do so; a note is worth
             knowing.
-        says: what was found, as a phrase that follows the count.
+        says: what was found, as a phrase that the count follows.
         fix: what to do.
     """
 
@@ -37,7 +37,7 @@ CODES: dict[str, Code] = {
     "image-outside-folder": Code("error", "file names lead out of the folder", "write names relative to the folder"),
     "image-too-large": Code("error", "images have more pixels than are read", "make them smaller, or cut them up"),
     "image-unlisted": Code("note", "image files in the folder are not in the annotations", "label them if they belong"),
-    "image-depth": Code("note", "images have more than 8 bits a channel", "look at them with `vitdet data show`"),
+    "image-depth": Code("note", "images have more than 8 bits a channel", "look at training samples"),
     "image-transparent": Code("note", "images have transparency, which is dropped", "flatten them if colours differ"),
     "image-frames": Code("note", "images have several frames, of which the first is read", "save the frames as files"),
     "image-duplicate": Code("warning", "images are byte-identical copies", "keep one of each"),
@@ -104,15 +104,17 @@ CODES: dict[str, Code] = {
     "class-off-by-one": Code("error", "labels count from another number than the classes", "shift the ids by one"),
     "class-unseen": Code("warning", "classes have no object", "label some, or leave the class out"),
     "class-only-here": Code("warning", "classes have objects in this split but none in train", "move some to train"),
-    "class-rare": Code("note", "classes have fewer than 10 objects", "label more, or set `data.balance`"),
+    "class-rare": Code("note", "classes have fewer than 10 objects", "label more, or repeat them: `data.balance`"),
     "class-shift": Code("note", "classes are much rarer or more frequent than in train", "split the images at random"),
-    "classes-differ": Code("error", "classes differ between the splits", "give all splits the same list of classes"),
+    "classes-differ": Code("error", "classes of this split are none of train", "give all splits the same names"),
     # images and objects
     "image-without-objects": Code("note", "images have no object", "check that they are empty, and not unlabelled"),
     "no-objects": Code("error", "split without any object", "check that the labels are of these images"),
-    "box-below-patch": Code("note", "boxes are smaller than one patch of the model", "raise `data.size`, or tile"),
+    "box-below-patch": Code(
+        "note", "boxes are smaller than one patch of the model", "raise `data.size`, or cut the images up"
+    ),
     "too-many-objects": Code("warning", "images have more objects than the model has queries", "raise `num_queries`"),
-    "image-elongated": Code("note", "images are more than 4 times as long as wide", "tile them"),
+    "image-elongated": Code("note", "images are more than 4 times as long as wide", "cut them up"),
     # label maps, and the PNGs of panoptic segments
     "map-missing": Code("error", "images whose PNG of segments does not exist", "correct the names or the folder"),
     "image-without-map": Code("warning", "images without a label map, which are left out", "add the maps"),
@@ -123,7 +125,7 @@ CODES: dict[str, Code] = {
     ),
     "map-lossy": Code("error", "label maps are JPEGs, whose values are blurred", "save them as PNG"),
     "map-size": Code("error", "label maps of another size than their image", "export them at the size of the image"),
-    "map-one-based": Code("error", "split whose label maps count from 1", "set `data.values` to 1, 2, …"),
+    "map-one-based": Code("error", "split whose label maps count from 1", "set `data.values: [1, 2]` and so on"),
     "map-0-255": Code("error", "split whose label maps hold only 0 and 255", "set `data.values: [0, 255]`"),
     "map-value": Code("warning", "label maps have values that are no class, in a few files only", "correct the maps"),
     "map-void": Code("note", "label maps have values that are no class, which are not scored", "nothing, if intended"),

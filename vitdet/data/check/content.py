@@ -108,7 +108,7 @@ class Content:
         shown = (tuple(box.tolist()),) if np.isfinite(box).all() else ()
         if self.kind == "semantic":
             text = f"{self.names[i]}: {self.objects.area[row]:,.0f} pixels of value {self.objects.ids[row]}"
-            return Example(text, self.paths[i], shown)
+            return Example(text, self.paths[i], map=self.maps[i], values=(int(self.objects.ids[row]),))
         what = "segment" if self.kind == "panoptic" else "annotation"
         said = f", box [{', '.join(f'{side:g}' for side in box.round(2).tolist())}]" if shown else ""
         text = f"{self.names[i]}: {what} {self.objects.ids[row]}{said}{f', {more}' if more else ''}"

@@ -80,7 +80,11 @@ def read_facts(path: Path, *, decode: bool = False) -> Facts:
     except Image.DecompressionBombError:
         return Facts(digest=digest, problem="image-too-large", why=f"more than {MAX_PIXELS:,} pixels")
     except Exception as error:
-        why = "it is empty" if not data else str(error) if "cannot identify" not in str(error) else "no known format"
+        why = "no known format" if "cannot identify" in str(error) else str(error)
+        if not data.strip(b"\0"):
+            why = "all its bytes are zero" if data else "it is empty"
+        elif data.startswith(b"version https://git-lfs"):
+            why = "a pointer of Git LFS; fetch the file itself with git lfs pull"
         return Facts(digest=digest, problem="image-unreadable", why=why)
     with image:
         width, height = image.size

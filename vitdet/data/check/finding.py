@@ -19,11 +19,15 @@ class Example:
         text: the name of the file, the id of the annotation, and what it has.
         path: the image to show.
         boxes_xywh: the boxes to draw in it, in pixels: left, top, width and height.
+        map: the label map, or PNG of segments, whose pixels of the `values` are shown instead of boxes.
+        values: the numbers of these pixels.
     """
 
     text: str
     path: Path | None = None
     boxes_xywh: tuple[tuple[float, ...], ...] = ()
+    map: Path | None = None
+    values: tuple[int, ...] = ()
 
 
 @dataclass
@@ -55,8 +59,7 @@ class Finding:
     def text(self) -> str:
         """What was found, in one line."""
         count = f"{self.count:,}" + (f" of {self.of:,}" if self.of else "")
-        says = CODES[self.code].says
-        return f"{count} {says}{f': {self.detail}' if self.detail else ''}"
+        return f"{CODES[self.code].says}: {count}{f' ({self.detail})' if self.detail else ''}"
 
     @property
     def fix(self) -> str:

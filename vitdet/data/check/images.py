@@ -74,31 +74,39 @@ def check_sizes(content: Content, findings: Findings) -> None:
     """Findings about sizes that the annotations give, and EXIF tags."""
     by_code: dict[str, list[Example]] = defaultdict(list)
     for i, facts in enumerate(content.facts):
-        if not facts.width:
-            continue
-        said, stored, upright = (
-            (int(content.widths[i]), int(content.heights[i])),
-            (facts.width, facts.height),
-            facts.upright,
-        )
-        shown = content.file_size(i)
-        if not all(said):
-            by_code["size-missing"].append(content.image_example(i, f"the file is {_by(shown)}"))
-        elif said != shown:
-            code = "size-differs"
-            if stored != upright and said in (stored, upright):
-                code = "size-exif" if content.exif else "size-upright"
-            elif said == shown[::-1]:
-                code = "size-swapped"
-            by_code[code].append(content.image_example(i, f"the file is {_by(shown)}, the annotations say {_by(said)}"))
-        elif facts.orientation in (2, 3, 4):
-            by_code["exif-unsure"].append(content.image_example(i, f"EXIF orientation {facts.orientation}"))
-        if min(shown) * 4 < max(shown):
+        said, shown = (int(content.widths[i]), int(content.heights[i])), content.file_size(i)
+        if code := size_code(said, facts, exif=content.exif):
+            more = f"EXIF orientation {facts.orientation}"
+            if code != "exif-unsure":
+                more = f"the file is {_by(shown)}, the annotations say {_by(said) if all(said) else 'nothing'}"
+            by_code[code].append(content.image_example(i, more))
+        if facts.width and min(shown) * 4 < max(shown):
             by_code["image-elongated"].append(content.image_example(i, _by(shown)))
+    if content.kind == "semantic":
+        # the size of an image with a label map is said by that map, if it can be read
+        by_code.pop("size-missing", None)
+        by_code["map-size"] = by_code.pop("size-differs", []) + by_code.pop("size-swapped", [])
     for code, places in by_code.items():
-        # the size of an image with a label map is said by that map
-        of_map = content.kind == "semantic" and code in ("size-differs", "size-swapped")
-        findings.note("map-size" if of_map else code, content.split, places, of=len(content))
+        findings.note(code, content.split, places, of=len(content))
+
+
+def size_code(said: tuple[int, int], facts: Facts, *, exif: bool) -> str:
+    """The code for the size that the annotations give of an image, or an empty one.
+
+    Args:
+        said: the width and height in the annotations, 0 where they have none.
+        facts: the file.
+        exif: whether the image is turned upright by its EXIF tag.
+    """
+    stored, upright = (facts.width, facts.height), facts.upright
+    shown = upright if exif else stored
+    if not all(said):
+        return "size-missing"
+    if not facts.width or said == shown:
+        return "exif-unsure" if facts.orientation in (2, 3, 4) else ""
+    if stored != upright and said in (stored, upright):
+        return "size-exif" if exif else "size-upright"
+    return "size-swapped" if said == shown[::-1] else "size-differs"
 
 
 def _by(size: Iterable[int]) -> str:

@@ -11,8 +11,9 @@ from vitdet.data.check.maps import Map
 from vitdet.masks import VOID
 
 
-def check_maps(content: Content, maps: Sequence[Map], findings: Findings) -> None:
-    """Findings about maps that can't be read, or are of another size than their image."""
+def check_maps(content: Content, maps: Sequence[Map], findings: Findings) -> list[Map]:
+    """Findings about maps that can't be read, or are of another size than their image; without those, the maps."""
+    usable = list(maps)
     by_code: dict[str, list[Example]] = defaultdict(list)
     for i, found in enumerate(maps):
         name = content.maps[i].name if content.maps[i] is not None else content.names[i]
@@ -21,8 +22,10 @@ def check_maps(content: Content, maps: Sequence[Map], findings: Findings) -> Non
         elif content.kind == "panoptic" and content.facts[i].width and found.size != content.size(i):
             (w, h), (width, height) = found.size, content.size(i)
             by_code["map-size"].append(Example(f"{name}: {w}×{h}, its image {width}×{height}", content.paths[i]))
+            usable[i] = Map("map-size")
     for code, places in by_code.items():
         findings.note(code, content.split, places, of=len(content))
+    return usable
 
 
 def check_segments(content: Content, maps: Sequence[Map], findings: Findings) -> None:
@@ -43,7 +46,8 @@ def check_segments(content: Content, maps: Sequence[Map], findings: Findings) ->
         if extra:
             ids = ", ".join(str(region.value) for region in extra[:4]) + (" …" if extra[4:] else "")
             text = f"{content.names[i]}: {sum(region.area for region in extra):,} pixels of {ids}"
-            unlisted.append(Example(text, content.paths[i], tuple(tuple(r.box_xywh) for r in extra[:8])))
+            values = tuple(region.value for region in extra)
+            unlisted.append(Example(text, content.paths[i], map=content.maps[i], values=values))
     read = {i for i, found in enumerate(maps) if found.regions}
     missing = [row for (i, _), row in place.items() if i in read and row not in seen]
     findings.note("segment-empty", split, [content.object_example(row) for row in missing], of=len(objects))
@@ -71,13 +75,18 @@ def objects_of_maps(content: Content, maps: Sequence[Map]) -> Objects:
     return Objects(image, label, values, columns[3:].T.copy(), columns[2], crowd, values, none)
 
 
-def check_values(contents: Sequence[Content], findings: Findings) -> None:
-    """Findings about values of label maps that are no class, judged over all splits."""
+def check_values(contents: Sequence[Content], findings: Findings) -> bool:
+    """Findings about values of label maps that are no class, judged over all splits.
+
+    Returns:
+        Whether the values mean the classes that the data are said to have.
+    """
     files, maps, seen = Counter[int](), 0, set[int]()
     for content in contents:
         files.update(content.objects.raw_label.tolist())
         maps += len(set(content.objects.image.tolist()))
     seen = set(files)
+    meant = True
     for content in contents:
         known = content.class_ids
         # such values say nothing more once the whole split is explained
@@ -85,11 +94,13 @@ def check_values(contents: Sequence[Content], findings: Findings) -> None:
             held = f"the values are {', '.join(map(str, sorted(seen)[:12]))}{' …' if len(seen) > 12 else ''}"
             few = [content.image_example(i) for i in range(min(len(content), 3))]
             findings.note(code, content.split, few, count=1, detail=held)
+            meant = False
             continue
         _check_strays(content, files, maps, findings)
         valued = np.isin(content.objects.raw_label, known)
         none = sorted(set(content.objects.image.tolist()) - set(content.objects.image[valued].tolist()))
         findings.note("map-empty", content.split, [content.image_example(i) for i in none], of=len(content))
+    return meant
 
 
 def values_code(seen: set[int], known: Sequence[int]) -> str:
@@ -118,7 +129,7 @@ def _check_strays(content: Content, files: Counter[int], maps: int, findings: Fi
         by_code["map-void" if usual else "map-value"].append((value, np.flatnonzero(objects.raw_label == value)))
     for code, found in by_code.items():
         rows = np.concatenate([rows for _, rows in found])
-        shares = [f"{value} ({objects.area[rows].sum() / total:.2%} of the pixels)" for value, rows in found]
+        shares = [f"{value} in {objects.area[rows].sum() / total:.2%} of the pixels" for value, rows in found]
         few = [content.object_example(row) for row in rows[:200].tolist()]
         count = len(set(objects.image[rows].tolist()))
         findings.note(code, content.split, few, count=count, of=len(content), detail=", ".join(shares[:6]))

@@ -39,12 +39,23 @@ class Map(NamedTuple):
     regions: tuple[Region, ...] = ()
 
 
+def numbers_of(image: Image.Image, *, colours: bool) -> np.ndarray:
+    """The numbers in a map, `(H, W)`, or its colours, `(H, W, C)`, if they stand for none.
+
+    Args:
+        image: the map; of a palette, the positions are the numbers.
+        colours: whether a colour stands for a number, R + 256 G + 65536 B, as in COCO's panoptic format.
+    """
+    values = np.asarray(image)
+    return png_ids(values[..., :3]) if colours and values.ndim == 3 and values.shape[2] >= 3 else values
+
+
 def read_map(path: Path, *, colours: bool) -> Map:
     """What is known of a map.
 
     Args:
         path: the file.
-        colours: whether a colour stands for a number, R + 256 G + 65536 B, as in COCO's panoptic format.
+        colours: see `numbers_of`.
     """
     try:
         if not path.is_file():
@@ -52,13 +63,11 @@ def read_map(path: Path, *, colours: bool) -> Map:
         with Image.open(io.BytesIO(path.read_bytes())) as image:
             if image.format in ("JPEG", "MPO"):
                 return Map("map-lossy", "a JPEG", image.size)
-            values = np.asarray(image)
+            values = numbers_of(image, colours=colours)
             mode, size = image.mode, image.size
     except Exception as error:
         why = str(error) if "cannot identify" not in str(error) else "no known format"
         return Map("map-unreadable", why)
-    if colours and values.ndim == 3 and values.shape[2] >= 3:
-        values = png_ids(values[..., :3])
     if values.ndim != 2:
         return Map("map-colours", f"mode {mode}", size)
     if values.dtype.kind not in "ui":

@@ -1,20 +1,17 @@
 """The masks of instances: whether they can be read, and their bounding boxes."""
 
 import json
-import math
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 from pycocotools import mask as rle
 
-from vitdet.annotations.json_text import is_finite
 from vitdet.data.check.content import Content
-from vitdet.errors import UserError
+from vitdet.errors import DataError
 from vitdet.masks import to_rle
+from vitdet.segmentations import check_on_image, extent_of, is_missing, polygons_of, size_of
 
-# a coordinate beyond this is no pixel of any image
-FAR = 1e6
 # how many pixels a mask may reach beyond its image, as a fraction of the side and at least
 BEYOND, LEAST = 0.01, 2.0
 
@@ -61,32 +58,23 @@ def check_mask(row: int, segmentation: Any, width: int, height: int) -> Mask:
         segmentation: as in COCO: polygons, or run lengths.
         width, height: the size of the image in pixels.
     """
-    if segmentation is None or segmentation == [] or segmentation == {}:
+    if is_missing(segmentation):
         return Mask(row, there=False)
-    if isinstance(segmentation, dict):
-        return _check_runs(row, segmentation, width, height)
-    if not isinstance(segmentation, list):
-        return Mask(row, "mask-broken", f"segmentation is {str(segmentation)[:40]!r}")
-    if not all(isinstance(polygon, list) for polygon in segmentation):
-        return Mask(row, "mask-broken", "its polygon is no list in a list")
-    usable = [polygon for polygon in segmentation if len(polygon) >= 4]
-    if not usable:
-        return Mask(row, "mask-broken", "no polygon has three points")
-    for polygon in usable:
-        if wrong := [value for value in polygon if not is_finite(value) or abs(value) > FAR]:
-            return Mask(row, "mask-broken", f"a polygon has the coordinate {wrong[0]!r}"[:80])
-        if len(polygon) % 2:
-            return Mask(row, "mask-broken", f"a polygon has {len(polygon)} numbers, which is odd")
-    return _check_polygons(row, usable, width, height)
+    try:
+        if isinstance(segmentation, dict):
+            return _check_runs(row, segmentation, width, height)
+        polygons = polygons_of(segmentation)
+        check_on_image(extent_of(polygons), height, width)
+    except DataError as error:
+        return Mask(row, "mask-broken", str(error))
+    return _check_polygons(row, polygons, width, height)
 
 
 def _check_polygons(row: int, polygons: list[list[float]], width: int, height: int) -> Mask:
     points = [np.array(polygon, np.float64).reshape(-1, 2) for polygon in polygons]
     (left, top), (right, bottom) = np.concatenate(points).min(0).tolist(), np.concatenate(points).max(0).tolist()
     box = (left, top, right - left, bottom - top)
-    # a polygon of two points is a rectangle, by its corners
-    areas = [abs(math.prod((p[1] - p[0]).tolist())) if len(p) == 2 else _area(p) for p in points]
-    if max(areas) == 0:
+    if not any(map(_area, points)):
         return Mask(row, "mask-empty", "its polygons have no area", box)
     over = max(-left, -top, right - width, bottom - height)
     if over > max(LEAST, BEYOND * max(width, height)):
@@ -100,13 +88,10 @@ def _area(points: np.ndarray) -> float:
 
 
 def _check_runs(row: int, code: dict[str, Any], width: int, height: int) -> Mask:
-    size = code.get("size")
-    if isinstance(size, (list, tuple)) and len(size) == 2 and list(size) != [height, width]:
-        swapped = ", swapped" if list(size) == [width, height] else ""
+    size = size_of(code)
+    if size != (height, width):
+        swapped = ", swapped" if size == (width, height) else ""
         return Mask(row, "mask-size", f"mask of {size[1]}×{size[0]}, image of {width}×{height}{swapped}")
-    try:
-        runs = to_rle(code, height, width)
-        area, box = float(rle.area(runs)), rle.toBbox(runs).tolist()
-    except (UserError, ValueError, TypeError, KeyError, OverflowError) as error:
-        return Mask(row, "mask-broken", str(error)[:120])
-    return Mask(row, "" if area else "mask-empty", "" if area else "its run lengths hold no pixel", tuple(box))
+    runs = to_rle(code, height, width)
+    box = tuple(rle.toBbox(runs).tolist())
+    return Mask(row, "" if rle.area(runs) else "mask-empty", "" if rle.area(runs) else "no pixel in run lengths", box)

@@ -17,6 +17,7 @@ def read_pairs(
     names: Sequence[str],
     values: Sequence[int] | None,
     suffixes: tuple[str | None, str | None],
+    files: Path | None,
     findings: Findings,
 ) -> Content | None:
     """The images of a split with their label maps, which are not read yet; `None` if there is no pair.
@@ -25,6 +26,7 @@ def read_pairs(
         images, labels: the folder of the images, and that of the label maps.
         split: the name of the split.
         names, values: the classes, and their pixel values.
+        files: a text file that names the pairs to take; by default all are.
         suffixes: what follows the common part of the names of an image and its map.
         findings: where files without a partner go.
     """
@@ -33,6 +35,9 @@ def read_pairs(
 
     try:
         photos, maps = (_by_stem(folder, suffix) for folder, suffix in zip((images, labels), suffixes))
+        if files is not None:
+            wanted = set(files.read_text(encoding="utf-8").splitlines())
+            photos, maps = ({k: v for k, v in names.items() if k in wanted} for names in (photos, maps))
     except (OSError, ValueError) as error:
         findings.note("labels-unreadable", split, [Example(str(error))])
         return None
@@ -46,11 +51,11 @@ def read_pairs(
         found = f"{len(photos)} images in {images}, {len(maps)} label maps in {labels}, none of one name"
         findings.note("split-empty", split, [Example(found)])
         return None
-    files = [photos[stem] for stem in common]
+    shown = [photos[stem] for stem in common]
     sizes = np.zeros((2, len(common)), np.int64)
     ids = list(range(len(names)) if values is None else values)
-    paths: list[Path | None] = [images / name for name in files]
-    content = Content(split, "semantic", images, files, paths, *sizes, list(names), ids, no_objects())
+    paths: list[Path | None] = [images / name for name in shown]
+    content = Content(split, "semantic", images, shown, paths, *sizes, list(names), ids, no_objects())
     content.maps = [labels / maps[stem] for stem in common]
     return content
 

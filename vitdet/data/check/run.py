@@ -5,8 +5,9 @@ import time
 import warnings
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -31,6 +32,11 @@ def native(height: int, width: int) -> tuple[int, int]:
     return height, width
 
 
+def long_side(side: int) -> Callable[[int, int], tuple[int, int]]:
+    """The rule that resizes an image so that its longer side has `side` pixels."""
+    return lambda height, width: tuple(max(1, round(s * side / max(height, width))) for s in (height, width))
+
+
 @dataclass(frozen=True)
 class Place:
     """Where the files of a split are.
@@ -39,11 +45,13 @@ class Place:
         images: the folder of the images.
         labels: the COCO JSON, or the folder of the label maps.
         segments: the folder of the PNGs of panoptic segments.
+        files: a text file that names the pairs of image and label map of the split, see `SemanticSplit`.
     """
 
     images: Path
     labels: Path
     segments: Path | None = None
+    files: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -77,6 +85,10 @@ class Plan:
     queries: int | None = None
     lines: list[str] = field(default_factory=list)
 
+    def with_model(self, **model: Any) -> "Plan":
+        """The same data for another `size`, `patch` or `queries`."""
+        return replace(self, **model)
+
 
 # takes how many images there are and how many were read
 Watch = Callable[[int, int], None]
@@ -105,13 +117,13 @@ def check(plan: Plan, *, decode: bool = False, watch: Watch | None = None, threa
                 if watch is not None:
                     watch(total, done)
             _findings(content, job, plan, findings)
-    if plan.kind == "semantic":
-        labels.check_values(contents, findings)
+    meant = plan.kind != "semantic" or labels.check_values(contents, findings)
     images.check_copies(contents, findings)
     for content in contents:
-        classes.check_classes(content, findings)
+        classes.check_classes(content, findings, trained=meant and content is contents[0])
         classes.check_fit(content, plan.size, plan.patch, plan.queries, findings)
-    classes.compare_classes(contents, findings)
+    if meant:
+        classes.compare_classes(contents, findings)
     statistics = {content.split: numbers(content, plan.size, plan.patch) for content in contents}
     seconds = time.monotonic() - started
     return Report(plan.source, plan.kind, findings.ordered(), statistics, plan.lines, seconds, decode)
@@ -126,6 +138,7 @@ def _open(plan: Plan, split: str, place: Place, findings: Findings) -> Content |
             names=plan.names,
             values=plan.values,
             suffixes=(plan.image_suffix, plan.label_suffix),
+            files=place.files,
             findings=findings,
         )
     else:
@@ -172,7 +185,7 @@ def _findings(content: Content, job: _Job, plan: Plan, findings: Findings) -> No
     if content.kind == "instances":
         boxes.check_masks(content, [mask for i in sorted(job.masks) for mask in job.masks[i]], findings)
     else:
-        labels.check_maps(content, job.maps, findings)
+        job.maps = labels.check_maps(content, job.maps, findings)
     if content.kind == "semantic":
         content.objects = labels.objects_of_maps(content, job.maps)
         content.widths, content.heights = np.array([found.size for found in job.maps]).reshape(-1, 2).T
