@@ -16,6 +16,7 @@ from test_structure import RANK
 
 import vitdet
 from vitdet.cli import load_config
+from vitdet.data.check import CODES
 from vitdet.data.formats import find
 from vitdet.data.formats.foreign import MODULES
 from vitdet.data.label_sets import label_set
@@ -221,6 +222,12 @@ def contents(row, site):
     assert (ROOT / target).is_file()
 
 
+def found(row, site):
+    """`tests/data/test_check.py` plants each of them."""
+    code, *said = row.cells
+    assert said == list(CODES[code])
+
+
 def layouts(row, site):
     """A folder of this layout is of this kind; tests/data/formats/test_open_folder.py compares its labels."""
     name, files, what = row.cells
@@ -272,6 +279,7 @@ TABLES = {
     ("", "vitdet", "rfdetr", "ratio"): measured,
     ("model", "keys, theirs → ours", "beside", "at", "largest relative error"): parity,
     ("what happens", "what you get"): downloads,
+    ("code", "severity", "what was found", "what to do"): found,
     ("", "compared"): compared,
     ("the message has", "why, and what to do"): errors,
     ("in YOLO", "in vitdet"): other_tools,
@@ -304,6 +312,10 @@ def test_set_up_is_two_commands():
 def test_every_room_has_a_row():
     names = {name for row in ROWS if TABLES.get(row.table) is folders for name in pages.spans(row.cells[0])}
     assert {name.strip("/").removesuffix(".py") for name in names} == set(RANK) - {"__main__"}
+
+
+def test_every_finding_of_a_check_has_a_row():
+    assert [row.cells[0] for row in ROWS if TABLES.get(row.table) is found] == list(CODES)
 
 
 def test_every_error_has_a_row():

@@ -19,6 +19,7 @@ from commands import CONFIG, PROGRAMS
 import vitdet
 import vitdet.data.formats
 from vitdet.cli import VERBS
+from vitdet.command import data_check
 from vitdet.data import ImageData
 from vitdet.zoo import CARDS
 
@@ -57,6 +58,8 @@ ABOUT_OTHERS = {
     "instances_{train,val,test}.json", "OUT/annotations",
     "yolo/train.json", "~/.cache/vitdet", "FOLDER/.vitdet/", "FOLDER/.vitdet/split-0.2.json",
 }  # fmt: skip
+OF_CHECK = set(data_check._parser()._option_string_actions)
+CHECK_TESTS = (ROOT / "tests" / "data" / "test_check.py").read_text(encoding="utf-8")
 SHAPES = re.compile(r"\(\w+(, \w+)+\)|\d+")
 MODELS = re.compile(r"(rf-detr|lw-detr|deimv2|eomt|EoMT)\b.*")
 SOURCE = "\n".join(
@@ -105,7 +108,10 @@ def test_command(word, site):
 
 @pytest.mark.parametrize("word", [w for w in WORDS if w.startswith("--") and w not in IN_TASKS])
 def test_option(word, site):
-    """It trains with it, and the saved config says so."""
+    """It trains with it, and the saved config says so; those of the check of data are in its help, and tested there."""
+    if word in OF_CHECK:
+        assert word in CHECK_TESTS
+        return
     config = next((path for start, path in OPTION_CONFIGS.items() if word.startswith(start)), CONFIG)
     given = SHORTER.get(word, word)
     data = " --data.train.images DIR --data.train.annotations JSON" if config != CONFIG else ""

@@ -93,12 +93,17 @@ class Relabelled(CocoIndex):
             mine = dict(zip(self.annotation_ids[span].tolist(), range(span.start, span.stop)))
             for number, kept in joined.items():
                 row, other = mine[kept], row_of[number]
+                self.trainable[row] |= base.trainable[other]
+                # the box of a segment that has none is taken from its pixels, which are those of both
+                self.boxless[row] |= base.boxless[other]
+                if self.boxless[row]:
+                    self.boxes_xywh[row] = 0.0
+                    continue
                 low = np.minimum(self.boxes_xywh[row, :2], base.boxes_xywh[other, :2])
                 ends = (self.boxes_xywh[row], base.boxes_xywh[other])
                 high = np.maximum(*(box[:2] + box[2:] for box in ends))
                 self.boxes_xywh[row] = [*low, *(high - low)]
                 self.area[row] += base.area[other]
-                self.trainable[row] |= base.trainable[other]
 
     def raw(self, annotation: int) -> dict[str, Any]:
         return self._base.raw(int(self._rows[annotation]))
@@ -111,6 +116,9 @@ class Relabelled(CocoIndex):
 
     def item(self, image: int) -> dict[str, Any] | None:
         return self._base.item(image)
+
+    def png_name(self, image: int) -> str | None:
+        return self._base.png_name(image)
 
     def __reduce__(self):
         # a spawned worker makes the arrays again instead of copying them
@@ -171,6 +179,10 @@ class Joined(CocoIndex):
     def item(self, image: int) -> dict[str, Any] | None:
         k = bisect_right(self._image_starts, image) - 1
         return self.parts[k].item(image - self._image_starts[k])
+
+    def png_name(self, image: int) -> str | None:
+        k = bisect_right(self._image_starts, image) - 1
+        return self.parts[k].png_name(image - self._image_starts[k])
 
     def __str__(self) -> str:
         return (

@@ -16,7 +16,7 @@ from vitdet.data.panoptic import PanopticSource
 from vitdet.data.semantic import SemanticIndex, SemanticSource
 from vitdet.data.shapes import make_shapes
 from vitdet.data.shapes_scene import STUFF, THINGS
-from vitdet.data.sources import CocoSource
+from vitdet.data.sources import CocoSource, ImageSource
 from vitdet.data.splits import PanopticSplit, SemanticSplit, Split
 from vitdet.errors import DataError, UserError
 from vitdet.handshake import Needs
@@ -89,7 +89,7 @@ class CocoData(ImageData):
             if not said and not self._ranks.get("rank"):
                 say_masks(self.index(split), split)
 
-    def make_source(self, split: SplitName) -> CocoSource:
+    def make_source(self, split: SplitName) -> ImageSource:
         if self.with_masks:
             check_masks(self.index(split), split, self.reading.on_bad_image)
         return super().make_source(split)
@@ -151,7 +151,8 @@ class PanopticData(ImageData):
         split = self._given(split)
         source = self.make_source(split)
         position = {number: i for i, number in enumerate(source.index.image_ids.tolist())}
-        return lambda image_id: source.truth(position[image_id])
+        read = self.files.scored(split, source.truth, source.void)
+        return lambda image_id: read(position[image_id])
 
 
 class SemanticData(ImageData):
@@ -200,6 +201,7 @@ class SemanticData(ImageData):
 
     def _open(self, split: SplitName, files: Any) -> SemanticIndex:
         options = {**self._classes, **self._suffixes, "files": files.files}
+        options["skip_bad"] = self.reading.on_bad_image == "skip"
         index = SemanticIndex(files.images, files.labels, **options)
         index.rename(self._rename)
         return index
@@ -209,7 +211,8 @@ class SemanticData(ImageData):
 
     def truth(self, split: SplitName) -> Callable[[int], np.ndarray]:
         """A function that returns the label map `(H, W)` of an image, given its id, which is its position."""
-        return self.index(split).labels
+        index = self.index(split)
+        return self.files.scored(self._given(split), index.labels, index.void)
 
 
 @ranged(RANGES)

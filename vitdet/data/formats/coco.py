@@ -9,7 +9,7 @@ import numpy as np
 
 from vitdet.annotations.index import CocoIndex
 from vitdet.annotations.json_text import read_json
-from vitdet.data.formats.families import Family, choose, families
+from vitdet.data.formats.families import Family, choose
 from vitdet.data.formats.found import Fault, Found, class_line
 from vitdet.data.formats.names import SAMPLE, folder_of, match
 from vitdet.data.formats.rewrite import Change, rewritten
@@ -21,6 +21,10 @@ from vitdet.errors import DataError, UserError
 
 ORDER = ("all", "train", "val", "test")
 ROBOFLOW = "Roboflow COCO"
+
+
+class Absent(DataError):
+    """The files that a JSON names are not there."""
 
 
 @dataclass
@@ -45,23 +49,28 @@ class Part:
     change: Change = field(default_factory=Change)
     lines: list[str] = field(default_factory=list)
 
+    @property
+    def count(self) -> int:
+        """How many images the split has."""
+        return len(self.index) if self.change.kept is None else sum(self.change.kept)
 
-def recognise(tree: Tree, given: Mapping[str, Any], fraction: float) -> list[Found | Fault]:
+
+def recognise(tree: Tree, all_families: list[Family], given: Mapping[str, Any], fraction: float) -> list[Found | Fault]:
     """What there is of COCO's instances and of its panoptic labels; or, of a kind, why it can't be used.
 
     Args:
         tree: the folder.
+        all_families: the JSON files in it.
         given: what the user says of each split: `images`, `annotations` and `segments`.
         fraction: the share of the images that validate where the folder has no split.
     """
     found: list[Found | Fault] = []
-    all_families = families(tree)
     for kind in ("instances", "panoptic"):
         if some := [family for family in all_families if family.kind == kind]:
             try:
                 found.append(_found(tree, some, given, fraction))
             except UserError as error:
-                found.append(Fault(_layout(some[0]), kind, error))
+                found.append(Fault(_layout(some[0]), kind, error, isinstance(error, Absent)))
     return found
 
 
@@ -82,7 +91,7 @@ def _found(tree: Tree, some: list[Family], given: Mapping[str, Any], fraction: f
     parts = [part for part in parts if part.images is not None and (family.kind, part.segments) != ("panoptic", None)]
     parts.sort(key=lambda part: ORDER.index(part.split))
     if not parts:
-        raise DataError(f"{family} can't be used: {'; '.join(lines)}")
+        raise Absent("; ".join(lines) or f"{family} lists no image")
     layout, options, names = _layout(family), {}, list(parts[0].index.names)
     if layout == ROBOFLOW and (root := _root(parts)) is not None:
         names.remove(root)
@@ -90,7 +99,7 @@ def _found(tree: Tree, some: list[Family], given: Mapping[str, Any], fraction: f
         lines.append(f"left out: the class {root!r}, which Roboflow puts above all others, and which no object has")
     parts, notes = _divided(tree, parts, "val" in given, fraction)
     splits, written = _written(tree, parts, layout)
-    said = [f"{part.split}: {len(part.index)} images in {part.images or '.'}, {part.path.name}" for part in parts]
+    said = [f"{part.split}: {part.count} images in {part.images or '.'}, {part.path.name}" for part in parts]
     return Found(
         layout, family.kind, splits, options, [*said, class_line(names), *notes, *written, *lines], str(family)
     )
@@ -108,12 +117,12 @@ def _part(tree: Tree, split: str, path: Path, given: Mapping[str, Any]) -> Part:
     index.check_images()
     part = Part(split, path, index, *(Path(given[key]) if key in given else None for key in ("images", "segments")))
     own, beside = None if split == "all" else split, tree.relative(path.parent)
-    names = list(index.file_names)
+    names = index.file_names
     where = tree.relative(path) or path
     if part.images is None and names:
         part.images, share = folder_of(names, tree, split=own, beside=beside or "")
         if share < 1:
-            _match(part, tree, own, names, str(where))
+            _match(part, tree, own, list(names), str(where))
     if index.panoptic and part.segments is None:
         maps = _segment_names(index)
         part.segments, share = folder_of(maps, tree, split=own, beside=beside or "", maps=path.stem)
@@ -169,7 +178,9 @@ def _divided(tree: Tree, parts: list[Part], has_val: bool, fraction: float) -> t
     whole = by_split.get("all") or by_split.get("train")
     if whole is None:
         return parts, []
-    flags, line = divide(tree.root, list(whole.index.file_names), 0 if has_val or "val" in by_split else fraction)
+    flags: list[bool] = []
+    if not has_val and "val" not in by_split:
+        flags, line = divide(tree.root, list(whole.index.file_names), fraction)
     if not any(flags):
         whole.split = "train"
         return parts, []

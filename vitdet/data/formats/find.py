@@ -8,6 +8,7 @@ from typing import Any, get_args
 
 from vitdet.data.formats import coco, foreign, scenes, semantic
 from vitdet.data.formats.coco import ROBOFLOW
+from vitdet.data.formats.families import families, others
 from vitdet.data.formats.foreign import Pending
 from vitdet.data.formats.found import Fault, Found, Kind
 from vitdet.data.formats.splits import FRACTION
@@ -74,8 +75,9 @@ def _candidates(tree: Tree, given: Mapping[str, Any], fraction: float) -> Iterab
         if (found := scene(tree, given, fraction)) is not None:
             yield found
             return
-    yield from foreign.recognise(tree, given, fraction)
-    yield from coco.recognise(tree, given, fraction)
+    jsons = families(tree)
+    yield from foreign.recognise(tree, foreign.likely(tree, others(tree, jsons)), given, fraction)
+    yield from coco.recognise(tree, jsons, given, fraction)
     if (found := semantic.recognise(tree, given, fraction)) is not None:
         yield found
 
@@ -89,6 +91,8 @@ def _chosen(tree: Tree, seen: list[Candidate], kind: Kind | None, layout: str | 
     asked = [one for one in seen if kind in (None, one.kind) and (layout or one.layout).lower() == one.layout.lower()]
     if not asked:
         raise _nothing(tree, seen, kind, layout)
+    # a JSON file whose images or PNGs were not downloaded is no rival
+    asked = [one for one in asked if not (isinstance(one, Fault) and one.absent)] or asked
     # it says so itself, and has no other labels
     likely = [one for one in asked if one.layout == ROBOFLOW] or [one for one in asked if one.kind == prefer] or asked
     if len(likely) > 1:
@@ -96,10 +100,12 @@ def _chosen(tree: Tree, seen: list[Candidate], kind: Kind | None, layout: str | 
     found = likely[0]
     if isinstance(found, Fault):
         raise DataError(f"{tree.root}: {found.error}") from found.error
-    others = [f"{one.layout} ({one.kind})" for one in seen if one is not found]
+    rest = [one for one in seen if one is not found]
+    others = [f"{one.layout} ({one.kind})" for one in rest if not isinstance(one, Fault)]
     if isinstance(found, Pending):
         found = found.make()
     beside = [f"also there: {', '.join(others)}; --data.kind or --data.layout chooses"] if others else []
+    beside += [f"left alone: {one.layout} ({one.kind}): {one.error}" for one in rest if isinstance(one, Fault)]
     lines = [f"data: {tree.root}", f"layout: {found.layout}", *found.lines, f"kind: {found.kind}", *beside]
     return dataclasses.replace(found, lines=lines)
 

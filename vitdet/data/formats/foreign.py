@@ -1,8 +1,10 @@
 """Folders with labels in formats other than COCO's, which are converted to COCO JSON and kept."""
 
+import os
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from vitdet.data.formats import cvat, labelme, supervisely, via, voc, yolo
@@ -16,8 +18,15 @@ from vitdet.data.formats.tree import Tree
 from vitdet.data.sets import Split
 from vitdet.errors import UserError
 
-# each has a NAME, and a function `recognise`
-MODULES = (yolo, voc, labelme, cvat, supervisely, via)
+# each has a NAME, and a function `recognise`; and the endings of the files, of which there is at least one
+MODULES = {
+    yolo: (".txt", ".yaml", ".yml", ".data"),
+    voc: (".xml",),
+    labelme: (".json",),
+    cvat: (".xml",),
+    supervisely: (".json",),
+    via: (".json", ".csv"),
+}
 
 
 @dataclass(frozen=True)
@@ -36,10 +45,23 @@ class Pending:
     make: Callable[[], Found]
 
 
-def recognise(tree: Tree, given: Mapping[str, Any], fraction: float) -> Iterable[Pending | Fault]:
+def likely(tree: Tree, jsons: bool) -> list[ModuleType]:
+    """The formats of which there may be files, by their endings: to look closer at 100,000 files takes seconds.
+
+    Args:
+        jsons: whether there are JSON files that are not COCO's.
+    """
+    endings = {os.path.splitext(name)[1].lower() for names in tree.folders.values() for name in names}
+    endings -= set() if jsons else {".json"}
+    return [module for module, some in MODULES.items() if endings & {*some}]
+
+
+def recognise(
+    tree: Tree, modules: list[ModuleType], given: Mapping[str, Any], fraction: float
+) -> Iterable[Pending | Fault]:
     """What there is of each format; or, of a format, why it can't be used."""
-    files = files_under(tree.root)
-    for module in MODULES:
+    files = files_under(tree.root) if modules else []
+    for module in modules:
         try:
             splits = module.recognise(tree.root, files)
         except UserError as error:

@@ -55,11 +55,13 @@ class Fault:
     Args:
         layout, kind: see `Found`.
         error: the reason.
+        absent: whether it is that the files that belong to them are not there.
     """
 
     layout: str
     kind: Kind
     error: UserError
+    absent: bool = False
 
     @property
     def source(self) -> str:
