@@ -135,13 +135,15 @@ def values_code(seen: set[int], known: Sequence[int]) -> str:
 def _check_strays(content: Content, files: Counter[int], maps: int, findings: Findings) -> None:
     objects = content.objects
     total = objects.area.sum()
-    if _check_blurred(content, findings):
-        return
+    # the values of a blurred map mean nothing
+    judged = ~np.isin(objects.image, _check_blurred(content, findings))
     by_code: dict[str, list[tuple[int, np.ndarray]]] = defaultdict(list)
-    for value in np.unique(objects.raw_label[objects.label == NO_CLASS]).tolist():
+    for value in np.unique(objects.raw_label[judged & (objects.label == NO_CLASS)]).tolist():
         # what is meant to be left out occurs in many files, or has the usual number
         usual = value == VOID or files[value] > 0.3 * maps
-        by_code["map-void" if usual else "map-value"].append((value, np.flatnonzero(objects.raw_label == value)))
+        by_code["map-void" if usual else "map-value"].append(
+            (value, np.flatnonzero(judged & (objects.raw_label == value)))
+        )
     for code, found in by_code.items():
         rows = np.concatenate([rows for _, rows in found])
         shares = [f"{value} in {objects.area[rows].sum() / total:.2%} of the pixels" for value, rows in found]
@@ -150,8 +152,8 @@ def _check_strays(content: Content, files: Counter[int], maps: int, findings: Fi
         findings.note(code, content.split, few, count=count, of=len(content), detail=", ".join(shares[:6]))
 
 
-def _check_blurred(content: Content, findings: Findings) -> bool:
-    """Findings about maps with many values that are no class in few pixels; whether there are some."""
+def _check_blurred(content: Content, findings: Findings) -> np.ndarray:
+    """Findings about maps with many values that are no class in few pixels, and the positions of these maps."""
     objects = content.objects
     strange = (objects.label == NO_CLASS) & (objects.raw_label != VOID)
     values = np.bincount(objects.image[strange], minlength=len(content))
@@ -160,4 +162,4 @@ def _check_blurred(content: Content, findings: Findings) -> bool:
     maps = np.flatnonzero((values > max(20, len(content.classes))) & (share < 0.5))
     few = [content.image_example(i, f"{values[i]} values in {share[i]:.1%} of the pixels") for i in maps.tolist()]
     findings.note("map-blurred", content.split, few, of=len(content))
-    return len(maps) > 0
+    return maps
