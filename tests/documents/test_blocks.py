@@ -202,8 +202,6 @@ def looked_at(block, site, tree):
 
 
 KINDS = {
-    "vitdet data check": looked_at,
-    "vitdet data show": looked_at,
     "mkdir -p datasets/coco": download,
     "cd ": download,
     "pip": shell,
