@@ -185,6 +185,8 @@ ERRORS = {  # what the message has: a command that ends in it
     "there is no class": f"train {CONFIG} --model.head DETRHaed",
     "the classes come from the data": f"train {CONFIG} --model.head.num_classes 5",
     "no data is given": "train configs/custom.yaml",
+    "there is no folder": f"train {CONFIG} --data datasets/shaeps",
+    "say which to take": f"train {CONFIG} --data datasets/coco",
     "is not a COCO file": f"train configs/custom.yaml {EMPTY}",
     "did you mean": f"train {CONFIG} --data.bach_size 2",
     "wanted a whole number from 1": f"train {CONFIG} --data.batch_size 0",
