@@ -99,10 +99,11 @@ class Relabelled(CocoIndex):
                 if self.boxless[row]:
                     self.boxes_xywh[row] = 0.0
                     continue
-                low = np.minimum(self.boxes_xywh[row, :2], base.boxes_xywh[other, :2])
-                ends = (self.boxes_xywh[row], base.boxes_xywh[other])
-                high = np.maximum(*(box[:2] + box[2:] for box in ends))
-                self.boxes_xywh[row] = [*low, *(high - low)]
+                both = np.stack([self.boxes_xywh[row], base.boxes_xywh[other]])
+                low, high = both[:, :2].min(0), (both[:, :2] + both[:, 2:]).max(0)
+                # a segment without a box gets that of its pixels when they are read
+                self.boxes_xywh[row] = [*low, *(high - low)] if (both[:, 2:] > 0).all() else 0
+                self.boxless[row] |= base.boxless[other]
                 self.area[row] += base.area[other]
 
     def raw(self, annotation: int) -> dict[str, Any]:
