@@ -55,6 +55,10 @@ class Relabelled(CocoIndex):
         self._base = base
         self._made_by = (base, table, list(label_of)), {"reason": reason, "lines": list(lines), "wanted": wanted}
         self.category_ids, self.names, self.things = (list(column) for column in table)
+        own: dict[int, int] = {}
+        for number, label in zip(base.category_ids, label_of):
+            own[label] = min(number, own.get(label, number))
+        self.file_ids = [own.get(label, number) for label, number in enumerate(table.ids)]
         labels = np.array([*label_of, -1], np.int32)[base.categories]
         image = np.repeat(np.arange(len(base)), np.diff(base.first))
         rows = np.flatnonzero(labels >= 0)
@@ -143,6 +147,8 @@ class Joined(CocoIndex):
         self.parts, first = list(parts), parts[0]
         self.path, self.panoptic = first.path, first.panoptic
         self.category_ids, self.names, self.things = first.category_ids, first.names, first.things
+        same = all(part.file_ids == first.file_ids for part in parts)
+        self.file_ids = first.file_ids if same else first.category_ids
         self._unfit = next((part._unfit for part in parts if part._unfit), "")
         for name in (*ANNOTATION_ARRAYS, "heights", "widths"):
             setattr(self, name, np.concatenate([getattr(part, name) for part in parts]))
@@ -156,7 +162,7 @@ class Joined(CocoIndex):
         for part in parts:
             for reason, count in part.left_out.items():
                 self.left_out[reason] = self.left_out.get(reason, 0) + count
-        self.notes = [f"{part}: {note}" for part in parts for note in part.notes]
+        self.notes = [f"{part.path}: {note}" for part in parts for note in part.notes]
         if shifted:
             self.notes.append(f"{shifted} image ids occur in an earlier source, too, and are shifted to be unique")
 
