@@ -61,6 +61,8 @@ class Site:
         """Runs a verb; a config gets small sizes, which the words of the page come after."""
         if verb == "data" and words[0] == "get" and len(words) > 1:
             return fetched(words[1:])
+        if verb == "data":
+            return self.main(verb, *tiny.placeholders(list(words), self.folder / "datasets"))
         # `rf_detr/nano` is a config, too; its small sister is taken instead of the model that it names
         config = recipe(words[0])[0] if words else ""
         if config.endswith(".yaml") and "--help" not in words:

@@ -58,6 +58,7 @@ ABOUT_OTHERS = {
     "instancesonly_filtered_gtFine_{train,val}.json", "leftImg8bit/{train,val}", "leftImg8bit_trainvaltest.zip",
     "mkdocs serve", "my_module.MyHead", "rfdetr", "runs/<config>/version_N", "scaled_dot_product_attention",
     "tools/dataset_converters/cityscapes.py", "torch.export.export", "torchrun", "yolo/images/train", "coco-val",
+    "instances_{train,val,test}.json", "OUT/annotations",
     "yolo/train.json", "~/.cache/vitdet", "FOLDER/.vitdet/", "FOLDER/.vitdet/split-0.2.json",
 }  # fmt: skip
 OF_CHECK = set(data_check._parser()._option_string_actions)

@@ -164,8 +164,8 @@ class SemanticIndex:
                 f"{path} has colours; a label map has one value a pixel, the number of its class (grey or palette PNG, "
                 "not RGB)"
             )
-        highest, known = values.max(initial=0), max(255, *np.flatnonzero(self._label_of != VOID).tolist())
-        if highest > known:
+        highest = values.max(initial=0)
+        if highest > 255 and (self._label_of[256:] == VOID).all():
             raise ImageError(
                 f"{path} has values up to {highest}, and no class has one above 255: these are no numbers of classes "
                 "(are they ids of objects?); list those that are under data.values"
