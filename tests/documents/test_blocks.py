@@ -208,7 +208,7 @@ KINDS = {
     "cd ": download,
     "pip": shell,
     "python": shell,
-    "vitdet data": shell,
+    "vitdet data get": shell,
     "torchrun": shell,
     "image ->": picture,
     "errors, ": order,
