@@ -182,7 +182,7 @@ KINDS = {
     "cd ": download,
     "pip": shell,
     "python": shell,
-    "vitdet data": shell,
+    "vitdet data get": shell,
     "torchrun": shell,
     "image ->": picture,
     "errors, ": order,
