@@ -1,5 +1,6 @@
 """Mask arithmetic against pycocotools and by hand."""
 
+import cv2
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -63,3 +64,19 @@ def test_bounds_by_hand():
     masks = np.zeros((2, 6, 8), np.uint8)
     masks[0, 2:4, 3:8] = 1
     assert bounds(masks).tolist() == [[3, 2, 8, 4], [0, 0, 0, 0]]
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.integers(1, 60), st.integers(1, 60), st.integers(1, 90), st.integers(1, 90), st.integers(0, 2**31))
+def test_a_mask_is_resized_as_if_all_of_it_were(height, width, new_height, new_width, seed):
+    rng = np.random.default_rng(seed)
+    mask = np.zeros((height, width), np.uint8, order="FC"[seed % 2])
+    for _ in range(int(rng.integers(0, 3))):
+        top, left = int(rng.integers(height)), int(rng.integers(width))
+        part = mask[top : top + int(rng.integers(1, 30)), left : left + int(rng.integers(1, 30))]
+        part[...] = rng.integers(0, 2, part.shape) if seed % 3 else 1
+    wanted = mask * np.uint8(255)
+    for w, h in ((width, new_height), (new_width, new_height)):
+        shrinks = h * w < wanted.size
+        wanted = cv2.resize(wanted, (w, h), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
+    assert np.array_equal(resize_mask(mask, new_height, new_width), wanted > 127)

@@ -61,12 +61,26 @@ def box_of(segmentation: Any) -> list[float]:
 
 def resize_mask(mask: np.ndarray, height: int, width: int) -> np.ndarray:
     """A mask `(H, W)` uint8 of 0 and 1 at another size: a pixel is 1 if at least half of the area it covers was."""
-    smooth = mask * np.uint8(255)
-    # the height first, then the width, because either may shrink while the other grows
-    for w, h in ((mask.shape[1], height), (width, height)):
-        shrinks = h * w < smooth.size
-        smooth = cv2.resize(smooth, (w, h), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
-    return (smooth > 127).astype(np.uint8)
+    out = np.zeros((height, width), np.uint8)
+    # pycocotools decodes masks column by column, which OpenCV would copy
+    _, left, _, wide = cv2.boundingRect(mask.T)
+    if not wide:
+        return out
+    # The height first, then the width, because either may shrink while the other grows. So the first pass is needed for
+    # the columns of the object only, the second for its rows.
+    strip = cv2.resize(mask[:, left : left + wide] * np.uint8(255), (wide, height), interpolation=_filter(mask, height))
+    _, top, _, high = cv2.boundingRect(strip)
+    if not high:
+        return out
+    band = np.zeros((high, mask.shape[1]), np.uint8)
+    band[:, left : left + wide] = strip[top : top + high]
+    out[top : top + high] = cv2.resize(band, (width, high), interpolation=_filter(mask.T, width)) > 127
+    return out
+
+
+def _filter(mask: np.ndarray, rows: int) -> int:
+    """The filter of OpenCV that changes the number of rows: area averaging if it shrinks."""
+    return cv2.INTER_AREA if rows < len(mask) else cv2.INTER_LINEAR
 
 
 def resize_labels(labels: np.ndarray, height: int, width: int) -> np.ndarray:

@@ -164,7 +164,7 @@ COMMANDS = [
     (["evaluate", "tiny.yaml", "tiny.yaml"], "tiny.yaml is not valid JSON"),
     (["benchmark", "nothere.yaml"], "there is no config nothere.yaml"),
     (["data", "gte"], "vitdet data has no subcommand 'gte'; did you mean get?"),
-    (["data", "xyz"], "vitdet data has no subcommand 'xyz'; choose from get"),
+    (["data", "xyz"], "vitdet data has no subcommand 'xyz'; choose from "),
     (["data", "get", "--out", "x"], "unrecognized arguments: --out; `vitdet data get --help` says"),
     (["zoo", "more"], "unrecognized arguments: more"),
 ]

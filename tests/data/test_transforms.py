@@ -2,10 +2,11 @@
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vitdet.data.transforms import Augment, EvalTransform, Sample, Size, crop, resize
+from vitdet.data.transforms import Augment, EvalTransform, Sample, Size, crop, resize, to_tensor
 from vitdet.errors import UserError
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -162,3 +163,14 @@ def test_what_is_wrong_with_a_transform_is_said_on_one_line(item, message):
 def test_no_size_needs_gigabytes(size):
     with pytest.raises(UserError, match="size is .*; wanted at most 32768 pixels"):
         Size.parse(size)
+
+
+def test_a_table_normalises_to_the_same_bits():
+    rng = np.random.default_rng(0)
+    for size in ((1, 1), (7, 5), (33, 64)):
+        image = rng.integers(0, 256, (*size, 3), dtype=np.uint8)
+        mean, std = (torch.tensor(value).view(3, 1, 1) for value in (MEAN, STD))
+        wanted = torch.from_numpy(image.copy()).permute(2, 0, 1).float().sub_(mean * 255).div_(std * 255)
+        assert torch.equal(to_tensor(image, MEAN, STD), wanted)
+        assert torch.equal(to_tensor(image[:, ::-1], MEAN, STD), wanted.flip(2))
+        assert torch.equal(to_tensor(image.astype(np.float32), MEAN, STD), wanted)

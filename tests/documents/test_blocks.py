@@ -18,7 +18,7 @@ import pytest
 import tiny
 import torch
 import yaml
-from commands import BEST, PROGRAMS
+from commands import BEST, PROGRAMS, simple_commands
 from test_structure import RANKS
 
 import vitdet
@@ -176,7 +176,32 @@ def number_ids(block, site, tree):
     assert len(vitdet.CocoData(val=split).index("val").image_ids) == len(data["images"])
 
 
+def looked_at(block, site, tree):
+    """The commands on small data: FOLDER has labels of one kind, and what a config draws is small."""
+    folder = site.folder / "labelled"
+    shapes = site.folder / "datasets" / "shapes"
+    if not folder.exists():
+        (folder / "annotations").mkdir(parents=True)
+        for split in tiny.IMAGES:
+            (folder / split).symlink_to(shapes / split)
+            (folder / "annotations" / f"instances_{split}.json").symlink_to(
+                shapes / "annotations" / f"instances_{split}.json"
+            )
+    places = {"FOLDER": str(folder), "DIR": str(shapes / "val")}
+    places["JSON"] = str(shapes / "annotations" / "instances_val.json")
+    for words in simple_commands(block.text):
+        assert words[0] == "vitdet"
+        words = [places.get(word, word) for word in words[1:]]
+        config = next((word for word in words if word.endswith(".yaml")), None)
+        small = tiny.overrides(tiny.resolved(Path(config), []), site.folder) if config else []
+        out = site.main(*words, *small)
+        assert "statistics" not in out and out.strip()
+    assert Path("check.html").is_file() == ("check.html" in block.text) or "check.html" not in block.text
+
+
 KINDS = {
+    "vitdet data check": looked_at,
+    "vitdet data show": looked_at,
     "mkdir -p datasets/coco": download,
     "cd ": download,
     "pip": shell,

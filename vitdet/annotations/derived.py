@@ -13,8 +13,8 @@ from vitdet.annotations.cache import Strings
 from vitdet.annotations.index import CocoIndex
 
 # the arrays of an index with a row for each annotation
-ANNOTATION_ARRAYS = ("boxes_xywh", "area", "categories", "annotation_ids", "iscrowd", "trainable")
-ANNOTATION_ARRAYS += ("masked", "broken", "boxless")
+FLAGS = ("iscrowd", "trainable", "masked", "broken", "boxless")
+ANNOTATION_ARRAYS = ("boxes_xywh", "area", "categories", "annotation_ids", *FLAGS)
 
 
 class Table(NamedTuple):
@@ -108,8 +108,17 @@ class Relabelled(CocoIndex):
     def raw(self, annotation: int) -> dict[str, Any]:
         return self._base.raw(int(self._rows[annotation]))
 
+    def rle(self, annotation: int) -> dict[str, Any]:
+        return self._base.rle(int(self._rows[annotation]))
+
+    def fault(self, annotation: int) -> str:
+        return self._base.fault(int(self._rows[annotation]))
+
     def item(self, image: int) -> dict[str, Any] | None:
         return self._base.item(image)
+
+    def png_name(self, image: int) -> str | None:
+        return self._base.png_name(image)
 
     def __reduce__(self):
         # a spawned worker makes the arrays again instead of copying them
@@ -151,16 +160,29 @@ class Joined(CocoIndex):
             self.notes.append(f"{shifted} image ids occur in an earlier source, too, and are shifted to be unique")
 
     def raw(self, annotation: int) -> dict[str, Any]:
-        k = bisect_right(self._starts, annotation) - 1
-        return self.parts[k].raw(annotation - self._starts[k])
+        part, row = self._find(annotation)
+        return part.raw(row)
 
     def rle(self, annotation: int) -> dict[str, Any]:
+        part, row = self._find(annotation)
+        return part.rle(row)
+
+    def fault(self, annotation: int) -> str:
+        part, row = self._find(annotation)
+        return part.fault(row)
+
+    def _find(self, annotation: int) -> tuple[CocoIndex, int]:
+        """The index that an annotation comes from, and its position there."""
         k = bisect_right(self._starts, annotation) - 1
-        return self.parts[k].rle(annotation - self._starts[k])
+        return self.parts[k], annotation - self._starts[k]
 
     def item(self, image: int) -> dict[str, Any] | None:
         k = bisect_right(self._image_starts, image) - 1
         return self.parts[k].item(image - self._image_starts[k])
+
+    def png_name(self, image: int) -> str | None:
+        k = bisect_right(self._image_starts, image) - 1
+        return self.parts[k].png_name(image - self._image_starts[k])
 
     def __str__(self) -> str:
         return (

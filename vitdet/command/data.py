@@ -10,6 +10,9 @@ from vitdet.errors import UserError
 
 # the subcommand: the module whose `run(argv)` does it, and its line of help
 SUBCOMMANDS = {
+    "show": ("vitdet.command.data_show", "CONFIG: draw training samples exactly as the model sees them"),
+    "check": ("vitdet.command.data_check", "FOLDER|CONFIG: find what is wrong with images and labels, before training"),
+    "convert": ("vitdet.command.data_convert", "FOLDER OUT: write the labels of a folder as COCO JSON"),
     "get": ("vitdet.command.data_get", "NAME…: fetch published data sets into datasets/; without a name, list them"),
 }
 

@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from vitdet.command.files import ConfigError, describe
+from vitdet.command.files import ConfigError, describe, parse
 
 log = logging.getLogger("vitdet")
 # stands for the class until all layers are merged and the folder has been looked into
@@ -86,12 +86,10 @@ def look(config: dict[str, Any]) -> dict[str, Any]:
         raise ConfigError(f"data.folder is {describe(folder)}; wanted the path of a folder of labelled images")
     from vitdet.data.formats.open import resolve
 
-    if isinstance(fraction := options.get("val_fraction"), str):
-        try:
-            options["val_fraction"] = float(fraction)
-        except ValueError:
-            # the message of what takes it names it
-            pass
+    for key in ("classes", "values", "val_fraction"):
+        # what follows from them is found here, before the parser makes lists and numbers of text
+        if isinstance(options.get(key), str):
+            options[key] = parse(options[key], f"data.{key}")
     found, arguments = resolve(folder, options)
     for line in found.lines:
         log.info("%s", line)

@@ -11,25 +11,59 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset, get_worker_info
 
+from vitdet.data.bad import Noted
 from vitdet.data.options import Augmentation, OnBadImage
 from vitdet.data.sampler import Draw
 from vitdet.data.sources import ImageSource
 from vitdet.data.transforms import Augment, EvalTransform, Sample, Size, crop, fit_boxes, to_tensor
-from vitdet.errors import UserError
+from vitdet.data.transforms.mixing import copy_paste, mixup
+from vitdet.errors import DataError, UserError
 from vitdet.images import ImageError
 from vitdet.structures import Target
 
 
 class Samples(Dataset):
-    """Base of both data sets: an error in a worker process is returned in place of a batch, and `Loader` raises it."""
+    """Base of both data sets: what a worker process has to say goes to `Loader` with a batch.
 
-    def __getitems__(self, draws: list[Draw]) -> list[tuple[Tensor, Target]] | UserError:
+    An error is returned in place of a batch, and `Loader` raises it. What is to be said of images that were skipped is
+    returned beside the batch, so that the main process says it once, whatever the number of workers.
+
+    Args:
+        source: reads the images and their objects.
+        on_bad_image: whether an image that can't be used stops the run.
+    """
+
+    def __init__(self, source: ImageSource, on_bad_image: OnBadImage) -> None:
+        self.source, self.on_bad_image = source, on_bad_image
+        self._notes: list[tuple[int, str]] = []
+
+    def __len__(self) -> int:
+        return len(self.source)
+
+    def __getitems__(self, draws: list[Draw]) -> list[tuple[Tensor, Target]] | Noted | UserError:
         try:
-            return [self[draw] for draw in draws]
+            samples = [self[draw] for draw in draws]
         except UserError as error:
             if get_worker_info() is None:
                 raise
             return error
+        notes = self.take_notes()
+        return Noted(samples, notes) if notes else samples
+
+    def take_notes(self) -> list[tuple[int, str]]:
+        """The images that were skipped since the last call, and why."""
+        notes, self._notes = self._notes, []
+        return notes
+
+    def _skip(self, i: int, error: DataError) -> None:
+        """Takes note that image `i` can't be used.
+
+        Raises:
+            DataError: such images stop the run.
+        """
+        if self.on_bad_image == "error":
+            raise stopping(error) from error
+        self._notes.append((i, str(error)))
 
 
 class TrainDataset(Samples):
@@ -40,10 +74,11 @@ class TrainDataset(Samples):
         size: the size to which an image is resized before the scale jitter.
         augment: the transforms that are applied to the resized and cropped image.
         scale_jitter: each image is resized by a random factor from this range, and cropped to its usual size.
-        augmentation: crops and mosaics; the scales of batches come with the draws of the sampler.
+        augmentation: crops, mosaics, mixup and copy-paste; the scales of batches come with the draws of the sampler.
+        masks: whether targets have masks. The samples of the source must have them if objects are pasted, too.
         mean, std: the mean and the standard deviation of each channel, for pixel values in [0, 1].
         seed: the seed of the augmentation.
-        on_bad_image: whether an image that can't be read stops the run or is replaced by a random image.
+        on_bad_image: whether an image that can't be used stops the run or is replaced by a random image.
     """
 
     def __init__(
@@ -54,17 +89,16 @@ class TrainDataset(Samples):
         augment: Augment,
         scale_jitter: tuple[float, float],
         augmentation: Augmentation,
+        masks: bool,
         mean: Sequence[float],
         std: Sequence[float],
         seed: int,
         on_bad_image: OnBadImage,
     ) -> None:
-        self.source, self.size, self.augment = source, size, augment
-        self.scale_jitter, self.augmentation = scale_jitter, augmentation
-        self.mean, self.std, self.seed, self.on_bad_image = list(mean), list(std), seed, on_bad_image
-
-    def __len__(self) -> int:
-        return len(self.source)
+        super().__init__(source, on_bad_image)
+        self.size, self.augment = size, augment
+        self.scale_jitter, self.augmentation, self.masks = scale_jitter, augmentation, masks
+        self.mean, self.std, self.seed = list(mean), list(std), seed
 
     def __getitem__(self, draw: Draw) -> tuple[Tensor, Target]:
         # a repetition within the epoch is augmented anew
@@ -77,23 +111,47 @@ class TrainDataset(Samples):
         if rng.random() < self.augmentation.mosaic and draw.progress < until and min(size) > 1:
             sample = self._mosaic(sample, size, shown, rng)
         else:
-            scale = rng.uniform(*self.scale_jitter)
-            full = tuple(max(1, round(side * scale)) for side in size)
-            sample = crop(sample, full, shown, rng, min_visible=self.source.min_visible)
+            sample = self._cropped(sample, size, shown, rng)
+        sample = self._mixed(sample, draw, rng)
         sample = fit_boxes(self.augment(sample, seed=int(rng.integers(2**32))))
+        if not self.masks:
+            sample.masks = None
         return to_tensor(sample.image, self.mean, self.std), make_target(self.source.index, draw.index, sample)
 
     def _read(self, i: int, rng: np.random.Generator) -> Sample:
         for _ in range(20):
             try:
                 return self.source.sample(i)
-            except ImageError as error:
-                if self.on_bad_image == "error":
-                    raise ImageError(f"{error}; mend or remove it, or set data.reading.on_bad_image: skip") from error
-                self.source.note_bad(i, error)
+            except DataError as error:
+                self._skip(i, error)
                 # `rng` is seeded for this draw, so every run takes the same replacement
                 i = int(rng.integers(len(self)))
-        raise ImageError(f"20 images in a row could not be read; the last: {self.source.index.file_names[i]}")
+        raise ImageError(f"20 images in a row could not be read; the last: {self._notes[-1][1]}")
+
+    def _cropped(
+        self, sample: Sample, size: tuple[int, int], shown: tuple[int, int], rng: np.random.Generator
+    ) -> Sample:
+        """The sample resized to `size` `(H, W)` times a random factor, and cropped to at most `shown` `(H, W)`."""
+        scale = rng.uniform(*self.scale_jitter)
+        full = tuple(max(1, round(side * scale)) for side in size)
+        return crop(sample, full, shown, rng, min_visible=self.source.min_visible)
+
+    def _mixed(self, sample: Sample, draw: Draw, rng: np.random.Generator) -> Sample:
+        """The sample with objects of another image pasted onto it, blended with another image, both, or as it is."""
+        options = self.augmentation
+        # without a probability nothing is drawn, so the random numbers of trainings without these options stay the same
+        if options.copy_paste and rng.random() < options.copy_paste and draw.progress < options.copy_paste_until:
+            may, min_visible = self.source.index.things, self.source.min_visible
+            sample = copy_paste(sample, self._other(sample, draw, rng), rng, may=may, min_visible=min_visible)
+        if options.mixup and rng.random() < options.mixup and draw.progress < options.mixup_until:
+            sample = mixup(sample, self._other(sample, draw, rng), rng)
+        return sample
+
+    def _other(self, sample: Sample, draw: Draw, rng: np.random.Generator) -> Sample:
+        """A random image, resized and cropped as usual, and to at most the size of `sample`."""
+        other = self._read(int(rng.integers(len(self))), rng)
+        size = self.size(*other.image.shape[:2], draw.scale)
+        return self._cropped(other, size, sample.image.shape[:2], rng)
 
     def _mosaic(self, first: Sample, size: tuple[int, int], shown: tuple[int, int], rng: np.random.Generator) -> Sample:
         """Four images as tiles of one canvas: more objects for as many tokens (as in YOLOv4, arXiv:2004.10934).
@@ -132,28 +190,32 @@ class EvalDataset(Samples):
     Args:
         source: reads the images and their objects.
         transform: resizes and normalises an image.
-        on_bad_image: whether an image that can't be read stops the run (`error`) or is replaced by a grey image
+        on_bad_image: whether an image that can't be used stops the run (`error`) or is replaced by a grey image
             (`skip`).
             In a grey image the model finds nothing, so all its objects count as missed.
     """
 
     def __init__(self, source: ImageSource, transform: EvalTransform, *, on_bad_image: OnBadImage) -> None:
-        self.source, self.transform, self.on_bad_image = source, transform, on_bad_image
-
-    def __len__(self) -> int:
-        return len(self.source)
+        super().__init__(source, on_bad_image)
+        self.transform = transform
 
     def __getitem__(self, draw: Draw) -> tuple[Tensor, Target]:
-        index = self.source.index
+        index, i = self.source.index, draw.index
+        objects = np.zeros((0, 4), np.float32), np.zeros(0, np.int64)
         try:
-            image = self.source.image(draw.index)
-        except ImageError as error:
-            if self.on_bad_image == "error":
-                raise ImageError(f"{error}; mend or remove it, or set data.reading.on_bad_image: skip") from error
-            self.source.note_bad(draw.index, error)
-            image = np.full((int(index.heights[draw.index]), int(index.widths[draw.index]), 3), 114, np.uint8)
+            objects = self.source.objects(i)
+            image = self.source.image(i)
+        except DataError as error:
+            self._skip(i, error)
+            image = np.full((int(index.heights[i]), int(index.widths[i]), 3), 114, np.uint8)
         x = self.transform(image)
-        return x, make_target(index, draw.index, Sample(image, *self.source.objects(draw.index)), tuple(x.shape[-2:]))
+        return x, make_target(index, i, Sample(image, *objects), tuple(x.shape[-2:]))
+
+
+def stopping(error: DataError) -> DataError:
+    """The error about an image that stops a run, with what can be done."""
+    kind = ImageError if isinstance(error, ImageError) else DataError
+    return kind(f"{error}; mend or remove it, or set data.reading.on_bad_image: skip")
 
 
 def make_target(index: Any, i: int, sample: Sample, size: tuple[int, int] | None = None) -> Target:
@@ -176,9 +238,11 @@ def make_target(index: Any, i: int, sample: Sample, size: tuple[int, int] | None
     )
 
 
-def collate(samples: list[tuple[Tensor, Target]] | UserError) -> tuple[list[Tensor], list[Target]] | UserError:
+def collate(samples: Any) -> Any:
     """A batch: a list of images, which may differ in size, and their targets. An error is passed on, see `Samples`."""
     if isinstance(samples, UserError):
         return samples
+    if isinstance(samples, Noted):
+        return Noted(collate(samples.batch), samples.notes)
     images, targets = zip(*samples)
     return list(images), list(targets)

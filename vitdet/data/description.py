@@ -13,7 +13,8 @@ from vitdet.data.repeats import rare_classes
 
 def describe(data: Any) -> str:
     """The size of each split of an `ImageData`, what is left out, warnings, and how images are augmented, as lines."""
-    return "\n".join([*_splits(data), *_draws(data), *_oddities(data), _images(data)])
+    parts = [*_splits(data), *_draws(data), *_oddities(data), *data.files.depth.lines, _images(data)]
+    return "\n".join(parts)
 
 
 def _splits(data: Any) -> Iterator[str]:
@@ -79,8 +80,12 @@ def _images(data: Any) -> str:
     low, high = augmentation.batch_scale
     scale = "" if low == high == 1.0 else f", batches at {low:g} to {high:g} of it"
     scale += ", growing" if scale and augmentation.progressive else ""
-    share, until = augmentation.mosaic, augmentation.mosaic_until
-    mosaic = f", mosaic {share:g} until {until:g} of the training" if share else ""
+    shares = {name: getattr(augmentation, name) for name in ("mosaic", "copy_paste", "mixup")}
+    mosaic = "".join(
+        f", {name.replace('_', '-')} {share:g} until {getattr(augmentation, f'{name}_until'):g} of the training"
+        for name, share in shares.items()
+        if share
+    )
     jitter = f"scale {data.scale_jitter[0]:g} to {data.scale_jitter[1]:g}"
     jitter += ", crops of {}×{} (H×W)".format(*augmentation.crop) if augmentation.crop else ""
     return f"images: {data.image_size}{scale}; training: {jitter}{mosaic}, {data.augment}"

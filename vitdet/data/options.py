@@ -1,11 +1,13 @@
 """The ranges of the options of data modules and samplers, and the groups of options."""
 
+import os
 from typing import Any, Literal
 
 from vitdet.config import options
-from vitdet.ranges import Rule, number, so_many, whole
+from vitdet.ranges import Rule, is_whole, number, so_many, whole
 
 COUNT, FRACTION, POSITIVE = whole(1), number(0, 1), number(0, without=[0])
+DEPTH: Rule = (lambda v: is_whole(v, 8) and v <= 16), "a whole number from 8 to 16"
 
 
 def _are_scales(value: Any) -> bool:
@@ -23,12 +25,24 @@ RANGES: dict[str, Rule] = {
     "crop": so_many(2, COUNT, "[height, width], whole numbers from 1"),
     "mosaic": FRACTION,
     "mosaic_until": FRACTION,
+    "mixup": FRACTION,
+    "mixup_until": FRACTION,
+    "copy_paste": FRACTION,
+    "copy_paste_until": FRACTION,
     "balance": number(0, 1, without=[0]),
     "num_workers": whole(0),
+    "max_bad": FRACTION,
+    "bit_depth": DEPTH,
     "seed": whole(0),
     "train_images": COUNT,
     "val_images": COUNT,
 }
+
+
+def usable_cores() -> int:
+    """The number of cores that this process may use, where the system tells (Linux), else of all cores."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
 
 OnBadImage = Literal["error", "skip"]
 
@@ -45,6 +59,13 @@ class Augmentation:
             80 % of the training, instead of being drawn at random.
         mosaic: the probability that a training sample is a mosaic of four images.
         mosaic_until: the fraction of the training after which no more mosaics are made.
+        mixup: the probability that a training sample is blended with another image, about half and half, and keeps the
+            objects of both. Only for boxes and instance masks.
+        mixup_until: the fraction of the training after which no more images are blended.
+        copy_paste: the probability that about half of the objects of another image, cut out by their masks, are pasted
+            onto a training sample. What they cover is cut off the objects under them. The annotations must have masks,
+            even if the model learns boxes only; of panoptic data, things are pasted.
+        copy_paste_until: the fraction of the training after which no more objects are pasted.
 
     Raises:
         UserError: a value is out of range.
@@ -59,6 +80,10 @@ class Augmentation:
     progressive: bool = False
     mosaic: float = 0.0
     mosaic_until: float = 0.8
+    mixup: float = 0.0
+    mixup_until: float = 0.8
+    copy_paste: float = 0.0
+    copy_paste_until: float = 0.8
 
 
 @options(RANGES)
@@ -68,7 +93,13 @@ class Reading:
     Args:
         exif: whether images are turned upright by their EXIF tag. Set it to false if the boxes refer to the pixels as
             they are stored.
-        on_bad_image: whether a file that can't be decoded stops the run (`error`) or is replaced and reported (`skip`).
+        on_bad_image: whether an image, or labels of it, that can't be used stop the run (`error`), or are replaced,
+            reported and counted (`skip`).
+        max_bad: the largest share of the images of a split that may be skipped; beyond it the run stops. A single
+            image always may.
+        bit_depth: the number of bits, 8 to 16, that images with more than 8 bits a channel use; `2**bit_depth - 1` is
+            white. By default the smallest of 8, 10, 12, 14 and 16 that holds the values of a sample of the images; the
+            start of a run says which.
 
     Raises:
         UserError: a value is out of range.
@@ -80,3 +111,5 @@ class Reading:
 
     exif: bool = True
     on_bad_image: OnBadImage = "error"
+    max_bad: float = 0.01
+    bit_depth: int | None = None

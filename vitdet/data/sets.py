@@ -78,6 +78,9 @@ class CocoData(ImageData):
             )
         return index
 
+    def _unify(self, opened: dict[str, list[CocoIndex]]) -> dict[str, list[CocoIndex]]:
+        return unify(opened, self._choice)
+
     def prepare(self, progress: Progress, needs: Needs) -> None:
         said = self.masks
         super().prepare(progress, needs)
@@ -87,15 +90,12 @@ class CocoData(ImageData):
                 say_masks(self.index(split), split)
 
     def make_source(self, split: SplitName) -> ImageSource:
-        if self.masks:
+        if self.with_masks:
             check_masks(self.index(split), split, self.reading.on_bad_image)
         return super().make_source(split)
 
-    def _unify(self, opened: dict[str, list[CocoIndex]]) -> dict[str, list[CocoIndex]]:
-        return unify(opened, self._choice)
-
     def _source(self, index: CocoIndex, files: Split) -> CocoSource:
-        return CocoSource(index, files.images, exif=self.reading.exif, cache=self.cache, masks=self.masks)
+        return CocoSource(index, files.images, exif=self.reading.exif, cache=self.cache, masks=self.with_masks)
 
 
 class PanopticData(ImageData):
@@ -143,7 +143,7 @@ class PanopticData(ImageData):
         return unify(opened, self._choice)
 
     def _source(self, index: CocoIndex, files: PanopticSplit) -> PanopticSource:
-        options = {"exif": self.reading.exif, "cache": self.cache, "masks": self.masks}
+        options = {"exif": self.reading.exif, "cache": self.cache, "masks": self.with_masks}
         return PanopticSource(index, files.images, segments=files.segments, **options)
 
     def truth(self, split: SplitName) -> Callable[[int], tuple]:
@@ -151,7 +151,8 @@ class PanopticData(ImageData):
         split = self._given(split)
         source = self.make_source(split)
         position = {number: i for i, number in enumerate(source.index.image_ids.tolist())}
-        return lambda image_id: source.truth(position[image_id])
+        read = self.files.scored(split, source.truth, source.void)
+        return lambda image_id: read(position[image_id])
 
 
 class SemanticData(ImageData):
@@ -200,16 +201,18 @@ class SemanticData(ImageData):
 
     def _open(self, split: SplitName, files: Any) -> SemanticIndex:
         options = {**self._classes, **self._suffixes, "files": files.files}
+        options["skip_bad"] = self.reading.on_bad_image == "skip"
         index = SemanticIndex(files.images, files.labels, **options)
         index.rename(self._rename)
         return index
 
     def _source(self, index: SemanticIndex, files: SemanticSplit) -> SemanticSource:
-        return SemanticSource(index, files.images, exif=self.reading.exif, cache=self.cache, masks=self.masks)
+        return SemanticSource(index, files.images, exif=self.reading.exif, cache=self.cache, masks=self.with_masks)
 
     def truth(self, split: SplitName) -> Callable[[int], np.ndarray]:
         """A function that returns the label map `(H, W)` of an image, given its id, which is its position."""
-        return self.index(split).labels
+        index = self.index(split)
+        return self.files.scored(self._given(split), index.labels, index.void)
 
 
 @ranged(RANGES)

@@ -22,6 +22,7 @@ from vitdet.training.callbacks import (
     CheckMonitors,
     DivergedError,
     FinalValidation,
+    FirstBatches,
     LastCheckpoint,
     Pictures,
     ProgressReport,
@@ -67,7 +68,8 @@ class Trainer(L.Trainer):
         monitor: Score that `best.ckpt` is chosen by. By default the first score of the head's metric, such as `val/AP`,
             `val/mIoU` or `val/PQ`.
         mode: Whether a higher score is better ("max") or a lower score ("min").
-        pictures: Number of validation images to draw predictions on.
+        pictures: Number of validation images to draw predictions on; unless it is 0, the first training batches are
+            drawn, too.
         progress: Whether to show the progress: a bar on a terminal, otherwise a line about every 30 s.
         max_time: Longest time of the training, as days:hours:minutes:seconds, such as 00:00:12:00.
 
@@ -120,7 +122,7 @@ class Trainer(L.Trainer):
         if not given.bare:
             ours += [StepSeed(), *([EMA(ema)] if ema else []), FinalValidation(), Summary()]
             ours += [ProgressReport()] if given.shows(progress) and not arguments.has_bar(extra) else []
-            ours += [Pictures(pictures)] if pictures and not given.dry else []
+            ours += [Pictures(pictures), FirstBatches()] if pictures and not given.dry else []
             ours += [BestCheckpoint(monitor=monitor, mode=mode), LastCheckpoint()] if given.checkpoints else []
         with arguments.refusals(TypeError, RuntimeError):
             super().__init__(

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from vitdet.data.formats.content import Content, Notes, number
+from vitdet.data.formats.content import FARTHEST, Content, Notes, number
 from vitdet.data.formats.files import root_of
 from vitdet.data.formats.geometry import mask_object
 from vitdet.data.formats.labels import Labels
@@ -200,7 +200,12 @@ def points_of(value: Any, where: Any) -> list[tuple[float, float]]:
     wrong = next((point for point in value if not isinstance(point, list) or len(point) != 2), None)
     if wrong is not None or None in value:
         raise DataError(f"{where}: the point {str(wrong)[:40]!r}; wanted [x, y]")
-    return [(number(x, where, "x"), number(y, where, "y")) for x, y in value]
+    points = [(number(x, where, "x"), number(y, where, "y")) for x, y in value]
+    # filling a polygon takes memory by its length
+    far = next((point for point in points if max(map(abs, point)) >= FARTHEST), None)
+    if far is not None:
+        raise DataError(f"{where}: the point {far} is far outside of any image")
+    return points
 
 
 class ImagesByName:

@@ -37,13 +37,13 @@ class ClassList:
     """The classes of label maps.
 
     Args:
-        path: the file that lists them.
+        path: the file that lists them, or what else does.
         names: the class names.
         values: the pixel value of each; `None` where the file has none.
         colours: the colour of each; `None` where the file has none.
     """
 
-    path: Path
+    path: Path | str
     names: list[str]
     values: list[int] | None = None
     colours: list[Colour] | None = None

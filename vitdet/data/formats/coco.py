@@ -9,18 +9,22 @@ import numpy as np
 
 from vitdet.annotations.index import CocoIndex
 from vitdet.annotations.json_text import read_json
-from vitdet.data.formats.families import Family, choose, families
-from vitdet.data.formats.found import Found, class_line
+from vitdet.data.formats.families import Family, choose
+from vitdet.data.formats.found import Fault, Found, class_line
 from vitdet.data.formats.names import SAMPLE, folder_of, match
 from vitdet.data.formats.rewrite import Change, rewritten
-from vitdet.data.formats.splits import validates
+from vitdet.data.formats.splits import divide
 from vitdet.data.formats.store import kept, write_json
 from vitdet.data.formats.tree import Tree
 from vitdet.data.sets import PanopticSplit, Split
-from vitdet.errors import DataError
+from vitdet.errors import DataError, UserError
 
 ORDER = ("all", "train", "val", "test")
-ROBOFLOW = "_annotations.coco"
+ROBOFLOW = "Roboflow COCO"
+
+
+class Absent(DataError):
+    """The files that a JSON names are not there."""
 
 
 @dataclass
@@ -45,24 +49,28 @@ class Part:
     change: Change = field(default_factory=Change)
     lines: list[str] = field(default_factory=list)
 
+    @property
+    def count(self) -> int:
+        """How many images the split has."""
+        return len(self.index) if self.change.kept is None else sum(self.change.kept)
 
-def recognise(tree: Tree, given: Mapping[str, Any], fraction: float) -> list[Found | DataError]:
+
+def recognise(tree: Tree, all_families: list[Family], given: Mapping[str, Any], fraction: float) -> list[Found | Fault]:
     """What there is of COCO's instances and of its panoptic labels; or, of a kind, why it can't be used.
 
     Args:
         tree: the folder.
+        all_families: the JSON files in it.
         given: what the user says of each split: `images`, `annotations` and `segments`.
         fraction: the share of the images that validate where the folder has no split.
     """
-    found: list[Found | DataError] = []
-    all_families = families(tree)
+    found: list[Found | Fault] = []
     for kind in ("instances", "panoptic"):
         if some := [family for family in all_families if family.kind == kind]:
             try:
                 found.append(_found(tree, some, given, fraction))
-            except DataError as error:
-                error.kind = kind
-                found.append(error)
+            except UserError as error:
+                found.append(Fault(_layout(some[0]), kind, error, isinstance(error, Absent)))
     return found
 
 
@@ -83,20 +91,23 @@ def _found(tree: Tree, some: list[Family], given: Mapping[str, Any], fraction: f
     parts = [part for part in parts if part.images is not None and (family.kind, part.segments) != ("panoptic", None)]
     parts.sort(key=lambda part: ORDER.index(part.split))
     if not parts:
-        raise DataError(f"{family} can't be used: {'; '.join(lines)}")
-    layout = _layout(family)
-    if layout == "Roboflow COCO":
-        lines += _leave_root_out(parts)
-    parts, notes = _divided(parts, "val" in given, fraction)
+        raise Absent("; ".join(lines) or f"{family} lists no image")
+    layout, options, names = _layout(family), {}, list(parts[0].index.names)
+    if layout == ROBOFLOW and (root := _root(parts)) is not None:
+        names.remove(root)
+        options = {"classes": names}
+        lines.append(f"left out: the class {root!r}, which Roboflow puts above all others, and which no object has")
+    parts, notes = _divided(tree, parts, "val" in given, fraction)
     splits, written = _written(tree, parts, layout)
-    said = [f"{part.split}: {len(part.index)} images in {part.images or '.'}, {part.path.name}" for part in parts]
-    names = [name for name in parts[0].index.names if name not in parts[0].change.without_names]
-    return Found(layout, family.kind, splits, {}, [*said, class_line(names), *notes, *written, *lines])
+    said = [f"{part.split}: {part.count} images in {part.images or '.'}, {part.path.name}" for part in parts]
+    return Found(
+        layout, family.kind, splits, options, [*said, class_line(names), *notes, *written, *lines], str(family)
+    )
 
 
 def _layout(family: Family) -> str:
-    if family.name.endswith(ROBOFLOW):
-        return "Roboflow COCO"
+    if family.name.endswith("_annotations.coco"):
+        return ROBOFLOW
     return "COCO panoptic" if family.kind == "panoptic" else "COCO"
 
 
@@ -106,12 +117,12 @@ def _part(tree: Tree, split: str, path: Path, given: Mapping[str, Any]) -> Part:
     index.check_images()
     part = Part(split, path, index, *(Path(given[key]) if key in given else None for key in ("images", "segments")))
     own, beside = None if split == "all" else split, tree.relative(path.parent)
-    names = list(index.file_names)
+    names = index.file_names
     where = tree.relative(path) or path
     if part.images is None and names:
         part.images, share = folder_of(names, tree, split=own, beside=beside or "")
         if share < 1:
-            _match(part, tree, own, names, str(where))
+            _match(part, tree, own, list(names), str(where))
     if index.panoptic and part.segments is None:
         maps = _segment_names(index)
         part.segments, share = folder_of(maps, tree, split=own, beside=beside or "", maps=path.stem)
@@ -150,43 +161,34 @@ def _segment_names(index: CocoIndex) -> list[str]:
     return [name for name in names if isinstance(name, str)]
 
 
-def _leave_root_out(parts: list[Part]) -> list[str]:
-    """Leaves out the class that Roboflow puts above all others, which no object has."""
+def _root(parts: list[Part]) -> str | None:
+    """The class that Roboflow puts above all others, if no object has it."""
     content = read_json(parts[0].path, "annotation file")
     categories = [item for item in content.get("categories") or [] if isinstance(item, dict)]
-    above = {item.get("supercategory") for item in categories}
-    root = next((c for c in categories if c.get("supercategory") == "none" and c.get("name") in above), None)
-    if root is None or len(categories) < 2:
-        return []
-    for part in parts:
-        index = part.index
-        if root["name"] not in index.names or (index.categories == index.names.index(root["name"])).any():
-            return []
-    for part in parts:
-        part.change.without_names = {root["name"]}
-    return [f"left out: the class {root['name']!r}, which Roboflow puts above all others, and which no object has"]
+    above = [item.get("supercategory") for item in categories]
+    root = next((c["name"] for c in categories if c.get("supercategory") == "none" and c.get("name") in above), None)
+    indices = [part.index for part in parts]
+    used = any(root not in i.names or (i.categories == i.names.index(root)).any() for i in indices)
+    return None if used or len(categories) < 2 else root
 
 
-def _divided(parts: list[Part], has_val: bool, fraction: float) -> tuple[list[Part], list[str]]:
+def _divided(tree: Tree, parts: list[Part], has_val: bool, fraction: float) -> tuple[list[Part], list[str]]:
     """The parts, where there is no validation data with some of the training images for it."""
     by_split = {part.split: part for part in parts}
     whole = by_split.get("all") or by_split.get("train")
     if whole is None:
         return parts, []
-    flags = validates(list(whole.index.file_names), fraction)
-    if has_val or "val" in by_split or not any(flags):
+    flags: list[bool] = []
+    if not has_val and "val" not in by_split:
+        flags, line = divide(tree.root, list(whole.index.file_names), fraction)
+    if not any(flags):
         whole.split = "train"
         return parts, []
     halves = []
     for split, side in (("train", False), ("val", True)):
-        change = Change(whole.change.names, whole.change.without_names, [flag == side for flag in flags])
+        change = Change(whole.change.names, [flag == side for flag in flags])
         halves.append(Part(split, whole.path, whole.index, whole.images, whole.segments, change))
-    rest = [part for part in parts if part is not whole]
-    line = (
-        f"split: {whole.path.name} has no validation images, so {sum(flags)} of its {len(flags)} are taken, by a hash "
-        "of their names, which is the same when images are added; another share: --data.val_fraction 0.1"
-    )
-    return halves + rest, [line]
+    return halves + [part for part in parts if part is not whole], [line]
 
 
 def _written(tree: Tree, parts: list[Part], layout: str) -> tuple[dict[str, Any], list[str]]:

@@ -54,6 +54,13 @@ def families(tree: Tree) -> list[Family]:
     return [Family(kind, name, files) for (kind, name), files in sorted(found.items())]
 
 
+def others(tree: Tree, known: list[Family]) -> bool:
+    """Whether there are JSON files that are not COCO's: those of LabelMe, say."""
+    ours = {path for family in known for path in family.files.values()}
+    names = (join(folder, name) for folder, some in tree.folders.items() for name in some if not BESIDE.match(name))
+    return any(name.lower().endswith(".json") and name not in ours for name in names)
+
+
 def _split(path: str) -> tuple[str, str]:
     """The split of a JSON file by its name, or else by its folders, and its path with `*` for the split."""
     folder, _, name = path.rpartition("/")

@@ -8,14 +8,12 @@ from typing import Any
 from xml.etree import ElementTree
 from xml.parsers import expat
 
-from vitdet.annotations.json_text import read_json
-from vitdet.errors import DataError, UserError
+from vitdet.annotations.json_text import decode
+from vitdet.data.formats import tree
+from vitdet.errors import DataError
 
-IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif", ".avif", ".jp2", ".ppm", ".pgm"}
-SPLITS = {"train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val"}
 # lists of class names, whose order is kept
 NAME_FILES = ("labels.txt", "classes.txt")
-SPLITS |= {"dev": "val", "test": "test", "testing": "test"}
 
 
 def files_under(folder: Path) -> list[Path]:
@@ -42,23 +40,23 @@ def files_under(folder: Path) -> list[Path]:
 
 
 def images_of(paths: Iterable[Path]) -> list[Path]:
-    return [path for path in paths if path.suffix.lower() in IMAGE_SUFFIXES]
+    return [path for path in paths if tree.is_image(path.name)]
 
 
 def split_of_name(name: str) -> str | None:
-    """The split that a folder or file is named after.
+    """The split that a name says and nothing else, except for a year.
 
     Example:
-        >>> split_of_name("val2017"), split_of_name("Training"), split_of_name("images")
+        >>> split_of_name("val2017"), split_of_name("Training"), split_of_name("dog_train")
         ('val', 'train', None)
     """
-    return SPLITS.get(re.sub(r"[-_]?(19|20)\d\d$", "", name.lower()))
+    split, rest = tree.split_of(name)
+    return split if rest.strip("0123456789-_ ") == "*" else None
 
 
 def split_of(path: Path, folder: Path) -> str | None:
-    """The split of a file, by the first folder on the way to it that is named after a split."""
-    names = path.relative_to(folder).parts[:-1]
-    return next((split for split in map(split_of_name, names) if split), None)
+    """The split that a folder between the data set's and a file tells of."""
+    return tree.split_of_path(path.parent.relative_to(folder).as_posix())
 
 
 def by_split(paths: Iterable[Path], folder: Path, what: str, lines: list[str]) -> dict[str, list[Path]]:
@@ -140,12 +138,7 @@ def read_object(path: Path) -> dict[str, Any]:
     Raises:
         DataError: the file can't be read, or holds something else.
     """
-    try:
-        content = read_json(path, "JSON file")
-    except DataError:
-        raise
-    except (OSError, UserError) as error:
-        raise DataError(str(error)) from error
+    content = decode(read_bytes(path), f"JSON file {path}")
     if not isinstance(content, dict):
         raise DataError(f"{path} holds a {type(content).__name__}; wanted an object")
     return content

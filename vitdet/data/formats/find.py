@@ -1,18 +1,22 @@
 """What a folder of labelled images holds: the layouts that are there, and which of them is meant."""
 
-import logging
+import dataclasses
+import shlex
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, get_args
 
 from vitdet.data.formats import coco, foreign, scenes, semantic
-from vitdet.data.formats.found import Found, Kind
+from vitdet.data.formats.coco import ROBOFLOW
+from vitdet.data.formats.families import families, others
+from vitdet.data.formats.foreign import Pending
+from vitdet.data.formats.found import Fault, Found, Kind
 from vitdet.data.formats.splits import FRACTION
 from vitdet.data.formats.tree import Tree, check_some, checked_folder
-from vitdet.errors import DataError, UserError, check
+from vitdet.errors import DataError, check
 
-log = logging.getLogger("vitdet")
 KINDS = get_args(Kind)
+Candidate = Found | Pending | Fault
 
 
 def find(
@@ -32,7 +36,8 @@ def find(
         layout: the layout to take, where there are several, such as `YOLO`.
         prefer: the kind to take if there are several and neither `kind` nor `layout` is given.
         val_fraction: the share of the images that validate, where the folder has no validation data; 0 for none.
-        given: what is known of each split, such as `{"train": {"annotations": "a.json"}}`.
+        given: what is known of each split, such as `{"train": {"annotations": "a.json"}}`, and the `classes` and
+            `values` of label maps.
 
     Raises:
         UserError: there is no such folder, it has no labels that are known, or several and nothing tells which to take.
@@ -64,52 +69,51 @@ def _inner(tree: Tree) -> Tree:
     return _inner(Tree.of(tree.root / inside[0]))
 
 
-def _candidates(tree: Tree, given: Mapping[str, Any], fraction: float) -> Iterable[Found | DataError]:
+def _candidates(tree: Tree, given: Mapping[str, Any], fraction: float) -> Iterable[Candidate]:
     """All that can be recognised; what is only known from its downloads comes first, and then alone."""
     for scene in (scenes.cityscapes, scenes.ade20k):
         if (found := scene(tree, given, fraction)) is not None:
             yield found
             return
-    yield from foreign.recognise(tree, given, fraction)
-    yield from coco.recognise(tree, given, fraction)
+    jsons = families(tree)
+    yield from foreign.recognise(tree, foreign.likely(tree, others(tree, jsons)), given, fraction)
+    yield from coco.recognise(tree, jsons, given, fraction)
     if (found := semantic.recognise(tree, given, fraction)) is not None:
         yield found
 
 
-def _chosen(tree: Tree, seen: list, kind: Kind | None, layout: str | None, prefer: Kind | None) -> Found:
+def _chosen(tree: Tree, seen: list[Candidate], kind: Kind | None, layout: str | None, prefer: Kind | None) -> Found:
     """The candidate that is meant.
 
     Raises:
         DataError: there is none, or several.
     """
-    good = [one for one in seen if isinstance(one, Found)]
-    faults = [one for one in seen if isinstance(one, DataError)]
-    fits = [one for one in good if kind in (None, one.kind) and (layout or one.layout).lower() == one.layout.lower()]
-    if not fits:
-        raise _nothing(tree, good, [f for f in faults if kind in (None, getattr(f, "kind", None))], kind, layout)
-    first = [one for one in fits if one.layout == "Roboflow COCO"] or [one for one in fits if one.kind == prefer]
-    chosen = fits if len(fits) == 1 else first
-    if len(chosen) != 1 or (len(fits) == 1 and not kind and not layout and any(_rivals(f, prefer) for f in faults)):
-        raise _several(tree, fits, faults)
-    found = chosen[0]
-    others = [f"{one.layout} ({one.kind})" for one in good if one is not found]
+    asked = [one for one in seen if kind in (None, one.kind) and (layout or one.layout).lower() == one.layout.lower()]
+    if not asked:
+        raise _nothing(tree, seen, kind, layout)
+    # a JSON file whose images or PNGs were not downloaded is no rival
+    asked = [one for one in asked if not (isinstance(one, Fault) and one.absent)] or asked
+    # it says so itself, and has no other labels
+    likely = [one for one in asked if one.layout == ROBOFLOW] or [one for one in asked if one.kind == prefer] or asked
+    if len(likely) > 1:
+        raise _several(tree, likely)
+    found = likely[0]
+    if isinstance(found, Fault):
+        raise DataError(f"{tree.root}: {found.error}") from found.error
+    rest = [one for one in seen if one is not found]
+    others = [f"{one.layout} ({one.kind})" for one in rest if not isinstance(one, Fault)]
+    if isinstance(found, Pending):
+        found = found.make()
     beside = [f"also there: {', '.join(others)}; --data.kind or --data.layout chooses"] if others else []
-    beside += [f"left alone: {fault}" for fault in faults]
+    beside += [f"left alone: {one.layout} ({one.kind}): {one.error}" for one in rest if isinstance(one, Fault)]
     lines = [f"data: {tree.root}", f"layout: {found.layout}", *found.lines, f"kind: {found.kind}", *beside]
-    return Found(found.layout, found.kind, found.splits, found.options, lines)
+    return dataclasses.replace(found, lines=lines)
 
 
-def _rivals(fault: DataError, prefer: Kind | None) -> bool:
-    """Whether labels that can't be used may be those that were meant."""
-    return prefer is not None and getattr(fault, "kind", None) == prefer
-
-
-def _nothing(tree: Tree, good: list[Found], faults: list[DataError], kind: str | None, layout: str | None) -> UserError:
-    if faults:
-        return DataError(f"{tree.root}: {'; '.join(map(str, faults))}")
-    there = ", ".join(f"{one.layout} ({one.kind})" for one in good)
-    if there:
+def _nothing(tree: Tree, seen: list[Candidate], kind: str | None, layout: str | None) -> DataError:
+    if seen:
         asked = " and ".join(f"data.{key} {value}" for key, value in (("kind", kind), ("layout", layout)) if value)
+        there = ", ".join(f"{one.layout} ({one.kind})" for one in seen)
         return DataError(f"{tree.root} has no labels of {asked}; it has {there}")
     images = sum(map(len, tree.images.values()))
     endings = sorted({name.rpartition(".")[2].lower() for name in tree.files if "." in name})
@@ -120,19 +124,10 @@ def _nothing(tree: Tree, good: list[Found], faults: list[DataError], kind: str |
     )
 
 
-def _several(tree: Tree, fits: list[Found], faults: list[DataError]) -> DataError:
-    seen = "; ".join(
-        f"{one.kind}: {one.layout}, {', '.join(_place(tree, one, split) for split in one.splits)}" for one in fits
-    )
-    seen += "".join(f"; {fault}" for fault in faults)
-    kinds = list(dict.fromkeys(one.kind for one in fits))
+def _several(tree: Tree, likely: list[Candidate]) -> DataError:
+    shown = "; ".join(f"{one.layout} ({one.kind}): {one.source}" for one in likely)
+    kinds = list(dict.fromkeys(one.kind for one in likely))
     key = f"--data.kind {'|'.join(kinds)}"
-    if len(kinds) < len(fits):
-        key = f"--data.layout {'|'.join(repr(one.layout) for one in fits)}"
-    return DataError(f"{tree.root} has labels of several kinds or layouts ({seen}); say which to take: {key}")
-
-
-def _place(tree: Tree, found: Found, split: str) -> str:
-    files = found.splits[split]
-    path = getattr(files, "annotations", None) or getattr(files, "labels", "")
-    return str(tree.relative(path) or path)
+    if len(kinds) < len(likely):
+        key = " or ".join(f"--data.layout {shlex.quote(one.layout)}" for one in likely)
+    return DataError(f"{tree.root} has labels of several kinds or layouts; say which to take: {key} ({shown})")

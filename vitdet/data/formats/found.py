@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from vitdet.data.sets import CocoData, PanopticData, PanopticSplit, SemanticData, SemanticSplit, Split
+from vitdet.errors import UserError
 
 Kind = Literal["instances", "panoptic", "semantic"]
 AnySplit = Split | PanopticSplit | SemanticSplit
@@ -21,6 +22,7 @@ class Found:
         splits: the files of `train`, `val` and `test`, as far as they are there.
         options: more arguments of the data module, such as the classes of label maps.
         lines: what was recognised, a line each: layout, splits, classes, kind, and what was left alone.
+        source: the files that it was recognised by.
 
     Example:
         >>> found = Found("COCO", "instances", {"train": Split("train", "train.json")})
@@ -33,6 +35,7 @@ class Found:
     splits: dict[str, AnySplit]
     options: dict[str, Any] = field(default_factory=dict)
     lines: list[str] = field(default_factory=list)
+    source: str = ""
 
     @property
     def module(self) -> type[CocoData] | type[PanopticData] | type[SemanticData]:
@@ -43,6 +46,26 @@ class Found:
     def arguments(self) -> dict[str, Any]:
         """The arguments of the data module."""
         return {**self.splits, **self.options}
+
+
+@dataclass(frozen=True)
+class Fault:
+    """Labels that are there, and why they can't be used.
+
+    Args:
+        layout, kind: see `Found`.
+        error: the reason.
+        absent: whether it is that the files that belong to them are not there.
+    """
+
+    layout: str
+    kind: Kind
+    error: UserError
+    absent: bool = False
+
+    @property
+    def source(self) -> str:
+        return str(self.error)
 
 
 def class_line(names: list[str]) -> str:

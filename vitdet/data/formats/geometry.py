@@ -51,7 +51,7 @@ def turned(corners: Sequence[float], degrees: float) -> list[float]:
 
 def ellipse(x: float, y: float, rx: float, ry: float, degrees: float = 0) -> list[float]:
     """An ellipse as a polygon that stays within a tenth of a pixel of it; its leftmost and topmost points are exact."""
-    radius = max(abs(rx), abs(ry), 1.0)
+    radius = min(max(abs(rx), abs(ry), 1.0), 1e6)
     # the sagitta of a chord of n corners is r (1 - cos(pi / n)); a multiple of four has the outermost points
     count = 4 * min(64, max(4, math.ceil(math.pi / math.acos(1 - min(0.1 / radius, 1)) / 4)))
     angles = [2 * math.pi * i / count for i in range(count)]

@@ -72,7 +72,7 @@ def _parse(path: Path, images: ImagesByName, notes: Notes) -> Iterable[Labelled]
 def _object(shape: dict[str, Any], where: str, notes: Notes) -> Object | None:
     name = text_of(shape, "label", where)
     # files of LabelMe 2 have polygons alone, and no key for the kind
-    kind = shape.get("shape_type") or "polygon"
+    kind = str(shape.get("shape_type") or "polygon")
     points = points_of(shape.get("points"), where)
     if kind in ("polygon", "oriented_rectangle", "rotation", "quadrilateral"):
         if len(points) == 2 and kind == "polygon":

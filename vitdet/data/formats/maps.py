@@ -3,7 +3,7 @@
 import os
 import re
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -172,13 +172,17 @@ def _unnamed(seen: list[int]) -> Rule:
     return Rule(names, values, lines=[f"{line}; --data.classes [NAME, …] names them"])
 
 
-def _named(classes: ClassList, seen: Counter, looked: int) -> Rule:
+def _named(classes: ClassList, seen: Counter, looked: int, said: Sequence[str] = ()) -> Rule:
     """Which values the classes of a list have, by the values that occur."""
-    count, lines = len(classes.names), [f"classes are those of {classes.path}"]
+    count, lines = len(classes.names), [*(said or [f"classes are those of {classes.path}"])]
     if classes.values is not None:
         values = classes.values
-    elif set(seen) <= {0, 255} and 255 in seen and count <= 2:
-        values = [0, 255][-count:]
+    elif count == 1 and 0 in seen and (above := [value for value in (1, 255) if value in seen]):
+        # a class alone would be found everywhere
+        lines.append(f"pixel value 0 is a class, too, called background; {above[0]} is {classes.names[0]}")
+        return _named(ClassList(classes.path, ["background", *classes.names], [0, above[0]]), seen, looked, lines)
+    elif count == 2 and set(seen) <= {0, 255} and 255 in seen:
+        values = [0, 255]
     elif count not in seen or NOTHING.match(classes.names[0]):
         values = list(range(count))
     elif 0 not in seen:
@@ -186,8 +190,8 @@ def _named(classes: ClassList, seen: Counter, looked: int) -> Rule:
         lines.append(f"pixel values count from 1: {values[0]} is {classes.names[0]}")
     else:
         raise DataError(
-            f"{classes.path} lists {count} classes, but pixels have the values 0 to {count}; say which are the "
-            f"classes: --data.values {list(range(1, count + 1))} where 0 is void, or {list(range(count))} where {count} is"
+            f"{classes.path} lists {count} classes, but pixels have the values 0 to {count}; which are "
+            f"they: --data.values {list(range(1, count + 1))} where 0 is void, or {list(range(count))} where {count} is"
         )
     other = {value: number for value, number in sorted(seen.items()) if value not in values}
     if len(other) == len(seen):

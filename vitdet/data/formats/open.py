@@ -52,7 +52,8 @@ def resolve(folder: str | Path, options: Mapping[str, Any]) -> tuple[Found, dict
     reading = {key: options[key] for key in READING if key in options}
     rest = {key: value for key, value in options.items() if key not in READING}
     given = {split: plain for split in SPLITS if isinstance(plain := _plain(rest.get(split)), dict)}
-    found = find(folder, given=given, **reading)
+    known = {key: rest[key] for key in ("classes", "values") if rest.get(key) is not None}
+    found = find(folder, given={**given, **known}, **reading)
     arguments = {key: _plain(value) for key, value in found.arguments.items()}
     for key, value in rest.items():
         arguments[key] = {**(arguments.get(key) or {}), **given[key]} if key in given else value

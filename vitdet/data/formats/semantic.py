@@ -1,29 +1,35 @@
 """Folders of images and label maps: which folder holds what of which split, and what the pixel values stand for."""
 
+import dataclasses
 import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
-from vitdet.data.formats.classes import class_list
-from vitdet.data.formats.found import Found, class_line
+from vitdet.data.formats.classes import ClassList, class_list
+from vitdet.data.formats.found import Fault, Found, class_line
 from vitdet.data.formats.maps import Map, values_of
-from vitdet.data.formats.splits import validates
+from vitdet.data.formats.splits import SIDES, divide
 from vitdet.data.formats.store import kept
 from vitdet.data.formats.tree import Tree, join, parts, split_of
+from vitdet.data.label_sets import label_set
 from vitdet.data.sets import SemanticSplit
-from vitdet.errors import DataError
+from vitdet.errors import DataError, UserError
 
-PHOTOS = {"images", "image", "imgs", "img", "jpegimages", "photos", "rgb", "input", "inputs"}
+PHOTOS = {"images", "image", "imgs", "img", "jpegimages", "photos", "rgb", "input", "inputs", "imgdir"}
 MAPS = {
     *("masks", "mask", "labels", "label", "annotations", "annotation", "annots", "annot", "segmentation", "semantic"),
     *("segmentations", "segmentationclass", "segmentationclasspng", "gt", "groundtruth", "target", "targets"),
-    *("pixellabels", "labelids", "segmentationmasks", "semanticmasks", "semanticlabels", "seg"),
+    *("pixellabels", "labelids", "segmentationmasks", "semanticmasks", "semanticlabels", "seg", "anndir"),
+    "stuffthingmaps",
 }
 # labels of other kinds, which may lie beside label maps
 OTHER = re.compile(r"panoptic|instance|object|depth|disparity|color|colour|vis(?![a-z])")
 MAP_FILES = (".png", ".bmp", ".tif", ".tiff", ".gif")
+# where Pascal VOC lists the names of each split
+LISTS = "ImageSets/Segmentation"
 # what follows the name of an image in that of its label map, where both lie in one folder
 MARK = re.compile(r"(_mask|_label|_labels|_seg|_segmentation|_gt|_L|-mask|-label|\.mask|_lab)\.(png|bmp|tiff?|gif)$")
 
@@ -38,14 +44,13 @@ class Pair:
     label_suffix: str | None = None
 
 
-def recognise(tree: Tree, given: Mapping[str, Any], fraction: float) -> Found | DataError | None:
+def recognise(tree: Tree, given: Mapping[str, Any], fraction: float) -> Found | Fault | None:
     """The label maps of a folder, if there are any; or why they can't be used."""
     try:
         pairs = {split: pair for split, pair in _pairs(tree, given).items() if pair is not None}
         return _found(tree, pairs, given, fraction) if pairs else None
-    except DataError as error:
-        error.kind = "semantic"
-        return error
+    except UserError as error:
+        return Fault("label maps", "semantic", error)
 
 
 def _pairs(tree: Tree, given: Mapping[str, Any]) -> dict[str, Pair | None]:
@@ -105,10 +110,21 @@ def _role(folder: str) -> tuple[str, str, str] | None:
 def _pair(tree: Tree, split: str, photos: list[str], maps: list[str]) -> Pair | None:
     """The folders of images and maps that share names; several maps for the same images are an error."""
     found = [pair for photo in photos for place in maps if (pair := _suffixes(tree, photo, place)) is not None]
+    if not found and (jpegs := [place for place in maps if _shares(tree, photos, place)]):
+        raise DataError(
+            f"the label maps in {jpegs[0]} are JPEG, whose compression changes the values; export them as PNG"
+        )
     if len({pair.labels for pair in found}) > 1:
         places = ", ".join(sorted({pair.labels for pair in found}))
         raise DataError(f"it has several folders of label maps: {places}; say which: --data.{split}.labels DIR")
     return found[0] if found else None
+
+
+def _shares(tree: Tree, photos: list[str], maps: str) -> bool:
+    """Whether JPEG files have the names of photos."""
+    stems = {name.rpartition(".")[0] for photo in photos for name in tree.within(photo)}
+    names = [name for name in tree.within(maps) if name.lower().endswith((".jpg", ".jpeg"))]
+    return any(name.rpartition(".")[0] in stems for name in names)
 
 
 def _suffixes(tree: Tree, images: str, labels: str) -> Pair | None:
@@ -150,7 +166,7 @@ def _found(tree: Tree, pairs: dict[str, Pair], given: Mapping[str, Any], fractio
         ends = "; ".join(f"{split}: {pair.image_suffix}, {pair.label_suffix}" for split, pair in pairs.items())
         raise DataError(f"the names of its images and label maps end differently in its splits ({ends}); rename them")
     folders = [place for pair in pairs.values() for place in (pair.labels, os.path.dirname(pair.labels), pair.images)]
-    classes = class_list(tree, folders)
+    classes = _classes(tree, folders, given)
     maps = {split: _maps(tree, pair) for split, pair in pairs.items()}
     rule = values_of(tree, maps, classes)
     splits, labels, lines = {}, {split: str(tree.path(pair.labels)) for split, pair in pairs.items()}, list(rule.lines)
@@ -163,13 +179,26 @@ def _found(tree: Tree, pairs: dict[str, Pair], given: Mapping[str, Any], fractio
         lines += [f"the colours are turned into pixel values, which are kept in {place}", *more]
     for split, pair in pairs.items():
         splits[split] = SemanticSplit(str(tree.path(pair.images)), labels[split])
-    splits, divided = _divided(tree, pairs, splits, "val" in given, fraction)
+    splits, counts, divided = _divided(tree, pairs, maps, splits, given, fraction)
     said = [
-        f"{name}: {_count(tree, pairs.get(name, some))} label maps in {split.labels}" for name, split in splits.items()
+        f"{split}: {counts[split]} label maps in {tree.relative(files.labels) or '.'}"
+        for split, files in splits.items()
     ]
+    said += [class_line(rule.names), *divided, *lines]
+    source = ", ".join(dict.fromkeys(pair.labels for pair in pairs.values()))
     ends = {"image_suffix": some.image_suffix, "label_suffix": suffix} if some.label_suffix else {}
     options = {"classes": rule.names, "values": rule.values, **ends}
-    return Found("label maps", "semantic", splits, options, [*said, class_line(rule.names), *divided, *lines])
+    return Found("label maps", "semantic", splits, options, said, source)
+
+
+def _classes(tree: Tree, folders: list[str], given: Mapping[str, Any]) -> ClassList | None:
+    """The classes that the user gives, or else those that a file lists."""
+    names, values = given.get("classes"), given.get("values")
+    found = class_list(tree, folders) if names is None else None
+    if names is not None:
+        names, values = label_set(names, values)
+        found = ClassList("data.classes", list(names))
+    return found if values is None or found is None else dataclasses.replace(found, values=list(values))
 
 
 def _maps(tree: Tree, pair: Pair) -> list[Map]:
@@ -184,37 +213,49 @@ def _stem(name: str, end: str | None) -> str:
     return name.removesuffix(end) if end else name.rpartition(".")[0]
 
 
-def _count(tree: Tree, pair: Pair) -> int:
-    return len(_maps(tree, pair))
-
-
 def _divided(
-    tree: Tree, pairs: dict[str, Pair], splits: dict[str, SemanticSplit], has_val: bool, fraction: float
-) -> tuple:
-    """The splits, where there is no validation data with some of the training images for it."""
+    tree: Tree,
+    pairs: Mapping[str, Pair],
+    maps: Mapping[str, list[Map]],
+    splits: dict[str, SemanticSplit],
+    given: Mapping[str, Any],
+    fraction: float,
+) -> tuple[dict[str, SemanticSplit], dict[str, int], list[str]]:
+    """The splits and how many pairs each has; where nothing divides the pairs, lists or else a hash of names do."""
+    counts = {split: len(some) for split, some in maps.items()}
     whole = next((split for split in ("all", "train") if split in splits), None)
     if whole is None:
-        return splits, []
-    maps = _maps(tree, pairs[whole])
-    flags = validates([m.name for m in maps], fraction)
+        return splits, counts, []
+    images, labels = splits[whole].images, splits[whole].labels
+    stems = [_stem(one.name, pairs[whole].label_suffix) for one in maps[whole]]
+    if whole == "all" and "train" in (lists := _lists(tree, set(stems))):
+        found = {s: SemanticSplit(images, labels, files=str(tree.path(path))) for s, (path, _) in lists.items()}
+        return found, {s: count for s, (_, count) in lists.items()}, [f"the splits are those of {LISTS}"]
     rest = {split: value for split, value in splits.items() if split != whole}
-    if has_val or "val" in splits or not any(flags):
-        return {"train": splits[whole], **rest}, []
-    names = {"train": [], "val": []}
-    for one, flag in zip(maps, flags):
-        names["val" if flag else "train"].append(_stem(one.name, pairs[whole].label_suffix))
+    flags, line = [], ""
+    if "val" not in given and "val" not in splits:
+        flags, line = divide(tree.root, [one.path for one in maps[whole]], fraction)
+    if not any(flags):
+        return {"train": splits[whole], **rest}, {**counts, "train": counts[whole]}, []
+    names = {split: [stem for stem, flag in zip(stems, flags) if flag == side] for split, side in SIDES.items()}
 
-    def write(folder):
+    def write(folder: Path) -> list[str]:
         for split, some in names.items():
             (folder / f"{split}.txt").write_text("".join(f"{name}\n" for name in some), encoding="utf-8")
         return []
 
     place, _ = kept(tree.root, "split", [], names, write)
-    images, labels = splits[whole].images, splits[whole].labels
     halves = {split: SemanticSplit(images, labels, files=str(place / f"{split}.txt")) for split in names}
-    line = (
-        f"split: there are no validation images, so {len(names['val'])} of {len(maps)} are taken, by a hash of their "
-        f"names, which is the same when images are added; their names are in {place}; another share: "
-        "--data.val_fraction 0.1"
-    )
-    return halves | rest, [line]
+    return halves | rest, {**counts, **{split: len(some) for split, some in names.items()}}, [line]
+
+
+def _lists(tree: Tree, stems: set[str]) -> dict[str, tuple[str, int]]:
+    """Pascal VOC's lists of the pairs of each split, and how many each has."""
+    found = {}
+    for name in tree.folders.get(LISTS, []):
+        split, rest = split_of(name)
+        if split is not None and rest == "*.txt":
+            listed = tree.path(join(LISTS, name)).read_text(encoding="utf-8", errors="replace").splitlines()
+            if count := len(stems & set(listed)):
+                found[split] = join(LISTS, name), count
+    return {split: found[split] for split in ("train", "val", "test") if split in found}

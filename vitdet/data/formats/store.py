@@ -7,7 +7,7 @@ import logging
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -40,25 +40,49 @@ def kept(folder: Path, name: str, files: Iterable[Path], about: Any, make: Calla
         UserError: neither place can be written.
     """
     unique = f"{name.lower().replace(' ', '-')}-{digest(folder, files, about)}"
-    places = _places(folder)
-    for place in places:
+    for place in places(folder):
         with contextlib.suppress(OSError, ValueError):
             return place / unique, json.loads((place / unique / LINES).read_text(encoding="utf-8"))
-    for place in places:
-        # a read-only folder is left unchanged, even if this user could write to it
-        if place.parent == folder and not folder.stat().st_mode & 0o222:
-            continue
+    for place in writable(folder):
         try:
-            place.mkdir(parents=True, exist_ok=True)
             draft = Path(tempfile.mkdtemp(prefix=f"{unique}.", suffix=".tmp", dir=place))
         except OSError as error:
             log.debug("can't keep labels in %s: %s", place, error)
             continue
         return _fill(draft, place / unique, make)
-    raise UserError(
-        f"the labels of {folder} must be converted, and can be kept neither in {places[0]} nor in {places[1]}; "
-        "make one of them writable, or set XDG_CACHE_HOME"
+    raise _no_place(folder)
+
+
+def writable(folder: Path) -> Iterator[Path]:
+    """Those of `places` that can be written, as far as is known before."""
+    for place in places(folder):
+        # a read-only folder is left unchanged, even if this user could write to it
+        if place.parent == folder and not folder.stat().st_mode & 0o222:
+            continue
+        with contextlib.suppress(OSError):
+            place.mkdir(parents=True, exist_ok=True)
+            yield place
+
+
+def _no_place(folder: Path) -> UserError:
+    first, second = places(folder)
+    return UserError(
+        f"what is made of the labels of {folder} can be kept neither in {first} nor in {second}; make one of them "
+        "writable, or set XDG_CACHE_HOME"
     )
+
+
+def replace(folder: Path, name: str, text: str) -> Path:
+    """Writes a file into the first of `places` that can be written, so that no process sees a part of it."""
+    for place in writable(folder):
+        with contextlib.suppress(OSError):
+            handle, draft = tempfile.mkstemp(prefix=f"{name}.", suffix=".tmp", dir=place)
+            with os.fdopen(handle, "w", encoding="utf-8") as file:
+                file.write(text)
+            os.chmod(draft, 0o644)
+            os.replace(draft, place / name)
+            return place / name
+    raise _no_place(folder)
 
 
 def _fill(draft: Path, place: Path, make: Callable[[Path], list[str]]) -> tuple[Path, list[str]]:
@@ -78,7 +102,8 @@ def _fill(draft: Path, place: Path, make: Callable[[Path], list[str]]) -> tuple[
     return place, lines
 
 
-def _places(folder: Path) -> list[Path]:
+def places(folder: Path) -> list[Path]:
+    """Where what is made of a folder is kept: in the folder, or, if that can't be written, in the user's cache."""
     home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     unique = hashlib.blake2b(str(folder.resolve()).encode(errors="surrogatepass"), digest_size=8).hexdigest()
     return [folder / KEPT, home / "vitdet" / f"{folder.resolve().name}.{unique}"]

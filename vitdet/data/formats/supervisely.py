@@ -60,7 +60,7 @@ def _parse(images: ImagesByName, path: Path, notes: Notes) -> Iterable[Labelled]
 def _object(item: dict[str, Any], where: str, notes: Notes) -> Object | None:
     name = text_of(item, "classTitle", where)
     # projects of before 2019 have a bitmap beside empty points, and no kind
-    kind = item.get("geometryType") or ("bitmap" if item.get("bitmap") else "polygon")
+    kind = str(item.get("geometryType") or ("bitmap" if item.get("bitmap") else "polygon"))
     if kind == "bitmap":
         picture = item.get("bitmap")
         if not isinstance(picture, dict):

@@ -1,6 +1,7 @@
 """VGG Image Annotator: a JSON file with the regions of all images in pixels."""
 
 import functools
+import math
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -55,7 +56,7 @@ def _object(region: dict[str, Any], where: str, notes: Notes) -> Object | None:
     shape = region.get("shape_attributes")
     if not isinstance(shape, dict):
         raise DataError(f"{where}: shape_attributes is {str(shape)[:40]!r}; wanted an object")
-    name, kind = _class(region.get("region_attributes"), where, notes), shape.get("name")
+    name, kind = _class(region.get("region_attributes"), where, notes), str(shape.get("name"))
 
     def values(*keys: str) -> list[float]:
         return [number(shape.get(key), where, key) for key in keys]
@@ -67,7 +68,7 @@ def _object(region: dict[str, Any], where: str, notes: Notes) -> Object | None:
         x, y = values("cx", "cy")
         rx, ry = values("r", "r") if kind == "circle" else values("rx", "ry")
         # VIA has the angle in radians
-        degrees = 0 if kind == "circle" else number(shape.get("theta", 0), where, "theta") * 57.29577951308232
+        degrees = 0 if kind == "circle" else math.degrees(number(shape.get("theta", 0), where, "theta") % math.tau)
         return Object(name, where, polygons=[ellipse(x, y, rx, ry, degrees)])
     if kind != "polygon":
         notes.add(f"regions that are no area, left out ({kind})", where)

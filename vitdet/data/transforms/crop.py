@@ -49,7 +49,9 @@ def fit_boxes(sample: Sample) -> Sample:
     boxes, tight = sample.boxes[keep], tight.clip(0, 1).astype(np.float32)
     cut = np.concatenate([np.maximum(boxes[:, :2], tight[:, :2]), np.minimum(boxes[:, 2:], tight[:, 2:])], axis=1)
     boxes = np.where((cut[:, 2:] > cut[:, :2]).all(1, keepdims=True), cut, tight)
-    return Sample(sample.image, boxes, sample.labels[keep], sample.masks[keep])
+    # masks take megabytes, so they are copied only where some are dropped
+    masks = sample.masks if len(keep) == len(sample.masks) else sample.masks[keep]
+    return Sample(sample.image, boxes, sample.labels[keep], masks)
 
 
 def _span(side: int, full: int, shown: int, rng: np.random.Generator) -> tuple[int, int]:

@@ -1,5 +1,6 @@
 """Resizing and normalising upright RGB arrays for the model; H×W is the size of an image in pixels."""
 
+import functools
 from collections.abc import Sequence
 from typing import Literal, get_args
 
@@ -23,6 +24,7 @@ class EvalTransform:
         mean, std: the value for each channel by which the backbone's images are normalised, for pixels in [0, 1].
         resample: the filter with which the model was trained: `area` (see `resize`), `bilinear` (four nearest pixels,
             however much the image shrinks) or `antialias` (torchvision's triangle filter, as wide as the new pixels).
+        bit_depth: the bits of images with more than 8 bits a channel, which readers of images need, see `load_image`.
     """
 
     def __init__(
@@ -32,12 +34,14 @@ class EvalTransform:
         mean: Sequence[float],
         std: Sequence[float],
         resample: Resample = "area",
+        bit_depth: int | None = None,
     ) -> None:
         if resample not in get_args(Resample):
             raise UserError(f"resample is {resample!r}; choose from {', '.join(get_args(Resample))}")
         self.config = {"size": size, "mean": list(mean), "std": list(std), "resample": resample}
+        self.config |= {} if bit_depth is None else {"bit_depth": bit_depth}
         self.size = Size.parse(size)
-        self.mean, self.std, self.resample = list(mean), list(std), resample
+        self.mean, self.std, self.resample, self.bit_depth = list(mean), list(std), resample, bit_depth
 
     def __call__(self, image: np.ndarray) -> Tensor:
         """RGB `(H, W, 3)` uint8 to float `(3, H', W')`."""
@@ -63,6 +67,23 @@ def resize(image: np.ndarray, height: int, width: int) -> np.ndarray:
 
 def to_tensor(image: np.ndarray, mean: Sequence[float], std: Sequence[float]) -> Tensor:
     """An RGB image `(H, W, 3)` with values in 0 … 255 as a normalised float tensor `(3, H, W)`."""
+    if image.dtype == np.uint8:
+        # the same values, looked up in a table, which takes half of the time
+        x = np.empty((3, *image.shape[:2]), np.float32)
+        for plane, channel, table in zip(x, cv2.split(image), _table(tuple(mean), tuple(std))):
+            cv2.LUT(channel, table, dst=plane)
+        return torch.from_numpy(x)
     x = torch.from_numpy(np.array(image)).permute(2, 0, 1).contiguous().float()  # (H, W, 3) -> (3, H, W)
-    mean, std = (torch.tensor(value).view(3, 1, 1) for value in (mean, std))
+    return _normalised(x.flatten(1), mean, std).view(x.shape)
+
+
+def _normalised(x: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:
+    """Values `(3, N)` in 0 … 255, normalised in place."""
+    mean, std = (torch.tensor(value).view(3, 1) for value in (mean, std))
     return x.sub_(mean * 255).div_(std * 255)
+
+
+@functools.lru_cache(maxsize=8)
+def _table(mean: tuple[float, ...], std: tuple[float, ...]) -> np.ndarray:
+    """What each value of each channel becomes, `(3, 256)` float32."""
+    return _normalised(torch.arange(256.0).repeat(3, 1), mean, std).numpy()

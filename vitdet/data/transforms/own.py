@@ -59,7 +59,9 @@ class HorizontalFlip(OwnTransform):
         boxes[:, self.low], boxes[:, self.high] = 1 - sample.boxes[:, self.high], 1 - sample.boxes[:, self.low]
         masks = sample.masks
         if masks is not None:
-            masks = np.flip(masks, 2 - self.low)
+            masks = np.empty_like(sample.masks)
+            for mask, flipped in zip(sample.masks, masks):
+                cv2.flip(mask, self.code, dst=flipped)
         return Sample(cv2.flip(sample.image, self.code), boxes, sample.labels, masks)
 
 
@@ -215,5 +217,7 @@ class OwnPipeline:
             sample = transform(sample, rng, order)
         sides = (sample.boxes[:, 2:] - sample.boxes[:, :2]) * np.array(sample.image.shape[1::-1], np.float64)
         kept = np.flatnonzero((sides >= MIN_SIDE - 1e-7).all(1))
+        if len(kept) == len(sample.boxes):
+            return sample
         masks = None if sample.masks is None else sample.masks[kept]
         return Sample(sample.image, sample.boxes[kept], sample.labels[kept], masks)

@@ -5,6 +5,7 @@ from vitdet.training.callbacks.best import BestCheckpoint, CheckMonitors
 from vitdet.training.callbacks.ema import EMA
 from vitdet.training.callbacks.last import DivergedError, LastCheckpoint, StepSeed
 from vitdet.training.callbacks.report import FinalValidation, Pictures, Summary
+from vitdet.training.callbacks.samples import FirstBatches
 
 __all__ = [
     "EMA",
@@ -12,6 +13,7 @@ __all__ = [
     "CheckMonitors",
     "DivergedError",
     "FinalValidation",
+    "FirstBatches",
     "LastCheckpoint",
     "Pictures",
     "ProgressReport",

@@ -50,8 +50,14 @@ def extent(trainer: L.Trainer) -> tuple[float, str]:
     return done, "?" if total == float("inf") else f"{int(total)}"
 
 
+def _waited(trainer: L.Trainer) -> float | None:
+    """The seconds that the training has waited for batches; `None` for loaders that do not measure it."""
+    return getattr(trainer.train_dataloader, "waited", None)
+
+
 class ProgressReport(L.Callback):
-    """Shows the step, the loss, the score, images per second and the estimated time left.
+    """Shows the step, the loss, the score, images per second, the share of the time that the training has waited for
+    data, and the estimated time left.
 
     Args:
         every: Seconds between two lines where the output is not a terminal. The first lines come sooner.
@@ -63,7 +69,7 @@ class ProgressReport(L.Callback):
         self._bar: Progress | None = None
         self._stage: Any = None
         self._start, self._begin, self._due = 0.0, 0.0, 0.0
-        self._images, self._since, self._validating = 0, 0.0, 0.0
+        self._images, self._since, self._validating, self._waited = 0, 0.0, 0.0, 0.0
 
     def _begin_at(self, done: float) -> None:
         # a bar that is shown redirects the standard output, which then is no terminal
@@ -116,7 +122,11 @@ class ProgressReport(L.Callback):
             parts.append(f"{score} {float(trainer.callback_metrics[score]):.4g}")
         done, total = extent(trainer)
         now = time.monotonic()
-        parts.append(f"{self._images / max(1e-9, now - self._since):.3g} images/s")
+        spent = max(1e-9, now - self._since)
+        parts.append(f"{self._images / spent:.3g} images/s")
+        if (waited := _waited(trainer)) is not None:
+            parts.append(f"data {min(1.0, max(0.0, waited - self._waited) / spent):.0%}")
+            self._waited = waited
         if done > self._begin:
             parts.append(f"ETA {duration((now - self._start) * (1 - done) / (done - self._begin))}")
         self._report(done, "  ".join([f"step {trainer.global_step}/{total}", *parts]))
