@@ -17,12 +17,14 @@ import cv2
 import numpy as np
 from PIL import Image, ImageOps
 
-from vitdet.errors import DataError
+from vitdet.errors import DataError, clip
 
 log = logging.getLogger("vitdet")
 
 # the number of pixels from which PIL warns about decompression bombs; the setting in PIL is not changed
 MAX_PIXELS = 89_478_485
+# the most characters of the name of a file on common file systems
+LONGEST_NAME = 255
 # the number of bits of a pixel for which images with more than 8 bits a channel are made
 MAX_BITS = 16
 # the tag of EXIF that says how an image is turned
@@ -273,9 +275,13 @@ def resolve(root: str | Path, file_name: str) -> Path:
         file_name: the name in the annotation file, relative to `root`, or absolute and inside `root`.
 
     Raises:
-        ImageError: the name leads out of `root`.
+        ImageError: the name leads out of `root`, or is too long for a file.
     """
     name = PurePath(file_name)
+    if max(map(len, name.parts), default=0) > LONGEST_NAME:
+        raise ImageError(
+            f"file_name {clip(file_name, 60)!r} has {len(file_name)} characters, too many for the name of a file"
+        )
     if "\0" not in file_name:
         if not name.is_absolute() and ".." not in name.parts:
             return Path(root) / name
@@ -285,4 +291,5 @@ def resolve(root: str | Path, file_name: str) -> Path:
         tops = (os.path.abspath(root), os.path.realpath(root))
         if any(PurePath(os.path.abspath(here)).is_relative_to(top) for here in (path, real) for top in tops):
             return Path(path)
-    raise ImageError(f"file_name {file_name!r} leaves the image folder {root}; names are relative to it, without '..'")
+    name = clip(file_name)
+    raise ImageError(f"file_name {name!r} leaves the image folder {root}; names are relative to it, without '..'")

@@ -1,6 +1,7 @@
 """Every row of every table on the pages; those of tasks ("to … say …") are in test_tasks.py."""
 
 import inspect
+import json
 import re
 import sys
 from pathlib import Path
@@ -197,7 +198,20 @@ ERRORS = {  # what the message has: a command that ends in it
     "torch finds no GPU": f"train {CONFIG} --trainer.accelerator gpu",
     "no image at": f"predict {BEST} nowhere",
     "is this an annotation file?": "evaluate val.json val.json",
+    "mend or remove it": "evaluate found.json broken.json",
+    "wanted 0, 1, true or false": "evaluate found.json flag.json",
 }
+
+
+def write_wrong_files():
+    """Files that the commands of `ERRORS` name."""
+    Path("empty.json").write_text('{"images": [], "annotations": [], "categories": []}')
+    square = {"image_id": 1, "category_id": 1, "bbox": [0, 0, 9, 9], "segmentation": [[0, 0, 9, 0, 9, 9, 0, 9]]}
+    Path("found.json").write_text(json.dumps([{**square, "score": 0.5}]))
+    images, classes = [{"id": 1, "width": 20, "height": 20}], [{"id": 1, "name": "cat"}]
+    for name, wrong in (("broken", {"segmentation": [[1, 1, 9]]}), ("flag", {"iscrowd": "0"})):
+        content = {"images": images, "categories": classes, "annotations": [square, {**square, **wrong}]}
+        Path(f"{name}.json").write_text(json.dumps(content))
 
 
 def errors(row, site):
@@ -205,7 +219,7 @@ def errors(row, site):
     text = row.cells[0].strip('"')
     if "GPU" in text and torch.cuda.is_available():
         return
-    Path("empty.json").write_text('{"images": [], "annotations": [], "categories": []}')
+    write_wrong_files()
     words = ERRORS[text].split()
     small = site.small(words[1], train=True) if words[1] == CONFIG else []
     with pytest.raises(AssertionError) as error:
