@@ -58,7 +58,8 @@ def as_array(image: ImageLike, *, bit_depth: int | None = None) -> np.ndarray:
 
     Args:
         image: the path of an image file, a PIL image (of several frames, the present one), an RGB array `(H, W, 3)`
-            uint8, which is returned as it is, or an array uint16, `(H, W, 3)` or grey `(H, W)`.
+            uint8, which is returned as it is, or an array uint16, `(H, W, 3)` or grey `(H, W)`. Once it has decoded a
+            colour image of 16 bits, PIL keeps the upper 8 only.
         bit_depth: the number of bits that images with more than 8 bits a channel use, see `load_image`.
 
     Raises:

@@ -35,6 +35,9 @@ def check_json(path: Path, what: str) -> None:
     if path.is_dir():
         raise DataError(f"{what} {path} is a folder; wanted a JSON file")
     if not path.is_file():
+        # opening a pipe would wait for a writer
+        if path.exists():
+            raise DataError(f"{what} {path} is a pipe, a socket or a device; wanted a JSON file")
         raise FileNotFoundError(f"{what} {path} does not exist")
     with open(path, "rb") as file:
         start = file.read(64)
