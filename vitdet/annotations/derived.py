@@ -112,6 +112,9 @@ class Relabelled(CocoIndex):
     def item(self, image: int) -> dict[str, Any] | None:
         return self._base.item(image)
 
+    def png_name(self, image: int) -> str | None:
+        return self._base.png_name(image)
+
     def __reduce__(self):
         # a spawned worker makes the arrays again instead of copying them
         return _relabelled, self._made_by
@@ -171,6 +174,10 @@ class Joined(CocoIndex):
     def item(self, image: int) -> dict[str, Any] | None:
         k = bisect_right(self._image_starts, image) - 1
         return self.parts[k].item(image - self._image_starts[k])
+
+    def png_name(self, image: int) -> str | None:
+        k = bisect_right(self._image_starts, image) - 1
+        return self.parts[k].png_name(image - self._image_starts[k])
 
     def __str__(self) -> str:
         return (

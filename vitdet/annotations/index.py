@@ -8,6 +8,7 @@ import functools
 import json
 import mmap
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,8 @@ from vitdet.segmentations import is_missing
 
 # the version of the cached arrays; raise it whenever their names, types or meaning change
 VERSION = 6
+# the name of a file in the text of an item, if it has no escapes
+FILE_NAME = re.compile(rb'"file_name"\s*:\s*"([ -!#-\[\]-~]+)"')
 
 
 class CocoIndex:
@@ -197,6 +200,23 @@ class CocoIndex:
                 + self.fault(int(self.broken.argmax()))
             )
         return notes
+
+    def png_name(self, image: int) -> str | None:
+        """The PNG of the image at position `image`, as a panoptic file names it; none if the image has no segment.
+
+        Raises:
+            DataError: the file names none.
+        """
+        rows = self.annotations(image)
+        if rows.start == rows.stop:
+            return None
+        # The whole item need not be decoded, which matters where all names are checked.
+        start, end = self._spans[rows.start]
+        found = FILE_NAME.findall(self._text[start:end])
+        name = found[0].decode() if len(found) == 1 else self.raw(rows.start).get("file_name")
+        if not isinstance(name, str) or not name:
+            raise DataError(f'{self.path}: the segments of image {self.image_ids[image]} have no "file_name"')
+        return name
 
     def item(self, image: int) -> dict[str, Any] | None:
         """The item of a panoptic file that belongs to the image at position `image`; none if it has no segment."""

@@ -11,26 +11,59 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset, get_worker_info
 
+from vitdet.data.bad import Noted
 from vitdet.data.options import Augmentation, OnBadImage
 from vitdet.data.sampler import Draw
 from vitdet.data.sources import ImageSource
 from vitdet.data.transforms import Augment, EvalTransform, Sample, Size, crop, fit_boxes, to_tensor
 from vitdet.data.transforms.mixing import copy_paste, mixup
-from vitdet.errors import UserError
+from vitdet.errors import DataError, UserError
 from vitdet.images import ImageError
 from vitdet.structures import Target
 
 
 class Samples(Dataset):
-    """Base of both data sets: an error in a worker process is returned in place of a batch, and `Loader` raises it."""
+    """Base of both data sets: what a worker process has to say goes to `Loader` with a batch.
 
-    def __getitems__(self, draws: list[Draw]) -> list[tuple[Tensor, Target]] | UserError:
+    An error is returned in place of a batch, and `Loader` raises it. What is to be said of images that were skipped is
+    returned beside the batch, so that the main process says it once, whatever the number of workers.
+
+    Args:
+        source: reads the images and their objects.
+        on_bad_image: whether an image that can't be used stops the run.
+    """
+
+    def __init__(self, source: ImageSource, on_bad_image: OnBadImage) -> None:
+        self.source, self.on_bad_image = source, on_bad_image
+        self._notes: list[tuple[int, str]] = []
+
+    def __len__(self) -> int:
+        return len(self.source)
+
+    def __getitems__(self, draws: list[Draw]) -> list[tuple[Tensor, Target]] | Noted | UserError:
         try:
-            return [self[draw] for draw in draws]
+            samples = [self[draw] for draw in draws]
         except UserError as error:
             if get_worker_info() is None:
                 raise
             return error
+        notes = self.take_notes()
+        return Noted(samples, notes) if notes else samples
+
+    def take_notes(self) -> list[tuple[int, str]]:
+        """The images that were skipped since the last call, and why."""
+        notes, self._notes = self._notes, []
+        return notes
+
+    def _skip(self, i: int, error: DataError) -> None:
+        """Takes note that image `i` can't be used.
+
+        Raises:
+            DataError: such images stop the run.
+        """
+        if self.on_bad_image == "error":
+            raise stopping(error) from error
+        self._notes.append((i, str(error)))
 
 
 class TrainDataset(Samples):
@@ -45,7 +78,7 @@ class TrainDataset(Samples):
         masks: whether targets have masks. The samples of the source must have them if objects are pasted, too.
         mean, std: the mean and the standard deviation of each channel, for pixel values in [0, 1].
         seed: the seed of the augmentation.
-        on_bad_image: whether an image that can't be read stops the run or is replaced by a random image.
+        on_bad_image: whether an image that can't be used stops the run or is replaced by a random image.
     """
 
     def __init__(
@@ -62,12 +95,10 @@ class TrainDataset(Samples):
         seed: int,
         on_bad_image: OnBadImage,
     ) -> None:
-        self.source, self.size, self.augment = source, size, augment
+        super().__init__(source, on_bad_image)
+        self.size, self.augment = size, augment
         self.scale_jitter, self.augmentation, self.masks = scale_jitter, augmentation, masks
-        self.mean, self.std, self.seed, self.on_bad_image = list(mean), list(std), seed, on_bad_image
-
-    def __len__(self) -> int:
-        return len(self.source)
+        self.mean, self.std, self.seed = list(mean), list(std), seed
 
     def __getitem__(self, draw: Draw) -> tuple[Tensor, Target]:
         # a repetition within the epoch is augmented anew
@@ -91,13 +122,11 @@ class TrainDataset(Samples):
         for _ in range(20):
             try:
                 return self.source.sample(i)
-            except ImageError as error:
-                if self.on_bad_image == "error":
-                    raise ImageError(f"{error}; mend or remove it, or set data.reading.on_bad_image: skip") from error
-                self.source.note_bad(i, error)
+            except DataError as error:
+                self._skip(i, error)
                 # `rng` is seeded for this draw, so every run takes the same replacement
                 i = int(rng.integers(len(self)))
-        raise ImageError(f"20 images in a row could not be read; the last: {self.source.index.file_names[i]}")
+        raise ImageError(f"20 images in a row could not be read; the last: {self._notes[-1][1]}")
 
     def _cropped(
         self, sample: Sample, size: tuple[int, int], shown: tuple[int, int], rng: np.random.Generator
@@ -161,28 +190,32 @@ class EvalDataset(Samples):
     Args:
         source: reads the images and their objects.
         transform: resizes and normalises an image.
-        on_bad_image: whether an image that can't be read stops the run (`error`) or is replaced by a grey image
+        on_bad_image: whether an image that can't be used stops the run (`error`) or is replaced by a grey image
             (`skip`).
             In a grey image the model finds nothing, so all its objects count as missed.
     """
 
     def __init__(self, source: ImageSource, transform: EvalTransform, *, on_bad_image: OnBadImage) -> None:
-        self.source, self.transform, self.on_bad_image = source, transform, on_bad_image
-
-    def __len__(self) -> int:
-        return len(self.source)
+        super().__init__(source, on_bad_image)
+        self.transform = transform
 
     def __getitem__(self, draw: Draw) -> tuple[Tensor, Target]:
-        index = self.source.index
+        index, i = self.source.index, draw.index
+        objects = np.zeros((0, 4), np.float32), np.zeros(0, np.int64)
         try:
-            image = self.source.image(draw.index)
-        except ImageError as error:
-            if self.on_bad_image == "error":
-                raise ImageError(f"{error}; mend or remove it, or set data.reading.on_bad_image: skip") from error
-            self.source.note_bad(draw.index, error)
-            image = np.full((int(index.heights[draw.index]), int(index.widths[draw.index]), 3), 114, np.uint8)
+            objects = self.source.objects(i)
+            image = self.source.image(i)
+        except DataError as error:
+            self._skip(i, error)
+            image = np.full((int(index.heights[i]), int(index.widths[i]), 3), 114, np.uint8)
         x = self.transform(image)
-        return x, make_target(index, draw.index, Sample(image, *self.source.objects(draw.index)), tuple(x.shape[-2:]))
+        return x, make_target(index, i, Sample(image, *objects), tuple(x.shape[-2:]))
+
+
+def stopping(error: DataError) -> DataError:
+    """The error about an image that stops a run, with what can be done."""
+    kind = ImageError if isinstance(error, ImageError) else DataError
+    return kind(f"{error}; mend or remove it, or set data.reading.on_bad_image: skip")
 
 
 def make_target(index: Any, i: int, sample: Sample, size: tuple[int, int] | None = None) -> Target:
@@ -205,9 +238,11 @@ def make_target(index: Any, i: int, sample: Sample, size: tuple[int, int] | None
     )
 
 
-def collate(samples: list[tuple[Tensor, Target]] | UserError) -> tuple[list[Tensor], list[Target]] | UserError:
+def collate(samples: Any) -> Any:
     """A batch: a list of images, which may differ in size, and their targets. An error is passed on, see `Samples`."""
     if isinstance(samples, UserError):
         return samples
+    if isinstance(samples, Noted):
+        return Noted(collate(samples.batch), samples.notes)
     images, targets = zip(*samples)
     return list(images), list(targets)

@@ -13,7 +13,8 @@ from vitdet.data.repeats import rare_classes
 
 def describe(data: Any) -> str:
     """The size of each split of an `ImageData`, what is left out, warnings, and how images are augmented, as lines."""
-    return "\n".join([*_splits(data), *_draws(data), *_oddities(data), _images(data)])
+    parts = [*_splits(data), *_draws(data), *_oddities(data), *data.files.depth.lines, _images(data)]
+    return "\n".join(parts)
 
 
 def _splits(data: Any) -> Iterator[str]:

@@ -1,7 +1,5 @@
 """The base of all data modules: the size of images, batches, augmentation and loaders."""
 
-import os
-from math import ceil
 from typing import Any, Literal
 
 import lightning as L
@@ -12,10 +10,11 @@ from vitdet.annotations.index import CocoIndex
 from vitdet.config import Configurable
 from vitdet.data.dataset import EvalDataset, TrainDataset, collate
 from vitdet.data.description import describe
-from vitdet.data.options import RANGES, Augmentation, Reading
+from vitdet.data.files import Files
+from vitdet.data.options import RANGES, Augmentation, Reading, usable_cores
 from vitdet.data.parts import JoinedSource, join, listed, open_parts
 from vitdet.data.repeats import image_repeats
-from vitdet.data.sampler import BatchSampler, EvalBatchSampler, Loader
+from vitdet.data.sampler import BatchSampler, EvalBatchSampler, Loader, count_tokens
 from vitdet.data.semantic import SemanticIndex
 from vitdet.data.sources import CocoSource, ImageSource
 from vitdet.data.transforms import Augment, EvalTransform, Resample, Size
@@ -27,6 +26,7 @@ from vitdet.ranges import ranged
 
 SplitName = Literal["train", "val", "test"]
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+TRANSFORMS = ["HorizontalFlip", {"RandomBrightnessContrast": {"p": 0.5}}]
 
 
 class ImageData(L.LightningDataModule, Configurable):
@@ -89,11 +89,7 @@ class ImageData(L.LightningDataModule, Configurable):
         self.size, self.image_size = size, Size.parse(size)
         self.batch_size, self.max_tokens = batch_size, max_tokens
         self.eval_batch_size = batch_size if eval_batch_size is None else eval_batch_size
-        transforms = (
-            ["HorizontalFlip", {"RandomBrightnessContrast": {"p": 0.5}}]
-            if train_transforms is None
-            else train_transforms
-        )
+        transforms = TRANSFORMS if train_transforms is None else train_transforms
         self.augment = Augment(transforms, min_visible=self.source_class.min_visible)
         self.scale_jitter, self.augmentation, self.reading = tuple(scale_jitter), augmentation, reading
         self.cache, self.resample, self.balance = cache, resample, balance
@@ -101,8 +97,9 @@ class ImageData(L.LightningDataModule, Configurable):
         # common values, which `prepare` replaces by those of the backbone
         self.mean, self.std, self.patch_size = IMAGENET_MEAN, IMAGENET_STD, 16
         self.masks, self.canvas, self.progress = False, None, Progress()
+        self.files = Files(self)
         # raises an error here if `resample` is misspelt
-        self.eval_transform()
+        EvalTransform(mean=self.mean, std=self.std, resample=resample)
         opened = self._unify(open_parts(self.splits, self._open))
         self._indices = {name: join(indices) for name, indices in opened.items()}
         self._parts = {name: list(zip(listed(self.splits[name]), indices)) for name, indices in opened.items()}
@@ -178,7 +175,7 @@ class ImageData(L.LightningDataModule, Configurable):
         return "val" if split == "test" and "test" not in self.splits else split
 
     def prepare(self, progress: Progress, needs: Needs) -> None:
-        """Takes note of what the model needs; a `Task` calls this before it trains or evaluates.
+        """Takes note of what the model needs, and looks at samples; a `Task` calls this before it trains or evaluates.
 
         Args:
             progress: how far the training is; the scale of batches, and whether there are mosaics, may depend on it.
@@ -186,10 +183,12 @@ class ImageData(L.LightningDataModule, Configurable):
         """
         self.progress, self.masks = progress, needs.masks
         self.mean, self.std, self.patch_size, self.canvas = needs.mean, needs.std, needs.patch_size, needs.canvas
+        self.files.look()
 
     def eval_transform(self) -> EvalTransform:
         """What evaluation does to an image; its `config` goes into checkpoints, so that prediction does the same."""
-        return EvalTransform(size=self.size, mean=self.mean, std=self.std, resample=self.resample)
+        options = {"resample": self.resample, "bit_depth": self.files.depth.bits}
+        return EvalTransform(size=self.size, mean=self.mean, std=self.std, **options)
 
     def describe(self) -> str:
         """What a run prints at its start: how much data there is, what is left out, what is odd, how images change."""
@@ -197,17 +196,17 @@ class ImageData(L.LightningDataModule, Configurable):
 
     def setup(self, stage: str) -> None:
         rank_zero_info(self.describe())
+        self.files.check(stage)
+
+    def teardown(self, stage: str) -> None:
+        for line in self.files.summary():
+            rank_zero_info(line)
 
     def _tokens(self, split: SplitName, scale: float = 1.0) -> list[int]:
         """How many patches each image of a split has, when its size is multiplied by `scale`."""
-        index, patch = self.index(split), self.patch_size
-        if self.canvas is not None:
-            return [(self.canvas // patch) ** 2] * len(index.heights)
-        sizes = (self.image_size(h, w, scale) for h, w in zip(index.heights.tolist(), index.widths.tolist()))
         crop = self.augmentation.crop if split == "train" else None
-        if crop is not None:
-            sizes = ((min(h, crop[0]), min(w, crop[1])) for h, w in sizes)
-        return [ceil(h / patch) * ceil(w / patch) for h, w in sizes]
+        options = {"scale": scale, "patch": self.patch_size, "canvas": self.canvas, "crop": crop}
+        return count_tokens(self.index(split), self.image_size, **options)
 
     def repeats(self) -> np.ndarray | None:
         """How often an epoch draws each training image, on average; nothing where each is drawn once."""
@@ -218,10 +217,6 @@ class ImageData(L.LightningDataModule, Configurable):
         """Whether samples need masks: if the model does, or to cut out objects."""
         return self.masks or self.augmentation.copy_paste > 0
 
-    def repeats(self) -> np.ndarray | None:
-        """How often an epoch draws each training image, on average; nothing where each is drawn once."""
-        return image_repeats(self.parts("train"), self.balance) if "train" in self.splits else None
-
     @property
     def _ranks(self) -> dict[str, int]:
         return {"rank": self.trainer.global_rank, "world_size": self.trainer.world_size} if self.trainer else {}
@@ -230,7 +225,7 @@ class ImageData(L.LightningDataModule, Configurable):
         if not self.with_masks:
             try_transforms(self, masks=False)
         dataset = TrainDataset(
-            self.make_source("train"),
+            self.files.source("train"),
             size=self.image_size,
             augment=self.augment,
             scale_jitter=self.scale_jitter,
@@ -255,34 +250,36 @@ class ImageData(L.LightningDataModule, Configurable):
         )
         if self.trainer is not None:
             sampler.same_order = bool(self.trainer.overfit_batches)
-        return self._loader(dataset, sampler)
+        return self._loader(dataset, sampler, "train")
 
     def val_dataloader(self) -> Loader | list[Loader]:
         """The loader of `val`; no loader in a training without `data.val`, which is then not validated."""
         training = self.trainer is not None and self.trainer.state.fn == "fit"
-        return [] if training and "val" not in self.splits else self._eval_loader("val")
+        return [] if training and "val" not in self.splits else self.evaluation("val")
 
     def test_dataloader(self) -> Loader:
-        return self._eval_loader(self._given("test"))
+        return self.evaluation(self._given("test"))
 
     def predict_dataloader(self) -> Loader:
         """The same images as in a test."""
         return self.test_dataloader()
 
-    def _eval_loader(self, split: SplitName) -> Loader:
-        source, transform = self.make_source(split), self.eval_transform()
+    def evaluation(self, split: SplitName) -> Loader:
+        """The loader of a split that is given, for evaluation."""
+        source, transform = self.files.source(split), self.eval_transform()
         dataset = EvalDataset(source, transform, on_bad_image=self.reading.on_bad_image)
         sampler = EvalBatchSampler(self._tokens(split), batch_size=self.eval_batch_size, **self._ranks)
-        return self._loader(dataset, sampler)
+        return self._loader(dataset, sampler, split)
 
-    def _loader(self, dataset: Any, sampler: Any) -> Loader:
+    def _loader(self, dataset: Any, sampler: Any, split: SplitName) -> Loader:
         on_gpu = self.trainer is not None and self.trainer.strategy.root_device.type == "cuda"
         workers = self.num_workers
         # on a CPU, training needs all cores itself
         if workers is None:
-            workers = min(8, _usable_cores()) if on_gpu else 0
+            workers = min(8, usable_cores()) if on_gpu else 0
         return Loader(
             dataset,
+            bad=self.files.bad(split),
             batch_sampler=sampler,
             collate_fn=collate,
             num_workers=workers,
@@ -290,8 +287,3 @@ class ImageData(L.LightningDataModule, Configurable):
             persistent_workers=workers > 0,
             pin_memory=on_gpu,
         )
-
-
-def _usable_cores() -> int:
-    """The number of cores that this process may use, where the system tells (Linux), else of all cores."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -1,11 +1,13 @@
 """The ranges of the options of data modules and samplers, and the groups of options."""
 
+import os
 from typing import Any, Literal
 
 from vitdet.config import options
-from vitdet.ranges import Rule, number, so_many, whole
+from vitdet.ranges import Rule, is_whole, number, so_many, whole
 
 COUNT, FRACTION, POSITIVE = whole(1), number(0, 1), number(0, without=[0])
+DEPTH: Rule = (lambda v: is_whole(v, 8) and v <= 16), "a whole number from 8 to 16"
 
 
 def _are_scales(value: Any) -> bool:
@@ -29,10 +31,18 @@ RANGES: dict[str, Rule] = {
     "copy_paste_until": FRACTION,
     "balance": number(0, 1, without=[0]),
     "num_workers": whole(0),
+    "max_bad": FRACTION,
+    "bit_depth": DEPTH,
     "seed": whole(0),
     "train_images": COUNT,
     "val_images": COUNT,
 }
+
+
+def usable_cores() -> int:
+    """The number of cores that this process may use, where the system tells (Linux), else of all cores."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
 
 OnBadImage = Literal["error", "skip"]
 
@@ -83,7 +93,13 @@ class Reading:
     Args:
         exif: whether images are turned upright by their EXIF tag. Set it to false if the boxes refer to the pixels as
             they are stored.
-        on_bad_image: whether a file that can't be decoded stops the run (`error`) or is replaced and reported (`skip`).
+        on_bad_image: whether an image, or labels of it, that can't be used stop the run (`error`), or are replaced,
+            reported and counted (`skip`).
+        max_bad: the largest share of the images of a split that may be skipped; beyond it the run stops. A single
+            image always may.
+        bit_depth: the number of bits, 8 to 16, that images with more than 8 bits a channel use; `2**bit_depth - 1` is
+            white. By default the smallest of 8, 10, 12, 14 and 16 that holds the values of a sample of the images; the
+            start of a run says which.
 
     Raises:
         UserError: a value is out of range.
@@ -95,3 +111,5 @@ class Reading:
 
     exif: bool = True
     on_bad_image: OnBadImage = "error"
+    max_bad: float = 0.01
+    bit_depth: int | None = None

@@ -58,13 +58,16 @@ class JoinedSource(ImageSource):
     def __init__(self, index: Any, sources: Sequence[ImageSource]) -> None:
         self.index, self.sources = index, list(sources)
         self.min_visible, self.with_masks = sources[0].min_visible, sources[0].with_masks
-        self.bad: set[int] = set()
         self._starts = np.cumsum([0, *map(len, sources)]).tolist()
 
     def _at(self, i: int) -> tuple[Any, int]:
         """The source of image `i`, and the position of the image in it."""
         k = bisect_right(self._starts, i) - 1
         return self.sources[k], i - self._starts[k]
+
+    def path(self, i: int) -> Path:
+        source, j = self._at(i)
+        return source.path(j)
 
     def image(self, i: int) -> np.ndarray:
         source, j = self._at(i)
@@ -86,3 +89,23 @@ class JoinedSource(ImageSource):
         """See `PanopticSource.truth`."""
         source, j = self._at(i)
         return source.truth(j)
+
+    def ids(self, i: int) -> np.ndarray:
+        """See `PanopticSource.ids`."""
+        source, j = self._at(i)
+        return source.ids(j)
+
+    def numbers(self, i: int) -> np.ndarray:
+        """See `PanopticSource.numbers`."""
+        source, j = self._at(i)
+        return source.numbers(j)
+
+    @property
+    def segments(self) -> Path:
+        """The folder of the PNGs of the first source."""
+        return self.sources[0].segments
+
+    def void(self, i: int) -> tuple:
+        """See `PanopticSource.void`."""
+        source, j = self._at(i)
+        return source.void(j)

@@ -5,17 +5,46 @@ and the epoch; each rank takes its share of every global batch.
 """
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from math import ceil
 from typing import Any, NamedTuple
 
 import numpy as np
 from torch.utils.data import DataLoader, Sampler
 
+from vitdet.data.bad import Bad, Noted
 from vitdet.data.options import RANGES
 from vitdet.data.repeats import rounded
 from vitdet.errors import UserError
 from vitdet.progress import Progress
 from vitdet.ranges import ranged
+
+
+def count_tokens(
+    index: Any,
+    size: Callable[[int, int, float], tuple[int, int]],
+    *,
+    scale: float,
+    patch: int,
+    canvas: int | None,
+    crop: tuple[int, int] | None,
+) -> list[int]:
+    """How many patches each image has.
+
+    Args:
+        index: has the heights and widths of the images.
+        size: gives `(H, W)` to which an image of a height and a width is resized, times `scale`.
+        scale: see `size`.
+        patch: the side of a patch in pixels.
+        canvas: the side of the square on which the model sees each image, if there is one.
+        crop: the largest `(H, W)` of an image.
+    """
+    if canvas is not None:
+        return [(canvas // patch) ** 2] * len(index.heights)
+    sizes = (size(h, w, scale) for h, w in zip(index.heights.tolist(), index.widths.tolist()))
+    if crop is not None:
+        sizes = ((min(h, crop[0]), min(w, crop[1])) for h, w in sizes)
+    return [ceil(h / patch) * ceil(w / patch) for h, w in sizes]
 
 
 class Draw(NamedTuple):
@@ -208,6 +237,10 @@ class Loader(DataLoader):
     It raises the `UserError` of a worker, such as for a damaged image, without change; torch would add the traceback of
     the worker to the message.
 
+    Args:
+        bad: where it is noted which images the data set skipped.
+        options: see `torch.utils.data.DataLoader`.
+
     Attributes:
         waited: the seconds that the process has waited for batches.
     """
@@ -215,12 +248,20 @@ class Loader(DataLoader):
     _given = 0
     waited = 0.0
 
+    def __init__(self, *args: Any, bad: Bad | None = None, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self.bad = bad
+
     def __iter__(self) -> Iterator[Any]:
         self._given = getattr(self.batch_sampler, "position", 0)
         batches, end = super().__iter__(), object()
         while (batch := self._next(batches, end)) is not end:
             if isinstance(batch, UserError):
                 raise batch
+            if isinstance(batch, Noted):
+                for i, reason in batch.notes if self.bad is not None else ():
+                    self.bad.add(i, reason)
+                batch = batch.batch
             self._given += 1
             yield batch
         self._given = 0

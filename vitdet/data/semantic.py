@@ -10,15 +10,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
 from vitdet.data.object_masks import IdMasks, Masks
 from vitdet.data.sources import ImageSource
 from vitdet.errors import UserError
-from vitdet.images import ImageError
+from vitdet.images import ImageError, load_values, open_image
 from vitdet.masks import VOID, bounds
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
+# how many values a pixel of 16 bits may have
+MOST_VALUES = 2**16
 
 
 class SemanticIndex:
@@ -28,10 +29,11 @@ class SemanticIndex:
         images, labels: the folder to search, including its subfolders. The two files of a pair have equal relative
             paths, except for the suffixes.
         classes: the class names, indexed by label.
-        values: the pixel value of each class; by default 0..K-1. Pixels with other values are not scored.
+        values: the pixel value of each class, up to 65535; by default 0..K-1. Pixels with other values are not scored.
         image_suffix, label_suffix: what follows the common part of the two names, such as `_leftImg8bit.png` and
             `_gtFine_labelIds.png`; by default the extension of the file.
         files: a text file that names the pairs to take, a line each, without suffixes; by default all are taken.
+        skip_bad: whether label maps that can't be read are left out, with their images; by default they are an error.
 
     Attributes:
         file_names, label_names: I paths, relative to their folders.
@@ -40,10 +42,12 @@ class SemanticIndex:
         names, category_ids, num_classes: the classes; their ids are the pixel values.
         things: K flags, which are all false.
         notes: lines about files that were left out.
+        bad: why label maps were left out.
 
     Raises:
         FileNotFoundError: no pair was found.
-        UserError: the numbers of classes and values differ, or a value is not in 0..255.
+        ImageError: a label map can't be read.
+        UserError: the numbers of classes and values differ, or a value is out of range.
     """
 
     def __init__(
@@ -56,6 +60,7 @@ class SemanticIndex:
         image_suffix: str | None = None,
         label_suffix: str | None = None,
         files: str | Path | None = None,
+        skip_bad: bool = False,
     ) -> None:
         self.path = Path(labels)
         found = [_by_stem(Path(images), image_suffix), _by_stem(self.path, label_suffix)]
@@ -75,21 +80,37 @@ class SemanticIndex:
             for names, what in zip(found, ("images", "label maps"))
             if len(names) > len(common)
         ]
-        sizes = np.array([_size(self.path / name) for name in self.label_names])
-        self.widths, self.heights = sizes.T
-        self.image_ids = np.arange(len(common))
+        self._read_sizes(skip_bad)
+        self.image_ids = np.arange(len(self))
         self.names = list(classes)
         self.category_ids = list(range(len(classes)) if values is None else values)
-        if len(set(self.category_ids)) != len(self.names):
-            raise UserError(
-                f"got {len(self.names)} classes but {len(set(self.category_ids))} pixel values; they must pair"
-            )
-        outside = [value for value in self.category_ids if not 0 <= value < 256]
-        if outside:
-            raise UserError(f"data.values has {outside[0]}; a label map holds 0..255")
         self.things = [False] * len(self.names)
-        self._label_of = np.full(256, VOID, np.uint8)
+        # whether the pixel values of the classes are only assumed
+        self.assumed = values is None
+        _check_values(self.category_ids, self.names)
+        # the label of each value of 16 bits, and in the last place that of negative ones
+        self._label_of = np.full(MOST_VALUES + 1, VOID, np.uint8)
         self._label_of[self.category_ids] = np.arange(len(self.names))
+
+    def _read_sizes(self, skip_bad: bool) -> None:
+        self.bad: list[str] = []
+        sizes, kept = [], []
+        for i, name in enumerate(self.label_names):
+            try:
+                with open_image(self.path / name) as image:
+                    sizes.append(image.size)
+                    kept.append(i)
+            except ImageError as error:
+                if not skip_bad:
+                    raise
+                self.bad.append(str(error))
+        if self.bad:
+            self.notes.append(f"{len(self.bad)} images left out: their label maps can't be read")
+            self.file_names = [self.file_names[i] for i in kept]
+            self.label_names = [self.label_names[i] for i in kept]
+        if not kept:
+            raise ImageError(f"no label map in {self.path} can be read: {self.bad[0]}")
+        self.widths, self.heights = np.array(sizes, np.int64).reshape(-1, 2).T
 
     def rename(self, names: Mapping[str, str]) -> None:
         """Gives classes other names; those with equal names become one, whose id is the smallest of its pixel values.
@@ -129,25 +150,44 @@ class SemanticIndex:
     def num_classes(self) -> int:
         return len(self.names)
 
+    def values(self, i: int) -> np.ndarray:
+        """The numbers in the label map of image `i`, `(H, W)` integers.
+
+        Raises:
+            ImageError: the file can't be read, or its pixels are not single numbers.
+        """
+        path = self.path / self.label_names[i]
+        # the indices of a palette are the values, and its colours are ignored
+        values = load_values(path)
+        if values.ndim == 3:
+            raise ImageError(
+                f"{path} has colours; a label map has one value a pixel, the number of its class (grey or palette PNG, "
+                "not RGB)"
+            )
+        highest, known = values.max(initial=0), max(255, *np.flatnonzero(self._label_of != VOID).tolist())
+        if highest > known:
+            raise ImageError(
+                f"{path} has values up to {highest}, and no class has one above 255: these are no numbers of classes "
+                "(are they ids of objects?); list those that are under data.values"
+            )
+        return values
+
     def labels(self, i: int) -> np.ndarray:
         """The label map of image `i`, `(H, W)` uint8: the class of each pixel, 0..K-1, or `VOID`.
 
         Raises:
-            ImageError: the file can't be read, or does not have a single value in 0..255 for each pixel.
+            ImageError: the file can't be read, or does not have a single value for each pixel.
         """
-        path = self.path / self.label_names[i]
-        try:
-            # in an image with a palette, the indices are the values, and the colours are ignored
-            with Image.open(path) as image:
-                values = np.asarray(image)
-        except (OSError, SyntaxError, ValueError) as error:
-            raise ImageError(f"{path} can't be read as a label map: {error}") from error
-        if values.ndim != 2 or values.dtype.kind not in "ui" or values.max(initial=0) > 255:
-            raise ImageError(
-                f"{path} has mode {image.mode}; a label map has one value a pixel, 0..255 "
-                "(grey or palette PNG, not RGB colours)"
-            )
-        return self._label_of[values]
+        values = self.values(i)
+        return self._label_of[values if values.dtype.kind == "u" else values.clip(min=-1)]
+
+    def label_of(self, values: np.ndarray) -> np.ndarray:
+        """The class of each pixel value, or `VOID`."""
+        return self._label_of[np.asarray(values).clip(-1, MOST_VALUES)]
+
+    def void(self, i: int) -> np.ndarray:
+        """A label map for image `i` in which no pixel is scored."""
+        return np.full((int(self.heights[i]), int(self.widths[i])), VOID, np.uint8)
 
 
 class JoinedMaps(SemanticIndex):
@@ -166,15 +206,23 @@ class JoinedMaps(SemanticIndex):
         self.widths, self.heights = (np.concatenate([getattr(p, k) for p in parts]) for k in ("widths", "heights"))
         self.image_ids = np.arange(len(self.file_names))
         self.notes = [f"{part}: {note}" for part in parts for note in part.notes]
+        self.assumed = first.assumed
         self._starts = np.cumsum([0, *map(len, parts)]).tolist()
 
     def __str__(self) -> str:
         paths = ", ".join(str(part.path) for part in self.parts)
         return f"{len(self)} images, {self.num_classes} classes ({paths})"
 
+    def values(self, i: int) -> np.ndarray:
+        k = bisect_right(self._starts, i) - 1
+        return self.parts[k].values(i - self._starts[k])
+
     def labels(self, i: int) -> np.ndarray:
         k = bisect_right(self._starts, i) - 1
         return self.parts[k].labels(i - self._starts[k])
+
+    def label_of(self, values: np.ndarray) -> np.ndarray:
+        return self.parts[0].label_of(values)
 
 
 class SemanticSource(ImageSource):
@@ -196,6 +244,9 @@ class SemanticSource(ImageSource):
             sample.boxes = bounds(whole) / np.array([width, height] * 2, np.float32)
         return sample
 
+    def says(self, i: int) -> str:
+        return f"its label map {self.index.label_names[i]} has"
+
     def masks(self, i: int) -> Masks:
         labels = self.index.labels(i)
         present = np.unique(labels)
@@ -213,10 +264,11 @@ def _by_stem(folder: Path, suffix: str | None) -> dict[str, str]:
     return {name.rpartition(".")[0]: name for name in names if name.lower().endswith(SUFFIXES)}
 
 
-def _size(path: Path) -> tuple[int, int]:
-    """`(W, H)` of an image file, from its header."""
-    try:
-        with Image.open(path) as image:
-            return image.size
-    except (OSError, SyntaxError) as error:
-        raise ImageError(f"{path} can't be read as a label map: {error}") from error
+def _check_values(values: Sequence[int], names: Sequence[str]) -> None:
+    if len(set(values)) != len(names):
+        raise UserError(f"got {len(names)} classes but {len(set(values))} pixel values; they must pair")
+    if len(names) > VOID:
+        raise UserError(f"got {len(names)} classes; a label map can have at most {VOID}")
+    outside = [value for value in values if not 0 <= value < MOST_VALUES]
+    if outside:
+        raise UserError(f"data.values has {outside[0]}; a label map holds 0..255, or 0..65535 with 16 bits")

@@ -13,7 +13,6 @@ from vitdet.data.masked import check_masks, say_masks
 from vitdet.data.module import ImageData, SplitName
 from vitdet.data.options import RANGES
 from vitdet.data.panoptic import PanopticSource
-from vitdet.data.sampler import Loader
 from vitdet.data.semantic import SemanticIndex, SemanticSource
 from vitdet.data.shapes import make_shapes
 from vitdet.data.shapes_scene import STUFF, THINGS
@@ -79,9 +78,6 @@ class CocoData(ImageData):
             )
         return index
 
-    def _unify(self, opened: dict[str, list[CocoIndex]]) -> dict[str, list[CocoIndex]]:
-        return unify(opened, self._choice)
-
     def prepare(self, progress: Progress, needs: Needs) -> None:
         said = self.masks
         super().prepare(progress, needs)
@@ -90,31 +86,16 @@ class CocoData(ImageData):
             if not said and not self._ranks.get("rank"):
                 say_masks(self.index(split), split)
 
-    def make_source(self, split: SplitName) -> CocoSource:
+    def make_source(self, split: SplitName) -> Any:
         if self.with_masks:
             check_masks(self.index(split), split, self.reading.on_bad_image)
         return super().make_source(split)
 
+    def _unify(self, opened: dict[str, list[CocoIndex]]) -> dict[str, list[CocoIndex]]:
+        return unify(opened, self._choice)
+
     def _source(self, index: CocoIndex, files: Split) -> CocoSource:
         return CocoSource(index, files.images, exif=self.reading.exif, cache=self.cache, masks=self.with_masks)
-
-    def train_dataloader(self) -> Loader:
-        if self.masks:
-            self._check_masks()
-        return super().train_dataloader()
-
-    def _check_masks(self) -> None:
-        """Raises:
-        UserError: the head learns masks, and of a sample of the training objects none has one.
-        """
-        index = self.index("train")
-        rows = np.flatnonzero(index.trainable)
-        sample = rows[:: max(1, len(rows) // 100)].tolist()
-        if sample and not any(index.raw(row).get("segmentation") for row in sample):
-            raise UserError(
-                f"the head learns masks, and {index.path} has boxes only; say --model.head.masks false, choose a model "
-                "for boxes, or give annotations with masks"
-            )
 
 
 class PanopticData(ImageData):
@@ -170,7 +151,8 @@ class PanopticData(ImageData):
         split = self._given(split)
         source = self.make_source(split)
         position = {number: i for i, number in enumerate(source.index.image_ids.tolist())}
-        return lambda image_id: source.truth(position[image_id])
+        read = self.files.scored(split, source.truth, source.void)
+        return lambda image_id: read(position[image_id])
 
 
 class SemanticData(ImageData):
@@ -219,6 +201,7 @@ class SemanticData(ImageData):
 
     def _open(self, split: SplitName, files: Any) -> SemanticIndex:
         options = {**self._classes, **self._suffixes, "files": files.files}
+        options["skip_bad"] = self.reading.on_bad_image == "skip"
         index = SemanticIndex(files.images, files.labels, **options)
         index.rename(self._rename)
         return index
@@ -228,7 +211,8 @@ class SemanticData(ImageData):
 
     def truth(self, split: SplitName) -> Callable[[int], np.ndarray]:
         """A function that returns the label map `(H, W)` of an image, given its id, which is its position."""
-        return self.index(split).labels
+        index = self.index(split)
+        return self.files.scored(self._given(split), index.labels, index.void)
 
 
 @ranged(RANGES)

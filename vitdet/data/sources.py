@@ -3,18 +3,17 @@
 H×W stands for the size of an image in pixels, T for the number of its objects.
 """
 
-import logging
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from vitdet.annotations.index import CocoIndex
+from vitdet.data.names import why
 from vitdet.data.object_masks import CocoMasks, Masks
 from vitdet.data.transforms import MIN_VISIBLE, Sample
 from vitdet.images import MAX_PIXELS, ImageError, load_image, resolve
-
-log = logging.getLogger("vitdet")
 
 
 class ImageSource:
@@ -30,7 +29,7 @@ class ImageSource:
         max_pixels: the largest number of pixels that an image may have.
 
     Attributes:
-        bad: the positions of images that could not be read.
+        bit_depth: the number of bits that images with more than 8 bits a channel use, see `load_image`.
     """
 
     # the share of the box of an object that a crop must leave, or the object is dropped
@@ -48,11 +47,23 @@ class ImageSource:
     ) -> None:
         self.with_masks = masks
         self.index, self.root, self.exif, self.max_pixels = index, Path(root), exif, max_pixels
-        self.bad: set[int] = set()
+        self.bit_depth: int | None = None
         self._cache: dict[int, np.ndarray] | None = {} if cache else None
 
     def __len__(self) -> int:
         return len(self.index)
+
+    def path(self, i: int) -> Path:
+        """The file of image `i`.
+
+        Raises:
+            ImageError: its name leads out of `root`.
+        """
+        return resolve(self.root, self.index.file_names[i])
+
+    def files(self) -> Iterator[tuple[str, Path, Iterable[tuple[int, str]]]]:
+        """What files the images need: the kind of files, their folder, and the name for each position."""
+        yield "images", self.root, enumerate(self.index.file_names)
 
     def image(self, i: int) -> np.ndarray:
         """Image `i` as RGB `(H, W, 3)` uint8.
@@ -62,8 +73,13 @@ class ImageSource:
         """
         if self._cache is not None and i in self._cache:
             return self._cache[i]
-        path = resolve(self.root, self.index.file_names[i])
-        image = load_image(path, exif=self.exif, max_pixels=self.max_pixels)
+        path = self.path(i)
+        try:
+            image = load_image(path, exif=self.exif, max_pixels=self.max_pixels, bit_depth=self.bit_depth)
+        except ImageError as error:
+            if path.exists():
+                raise
+            raise ImageError(why(self.root, self.index.file_names[i])) from error
         expected = (int(self.index.heights[i]), int(self.index.widths[i]))
         if image.shape[:2] != expected:
             (h, w), (height, width) = image.shape[:2], expected
@@ -72,12 +88,14 @@ class ImageSource:
                 "set data.reading.exif: false if the boxes are in stored pixels"
             )
             turned = self.exif and (w, h) == expected
-            raise ImageError(
-                f"{path} is {w}×{h}, but {self.index.path.name} says {width}×{height}{hint if turned else ''}"
-            )
+            raise ImageError(f"{path} is {w}×{h}, but {self.says(i)} {width}×{height}{hint if turned else ''}")
         if self._cache is not None:
             self._cache[i] = image
         return image
+
+    def says(self, i: int) -> str:
+        """What gives another size for image `i`, for error messages."""
+        return f"{self.index.path.name} says"
 
     def objects(self, i: int) -> tuple[np.ndarray, np.ndarray]:
         """The boxes and labels of the objects of image `i`, without crowds and empty boxes.
@@ -93,12 +111,6 @@ class ImageSource:
 
     def sample(self, i: int) -> Sample:
         return Sample(self.image(i), *self.objects(i), self.masks(i) if self.with_masks else None)
-
-    def note_bad(self, i: int, error: ImageError) -> None:
-        """Log that image `i` was skipped, and how many were so far, unless it has been logged before."""
-        if i not in self.bad:
-            self.bad.add(i)
-            log.warning("skipped (%d of %d images so far): %s", len(self.bad), len(self), error)
 
 
 class CocoSource(ImageSource):

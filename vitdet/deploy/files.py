@@ -97,7 +97,7 @@ def predict_files(
     results = Results(output, getattr(detector.head, "task", "instances"))
     counts: Counter[str] = Counter()
     start = time.perf_counter()
-    for batch in _batches(paths, batch_size, counts, console):
+    for batch in _batches(paths, batch_size, counts, console, bit_depth=detector.transform.bit_depth):
         if known is not None:
             for i, image in batch:
                 known.check_size(i, image.shape[:2])
@@ -131,14 +131,14 @@ def _finish(results: "Results", counts: Counter[str], threshold: float, seconds:
 
 
 def _batches(
-    paths: Sequence[Path], size: int, counts: Counter[str], console: Console
+    paths: Sequence[Path], size: int, counts: Counter[str], console: Console, *, bit_depth: int | None
 ) -> Iterator[list[tuple[int, np.ndarray]]]:
     """Yields batches of at most `size` images, each with its position in `paths`; unreadable files are left out."""
     for first in range(0, len(paths), size):
         batch = []
         for i in range(first, min(first + size, len(paths))):
             try:
-                batch.append((i, load_image(paths[i])))
+                batch.append((i, load_image(paths[i], bit_depth=bit_depth)))
             except ImageError as error:
                 counts["unreadable"] += 1
                 console.print(f"left out: {_printable(error)}")

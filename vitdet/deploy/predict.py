@@ -51,8 +51,8 @@ class Detector:
         """Predicts on an image, or on each image of a list.
 
         Args:
-            images: a path, a PIL image, or an RGB array `(H, W, 3)` uint8, or a list of these. Sizes may differ, and
-                files are read batch by batch.
+            images: a path, a PIL image, or an RGB array `(H, W, 3)` uint8 or uint16, or a list of these. Sizes may
+                differ, and files are read batch by batch. Images of 16 bits are scaled as in the training.
             threshold: the lowest score, in [0, 1], of the predictions that are returned.
             batch_size: the number of images in a batch.
 
@@ -73,7 +73,7 @@ class Detector:
 
     @torch.inference_mode()
     def _batch(self, images: Sequence[ImageLike], threshold: float) -> list[Prediction]:
-        arrays = [as_array(image) for image in images]
+        arrays = [as_array(image, bit_depth=self.transform.bit_depth) for image in images]
         x = [self.transform(array).to(self.device) for array in arrays]
         predictions = self.head.infer(self.backbone, x, [array.shape[:2] for array in arrays])
         for prediction, image in zip(predictions, images):

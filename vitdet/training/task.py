@@ -267,6 +267,8 @@ class Task(Learning):
         check_fits(self, saved, training=training, tell=True)
         if training:
             self.resumes(saved)
+        if isinstance(data := self.trainer.datamodule, ImageData):
+            self.eval_transform = data.files.read_like(saved.eval_transform).config
         if training and saved.average and not any(map(is_average, self.trainer.callbacks)):
             rank_zero_info(
                 "from here on there is no average of the weights, which the checkpoint has: trainer.ema is 0"

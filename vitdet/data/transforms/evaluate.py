@@ -24,6 +24,7 @@ class EvalTransform:
         mean, std: the value for each channel by which the backbone's images are normalised, for pixels in [0, 1].
         resample: the filter with which the model was trained: `area` (see `resize`), `bilinear` (four nearest pixels,
             however much the image shrinks) or `antialias` (torchvision's triangle filter, as wide as the new pixels).
+        bit_depth: the bits of images with more than 8 bits a channel, which readers of images need, see `load_image`.
     """
 
     def __init__(
@@ -33,12 +34,14 @@ class EvalTransform:
         mean: Sequence[float],
         std: Sequence[float],
         resample: Resample = "area",
+        bit_depth: int | None = None,
     ) -> None:
         if resample not in get_args(Resample):
             raise UserError(f"resample is {resample!r}; choose from {', '.join(get_args(Resample))}")
         self.config = {"size": size, "mean": list(mean), "std": list(std), "resample": resample}
+        self.config |= {} if bit_depth is None else {"bit_depth": bit_depth}
         self.size = Size.parse(size)
-        self.mean, self.std, self.resample = list(mean), list(std), resample
+        self.mean, self.std, self.resample, self.bit_depth = list(mean), list(std), resample, bit_depth
 
     def __call__(self, image: np.ndarray) -> Tensor:
         """RGB `(H, W, 3)` uint8 to float `(3, H', W')`."""

@@ -1,0 +1,98 @@
+"""Images and labels that can't be used: what is said of them, and how many may be skipped."""
+
+import logging
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch.distributed as dist
+
+from vitdet.errors import DataError
+
+log = logging.getLogger("vitdet")
+
+# how many images are named in the log; the others are only counted, and so are those beyond in the summary
+LINES, NAMED = 20, 5
+
+
+@dataclass
+class Bad:
+    """The images of a split that were skipped, of which a few may be.
+
+    Args:
+        split: the name of the split.
+        total: the number of images in it.
+        share: the largest share of them that may be skipped; a single one always may.
+
+    Attributes:
+        reasons: why each was skipped, by its position in the split, or another key of its own.
+
+    Example:
+        >>> bad = Bad("train", total=300, share=0.01)
+        >>> bad.add(7, "a.jpg can't be decoded")
+        >>> bad.summary()
+        "train: 1 of 300 images was skipped (0.33 %): a.jpg can't be decoded"
+    """
+
+    split: str
+    total: int
+    share: float
+    reasons: dict[Any, str] = field(default_factory=dict)
+
+    def add(self, i: Any, reason: Any) -> None:
+        """Takes note of an image, unless it is known, and says so.
+
+        Args:
+            i: the position of the image in the split, or another key of its own.
+            reason: a sentence with the name of the file.
+
+        Raises:
+            DataError: these are too many.
+        """
+        if i in self.reasons:
+            return
+        self.reasons[i] = str(reason)
+        count = len(self.reasons)
+        if count <= LINES:
+            log.warning("%s: skipped (%d of %d images so far): %s", self.split, count, self.total, reason)
+        if count == LINES:
+            log.warning("%s: further images that are skipped are only counted", self.split)
+        if count > max(1, self.share * self.total):
+            raise DataError(
+                f"{self._counted(self.reasons)}, more than data.reading.max_bad allows ({self.share:.2%}): "
+                f"{self._named(self.reasons)}; mend or remove them, or set a larger data.reading.max_bad"
+            )
+
+    def summary(self) -> str | None:
+        """A line for the end of a run, about the images of all processes; nothing if none was skipped."""
+        parts = [self.reasons]
+        if dist.is_available() and dist.is_initialized():
+            parts = [{}] * dist.get_world_size()
+            dist.all_gather_object(parts, self.reasons)
+        reasons = {i: reason for part in parts for i, reason in part.items()}
+        return f"{self._counted(reasons)}: {self._named(reasons)}" if reasons else None
+
+    def _counted(self, reasons: dict[int, str]) -> str:
+        were = "was" if len(reasons) == 1 else "were"
+        share = len(reasons) / max(self.total, 1)
+        return f"{self.split}: {len(reasons)} of {self.total} images {were} skipped ({100 * share:.2g} %)"
+
+    def _named(self, reasons: dict[int, str]) -> str:
+        more = len(reasons) - NAMED
+        return "; ".join(list(reasons.values())[:NAMED]) + (f"; and {more} more" if more > 0 else "")
+
+
+@dataclass
+class Noted:
+    """A batch with what a data set, perhaps in a worker process, has to say of the images that it skipped.
+
+    Attributes:
+        batch: the samples, or the batch that was made of them.
+        notes: the position of each skipped image, and the reason.
+    """
+
+    batch: Any
+    notes: list[tuple[int, str]]
+
+    def pin_memory(self) -> "Noted":
+        """The same: it is rare enough to be copied to the device from pageable memory."""
+        return self

@@ -1,0 +1,199 @@
+"""Findings about image files: missing, damaged, of another size, unlisted, alike, or in two splits."""
+
+import os
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from vitdet.data.check.content import Content
+from vitdet.data.check.files import Facts
+from vitdet.data.check.finding import Example, Findings
+
+SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif")
+# two pictures are alike if so many of the 64 bits of their hashes differ at most, and their grey values by so much
+BITS, GREY = 6, 4.0
+
+
+def check_files(content: Content, findings: Findings) -> None:
+    """Findings about files that are missing, damaged or unusual."""
+    split = content.split
+    leaving = [content.image_example(i) for i, path in enumerate(content.paths) if path is None]
+    findings.note("image-outside-folder", split, leaving)
+    by_code: dict[str, list[Example]] = defaultdict(list)
+    near = _Nearest(content.root)
+    for i, facts in enumerate(content.facts):
+        if content.paths[i] is None:
+            continue
+        if facts.problem == "image-missing":
+            by_code[facts.problem].append(Example(content.names[i] + near.hint(content.names[i])))
+        elif facts.problem:
+            by_code[facts.problem].append(Example(f"{content.names[i]}: {facts.why}"))
+        for code in facts.odd:
+            by_code[code].append(content.image_example(i))
+    for code, places in by_code.items():
+        findings.note(code, split, places, of=len(content))
+    if content.kind != "semantic":
+        known = {os.path.normpath(path) for path in content.paths if path is not None}
+        extra = [name for path, name in near.files() if path not in known]
+        findings.note("image-unlisted", split, [Example(name, content.root / name) for name in extra])
+
+
+class _Nearest:
+    """The files below a folder, to find the one that a wrong name may mean."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self._files: list[tuple[str, str]] | None = None
+        self._by_stem: dict[str, str] = {}
+
+    def files(self) -> list[tuple[str, str]]:
+        """The path and the name, relative to the folder, of each image file below it."""
+        if self._files is None:
+            self._files = []
+            for folder, _, names in os.walk(self.root):
+                paths = (os.path.join(folder, name) for name in sorted(names) if name.lower().endswith(SUFFIXES))
+                self._files += [
+                    (os.path.normpath(p), os.path.relpath(p, self.root).replace(os.sep, "/")) for p in paths
+                ]
+            self._by_stem = {_stem(name): name for _, name in self._files}
+        return self._files
+
+    def hint(self, name: str) -> str:
+        self.files()
+        found = self._by_stem.get(_stem(name.replace("\\", "/")))
+        return f"; there is {found}" if found else ""
+
+
+def _stem(name: str) -> str:
+    return os.path.splitext(os.path.basename(name))[0].casefold()
+
+
+def check_sizes(content: Content, findings: Findings) -> None:
+    """Findings about sizes that the annotations give, and EXIF tags."""
+    by_code: dict[str, list[Example]] = defaultdict(list)
+    for i, facts in enumerate(content.facts):
+        if not facts.width:
+            continue
+        said, stored, upright = (
+            (int(content.widths[i]), int(content.heights[i])),
+            (facts.width, facts.height),
+            facts.upright,
+        )
+        shown = content.file_size(i)
+        if not all(said):
+            by_code["size-missing"].append(content.image_example(i, f"the file is {_by(shown)}"))
+        elif said != shown:
+            code = "size-differs"
+            if stored != upright and said in (stored, upright):
+                code = "size-exif" if content.exif else "size-upright"
+            elif said == shown[::-1]:
+                code = "size-swapped"
+            by_code[code].append(content.image_example(i, f"the file is {_by(shown)}, the annotations say {_by(said)}"))
+        elif facts.orientation in (2, 3, 4):
+            by_code["exif-unsure"].append(content.image_example(i, f"EXIF orientation {facts.orientation}"))
+        if min(shown) * 4 < max(shown):
+            by_code["image-elongated"].append(content.image_example(i, _by(shown)))
+    for code, places in by_code.items():
+        # the size of an image with a label map is said by that map
+        of_map = content.kind == "semantic" and code in ("size-differs", "size-swapped")
+        findings.note("map-size" if of_map else code, content.split, places, of=len(content))
+
+
+def _by(size: Iterable[int]) -> str:
+    return "×".join(map(str, size))
+
+
+class _Seen:
+    """An image of a split, with what it is compared by."""
+
+    def __init__(self, content: Content, i: int, facts: Facts) -> None:
+        self.split, self.name, self.path, self.facts = content.split, content.names[i], content.paths[i], facts
+        self.place = os.path.realpath(self.path)
+
+
+def check_copies(contents: Sequence[Content], findings: Findings) -> None:
+    """Findings about images that are equal or look alike, within a split and between splits."""
+    seen = [
+        _Seen(content, i, facts)
+        for content in contents
+        for i, facts in enumerate(content.facts)
+        if facts.digest and content.paths[i] is not None
+    ]
+    first: dict[tuple[str, bytes], _Seen] = {}
+    copies: dict[str, list[Example]] = defaultdict(list)
+    leaks: dict[str, list[Example]] = defaultdict(list)
+    kept = []
+    for image in seen:
+        before = [first[key] for split in _splits(contents) if (key := (split, image.facts.digest)) in first]
+        same = next((other for other in before if other.split == image.split), None)
+        if same is None:
+            first[image.split, image.facts.digest] = image
+            kept.append(image)
+        elif same.place != image.place:
+            copies[image.split].append(Example(f"{image.name} is {same.name}", image.path))
+        for other in before:
+            if other.split != image.split:
+                leaks[f"{other.split}, {image.split}"].append(
+                    Example(f"{image.name} is {other.name} of {other.split}", image.path)
+                )
+    for split, places in copies.items():
+        findings.note("image-duplicate", split, places, of=_count(contents, split))
+    for pair, places in leaks.items():
+        findings.note("leak", pair, places, of=_count(contents, pair.split(", ")[1]))
+    _check_alike([image for image in kept if image.facts.grey is not None], findings)
+
+
+def _splits(contents: Sequence[Content]) -> list[str]:
+    return [content.split for content in contents]
+
+
+def _count(contents: Sequence[Content], split: str) -> int:
+    return next(len(content) for content in contents if content.split == split)
+
+
+def _check_alike(images: list[_Seen], findings: Findings) -> None:
+    grey = np.stack([image.facts.grey for image in images]) if images else np.zeros((0, 32, 32), np.uint8)
+    within: dict[str, dict[int, Example]] = defaultdict(dict)
+    between: dict[str, dict[int, Example]] = defaultdict(dict)
+    for a, b in alike(grey):
+        one, other = images[a], images[b]
+        if one.facts.digest == other.facts.digest:
+            continue
+        if one.split == other.split:
+            within[one.split].setdefault(b, Example(f"{other.name} looks like {one.name}", other.path))
+        else:
+            text = f"{other.name} looks like {one.name} of {one.split}"
+            between[f"{one.split}, {other.split}"].setdefault(b, Example(text, other.path))
+    for code, found in (("image-near-duplicate", within), ("leak-near", between)):
+        for split, places in found.items():
+            findings.note(code, split, places.values())
+
+
+def alike(grey: np.ndarray) -> list[tuple[int, int]]:
+    """The pairs of pictures that look alike, the earlier one first.
+
+    Each is hashed to 64 bits: whether a cell of an 8×8 grid is brighter than the next (a difference hash). Hashes that
+    differ in at most `BITS` bits share at least one of `BITS + 1` parts, so that only few pairs have to be compared.
+
+    Args:
+        grey: `(N, SIDE, SIDE)` uint8.
+    """
+    if len(grey) < 2:
+        return []
+    values = grey.astype(np.float32)
+    # (N, 32, 32) -> (N, 8, 8): the mean of each cell, then with the first column repeated behind the last
+    cells = values.reshape(len(grey), 8, 4, 8, 4).mean((2, 4))
+    bits = (np.roll(cells, -1, 2) > cells).reshape(len(grey), 64)
+    pairs = set()
+    for part in np.array_split(np.arange(64), BITS + 1):
+        keys = bits[:, part] @ (1 << np.arange(len(part)))
+        order = np.argsort(keys, kind="stable")
+        for group in np.split(order, np.flatnonzero(np.diff(keys[order])) + 1):
+            # flat pictures, whose hashes say nothing, would make a group of all
+            for k, a in enumerate(group[:-1]):
+                near = group[k + 1 :][(bits[group[k + 1 :]] != bits[a]).sum(1) <= BITS]
+                difference = np.abs(values[near] - values[a]).mean((1, 2))
+                pairs.update((min(a, b), max(a, b)) for b in near[difference <= GREY].tolist())
+    return sorted((int(a), int(b)) for a, b in pairs)
