@@ -39,3 +39,14 @@ def short(value: Any, width: int = 60) -> str:
     """
     text = _brief.repr(value)
     return text if len(text) <= width else f"{text[: width - 1]}…"
+
+
+def clip(text: str, width: int = 160) -> str:
+    """A text of a file, such as a name, for a message: cut to `width` characters, and without what can't be printed.
+
+    Example:
+        >>> clip("a" * 99, width=10)
+        'aaaaaaaaa…'
+    """
+    text = text[: width - 1] + "…" if len(text) > width else text
+    return text.encode("utf-8", "backslashreplace").decode()

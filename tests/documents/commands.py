@@ -19,6 +19,7 @@ import tiny
 import yaml
 
 from vitdet.cli import main
+from vitdet.command.recipes import recipe
 
 BEST = "runs/detr_vit/version_0/best.ckpt"
 CONFIG = "configs/detr_vit.yaml"
@@ -57,7 +58,10 @@ class Site:
 
     def vitdet(self, verb: str, *words: str) -> str:
         """Runs a verb; a config gets small sizes, which the words of the page come after."""
-        if words and words[0].endswith(".yaml") and "--help" not in words:
+        # `rf_detr/nano` is a config, too; its small sister is taken instead of the model that it names
+        config = recipe(words[0])[0] if words else ""
+        if config.endswith(".yaml") and "--help" not in words:
+            words = (config, *words[1:])
             words = (words[0], *self.small(words[0], train=verb == "train"), *with_data(words[1:], self.folder))
         return self.main(verb, *words)
 

@@ -2,6 +2,7 @@
 
 import inspect
 import re
+import sys
 from pathlib import Path
 
 import pages
@@ -15,11 +16,15 @@ from test_structure import RANK
 
 import vitdet
 from vitdet.cli import load_config
+from vitdet.data.formats import find
 from vitdet.data.label_sets import label_set
 from vitdet.data.label_sets.scenes import ADE20K_PANOPTIC
 from vitdet.zoo import CARDS
 
 ROOT = tiny.ROOT
+sys.path.append(str(ROOT / "tests" / "data" / "formats"))
+from folders import MAKERS  # noqa: E402
+
 SPLITS = {
     "CocoData": {"images": "{split}", "annotations": "annotations/instances_{split}.json"},
     "SemanticData": {"images": "{split}", "labels": "semantic_{split}"},
@@ -214,7 +219,19 @@ def contents(row, site):
     assert (ROOT / target).is_file()
 
 
+def layouts(row, site):
+    """A folder of this layout is of this kind; tests/data/formats/test_open_folder.py compares its labels."""
+    name, files, what = row.cells
+    folder = Path("layouts") / str(list(MAKERS).index(name))
+    truth = MAKERS[name](folder)
+    for form in pages.spans(files):
+        assert list(folder.glob(form)), f"{row}: {form}"
+    found = find(folder)
+    assert what.startswith(found.kind) and ("without a split" in what) == ("all" in truth)
+
+
 TABLES = {
+    ("layout", "what it looks like", "what is recognised"): layouts,
     ("task", "data", "head", "score", "on the built-in data"): segmentation,
     ("weights", "name", "licence"): licences,
     ("models", "for", "licence of the weights"): published,
@@ -264,6 +281,10 @@ def test_every_room_has_a_row():
 
 def test_every_error_has_a_row():
     assert {row.cells[0].strip('"') for row in ROWS if TABLES.get(row.table) is errors} == set(ERRORS)
+
+
+def test_every_layout_has_a_row():
+    assert {row.cells[0] for row in ROWS if TABLES.get(row.table) is layouts} == set(MAKERS)
 
 
 def test_every_page_is_in_the_readme():

@@ -17,6 +17,7 @@ import yaml
 from commands import CONFIG, PROGRAMS
 
 import vitdet
+import vitdet.data.formats
 from vitdet.cli import VERBS
 from vitdet.data import ImageData
 from vitdet.zoo import CARDS
@@ -24,6 +25,11 @@ from vitdet.zoo import CARDS
 ROOT = tiny.ROOT
 OF_OTHERS = {
     word for row in pages.of_kind("row") if row.table[1:] == ("in vitdet",) for word in pages.spans(row.cells[0])
+}
+# what folders hold: `layouts` of test_tables.py looks for it
+LAYOUT = ("layout", "what it looks like", "what is recognised")
+OF_OTHERS |= {
+    word for row in pages.of_kind("row") if row.table == LAYOUT for cell in row.cells for word in pages.spans(cell)
 }
 WORDS = sorted({piece.text for piece in pages.of_kind("word")} - OF_OTHERS)
 IN_TASKS = {w for row in pages.of_kind("row") if row.table == ("to", "say") for w in pages.spans(row.text)}
@@ -35,8 +41,11 @@ NOT_RUN = {
 ABSTRACT = {"vitdet <verb>", "vitdet.<…>"}
 OPTION_CONFIGS = {"--model.backbone": "configs/finetune.yaml", "--model.head.masks": "configs/custom.yaml"}
 SHORTER = {
-    "--data.train_images 2000 --data.val_images 300": "--data.train_images 20 --data.val_images 3 --data.root other"
+    "--data.train_images 2000 --data.val_images 300": "--data.train_images 20 --data.val_images 3 --data.root other",
+    "--data.layout YOLO": "--data.layout COCO",
 }
+# they say how a folder is read; the saved config has the paths that they lead to
+OF_FOLDERS = ("--data FOLDER", "--data.kind", "--data.layout", "--data.val_fraction", "--data.train.")
 # names of others' programs, formats and files, and forms of ours
 ABOUT_OTHERS = {
     "# (B, C, h, w) -> (B, h*w, C)", "(in_channels, strides, num_classes, *, options)", "*.vitdet-cache", "If-Range",
@@ -45,7 +54,7 @@ ABOUT_OTHERS = {
     "instancesonly_filtered_gtFine_{train,val}.json", "leftImg8bit/{train,val}", "leftImg8bit_trainvaltest.zip",
     "mkdocs serve", "my_module.MyHead", "rfdetr", "runs/<config>/version_N", "scaled_dot_product_attention",
     "tools/dataset_converters/cityscapes.py", "torch.export.export", "torchrun", "yolo/images/train",
-    "yolo/train.json", "~/.cache/vitdet",
+    "yolo/train.json", "~/.cache/vitdet", "FOLDER/.vitdet/", "FOLDER/.vitdet/split-0.2.json",
 }  # fmt: skip
 SHAPES = re.compile(r"\(\w+(, \w+)+\)|\d+")
 MODELS = re.compile(r"(rf-detr|lw-detr|deimv2|eomt|EoMT)\b.*")
@@ -99,6 +108,10 @@ def test_option(word, site):
     config = next((path for start, path in OPTION_CONFIGS.items() if word.startswith(start)), CONFIG)
     given = SHORTER.get(word, word)
     data = " --data.train.images DIR --data.train.annotations JSON" if config != CONFIG else ""
+    if word.startswith(OF_FOLDERS):
+        site.say(f"vitdet train {CONFIG} {given if word.startswith('--data ') else f'--data FOLDER {given}'}")
+        assert site.resolved()["data"]["class_path"] == "vitdet.CocoData"
+        return
     if config == "configs/finetune.yaml":
         tiny.weights("vit_small_patch14_dinov2", Path())
     site.say(f"vitdet train {config}{data} {given}")
@@ -122,6 +135,7 @@ def test_yaml(word):
         "data.size": [vitdet.Size],
         "backbone": [vitdet.Backbone],
         "head": [p for p in PARTS if p.__name__.endswith("Head")],
+        "data": [ImageData, vitdet.data.formats.find],
     }
     for key, value in yaml.safe_load("{" + word + "}").items():
         name = key.rpartition(".")[2]
@@ -129,7 +143,7 @@ def test_yaml(word):
             known = options_of(parts.get(key, [vitdet.Task]))
             assert set(value) <= known
         else:
-            assert name in {"base"} | options_of([*PARTS, vitdet.Trainer])
+            assert name in {"base", "data"} | options_of([*PARTS, vitdet.Trainer])
 
 
 def is_call(word):

@@ -179,6 +179,18 @@ def make_coco(root: Path) -> None:
             (folder / f"{kind}_{split}2017.json").write_text((drawn / f"{kind}_{split}.json").read_text())
 
 
+def only_boxes(root: Path) -> Path:
+    """A folder with the built-in images, and labels of a single kind."""
+    folder, drawn = root / "boxes", (root / "shapes").resolve()
+    if not folder.exists():
+        (folder / "annotations").mkdir(parents=True)
+        for split in IMAGES:
+            (folder / split).symlink_to(drawn / split)
+            name = f"instances_{split}.json"
+            (folder / "annotations" / name).write_text((drawn / "annotations" / name).read_text())
+    return folder
+
+
 def make_ade20k(root: Path) -> None:
     folder = root / "ADEChallengeData2016"
     for split, count in zip(("training", "validation"), IMAGES.values()):
@@ -214,7 +226,9 @@ def placeholders(command: list[str], root: Path) -> list[str]:
     found = []
     for option, word in zip(["", *command], command):
         keys = option.removeprefix("--").split(".")
-        if keys[0] == "data" and keys[1] in IMAGES and len(keys) == 3 and not Path(word).exists():
+        if word == "FOLDER":
+            word = str(only_boxes(root))
+        elif len(keys) == 3 and keys[0] == "data" and keys[1] in IMAGES and not Path(word).exists():
             split = keys[1]
             word = {
                 "images": str(shapes / split),

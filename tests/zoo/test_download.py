@@ -16,9 +16,9 @@ import torch
 from safetensors.torch import save_file
 
 from vitdet import zoo
+from vitdet.download import files as module
+from vitdet.download.files import download
 from vitdet.zoo import CheckpointError, DownloadError
-from vitdet.zoo import download as module
-from vitdet.zoo.download import download
 from vitdet.zoo.tensors import read_state
 
 CONTENT = bytes(range(256)) * 8000  # 2 MB
@@ -160,7 +160,7 @@ def test_the_proxy_of_the_environment_is_used(server, tmp_path, monkeypatch):
 
 
 def test_two_processes_fetch_one_file_once(server, tmp_path):
-    code = f"from vitdet.zoo.download import download; download({server.url!r} + '/m.pth', 'm.pth', digest={SHA!r})"
+    code = f"from vitdet.download.files import download; download({server.url!r} + '/m.pth', 'm.pth', digest={SHA!r})"
     server.delay = 15  # time for the other one to come
     env = {**os.environ, "VITDET_HOME": str(tmp_path)}
     runs = [subprocess.Popen([sys.executable, "-c", code], env=env) for _ in range(2)]

@@ -93,12 +93,17 @@ class Relabelled(CocoIndex):
             mine = dict(zip(self.annotation_ids[span].tolist(), range(span.start, span.stop)))
             for number, kept in joined.items():
                 row, other = mine[kept], row_of[number]
+                self.trainable[row] |= base.trainable[other]
+                # the box of a segment that has none is taken from its pixels, which are those of both
+                self.boxless[row] |= base.boxless[other]
+                if self.boxless[row]:
+                    self.boxes_xywh[row] = 0.0
+                    continue
                 low = np.minimum(self.boxes_xywh[row, :2], base.boxes_xywh[other, :2])
                 ends = (self.boxes_xywh[row], base.boxes_xywh[other])
                 high = np.maximum(*(box[:2] + box[2:] for box in ends))
                 self.boxes_xywh[row] = [*low, *(high - low)]
                 self.area[row] += base.area[other]
-                self.trainable[row] |= base.trainable[other]
 
     def raw(self, annotation: int) -> dict[str, Any]:
         return self._base.raw(int(self._rows[annotation]))

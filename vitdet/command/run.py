@@ -29,6 +29,7 @@ from vitdet.command.layers import (
     read_words,
 )
 from vitdet.command.mistakes import Checked, explain
+from vitdet.command.recipes import recipe
 from vitdet.data import ImageData
 from vitdet.renamed import OldOptionError, renew
 from vitdet.training import Task, Trainer
@@ -98,7 +99,7 @@ def read_command(verb: str, argv: list[str]) -> CLI:
     if not argv or argv[0].startswith("-"):
         raise ConfigError(f"which config? vitdet {verb} configs/detr_vit.yaml [--key value …]")
     quiet()
-    path, (settings, flags) = argv[0], read_words(argv[1:])
+    path, settings, flags = _command(argv)
     try:
         config = _layers(verb, path, settings)
     except OldOptionError as error:
@@ -122,6 +123,14 @@ def read_command(verb: str, argv: list[str]) -> CLI:
     return cli
 
 
+def _command(argv: list[str]) -> tuple[str, list[Setting], list[str]]:
+    """The config file, the settings and the flags of `CONFIG --key value …`."""
+    path, model = recipe(argv[0])
+    settings, flags = read_words(argv[1:])
+    # below what is typed
+    return path, [Setting("model.checkpoint", model), *settings] if model else settings, flags
+
+
 def _layers(verb: str, path: str, settings: list[Setting]) -> dict[str, Any]:
     config = config_of_checkpoint(path, verb) if is_checkpoint(path) else read_layers(path)
     starts = at(config, "model").get("checkpoint") or any(key == "model.checkpoint" for key, _ in settings)
@@ -133,8 +142,8 @@ def _layers(verb: str, path: str, settings: list[Setting]) -> dict[str, Any]:
 
 def print_keys(verb: str, argv: list[str]) -> None:
     """What `CONFIG … --help` shows: every key of the config's own classes."""
-    settings, _ = read_words([word for word in argv[1:] if word not in ("-h", "--help")])
-    config = _layers(verb, argv[0], settings)
+    path, settings, _ = _command([word for word in argv if word not in ("-h", "--help")])
+    config = _layers(verb, path, settings)
     print_help(complete(config, at(config, "model").get("checkpoint")), argv[0], verb)
 
 

@@ -24,7 +24,10 @@ def check_masks(index: CocoIndex, split: str, on_bad_image: OnBadImage) -> None:
         index.check_masks("mend or remove it, or set data.reading.on_bad_image: skip")
     if split == "train" and not (index.trainable & index.masked).any():
         notes = "; ".join([*index.notes, *index.mask_notes()])
-        raise DataError(f"{index.path} has no mask to train on ({notes}); give a file with masks, or train boxes")
+        raise DataError(
+            f"{index.path} has no mask to train on ({notes}); give annotations with masks, set --model.head.masks "
+            "false, or choose a model for boxes"
+        )
 
 
 def say_masks(index: CocoIndex, split: str) -> None:

@@ -16,7 +16,7 @@ from vitdet.data.panoptic import PanopticSource
 from vitdet.data.semantic import SemanticIndex, SemanticSource
 from vitdet.data.shapes import make_shapes
 from vitdet.data.shapes_scene import STUFF, THINGS
-from vitdet.data.sources import CocoSource
+from vitdet.data.sources import CocoSource, ImageSource
 from vitdet.data.splits import PanopticSplit, SemanticSplit, Split
 from vitdet.errors import DataError, UserError
 from vitdet.handshake import Needs
@@ -86,7 +86,7 @@ class CocoData(ImageData):
             if not said and not self._ranks.get("rank"):
                 say_masks(self.index(split), split)
 
-    def make_source(self, split: SplitName) -> Any:
+    def make_source(self, split: SplitName) -> ImageSource:
         if self.with_masks:
             check_masks(self.index(split), split, self.reading.on_bad_image)
         return super().make_source(split)

@@ -8,7 +8,7 @@ import unicodedata
 from collections import defaultdict
 from collections.abc import Sequence
 
-from vitdet.errors import UserError
+from vitdet.errors import DataError, clip
 
 Parts = tuple[str, ...]
 
@@ -41,7 +41,7 @@ class FileNames:
         the only `a.jpg` and no other path matches it.
 
         Raises:
-            UserError: a path matches two images equally well, or two paths match an image.
+            DataError: a path matches two images equally well, or two paths match an image.
         """
         found = [self._by_ending(path) for path in paths]
         taken = set(found)
@@ -49,8 +49,9 @@ class FileNames:
         first: dict[int, str] = {}
         for path, position in zip(paths, found):
             if position is not None and first.setdefault(position, path) != path:
-                raise UserError(
-                    f"{first[position]} and {path} are both image {self.names[position]} of {self.source}; "
+                raise DataError(
+                    f"{clip(first[position])} and {clip(path)} are both image {clip(self.names[position])} of "
+                    f"{self.source}; "
                     "leave out the one that it does not mean"
                 )
         return found
@@ -65,9 +66,9 @@ class FileNames:
                 best = [*best, position] if fit == most else [position]
                 most = fit
         if len(best) > 1:
-            names = ", ".join(self.names[position] for position in best[:2])
-            raise UserError(
-                f"{path} could be {len(best)} images of {self.source}, such as {names}; "
+            names = ", ".join(clip(self.names[position]) for position in best[:2])
+            raise DataError(
+                f"{clip(path)} could be {len(best)} images of {self.source}, such as {names}; "
                 "images of the same name need their folders in both"
             )
         return best[0] if best else None

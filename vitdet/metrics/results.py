@@ -11,7 +11,7 @@ from rich.table import Table
 
 from vitdet.annotations import CocoIndex
 from vitdet.annotations.json_text import integer, is_box, is_finite, read_json
-from vitdet.errors import DataError, UserError, check, short
+from vitdet.errors import DataError, UserError, check, clip, short
 from vitdet.masks import to_rle
 from vitdet.metrics.average_precision import ABSENT, coco_scores
 from vitdet.metrics.coco import protocol
@@ -152,7 +152,7 @@ def _use_file_names(items: list[Any], truth: GroundTruth, source: str, annotatio
     for name, position in zip(own, known.find(list(own))):
         if position is None:
             raise DataError(
-                f"{source} has detections in {name}, which is no image of {annotations}; "
+                f"{source} has detections in {clip(name)}, which is no image of {annotations}; "
                 "give the annotations of these images, "
                 f"or predict with --annotations {annotations}, which leaves out what that does not have"
             )
@@ -187,13 +187,11 @@ def _ids_by_file(items: list[Any], source: str) -> dict[str, Any]:
         if isinstance(number, bool) or not isinstance(number, (int, str, type(None))):
             raise DataError(f"{source}: detection {n}: image_id must be an integer, got {short(number)}")
         if id_of.setdefault(name, number) != number:
-            raise DataError(
-                f"{source}: {name} is image {id_of[name]} and, in detection {n}, image {number}; it has one id"
-            )
+            ids = f"image {_shown(id_of[name])} and, in detection {n}, image {_shown(number)}"
+            raise DataError(f"{source}: {clip(name)} is {ids}; it has one id")
         if number is not None and file_of.setdefault(number, name) != name:
-            raise DataError(
-                f"{source}: image {number} is {file_of[number]} and, in detection {n}, {name}; an id has one file"
-            )
+            files = f"{clip(file_of[number])} and, in detection {n}, {clip(name)}"
+            raise DataError(f"{source}: image {_shown(number)} is {files}; an id has one file")
     return id_of
 
 
@@ -246,6 +244,10 @@ def _unknown(items: list[Any], images: dict[int, int], categories: dict[int, int
                 f"({len(unknown)} of the {len(ids)} in the results are not){hint}"
             )
     return "an id is not in the annotation file"
+
+
+def _shown(number: Any) -> str:
+    return clip(str(number), 60)
 
 
 def _number(value: Any) -> Any:

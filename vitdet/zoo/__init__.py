@@ -4,9 +4,9 @@ import difflib
 from pathlib import Path
 
 from vitdet.checkpoint import CheckpointError
+from vitdet.download.files import DownloadError
 from vitdet.zoo import deimv2, eomt, eomt_dinov3, lw_detr, rf_detr
 from vitdet.zoo.cards import Card
-from vitdet.zoo.download import DownloadError
 from vitdet.zoo.start import architecture, start
 
 CARDS = {card.name: card for card in [*rf_detr.CARDS, *lw_detr.CARDS, *deimv2.CARDS, *eomt.CARDS, *eomt_dinov3.CARDS]}

@@ -12,8 +12,11 @@ from vitdet.checkpoint import CheckpointError
 from vitdet.config import build
 from vitdet.data.label_sets import LabelSet
 from vitdet.data.module import IMAGENET_MEAN, IMAGENET_STD
-from vitdet.zoo.download import cache_folder, download
+from vitdet.download.files import cache_folder, download
 from vitdet.zoo.tensors import read_state
+
+# what else can be done with a file that was fetched by hand
+BY_HAND = ", or give its path: vitdet.load(name, checkpoint=path), or model.checkpoint_file in YAML"
 
 
 @dataclass(frozen=True)
@@ -123,7 +126,7 @@ class Card:
         base = () if self.base is None else (self.base.read(),)
         if path is None and base == (None,):
             raise CheckpointError(f"{self.name} can't be put together: {self.base.wanted}")
-        file = Path(path) if path is not None else download(self.url, self.filename, digest=self.digest)
+        file = Path(path) if path is not None else download(self.url, self.filename, digest=self.digest, advice=BY_HAND)
         try:
             state = read_state(file)
         except CheckpointError as error:

@@ -161,6 +161,76 @@ def voc(root: Path) -> dict:
     return truth_of(names)
 
 
+def labelme(root: Path) -> dict:
+    """A JSON beside each image, in folders of the splits."""
+    names = {split: names_of(split) for split in ALL}
+    for split, some in names.items():
+        for name in some:
+            photo(root / split / name)
+            shapes = [
+                {"label": label, "points": [[x, y], [x + w, y + h]], "shape_type": "rectangle"}
+                for label, (x, y, w, h) in objects(name)
+            ]
+            content = {"version": "5.5.0", "flags": {}, "shapes": shapes, "imagePath": name, "imageData": None}
+            write(root / split / f"{name[:-4]}.json", content | {"imageHeight": SIZE[0], "imageWidth": SIZE[1]})
+    return truth_of(names)
+
+
+def cvat_xml(root: Path) -> dict:
+    names = [f"frame_{i:06d}.PNG" for i in range(9)]
+    images = ""
+    for i, name in enumerate(names):
+        photo(root / "images" / name)
+        boxes = "".join(
+            f'<box label="{label}" source="manual" occluded="0" xtl="{x}" ytl="{y}" xbr="{x + w}" ybr="{y + h}"/>'
+            for label, (x, y, w, h) in objects(name)
+        )
+        images += f'<image id="{i}" name="{name}" width="{SIZE[1]}" height="{SIZE[0]}">{boxes}</image>'
+    labels = "".join(f"<label><name>{name}</name></label>" for name in NAMES)
+    meta = f"<meta><job><labels>{labels}</labels></job></meta>"
+    write(root / "annotations.xml", f"<annotations><version>1.1</version>{meta}{images}</annotations>")
+    return truth_of({"all": names})
+
+
+def supervisely(root: Path) -> dict:
+    names = {split: names_of(split) for split in ALL}
+    classes = [{"title": name, "shape": "rectangle", "color": "#ff0000", "id": i} for i, name in enumerate(NAMES)]
+    write(root / "meta.json", {"classes": classes, "tags": []})
+    for split, some in names.items():
+        for name in some:
+            photo(root / split / "img" / name)
+            found = [
+                {
+                    "classTitle": label,
+                    "geometryType": "rectangle",
+                    "points": {"exterior": [[x, y], [x + w - 1, y + h - 1]], "interior": []},
+                }
+                for label, (x, y, w, h) in objects(name)
+            ]
+            size = {"height": SIZE[0], "width": SIZE[1]}
+            write(root / split / "ann" / f"{name}.json", {"size": size, "tags": [], "objects": found})
+    return truth_of(names)
+
+
+def via(root: Path) -> dict:
+    names = {split: names_of(split) for split in ALL}
+    for split, some in names.items():
+        content = {}
+        for name in some:
+            path = photo(root / split / name)
+            regions = [
+                {
+                    "shape_attributes": {"name": "rect", "x": x, "y": y, "width": w, "height": h},
+                    "region_attributes": {"animal": label},
+                }
+                for label, (x, y, w, h) in objects(name)
+            ]
+            size = path.stat().st_size
+            content[f"{name}{size}"] = {"filename": name, "size": size, "regions": regions, "file_attributes": {}}
+        write(root / split / "via_region_data.json", content)
+    return truth_of(names)
+
+
 # ---- a class for every pixel
 
 
@@ -303,6 +373,10 @@ MAKERS = {
     "COCO panoptic": panoptic,
     "YOLO": yolo,
     "Pascal VOC": voc,
+    "LabelMe": labelme,
+    "CVAT's XML": cvat_xml,
+    "Supervisely": supervisely,
+    "VGG Image Annotator": via,
     "label maps": ids,
     "label maps in splits": ids_inside,
     "palettes": palette,

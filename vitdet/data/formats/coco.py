@@ -83,14 +83,17 @@ def _found(tree: Tree, some: list[Family], given: Mapping[str, Any], fraction: f
     parts.sort(key=lambda part: ORDER.index(part.split))
     if not parts:
         raise DataError(f"{family} can't be used: {'; '.join(lines)}")
-    layout = _layout(family)
-    if layout == ROBOFLOW:
-        lines += _leave_root_out(parts)
+    layout, options, names = _layout(family), {}, list(parts[0].index.names)
+    if layout == ROBOFLOW and (root := _root(parts)) is not None:
+        names.remove(root)
+        options = {"classes": names}
+        lines.append(f"left out: the class {root!r}, which Roboflow puts above all others, and which no object has")
     parts, notes = _divided(tree, parts, "val" in given, fraction)
     splits, written = _written(tree, parts, layout)
     said = [f"{part.split}: {len(part.index)} images in {part.images or '.'}, {part.path.name}" for part in parts]
-    names = [name for name in parts[0].index.names if name not in parts[0].change.without_names]
-    return Found(layout, family.kind, splits, {}, [*said, class_line(names), *notes, *written, *lines])
+    return Found(
+        layout, family.kind, splits, options, [*said, class_line(names), *notes, *written, *lines], str(family)
+    )
 
 
 def _layout(family: Family) -> str:
@@ -149,21 +152,15 @@ def _segment_names(index: CocoIndex) -> list[str]:
     return [name for name in names if isinstance(name, str)]
 
 
-def _leave_root_out(parts: list[Part]) -> list[str]:
-    """Leaves out the class that Roboflow puts above all others, which no object has."""
+def _root(parts: list[Part]) -> str | None:
+    """The class that Roboflow puts above all others, if no object has it."""
     content = read_json(parts[0].path, "annotation file")
     categories = [item for item in content.get("categories") or [] if isinstance(item, dict)]
-    above = {item.get("supercategory") for item in categories}
-    root = next((c for c in categories if c.get("supercategory") == "none" and c.get("name") in above), None)
-    if root is None or len(categories) < 2:
-        return []
-    for part in parts:
-        index = part.index
-        if root["name"] not in index.names or (index.categories == index.names.index(root["name"])).any():
-            return []
-    for part in parts:
-        part.change.without_names = {root["name"]}
-    return [f"left out: the class {root['name']!r}, which Roboflow puts above all others, and which no object has"]
+    above = [item.get("supercategory") for item in categories]
+    root = next((c["name"] for c in categories if c.get("supercategory") == "none" and c.get("name") in above), None)
+    indices = [part.index for part in parts]
+    used = any(root not in i.names or (i.categories == i.names.index(root)).any() for i in indices)
+    return None if used or len(categories) < 2 else root
 
 
 def _divided(tree: Tree, parts: list[Part], has_val: bool, fraction: float) -> tuple[list[Part], list[str]]:
@@ -178,7 +175,7 @@ def _divided(tree: Tree, parts: list[Part], has_val: bool, fraction: float) -> t
         return parts, []
     halves = []
     for split, side in (("train", False), ("val", True)):
-        change = Change(whole.change.names, whole.change.without_names, [flag == side for flag in flags])
+        change = Change(whole.change.names, [flag == side for flag in flags])
         halves.append(Part(split, whole.path, whole.index, whole.images, whole.segments, change))
     return halves + [part for part in parts if part is not whole], [line]
 

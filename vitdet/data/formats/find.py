@@ -10,7 +10,6 @@ from vitdet.data.formats import coco, foreign, scenes, semantic
 from vitdet.data.formats.coco import ROBOFLOW
 from vitdet.data.formats.foreign import Pending
 from vitdet.data.formats.found import Fault, Found, Kind
-from vitdet.data.formats.labels import Labels
 from vitdet.data.formats.splits import FRACTION
 from vitdet.data.formats.tree import Tree, check_some, checked_folder
 from vitdet.errors import DataError, check
@@ -120,21 +119,9 @@ def _nothing(tree: Tree, seen: list[Candidate], kind: str | None, layout: str | 
 
 
 def _several(tree: Tree, likely: list[Candidate]) -> DataError:
-    shown = "; ".join(str(one) if isinstance(one, Fault) else _shown(tree, one) for one in likely)
+    shown = "; ".join(f"{one.layout} ({one.kind}): {one.source}" for one in likely)
     kinds = list(dict.fromkeys(one.kind for one in likely))
     key = f"--data.kind {'|'.join(kinds)}"
     if len(kinds) < len(likely):
         key = " or ".join(f"--data.layout {shlex.quote(one.layout)}" for one in likely)
     return DataError(f"{tree.root} has labels of several kinds or layouts; say which to take: {key} ({shown})")
-
-
-def _shown(tree: Tree, one: Found | Pending) -> str:
-    return f"{one.layout} ({one.kind}): {', '.join(_place(tree, one, split) for split in one.splits)}"
-
-
-def _place(tree: Tree, found: Found | Pending, split: str) -> str:
-    files = found.splits[split]
-    if isinstance(files, Labels):
-        return split
-    path = getattr(files, "annotations", None) or getattr(files, "labels", "")
-    return str(tree.relative(path) or path)

@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from vitdet.data.formats import voc, yolo
+from vitdet.data.formats import cvat, labelme, supervisely, via, voc, yolo
+from vitdet.data.formats.files import files_under
 from vitdet.data.formats.found import Fault, Found, Kind, class_line
 from vitdet.data.formats.labels import Labels
 from vitdet.data.formats.rewrite import Change, rewritten
@@ -16,7 +17,7 @@ from vitdet.data.sets import Split
 from vitdet.errors import UserError
 
 # each has a NAME, and a function `recognise`
-MODULES = (yolo, voc)
+MODULES = (yolo, voc, labelme, cvat, supervisely, via)
 
 
 @dataclass(frozen=True)
@@ -25,21 +26,22 @@ class Pending:
 
     Args:
         layout, kind: see `Found`.
-        splits: the files of each split, as far as they are known before.
+        source: the splits, and how many files they were recognised by.
         make: converts them.
     """
 
     layout: str
     kind: Kind
-    splits: Mapping[str, Labels]
+    source: str
     make: Callable[[], Found]
 
 
 def recognise(tree: Tree, given: Mapping[str, Any], fraction: float) -> Iterable[Pending | Fault]:
     """What there is of each format; or, of a format, why it can't be used."""
+    files = files_under(tree.root)
     for module in MODULES:
         try:
-            splits = module.recognise(tree.root)
+            splits = module.recognise(tree.root, files)
         except UserError as error:
             yield Fault(module.NAME, "instances", error)
             continue
@@ -48,7 +50,8 @@ def recognise(tree: Tree, given: Mapping[str, Any], fraction: float) -> Iterable
 
 
 def _pending(tree: Tree, name: str, splits: dict[str, Labels], has_val: bool, fraction: float) -> Pending:
-    return Pending(name, "instances", splits, lambda: _converted(tree, name, splits, has_val, fraction))
+    source = ", ".join(f"{split} of {len(labels.files)} files" for split, labels in splits.items())
+    return Pending(name, "instances", source, lambda: _converted(tree, name, splits, has_val, fraction))
 
 
 def _converted(tree: Tree, name: str, splits: dict[str, Labels], has_val: bool, fraction: float) -> Found:

@@ -22,6 +22,7 @@ class Found:
         splits: the files of `train`, `val` and `test`, as far as they are there.
         options: more arguments of the data module, such as the classes of label maps.
         lines: what was recognised, a line each: layout, splits, classes, kind, and what was left alone.
+        source: the files that it was recognised by.
 
     Example:
         >>> found = Found("COCO", "instances", {"train": Split("train", "train.json")})
@@ -34,6 +35,7 @@ class Found:
     splits: dict[str, AnySplit]
     options: dict[str, Any] = field(default_factory=dict)
     lines: list[str] = field(default_factory=list)
+    source: str = ""
 
     @property
     def module(self) -> type[CocoData] | type[PanopticData] | type[SemanticData]:
@@ -59,8 +61,9 @@ class Fault:
     kind: Kind
     error: UserError
 
-    def __str__(self) -> str:
-        return f"{self.layout} ({self.kind}): {self.error}"
+    @property
+    def source(self) -> str:
+        return str(self.error)
 
 
 def class_line(names: list[str]) -> str:

@@ -1,4 +1,4 @@
-"""A COCO JSON that is written anew: with other names of images, without a class, or with some of its images."""
+"""A COCO JSON that is written anew: with other names of images, or with some of its images."""
 
 import hashlib
 import json
@@ -14,20 +14,18 @@ class Change:
 
     Args:
         names: the new names of images, by their names before.
-        without_names: the names of the classes that are left out, which have no annotations.
         kept: a flag for each image, in the order of the file; `None` to keep all.
     """
 
     names: dict[str, str] = field(default_factory=dict)
-    without_names: set[str] = field(default_factory=set)
     kept: list[bool] | None = None
 
     def __bool__(self) -> bool:
-        return bool(self.names or self.without_names or self.kept is not None)
+        return bool(self.names or self.kept is not None)
 
     def plain(self) -> str:
         """A digest of the change."""
-        text = json.dumps([sorted(self.names.items()), sorted(self.without_names), self.kept])
+        text = json.dumps([sorted(self.names.items()), self.kept])
         return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
 
 
@@ -46,8 +44,6 @@ def rewritten(content: dict[str, Any], change: Change) -> dict[str, Any]:
             for item in content["annotations"]
             if not (isinstance(item, dict) and _key(item.get("image_id")) in gone)
         ]
-    if change.without_names:
-        found["categories"] = [item for item in content["categories"] if item.get("name") not in change.without_names]
     return found
 
 

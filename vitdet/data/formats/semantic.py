@@ -168,9 +168,11 @@ def _found(tree: Tree, pairs: dict[str, Pair], given: Mapping[str, Any], fractio
     said = [
         f"{name}: {_count(tree, pairs.get(name, some))} label maps in {split.labels}" for name, split in splits.items()
     ]
+    said += [class_line(rule.names), *divided, *lines]
+    source = ", ".join(dict.fromkeys(pair.labels for pair in pairs.values()))
     ends = {"image_suffix": some.image_suffix, "label_suffix": suffix} if some.label_suffix else {}
     options = {"classes": rule.names, "values": rule.values, **ends}
-    return Found("label maps", "semantic", splits, options, [*said, class_line(rule.names), *divided, *lines])
+    return Found("label maps", "semantic", splits, options, said, source)
 
 
 def _classes(tree: Tree, folders: list[str], given: Mapping[str, Any]) -> ClassList | None:

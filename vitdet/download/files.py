@@ -1,4 +1,4 @@
-"""Downloads files into the cache: resumable, checked, and put in place only when complete.
+"""Downloads files: resumable, checked, and put in place only when complete.
 
 `huggingface_hub` is not used, since it can't download the files of RF-DETR, which are not on its hub. Version 2.4,
 tried against a local server, also returned a file of the right size and wrong content without an error. Without a
@@ -36,7 +36,16 @@ def cache_folder() -> Path:
     return Path(home) if home else Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "vitdet"
 
 
-def download(url: str, name: str, *, digest: str | None = None, folder: Path | None = None) -> Path:
+def download(
+    url: str,
+    name: str,
+    *,
+    digest: str | None = None,
+    size: int | None = None,
+    folder: Path | None = None,
+    advice: str = "",
+    elsewhere: str = "set VITDET_HOME to a folder that can",
+) -> Path:
     """Downloads a file into the cache folder, unless it is there already.
 
     The download goes to `name.part` first. A later call resumes it, if the server supports this and its file has not
@@ -46,14 +55,17 @@ def download(url: str, name: str, *, digest: str | None = None, folder: Path | N
     Args:
         url: the address of the file.
         name: the name of the file in the cache folder.
-        digest: the expected digest, `sha256:…` or `md5:…` in hexadecimal digits.
+        digest: the expected digest, `sha256:…`, `sha1:…` or `md5:…` in hexadecimal digits.
+        size: the expected size in bytes.
         folder: the folder to use instead of the cache folder.
+        advice: what else can be done without a network; the end of a sentence.
+        elsewhere: what can be done where the folder can't be written.
 
     Returns:
         The path of the file.
 
     Raises:
-        DownloadError: there is no network or no such file, the connection was cut, or the digest is wrong.
+        DownloadError: there is no network or no such file, the connection was cut, or the size or digest is wrong.
     """
     path = (folder or cache_folder()) / name
     if path.is_file():
@@ -64,7 +76,7 @@ def download(url: str, name: str, *, digest: str | None = None, folder: Path | N
             # another process may have downloaded the file in the meantime
             if not path.is_file():
                 part = path.with_name(f"{path.name}.part")
-                _fetch(url, part, path)
+                _fetch(url, part, path, size, advice)
                 check(part, digest, url)
                 part.replace(path)
     except Timeout as error:
@@ -73,14 +85,12 @@ def download(url: str, name: str, *, digest: str | None = None, folder: Path | N
         ) from error
     except OSError as error:
         # errors of the network are `DownloadError`s by now, so this is an error of the disk
-        raise DownloadError(
-            f"{path} can't be written: {error}; free some space, or set VITDET_HOME to a folder that can"
-        ) from error
+        raise DownloadError(f"{path} can't be written: {error}; free some space, or {elsewhere}") from error
     return path
 
 
-def check(path: Path, digest: str | None, url: str) -> None:
-    """Checks the digest of a file, and removes the file if its digest is wrong.
+def check(path: Path, digest: str | None, url: str, *, remove: bool = True) -> None:
+    """Checks the digest of a file, and removes the file if its digest is wrong, unless `remove` is false.
 
     Raises:
         DownloadError: the digest is wrong.
@@ -92,10 +102,12 @@ def check(path: Path, digest: str | None, url: str) -> None:
         found = hashlib.file_digest(file, kind).hexdigest() if sys.version_info >= (3, 11) else _digest(file, kind)
     if found != wanted:
         size = path.stat().st_size
-        path.unlink()
+        if remove:
+            path.unlink()
+        again = "It was removed; try again" if remove else "Fetch it again"
         raise DownloadError(
             f"{url} is not the file that it should be: {size:,} bytes with {kind} {found}, wanted {wanted}. "
-            "It was removed; try again, and if that does not help, it was changed or damaged at its source"
+            f"{again}, and if that does not help, it was changed or damaged at its source"
         )
 
 
@@ -106,7 +118,7 @@ def _digest(file: BinaryIO, kind: str) -> str:
     return sum_.hexdigest()
 
 
-def _fetch(url: str, part: Path, path: Path) -> None:
+def _fetch(url: str, part: Path, path: Path, size: int | None, advice: str) -> None:
     tag = part.with_name(f"{part.name}.etag")
     done = part.stat().st_size if part.is_file() else 0
     request = urllib.request.Request(url, headers={"User-Agent": "vitdet"})
@@ -121,12 +133,14 @@ def _fetch(url: str, part: Path, path: Path) -> None:
         # "range not satisfiable": the part is longer than the file, which therefore has changed
         if error.code == 416 and done:
             part.unlink()
-            return _fetch(url, part, path)
-        raise DownloadError(f"{url}: the server says {error.code} {error.reason}{_instead(path)}") from error
+            return _fetch(url, part, path, size, advice)
+        raise DownloadError(f"{url}: the server says {error.code} {error.reason}{_instead(path, advice)}") from error
     except (OSError, HTTPException) as error:
         # `URLError`, which is an `OSError`, holds the reason
         reason = getattr(error, "reason", None) or error
-        raise DownloadError(f"{url} can't be reached: {reason or type(error).__name__}{_instead(path)}") from error
+        raise DownloadError(
+            f"{url} can't be reached: {reason or type(error).__name__}{_instead(path, advice)}"
+        ) from error
     with reply:
         done = done if reply.status == 206 else 0
         if not done:
@@ -134,7 +148,13 @@ def _fetch(url: str, part: Path, path: Path) -> None:
             if reply.headers.get("ETag"):
                 tag.write_text(reply.headers["ETag"], encoding="utf-8")
         length = reply.headers.get("Content-Length")
-        _copy(reply, part, done, done + int(length) if length else None, path)
+        total = done + int(length) if length else None
+        if None not in (size, total) and size != total:
+            raise DownloadError(
+                f"{url} is not the file that it should be: the server's has {total:,} bytes, wanted {size:,}; it was "
+                f"changed at its source, or a page of another server stands in its place{_instead(path, advice)}"
+            )
+        _copy(reply, part, done, size if total is None else total, path)
     tag.unlink(missing_ok=True)
 
 
@@ -143,7 +163,7 @@ def _copy(reply, part: Path, done: int, total: int | None, path: Path) -> None:
     if total is not None and total - done > free:
         raise OSError(f"it needs {total - done:,} bytes, and there are {free:,} left")
     cut: Exception | None = None
-    with _progress() as bar, open(part, "ab" if done else "wb") as file:
+    with progress_bar() as bar, open(part, "ab" if done else "wb") as file:
         task: TaskID = bar.add_task(path.name, total=total, completed=done)
         while chunk := _read(reply):
             if isinstance(chunk, Exception):
@@ -169,13 +189,10 @@ def _read(reply) -> bytes | Exception:
         return error
 
 
-def _progress() -> Progress:
+def progress_bar() -> Progress:
     columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
     return Progress(*columns, console=Console(stderr=True), transient=True)
 
 
-def _instead(path: Path) -> str:
-    return (
-        f". Without a network, fetch it where there is one, and put it at {path}, "
-        "or give its path: vitdet.load(name, checkpoint=path), or model.checkpoint_file in YAML"
-    )
+def _instead(path: Path, advice: str) -> str:
+    return f". Without a network, fetch it where there is one, and put it at {path}{advice}"
