@@ -235,6 +235,7 @@ class ImageData(L.LightningDataModule, Configurable):
             std=self.std,
             seed=self.seed,
             on_bad_image=self.reading.on_bad_image,
+            reduce_large=self.reading.reduce_large,
         )
         sampler = BatchSampler(
             # at the largest scale, so that no batch has more than `max_tokens`
