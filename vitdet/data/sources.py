@@ -3,6 +3,7 @@
 H×W stands for the size of an image in pixels, T for the number of its objects.
 """
 
+import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -84,7 +85,8 @@ class ImageSource:
             # images that are kept in memory must do for all sizes
             image, size = load_reduced(path, reduction if self._cache is None else 1, **options)
         except ImageError as error:
-            if path.exists():
+            # unlike `Path.exists`, also for a name that no file system can hold
+            if os.path.exists(path):
                 raise
             raise ImageError(why(self.root, self.index.file_names[i])) from error
         expected = (int(self.index.heights[i]), int(self.index.widths[i]))
