@@ -75,7 +75,7 @@ def as_array(image: ImageLike, *, bit_depth: int | None = None) -> np.ndarray:
     if isinstance(image, (str, Path)):
         return load_image(image, bit_depth=bit_depth)
     if isinstance(image, Image.Image):
-        return _to_rgb(image, exif=True, bit_depth=bit_depth, name="the image")
+        return to_rgb(image, exif=True, bit_depth=bit_depth, name="the image")
     if isinstance(image, np.ndarray):
         if image.dtype == np.uint8 and image.ndim == 3 and image.shape[2] == 3:
             return image
@@ -109,7 +109,7 @@ def load_image(
         ImageError: the file is missing, damaged, no regular file, has more than `max_pixels`, or its pixels are floats.
     """
     with open_image(path, max_pixels=max_pixels) as image:
-        return _to_rgb(image, exif=exif, bit_depth=bit_depth, name=str(path))
+        return to_rgb(image, exif=exif, bit_depth=bit_depth, name=str(path))
 
 
 def load_values(path: str | Path, *, colours: bool = False, max_pixels: int = MAX_PIXELS) -> np.ndarray:
@@ -215,7 +215,8 @@ def _has_deep_colours(image: Image.Image) -> bool:
     return image.mode in ("RGB", "RGBA", "LA") and any(";16" in str(tile[-1]) for tile in tiles)
 
 
-def _to_rgb(image: Image.Image, *, exif: bool, bit_depth: int | None, name: str) -> np.ndarray:
+def to_rgb(image: Image.Image, *, exif: bool, bit_depth: int | None, name: str) -> np.ndarray:
+    """A PIL image as RGB `(H, W, 3)` uint8; `name` stands for it in messages, and the rest as in `load_image`."""
     values = deep_values(image)
     if values is not None:
         # PGM and PPM say themselves which value is white, and PIL scales them to 16 bits
