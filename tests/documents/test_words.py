@@ -37,6 +37,7 @@ IN_TASKS = {w for row in pages.of_kind("row") if row.table == ("to", "say") for 
 # commands that are run, or checked, in another way; the function says how
 NOT_RUN = {
     "python benchmarks/compare_rfdetr.py": lambda site: compare(),
+    "python benchmarks/loading.py": lambda site: loading(),
     "python benchmarks/trace.py": lambda site: trace(),
     "vitdet test configs/coco/… --ckpt_path …": lambda site: scored(),
     "vitdet test configs/coco/… --data.train null --ckpt_path …": lambda site: scored(),
@@ -79,6 +80,13 @@ def compare():
     """Minutes of full-size models: its options are read."""
     text = (ROOT / "benchmarks" / "compare_rfdetr.py").read_text()
     assert "parser.parse_args()" in text and "compare(" in text
+
+
+def loading():
+    """It is run, on two small images in a single round."""
+    command = [sys.executable, str(ROOT / "benchmarks" / "loading.py"), "--count", "2", "--rounds", "1"]
+    said = subprocess.run([*command, "--side", "64", "--size", "32"], capture_output=True, text=True, check=True).stdout
+    assert "decoding alone" in said and "│ vitdet" in said
 
 
 def scored():

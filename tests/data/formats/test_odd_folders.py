@@ -84,7 +84,7 @@ def test_odd_folders(tmp_path_factory, draw):
 @given(st.text())
 def test_lists_of_classes_are_read_or_refused(text):
     name, value, colour = _of_line(text.replace("\n", " ") or "x")
-    assert isinstance(name, str) and (value is None or 0 <= value < 1000) and (colour is None or len(colour) == 3)
+    assert isinstance(name, str) and (value is None or 0 <= value < 100_000) and (colour is None or len(colour) == 3)
 
 
 @pytest.mark.parametrize("name", ["classes.txt", "classes.csv", "classes.json"])
