@@ -202,15 +202,20 @@ ERRORS = {  # what the message has: a command that ends in it
     "torch finds no GPU": f"train {CONFIG} --trainer.accelerator gpu",
     "no image at": f"predict {BEST} nowhere",
     "is this an annotation file?": "evaluate val.json val.json",
+    "mend or remove it": "evaluate found.json broken.json",
+    "wanted 0, 1, true or false": "evaluate found.json flag.json",
 }
 
 
-def errors(row, site):
-    """The command ends in this message, and not in a traceback."""
-    text = row.cells[0].strip('"')
-    if "GPU" in text and torch.cuda.is_available():
-        return
+def write_wrong_files():
+    """Files that the commands of `ERRORS` name."""
     Path("empty.json").write_text('{"images": [], "annotations": [], "categories": []}')
+    square = {"image_id": 1, "category_id": 1, "bbox": [0, 0, 9, 9], "segmentation": [[0, 0, 9, 0, 9, 9, 0, 9]]}
+    Path("found.json").write_text(json.dumps([{**square, "score": 0.5}]))
+    images, classes = [{"id": 1, "width": 20, "height": 20}], [{"id": 1, "name": "cat"}]
+    for name, wrong in (("broken", {"segmentation": [[1, 1, 9]]}), ("flag", {"iscrowd": "0"})):
+        content = {"images": images, "categories": classes, "annotations": [square, {**square, **wrong}]}
+        Path(f"{name}.json").write_text(json.dumps(content))
     content = json.loads(Path("val.json").read_text())
     for annotation in content["annotations"]:
         annotation["bbox"] = [0.1, 0.2, 0.3, 0.4]
@@ -218,6 +223,14 @@ def errors(row, site):
     for image in content["images"]:
         image["file_name"] = f"gone/{image['file_name']}x"
     Path("gone.json").write_text(json.dumps(content))
+
+
+def errors(row, site):
+    """The command ends in this message, and not in a traceback."""
+    text = row.cells[0].strip('"')
+    if "GPU" in text and torch.cuda.is_available():
+        return
+    write_wrong_files()
     words = ERRORS[text].split()
     small = site.small(words[1], train=True) if words[1] == CONFIG else []
     with pytest.raises(AssertionError) as error:

@@ -3,12 +3,14 @@
 H×W stands for the size of an image in pixels, T for the number of its segments.
 """
 
+import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from vitdet.annotations.json_text import integer
 from vitdet.data.names import why
 from vitdet.data.object_masks import IdMasks, Masks
 from vitdet.data.sources import CocoSource
@@ -73,7 +75,7 @@ class PanopticSource(CocoSource):
         item = self.index.item(i) or {}
         segments = item.get("segments_info") or []
         numbers = (segment.get("id") for segment in segments if isinstance(segment, dict))
-        return np.array([int(number) for number in numbers if isinstance(number, (int, float))], np.int64)
+        return np.array([number for number in map(integer, numbers) if number is not None], np.int64)
 
     def ids(self, i: int) -> np.ndarray:
         """The segment number of each pixel of image `i`, `(H, W)` int32; 0 is void.
@@ -88,7 +90,7 @@ class PanopticSource(CocoSource):
             # without segments all pixels are void
             return np.zeros(size, np.int32)
         path = resolve(self.segments, name)
-        if not path.exists():
+        if not os.path.exists(path):
             raise ImageError(why(self.segments, name))
         ids = load_ids(path)
         if ids.shape != size:

@@ -205,7 +205,7 @@ class JoinedMaps(SemanticIndex):
         self.label_names = [name for part in parts for name in part.label_names]
         self.widths, self.heights = (np.concatenate([getattr(p, k) for p in parts]) for k in ("widths", "heights"))
         self.image_ids = np.arange(len(self.file_names))
-        self.notes = [f"{part}: {note}" for part in parts for note in part.notes]
+        self.notes = [f"{part.path}: {note}" for part in parts for note in part.notes]
         self.assumed = first.assumed
         self._starts = np.cumsum([0, *map(len, parts)]).tolist()
 
@@ -235,8 +235,8 @@ class SemanticSource(ImageSource):
         # the objects are known only after the masks have been read, see `sample`
         return np.zeros((0, 4), np.float32), np.zeros(0, np.int64)
 
-    def sample(self, i: int) -> Any:
-        sample = super().sample(i)
+    def sample(self, i: int, *, reduction: int = 1) -> Any:
+        sample = super().sample(i, reduction=reduction)
         if sample.masks is not None:
             sample.labels = sample.masks.wanted.astype(np.int64)
             height, width = sample.masks.ids.shape
