@@ -2,6 +2,7 @@
 
 import argparse
 import contextlib
+import difflib
 import json
 import sys
 from collections.abc import Iterator
@@ -101,6 +102,7 @@ def _plan(options: argparse.Namespace, rest: list[str]) -> Plan:
             raise UserError(f"{rest[0]} is no option of vitdet data check; keys of a config go with a config")
         plan = _paths(options) if explicit else _folder(options.source, rest)
     else:
+        _check_config(Path(options.source))
         from vitdet.command.data_config import plan_of_config
 
         plan = plan_of_config(options.source, rest)
@@ -110,6 +112,24 @@ def _plan(options: argparse.Namespace, rest: list[str]) -> Plan:
         if (value := getattr(options, name)) is not None and value < 1:
             raise UserError(f"--{name} is {value}; wanted a whole number from 1")
     return plan.with_model(**{name: value for name, value in given.items() if value is not None})
+
+
+def _check_config(path: Path) -> None:
+    """Raises:
+    UserError: a file is one of annotations, or a path with folders leads nowhere.
+    """
+    from vitdet.data.formats.tree import checked_folder
+
+    if path.suffix.lower() == ".json" and path.is_file():
+        raise UserError(f"{path} is an annotation file; give its folder, or --images DIR --annotations {path}")
+    near = path.parent.is_dir() and any(place.is_dir() and _alike(place, path) for place in path.parent.iterdir())
+    if not path.exists() and not path.suffix and near:
+        # the name of a folder that is misspelt; else it is the name of a config
+        checked_folder(path)
+
+
+def _alike(place: Path, path: Path) -> bool:
+    return bool(difflib.get_close_matches(path.name.lower(), [place.name.lower()], 1, 0.8))
 
 
 def _paths(options: argparse.Namespace) -> Plan:
@@ -150,7 +170,9 @@ def _folder(source: str, words: list[str]) -> Plan:
         )
     found, arguments = resolve(source, nested({key.removeprefix("data."): value for key, value in settings}))
     plan = plan_of(source, found.kind, arguments)
-    return replace(plan, lines=[*found.lines, *plan.lines])
+    # a class that the folder itself leaves out is told by its lines
+    chosen = plan.lines if any(key == "data.classes" for key, _ in settings) else []
+    return replace(plan, lines=[*found.lines, *chosen])
 
 
 @contextlib.contextmanager

@@ -16,10 +16,17 @@ def run(argv: list[str]) -> None:
     parser.add_argument(
         "--copy", action="store_true", help="copy the images, so that --data OUT can train on the result"
     )
-    parser.add_argument("--kind", choices=KINDS, help="the kind of labels, where the folder has several")
-    parser.add_argument("--layout", help="the layout, where the folder has several, such as YOLO")
+    # the long names are those that errors tell of
+    parser.add_argument(
+        "--kind", "--data.kind", dest="kind", choices=KINDS, help="the kind of labels, where the folder has several"
+    )
+    parser.add_argument(
+        "--layout", "--data.layout", dest="layout", help="the layout, where the folder has several, such as YOLO"
+    )
     parser.add_argument(
         "--val-fraction",
+        "--data.val_fraction",
+        dest="val_fraction",
         type=float,
         default=FRACTION,
         help="the share of the images that validate, where the folder has no split (default: %(default)s)",

@@ -79,7 +79,7 @@ def look(config: dict[str, Any]) -> dict[str, Any]:
         return config
     options = dict(data.get("init_args") or {})
     folder = options.pop("folder", None)
-    if not isinstance(folder, str):
+    if not isinstance(folder, str) or not folder.strip():
         raise ConfigError(f"data.folder is {describe(folder)}; wanted the path of a folder of labelled images")
     from vitdet.data.formats.open import resolve
 

@@ -12,13 +12,14 @@ FEW = 10
 Size = tuple[float, float]
 
 
-def check_classes(content: Content, findings: Findings, *, trained: bool) -> None:
+def check_classes(content: Content, findings: Findings, *, trained: bool, unused: Callable[[str], bool]) -> None:
     """Findings about classes that no annotation has, or annotations whose class is unknown.
 
     Args:
         content: the split.
         findings: where they go.
         trained: whether it is the split to train on, which should have objects of all classes.
+        unused: whether a class, by its name, is left out of training, and may be without objects.
     """
     objects, split = content.objects, content.split
     counts = class_counts(content)
@@ -36,7 +37,7 @@ def check_classes(content: Content, findings: Findings, *, trained: bool) -> Non
         empty = [content.image_example(i) for i in range(len(content)) if i not in with_objects]
         findings.note("image-without-objects", split, empty, of=len(content))
     if trained:
-        names = [Example(name) for name, count in zip(content.classes, counts) if not count]
+        names = [Example(name) for name, count in zip(content.classes, counts) if not count and not unused(name)]
         findings.note("class-unseen", split, names, of=len(counts))
         rare = [Example(f"{name}: {count}") for name, count in zip(content.classes, counts) if 0 < count < FEW]
         findings.note("class-rare", split, rare if content.kind != "semantic" else [], of=len(counts))

@@ -1,12 +1,13 @@
 """What is to be checked, from the arguments of a data module, without building one."""
 
 import dataclasses
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from vitdet.data.check.run import Place, Plan
+from vitdet.data.check.run import Place, Plan, all_used
 from vitdet.data.label_sets import label_set
 from vitdet.errors import UserError
 
@@ -35,7 +36,14 @@ def plan_of(source: str, kind: Any, options: dict[str, Any]) -> Plan:
     lines = [f"{' and '.join(changed)}: not applied, the files are checked as they are"] if changed else []
     suffixes = {key: options.get(key) for key in ("image_suffix", "label_suffix")}
     exif = reading.get("exif", True)
-    return Plan(source, kind, places, names=names, values=values, exif=exif, lines=lines, **suffixes)
+    unused = _unused(options) if kind != "semantic" else all_used
+    return Plan(source, kind, places, names=names, values=values, exif=exif, unused=unused, lines=lines, **suffixes)
+
+
+def _unused(options: dict[str, Any]) -> Callable[[str], bool]:
+    """Whether `data.classes` leaves out a class, whose name `data.rename` may change."""
+    kept, new = options.get("classes"), plain(options.get("rename"))
+    return (lambda name: new.get(name, name) not in kept) if isinstance(kept, list | tuple) else all_used
 
 
 def _places(split: str, given: Any) -> list[tuple[str, Place]]:

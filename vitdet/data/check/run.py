@@ -32,6 +32,11 @@ def native(height: int, width: int) -> tuple[int, int]:
     return height, width
 
 
+def all_used(name: str) -> bool:
+    """Whether a class is left out of training, if all are trained on."""
+    return False
+
+
 def long_side(side: int) -> Callable[[int, int], tuple[int, int]]:
     """The rule that resizes an image so that its longer side has `side` pixels."""
     return lambda height, width: tuple(max(1, round(s * side / max(height, width))) for s in (height, width))
@@ -69,6 +74,7 @@ class Plan:
         size: the height and width at which the model sees an image of a height and width.
         patch: the side of a patch of the model in pixels.
         queries: how many objects the model can find in an image, if that is limited.
+        unused: whether a class of the files, by its name, is one that is left out of training.
         lines: what was recognised.
     """
 
@@ -83,6 +89,7 @@ class Plan:
     size: Callable[[int, int], tuple[int, int]] = native
     patch: int = 16
     queries: int | None = None
+    unused: Callable[[str], bool] = all_used
     lines: list[str] = field(default_factory=list)
 
     def with_model(self, **model: Any) -> "Plan":
@@ -120,7 +127,7 @@ def check(plan: Plan, *, decode: bool = False, watch: Watch | None = None, threa
     meant = plan.kind != "semantic" or labels.check_values(contents, findings)
     images.check_copies(contents, findings)
     for content in contents:
-        classes.check_classes(content, findings, trained=meant and content is contents[0])
+        classes.check_classes(content, findings, trained=meant and content is contents[0], unused=plan.unused)
         classes.check_fit(content, plan.size, plan.patch, plan.queries, findings)
     if meant:
         classes.compare_classes(contents, findings)

@@ -1,6 +1,7 @@
 """From images with objects of named classes, as most annotation tools write them, to the splits of a data set."""
 
 import functools
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,6 +15,9 @@ from vitdet.data.formats.geometry import mask_object
 from vitdet.data.formats.labels import Labels
 from vitdet.errors import DataError
 from vitdet.images import MAX_PIXELS
+
+# folders of label maps, as Pascal VOC and LabelMe's tools name them
+LABEL_MAPS = re.compile("^(segmentation|semantic|instance|mask|label)", re.IGNORECASE)
 
 
 @dataclass
@@ -231,6 +235,8 @@ class ImagesByName:
         parts = name.replace("\\", "/").split("/")
         base = parts[-1]
         found = self.names.get(base) or self.stems.get(base) or self.stems.get(Path(base).stem) or []
+        # label maps have the names of their images
+        found = [image for image in found if not LABEL_MAPS.search(image.parent.name)] or found
         if len(found) < 2:
             return found[0] if found else None
         folders = set(near.parent.parts)

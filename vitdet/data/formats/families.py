@@ -11,6 +11,8 @@ from vitdet.errors import DataError
 
 # files that COCO publishes beside those of instances, and that say less or nothing of boxes
 BESIDE = re.compile(r"^(captions|person_keypoints|stuff|image_info)_")
+# those without boxes
+LESS = re.compile(r"^(captions|stuff|image_info)_")
 # the name that COCO gives to the file of instances, and CVAT and Roboflow to theirs
 USUAL = re.compile(r"(^|/)(instances_(\*(\d{4})?|default)|_annotations\.coco)$")
 # a folder with more JSON files holds one for each image, as LabelMe writes them
@@ -40,10 +42,14 @@ class Family:
 
 
 def families(tree: Tree) -> list[Family]:
-    """All families of COCO JSON files under a folder."""
+    """All families of COCO JSON files under a folder; people with keypoints only if there are no others."""
+    return _families(tree, BESIDE) or _families(tree, LESS)
+
+
+def _families(tree: Tree, left_out: re.Pattern) -> list[Family]:
     found: dict[tuple[str, str], dict[str, str]] = {}
     for folder, names in tree.folders.items():
-        jsons = [name for name in names if name.lower().endswith(".json") and not BESIDE.match(name)]
+        jsons = [name for name in names if name.lower().endswith(".json") and not left_out.match(name)]
         for name in jsons if len(jsons) <= MAX_FILES else ():
             path = join(folder, name)
             if kind := kind_of(tree.path(path)):

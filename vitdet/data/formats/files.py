@@ -2,7 +2,7 @@
 
 import os
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -221,3 +221,29 @@ def _exists(path: Path) -> bool:
     except OSError:
         # a name that is too long, for example
         return False
+
+
+# finds a file or folder by its written path
+Find = Callable[[str], Path | None]
+
+
+def finder_of(roots: list[Path], path: Any) -> Find:
+    """Finds what a data.yaml names: beside it, if it lies in a folder of its own, or else in the data set's folder."""
+    finders = [Finder(_bases(root, path), root) for root in roots]
+
+    def find_in(text: str) -> Path | None:
+        place = next((place for finder in finders if (place := finder(text)) is not None), None)
+        plain = place and Path(os.path.normpath(place))
+        return plain if plain and ".." in place.parts and plain.exists() and plain.samefile(place) else place
+
+    return find_in
+
+
+def _bases(folder: Path, path: Any) -> list[Path]:
+    """What the paths of a data.yaml are relative to: its `path`, but first the folder itself, if that lies outside, and
+    what has the last name of `path` in the folder.
+    """
+    given = [folder / path] if isinstance(path, str) and path.strip() and "\0" not in path else []
+    inside = [place for place in given if place.resolve().is_relative_to(folder.resolve())]
+    moved = [folder / place.name for place in given if place not in inside and (folder / place.name).is_dir()]
+    return [*inside, folder, *moved, *(place for place in given if place not in inside)]

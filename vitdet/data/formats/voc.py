@@ -61,8 +61,11 @@ def recognise(folder: Path, files: list[Path] | None = None) -> dict[str, Labels
 
 def _sets(files: list[Path], xmls: set[Path], lines: list[str]) -> dict[str, list[Path]]:
     """The XML files of each split that the lists in ImageSets name."""
-    lists = [path for path in files if path.suffix == ".txt" and "ImageSets" in path.parts]
-    for place in ("Main", "ImageSets", "Segmentation", "Layout"):
+    roots = {path.parent.parent for path in xmls if path.parent.name == "Annotations"}
+    # some keep the lists beside the folder of XML files
+    beside = [path for path in files if path.suffix == ".txt" and path.parent in roots]
+    lists = [path for path in files if path.suffix == ".txt" and "ImageSets" in path.parts] + beside
+    for place in ("Main", "ImageSets", "Segmentation", "Layout", *(root.name for root in sorted(roots))):
         found: dict[str, list[Path]] = {}
         for path in lists:
             name = {"trainval": "trainval", "default": "all"}.get(path.stem.lower()) or split_of_name(path.stem)
@@ -80,7 +83,7 @@ def _sets(files: list[Path], xmls: set[Path], lines: list[str]) -> dict[str, lis
 
 
 def _listed(path: Path, xmls: set[Path], lines: list[str]) -> list[Path]:
-    root = path.parents[list(path.parts[::-1]).index("ImageSets")]
+    root = path.parents[list(path.parts[::-1]).index("ImageSets")] if "ImageSets" in path.parts else path.parent
     names = [line.split()[0] for line in read_text(path).splitlines() if line.split()]
     # some tools write the names of the images, with their suffixes
     tried = [[root / "Annotations" / f"{text}.xml" for text in (name, os.path.splitext(name)[0])] for name in names]
@@ -110,7 +113,9 @@ class _Parser:
         if root.tag != "annotation":
             raise DataError(f"{path}: the first element is <{root.tag}>; wanted Pascal VOC's <annotation>")
         written = (root.findtext("filename") or "").strip()
-        image = self.images.find(path.name, path) or (self.images.find(written, path) if written else None)
+        # a label map may have the name of the image, but not its suffix
+        exact = self.images.find(written, path) if Path(written).stem == path.stem else None
+        image = exact or self.images.find(path.name, path) or (self.images.find(written, path) if written else None)
         if image is None:
             notes.add("XML files without an image, left out", path)
             return

@@ -6,6 +6,7 @@ of which an oriented box has four, or a box with the numbers of its keypoints be
 
 import functools
 import math
+import os
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,8 @@ from typing import Any
 from vitdet.data.formats.content import Content
 from vitdet.data.formats.files import files_under, images_of, read_text, root_of
 from vitdet.data.formats.labels import Labels
-from vitdet.data.formats.yolo_layout import OTHER_TEXTS, Layout, find, label_places
+from vitdet.data.formats.yolo_labels import LabelFiles, label_places
+from vitdet.data.formats.yolo_layout import OTHER_TEXTS, Layout, find
 from vitdet.errors import DataError
 
 NAME = "YOLO"
@@ -37,15 +39,15 @@ def recognise(folder: Path, files: list[Path] | None = None) -> dict[str, Labels
     layout = find(folder, files)
     if layout is None:
         return None
-    texts = {path.as_posix() for path in files if path.suffix.lower() == ".txt"}
+    texts = LabelFiles(files)
     splits = {name: _Split(folder, layout, images, texts) for name, images in layout.splits.items()}
-    owned = {place for image in images_of(files) for place in label_places(image)}
+    owned = {place for image in images_of(files) for place in texts.of(image)}
     names = functools.cache(lambda: _names(layout, splits.values()))
     found = {}
     for name, split in splits.items():
         root = root_of(split.images, folder)
         depends = [*layout.sources, *split.images, *split.labels.values()]
-        found[name] = Labels(root, depends, functools.partial(split.read, root, names, sorted(texts - owned)))
+        found[name] = Labels(root, depends, functools.partial(split.read, root, names, sorted(texts.texts - owned)))
     return found
 
 
@@ -61,15 +63,13 @@ def _names(layout: Layout, splits: Iterable["_Split"]) -> dict[int, str]:
 class _Split:
     """The images of a split with their label files."""
 
-    def __init__(self, folder: Path, layout: Layout, images: list[Path], texts: set[str]) -> None:
-        self.folder, self.layout, self.images, self.texts = folder, layout, images, texts
+    def __init__(self, folder: Path, layout: Layout, images: list[Path], texts: LabelFiles) -> None:
+        self.folder, self.layout, self.images = folder, layout, images
         self.labels: dict[Path, Path] = {}
         for image in images:
-            inside = image.is_relative_to(folder)
-            for place in label_places(image):
-                if place in texts or (not inside and Path(place).is_file()):
-                    self.labels[image] = Path(place)
-                    break
+            places = texts.of(image) if image.is_relative_to(folder) else filter(os.path.isfile, label_places(image))
+            if (place := next(iter(places), None)) is not None:
+                self.labels[image] = Path(place)
 
     def read(
         self, root: Path, names: Callable[[], dict[int, str]], ownerless: list[str]

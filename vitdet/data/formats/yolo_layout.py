@@ -9,7 +9,17 @@ from typing import Any
 
 import yaml
 
-from vitdet.data.formats.files import Finder, files_under, images_of, read_text, split_of, split_of_name
+from vitdet.data.formats.files import (
+    Find,
+    Finder,
+    files_under,
+    finder_of,
+    images_of,
+    read_text,
+    split_of,
+    split_of_name,
+)
+from vitdet.data.formats.yolo_labels import LabelFiles
 from vitdet.errors import DataError
 
 # files with a class name in each line, the most telling first; `_darknet.labels` is Roboflow's
@@ -24,7 +34,8 @@ NAME_FILES = (
 )
 # text files that are no labels
 OTHER_TEXTS = {*NAME_FILES, "train.txt", "val.txt", "valid.txt", "test.txt", "trainval.txt", "predefined_classes.txt"}
-IMAGE_FOLDERS = ("images", "Images", "JPEGImages")
+# how YAML writes that there is nothing
+EMPTY = ("", "~", "null", "Null", "NULL", "None")
 
 
 @dataclass
@@ -46,34 +57,14 @@ class Layout:
     lines: list[str] = field(default_factory=list)
 
 
-def label_places(image: Path) -> Iterator[str]:
-    """The label files that may belong to an image, as text, the likeliest first: in a folder `labels` beside `images`,
-    beside the image, and in a folder `labels` beside the image or its folder.
-
-    Example:
-        >>> list(label_places(Path("a/images/train/x.jpg")))[:2]
-        ['a/labels/train/x.txt', 'a/images/train/x.txt']
-    """
-    text = os.path.splitext(image.as_posix())[0] + ".txt"
-    folder, _, name = text.rpartition("/")
-    for images in IMAGE_FOLDERS:
-        before, found, after = f"/{text}".rpartition(f"/{images}/")
-        if found:
-            yield f"{before}/labels/{after}"[1:]
-    yield text
-    yield f"{folder}/labels/{name}"
-    yield f"{folder.rpartition('/')[0]}/labels/{name}"
-
-
 def find(folder: Path, files: list[Path]) -> Layout | None:
     """The layout of a folder with these files, or None if it is not in one of YOLO's formats.
 
     Raises:
         DataError: it is, but its lists of classes or images can't be used.
     """
-    texts = {path.as_posix() for path in files if path.suffix.lower() == ".txt"}
     described = _described(folder, files)
-    if described is None and not _has_labels(files, texts):
+    if described is None and not _has_labels(files):
         return None
     layout = Layout() if described is None else described
     if layout.names is None:
@@ -90,12 +81,12 @@ def find(folder: Path, files: list[Path]) -> Layout | None:
     return layout if layout.splits else None
 
 
-def _has_labels(files: list[Path], texts: set[str]) -> bool:
+def _has_labels(files: list[Path]) -> bool:
     """Whether the first label files with content hold rows of numbers."""
-    looked = 0
+    looked, texts = 0, LabelFiles(files)
     for image in images_of(files):
-        for place in label_places(image):
-            if place not in texts or os.path.basename(place) in OTHER_TEXTS:
+        for place in texts.of(image):
+            if os.path.basename(place) in OTHER_TEXTS:
                 continue
             words = read_text(Path(place)).split("\n", 1)[0].replace(",", " ").split()
             if words:
@@ -117,8 +108,25 @@ def _is_number(word: str) -> bool:
 # what a data.yaml says
 
 
+def _descriptions(folder: Path, files: list[Path]) -> dict[Path, dict[str, Any]]:
+    """The descriptions in a folder, or, if there is none, in one of the folders in it.
+
+    Raises:
+        DataError: they lie in several folders.
+    """
+    here = {path for path in files if path.parent == folder}
+    found = {path: content for path in sorted(here) if (content := _description(path))}
+    found = found or {path: content for path in files if path not in here and (content := _description(path))}
+    if (count := len({path.parent for path in found})) > 1:
+        some = ", ".join(map(str, list(found)[:3])) + (", …" if len(found) > 3 else "")
+        raise DataError(
+            f"it holds {count} YOLO data sets, each with its description ({some}); give one of their folders"
+        )
+    return found
+
+
 def _described(folder: Path, files: list[Path]) -> Layout | None:
-    found = {path: content for path in files if path.parent == folder and (content := _description(path))}
+    found = _descriptions(folder, files)
     if not found:
         return None
     best = [path for name in ("data", "dataset") for path in found if path.stem == name] or list(found)
@@ -130,11 +138,12 @@ def _described(folder: Path, files: list[Path]) -> Layout | None:
     layout = Layout(names=names, keypoints=_keypoints(path, content), sources=[path])
     if names is not None:
         layout.lines += _odd_names(path, names, content.get("nc"))
-    finder = Finder(_bases(folder, content.get("path")), folder)
+    finder = finder_of(list(dict.fromkeys([path.parent, folder])), content.get("path"))
     for key in ("train", "val", "valid", "validation", "test"):
         entries = content.get(key)
-        entries = [entries] if isinstance(entries, str) else entries
-        if not entries:
+        # all values are text here, also that of `test:` with nothing behind it
+        entries = [entries] if isinstance(entries, str) and entries.strip() not in EMPTY else entries
+        if not entries or isinstance(entries, str):
             continue
         if not isinstance(entries, list) or not all(isinstance(entry, str) for entry in entries):
             raise DataError(
@@ -147,17 +156,10 @@ def _described(folder: Path, files: list[Path]) -> Layout | None:
     for split in ("val", "test"):
         if shared := len(train.intersection(layout.splits.get(split, ()))):
             layout.lines.append(f"{path.name}: {shared} images are in train and in {split}, whose scores will flatter")
-    keys = [key for key in content if split_of_name(key) and content[key]]
+    keys = [key for key in content if split_of_name(key) and content[key] not in ([], *EMPTY)]
     if keys and not layout.splits:
         raise DataError(f"{path}: nothing of what it names has images: {'; '.join(layout.lines)}")
     return layout
-
-
-def _bases(folder: Path, path: Any) -> list[Path]:
-    """What the paths of a data.yaml are relative to: its `path`, but first the folder itself, if that lies outside."""
-    given = [folder / path] if isinstance(path, str) and path and "\0" not in path else []
-    inside = [place for place in given if place.resolve().is_relative_to(folder.resolve())]
-    return [*inside, folder, *(place for place in given if place not in inside)]
 
 
 def _description(path: Path) -> dict[str, Any] | None:
@@ -176,6 +178,8 @@ def _description(path: Path) -> dict[str, Any] | None:
 
 def _yaml_names(path: Path, content: dict[str, Any]) -> dict[int, str] | None:
     names, count = content.get("names"), content.get("nc")
+    if isinstance(names, str) and (listed := path.parent / names).suffix in (".txt", ".names") and listed.is_file():
+        names = [line.strip() for line in read_text(listed).splitlines() if line.strip()]
     if names is None:
         if not str(count).isdecimal():
             raise DataError(f"{path}: nc is {count!r}; wanted the number of classes")
@@ -207,7 +211,7 @@ def _keypoints(path: Path, content: dict[str, Any]) -> int:
     return int(shape[0]) * int(shape[1])
 
 
-def _entry(path: Path, key: str, entry: str, finder: Finder, layout: Layout) -> list[Path]:
+def _entry(path: Path, key: str, entry: str, finder: Find, layout: Layout) -> list[Path]:
     """The images of a folder or a list that a data.yaml names."""
     place = finder(entry)
     if place is None:
@@ -218,7 +222,7 @@ def _entry(path: Path, key: str, entry: str, finder: Finder, layout: Layout) -> 
     return listed(place, finder, layout)
 
 
-def listed(path: Path, finder: Finder, layout: Layout) -> list[Path]:
+def listed(path: Path, finder: Find, layout: Layout) -> list[Path]:
     """The images that the lines of a text file name."""
     layout.sources.append(path)
     found: dict[Path, None] = {}
