@@ -35,7 +35,7 @@ def check_boxes(content: Content, findings: Findings) -> None:
     if not len(objects):
         return
     sizes = content.sizes()[objects.image]
-    usable = np.isfinite(objects.boxes_xywh).all(1) & (sizes > 0).all(1)
+    usable = np.asarray(np.isfinite(objects.boxes_xywh).all(1) & (sizes > 0).all(1))
     with np.errstate(invalid="ignore", over="ignore"):
         formats = box_formats(objects.boxes_xywh, sizes, objects.masks_xywh, objects.area, usable)
         for code, rows in formats.items():
@@ -97,7 +97,7 @@ def disagree(boxes_xywh: np.ndarray, masks_xywh: np.ndarray) -> np.ndarray:
     """Which boxes are not those of their masks: a side is more than 4 pixels and a tenth of the box off."""
     corners, other = (np.concatenate([box[:, :2], box[:, :2] + box[:, 2:]], 1) for box in (boxes_xywh, masks_xywh))
     side = np.maximum(boxes_xywh[:, 2:], masks_xywh[:, 2:])
-    return (np.abs(corners - other) > np.maximum(4.0, 0.1 * np.concatenate([side, side], 1))).any(1)
+    return np.asarray((np.abs(corners - other) > np.maximum(4.0, 0.1 * np.concatenate([side, side], 1))).any(1))
 
 
 def box_formats(
