@@ -17,7 +17,7 @@ import cv2
 import numpy as np
 from PIL import Image, ImageOps
 
-from vitdet.errors import DataError
+from vitdet.errors import DataError, clip
 
 log = logging.getLogger("vitdet")
 
@@ -27,6 +27,8 @@ MAX_PIXELS = 89_478_485
 MAX_BITS = 16
 # the tag of EXIF that says how an image is turned
 ORIENTATION = 0x0112
+# formats that do not keep the numbers of id maps and label maps
+LOSSY = ("JPEG", "MPO", "JPEG2000")
 WANTED = "a path, a PIL image, an RGB array (H, W, 3) uint8 or uint16, or a list of these"
 KINDS = {
     stat.S_IFDIR: "a folder",
@@ -124,6 +126,9 @@ def load_values(path: str | Path, *, colours: bool = False, max_pixels: int = MA
         ImageError: the file can't be read, or its pixels are not whole numbers.
     """
     with open_image(path, max_pixels=max_pixels) as image:
+        if image.format in LOSSY:
+            kept = "wanted PNG or another lossless format"
+            raise ImageError(f"{path} is a {image.format} file, which does not keep the numbers of its pixels; {kept}")
         if image.mode in ("P", "PA") and colours:
             image = image.convert("RGBA")
         if image.mode in ("RGB", "RGBA", "RGBX") and not _has_deep_colours(image):
@@ -184,7 +189,7 @@ def check_regular(path: str | Path) -> None:
     except (OSError, ValueError) as error:
         wrong = str(getattr(error, "strerror", None) or error)
     if wrong is not None:
-        raise ImageError(f"{path} can't be read as an image: {wrong}")
+        raise ImageError(f"{clip(str(path), 300)} can't be read as an image: {wrong}")
 
 
 def deep_values(image: Image.Image) -> np.ndarray | None:

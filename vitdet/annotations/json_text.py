@@ -33,6 +33,8 @@ def check_json(path: Path, what: str) -> None:
     """
     if path.is_dir():
         raise DataError(f"{what} {path} is a folder; wanted a JSON file")
+    if path.exists() and not path.is_file():
+        raise DataError(f"{what} {path} is no regular file, but a pipe, a socket or a device; wanted a JSON file")
     if not path.is_file():
         raise FileNotFoundError(f"{what} {path} does not exist")
     with open(path, "rb") as file:
@@ -89,7 +91,7 @@ def decode(text: bytes, source: str) -> Any:
         raise DataError(f"{source} is nested too deeply to be one") from error
     except ValueError as error:
         # Python reads no number of more than 4,300 digits
-        raise DataError(f"{source} can't be read: {error}") from error
+        raise DataError(f"{source} can't be read: a number in it has thousands of digits") from error
 
 
 def not_utf8(error: UnicodeDecodeError) -> str:

@@ -8,14 +8,18 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
+from vitdet.annotations.box_formats import disagree
+from vitdet.annotations.misread import MOST
 from vitdet.data.panoptic import PanopticSource
 from vitdet.data.semantic import SemanticIndex
 from vitdet.errors import DataError
 from vitdet.images import ImageError
-from vitdet.masks import VOID
+from vitdet.masks import VOID, bounds
 
 # the share of the pixels that may have no class before a data set with a single class in it is refused
 FEW = 0.01
+# boxes of an image that are compared with the pixels of their segments
+BOXES = 20
 
 
 def look_at_maps(index: SemanticIndex, positions: Iterable[int]) -> list[str]:
@@ -107,7 +111,7 @@ def look_at_segments(source: PanopticSource, positions: Iterable[int]) -> list[s
     Raises:
         DataError: no segment has pixels.
     """
-    images = segments = empty = unknown = lost = total = 0
+    images = segments = empty = unknown = lost = total = boxed = off = 0
     first = swapped = ""
     for i in positions:
         try:
@@ -118,6 +122,8 @@ def look_at_segments(source: PanopticSource, positions: Iterable[int]) -> list[s
         found, counts = np.unique(ids, return_counts=True)
         stray = (found != 0) & ~np.isin(found, known)
         images, segments, total = images + 1, segments + len(known), total + ids.size
+        differ = _boxes_differ(source, i, ids)
+        boxed, off = boxed + len(differ), off + int(differ.sum())
         empty += int((~np.isin(known, found)).sum())
         unknown, lost = unknown + int(stray.sum()), lost + int(counts[stray].sum())
         if stray.any() and not first:
@@ -130,7 +136,14 @@ def look_at_segments(source: PanopticSource, positions: Iterable[int]) -> list[s
             f"{source.segments}, whose numbers are others (such as {first or 0}){swapped}; a number is R + 256 G + "
             "65536 B of the colour, or the value of a grey PNG"
         )
+    if off > MOST * boxed:
+        raise DataError(
+            f"{source.index.path}: {off} of {boxed} boxes are not those of their segments' pixels; correct them, or "
+            'leave "bbox" out: boxes are then taken from the pixels'
+        )
     lines = []
+    if off:
+        lines.append(f"{off} of {boxed} boxes are not those of their segments' pixels")
     if empty:
         lines.append(f"{empty} of {segments} segments of {images} images have no pixel in the PNGs: they are left out")
     if unknown:
@@ -139,6 +152,15 @@ def look_at_segments(source: PanopticSource, positions: Iterable[int]) -> list[s
             f"{lost / total:.2%} of the pixels are void, neither trained on nor scored"
         )
     return lines
+
+
+def _boxes_differ(source: PanopticSource, i: int, ids: np.ndarray) -> np.ndarray:
+    """Which boxes of segments with pixels, of those that the JSON has, are not around the pixels."""
+    index, span = source.index, source.index.annotations(i)
+    rows = span.start + np.flatnonzero((index.trainable & ~index.boxless)[span])[:BOXES]
+    around = bounds(ids[None] == index.annotation_ids[rows, None, None]).astype(np.float64)
+    around[:, 2:] -= around[:, :2]
+    return disagree(index.boxes_xywh[rows], around)[(around[:, 2:] > 0).all(1)]
 
 
 def listed(values: Sequence[int], what: str = "value") -> str:
