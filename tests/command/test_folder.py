@@ -1,5 +1,6 @@
 """`data: FOLDER` in files and on the command line."""
 
+import shutil
 import sys
 from pathlib import Path
 
@@ -159,6 +160,23 @@ def test_a_run_on_a_folder_can_be_trained_again_and_resumed(config, capsys, make
     main(["train", path, "--data", "birds", *small, "--ckpt_path", "last", "--trainer.max_steps", "2"])
     main(["test", "runs/c/version_0/best.ckpt"])
     main(["test", path, "--data", "birds", *small, "--ckpt_path", "runs/c/version_0/best.ckpt"])
+    if make is folders.yolo:
+        shutil.rmtree("birds/.vitdet")
+        with pytest.raises(SystemExit):
+            main(["train", "runs/c/version_0/config.yaml"])
+        assert "say --data birds to make it again" in capsys.readouterr().err.strip().splitlines()[-1]
+
+
+def test_other_verbs_take_a_folder(config, capsys):
+    folders.published(Path("birds"))
+    folders.plain(Path("others"))
+    small = ["--data.size", "64", "--data.batch_size", "2"]
+    main(["benchmark", config(), "--data", "birds", *small])
+    main(["train", config(), "--data", "birds", *small])
+    capsys.readouterr()
+    main(["test", "runs/c/version_0/best.ckpt", "--data", "others", *small])
+    said = capsys.readouterr()
+    assert "data: others" in said.err and "layout: COCO" in said.err and "AP" in said.out
 
 
 def test_data_that_the_head_can_not_learn_end_in_a_sentence(config, capsys):

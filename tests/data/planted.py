@@ -361,7 +361,22 @@ def swap_ids(old, new):
     return change
 
 
+def blurred(classes):
+    """A map of larger numbers that was made smaller and larger, as a photo is."""
+    picture = Image.fromarray(classes * 80).resize((WIDTH // 2, HEIGHT // 2), Image.Resampling.BICUBIC)
+    values = np.array(picture.resize((WIDTH, HEIGHT), Image.Resampling.BICUBIC))
+    return np.where(values % 80 == 0, values // 80, values).astype(np.uint8)
+
+
+def opencv(files):
+    """The PNG of an image as OpenCV's channels would write it."""
+    path = files.map(11, "png")
+    rgb = np.array(Image.open(path))
+    Image.fromarray(rgb[..., ::-1].copy()).save(path)
+
+
 PANOPTIC = {
+    "segment-swapped": opencv,
     "map-missing": lambda f: f.map(0, "png").unlink(),
     "map-unreadable": lambda f: f.map(1, "png").write_bytes(b"no PNG"),
     "map-lossy": lambda f: noise(1).save(f.map(3, "png"), "JPEG"),
@@ -388,6 +403,8 @@ SEMANTIC = {
     "map-empty": lambda f: f.redraw(lambda m: np.full_like(m, 255), 7),
     "map-one-based": lambda f: f.redraw_all(lambda m: m + 1),
     "map-0-255": lambda f: f.redraw_all(lambda m: np.where(m == 0, 0, 255).astype(np.uint8)),
+    "map-0-255, spread": lambda f: f.redraw_all(lambda m: m * 85),
+    "map-blurred": lambda f: f.redraw(blurred, 10),
     "class-unseen": lambda f: f.redraw_all(lambda m: np.where(m == 3, 0, m).astype(np.uint8)),
     "image-unreadable": lambda f: f.image(8).write_bytes(b"no JPEG"),
     "leak": lambda f: shutil.copy(f.image(9), f.image(2, "val")),
@@ -422,6 +439,7 @@ APART = {
     "box-centre",
     "map-one-based",
     "map-0-255",
+    "map-0-255, spread",
     "map-void",
 }
 

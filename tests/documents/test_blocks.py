@@ -91,8 +91,10 @@ def test_yaml(block, site):
     name = f"{Path(block.page).stem}_{block.line}"
     Path(f"{name}.yaml").write_text(block.text, encoding="utf-8")
     own = yaml.safe_load(block.text)
-    for key, value in own["data"].get("train", {}).items():
-        assert Path(value).exists(), f"{block}: data.train.{key}"
+    train = own["data"].get("train", {})
+    for files in train if isinstance(train, list) else [train]:
+        for key in files.keys() & {"images", "annotations", "labels", "segments"}:
+            assert Path(files[key]).exists(), f"{block}: data.train.{key}"
     out = site.main("train", f"{name}.yaml", *site.small(f"{name}.yaml", train=True), "--trainer.max_steps", "1")
     assert f"runs/{name}/version_" in out
     if "classes" in own["data"]:
@@ -121,7 +123,7 @@ def expand(form):
 
 def shell(block, site, tree):
     for program in {words.split()[0] for words in block.text.replace("\\\n", " ").splitlines()}:
-        assert program in {"python", *PROGRAMS}, f"{block}: say in commands.PROGRAMS how {program} is run"
+        assert program in {"python", "vitdet", *PROGRAMS}, f"{block}: say in commands.PROGRAMS how {program} is run"
     site.say(block.text)
 
 
@@ -206,6 +208,7 @@ KINDS = {
     "cd ": download,
     "pip": shell,
     "python": shell,
+    "vitdet data": shell,
     "torchrun": shell,
     "image ->": picture,
     "errors, ": order,

@@ -18,12 +18,14 @@ import vitdet
 from vitdet.cli import load_config
 from vitdet.data.check import CODES
 from vitdet.data.formats import find
+from vitdet.data.formats.foreign import MODULES
 from vitdet.data.label_sets import label_set
 from vitdet.data.label_sets.scenes import ADE20K_PANOPTIC
 from vitdet.zoo import CARDS
 
 ROOT = tiny.ROOT
 sys.path.append(str(ROOT / "tests" / "data" / "formats"))
+from exports import RICH, classes, read, write  # noqa: E402
 from folders import MAKERS  # noqa: E402
 
 SPLITS = {
@@ -183,6 +185,8 @@ ERRORS = {  # what the message has: a command that ends in it
     "there is no class": f"train {CONFIG} --model.head DETRHaed",
     "the classes come from the data": f"train {CONFIG} --model.head.num_classes 5",
     "no data is given": "train configs/custom.yaml",
+    "there is no folder": f"train {CONFIG} --data datasets/shaeps",
+    "say which to take": f"train {CONFIG} --data datasets/coco",
     "is not a COCO file": f"train configs/custom.yaml {EMPTY}",
     "did you mean": f"train {CONFIG} --data.bach_size 2",
     "wanted a whole number from 1": f"train {CONFIG} --data.batch_size 0",
@@ -237,7 +241,32 @@ def layouts(row, site):
     assert what.startswith(found.kind) and ("without a split" in what) == ("all" in truth)
 
 
+FORMATS = {module.NAME: module for module in MODULES}
+
+
+def formats(row, site):
+    """Every kind of object is read, in classes of this order; an image without labels is a negative, or is left out."""
+    name, order, _, bare = row.cells
+    folder = write(Path("formats") / name, RICH[name])
+    image = next(path for path in sorted(folder.rglob("*")) if path.suffix == ".jpg")
+    (image.parent / "bare.jpg").write_bytes(image.read_bytes())
+    split = next(iter(FORMATS[name].recognise(folder)))
+    content, lines = read(FORMATS[name], folder, split)
+    left_out = any(line.startswith("images without labels, left out: 1") for line in lines)
+    assert left_out == (bare == "is left out")
+    assert left_out != any(image["file_name"].endswith("bare.jpg") for image in content["images"])
+    names = [*classes(content).values()]
+    assert len(names) > 1 and (order.startswith("as in") or names == sorted(names))
+    assert len(content["annotations"]) == OBJECTS[name] and (min(classes(content)) == 0) == ("from 0" in order)
+    if "labels.txt" in order:
+        (folder / "labels.txt").write_text("\n".join(names[::-1]))
+        assert [*classes(read(FORMATS[name], folder, split)[0]).values()] == names[::-1]
+
+
+# in the exports that tests write
+OBJECTS = {"YOLO": 4, "Pascal VOC": 2, "LabelMe": 4, "CVAT for images": 4, "Supervisely": 3, "VGG Image Annotator": 4}
 TABLES = {
+    ("format", "order of the classes", "objects", "an image without labels"): formats,
     ("layout", "what it looks like", "what is recognised"): layouts,
     ("task", "data", "head", "score", "on the built-in data"): segmentation,
     ("weights", "name", "licence"): licences,
@@ -297,6 +326,10 @@ def test_every_error_has_a_row():
 
 def test_every_layout_has_a_row():
     assert {row.cells[0] for row in ROWS if TABLES.get(row.table) is layouts} == set(MAKERS)
+
+
+def test_every_format_has_a_row():
+    assert {row.cells[0] for row in ROWS if TABLES.get(row.table) is formats} == set(FORMATS)
 
 
 def test_every_page_is_in_the_readme():

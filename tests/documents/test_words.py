@@ -37,7 +37,10 @@ IN_TASKS = {w for row in pages.of_kind("row") if row.table == ("to", "say") for 
 # commands that are run, or checked, in another way; the function says how
 NOT_RUN = {
     "python benchmarks/compare_rfdetr.py": lambda site: compare(),
+    "python benchmarks/loading.py": lambda site: loading(),
     "python benchmarks/trace.py": lambda site: trace(),
+    "vitdet test configs/coco/… --ckpt_path …": lambda site: scored(),
+    "vitdet test configs/coco/… --data.train null --ckpt_path …": lambda site: scored(),
 }
 ABSTRACT = {"vitdet <verb>", "vitdet.<…>"}
 OPTION_CONFIGS = {"--model.backbone": "configs/finetune.yaml", "--model.head.masks": "configs/custom.yaml"}
@@ -46,6 +49,7 @@ SHORTER = {
     "--data.layout YOLO": "--data.layout COCO",
 }
 # they say how a folder is read; the saved config has the paths that they lead to
+OF_GET = ("--yes", "--output FOLDER", "--mirror URL")
 OF_FOLDERS = ("--data FOLDER", "--data.kind", "--data.layout", "--data.val_fraction", "--data.train.")
 # names of others' programs, formats and files, and forms of ours
 ABOUT_OTHERS = {
@@ -54,7 +58,8 @@ ABOUT_OTHERS = {
     "annotations/panoptic_annotations_trainval2017", "datasets/prepare_ade20k_ins_seg.py", "gtFine_trainvaltest.zip",
     "instancesonly_filtered_gtFine_{train,val}.json", "leftImg8bit/{train,val}", "leftImg8bit_trainvaltest.zip",
     "mkdocs serve", "my_module.MyHead", "rfdetr", "runs/<config>/version_N", "scaled_dot_product_attention",
-    "tools/dataset_converters/cityscapes.py", "torch.export.export", "torchrun", "yolo/images/train",
+    "tools/dataset_converters/cityscapes.py", "torch.export.export", "torchrun", "yolo/images/train", "coco-val",
+    "instances_{train,val,test}.json", "OUT/annotations",
     "yolo/train.json", "~/.cache/vitdet", "FOLDER/.vitdet/", "FOLDER/.vitdet/split-0.2.json",
 }  # fmt: skip
 OF_CHECK = set(data_check._parser()._option_string_actions)
@@ -75,6 +80,19 @@ def compare():
     """Minutes of full-size models: its options are read."""
     text = (ROOT / "benchmarks" / "compare_rfdetr.py").read_text()
     assert "parser.parse_args()" in text and "compare(" in text
+
+
+def loading():
+    """It is run, on two small images in a single round."""
+    command = [sys.executable, str(ROOT / "benchmarks" / "loading.py"), "--count", "2", "--rounds", "1"]
+    said = subprocess.run([*command, "--side", "64", "--size", "32"], capture_output=True, text=True, check=True).stdout
+    assert "decoding alone" in said and "│ vitdet" in said
+
+
+def scored():
+    """tests/download does it, on small files of the same names."""
+    text = (ROOT / "tests" / "download" / "test_get.py").read_text()
+    assert "def test_coco_is_fetched_and_scored_in_two_commands" in text and '"--data.train", "null"' in text
 
 
 def trace():
@@ -114,6 +132,9 @@ def test_option(word, site):
     config = next((path for start, path in OPTION_CONFIGS.items() if word.startswith(start)), CONFIG)
     given = SHORTER.get(word, word)
     data = " --data.train.images DIR --data.train.annotations JSON" if config != CONFIG else ""
+    if word in OF_GET:
+        assert word.split()[0] in site.main("data", "get", "--help")
+        return
     if word.startswith(OF_FOLDERS):
         site.say(f"vitdet train {CONFIG} {given if word.startswith('--data ') else f'--data FOLDER {given}'}")
         assert site.resolved()["data"]["class_path"] == "vitdet.CocoData"

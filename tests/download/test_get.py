@@ -135,19 +135,26 @@ def test_coco_is_fetched_and_scored_in_two_commands(site, tmp_path, capsys):
     asked = len(site.asked)
     assert run("coco", "--yes")[0] == 0 and len(site.asked) == asked  # all is there
 
+    scores, images = scored()
+    assert "test/AP" in scores and images == NAMES["val"]
+
+
+def scored(*words):
+    """The scores of the second command, on a model that fits a test, and the number of images that it is scored on."""
     from vitdet.command.run import read_command
 
     config = str(ROOT / "configs" / "coco" / "detr_vit_tiny.yaml")
     tiny = ["--data.size", "64", "--data.eval_batch_size", "2", "--model.backbone.pretrained", "false"]
-    cli = read_command("test", [config, *tiny, "--trainer.accelerator", "cpu", "--trainer.logger", "false"])
+    cli = read_command("test", [config, *tiny, *words, "--trainer.accelerator", "cpu", "--trainer.logger", "false"])
     (scores,) = cli.trainer.test(cli.model, cli.datamodule, verbose=False)
-    assert "test/AP" in scores and len(cli.datamodule.index("val")) == NAMES["val"]
+    return scores, len(cli.datamodule.index("val"))
 
 
 def test_sets_share_what_they_share(site):
     assert run("coco-val", "--yes")[0] == 0
     folder = Path("datasets/coco")
     assert not (folder / "train2017").exists() and (folder / "annotations" / "instances_val2017.json").is_file()
+    assert scored("--data.train", "null")[1] == NAMES["val"]
     before = (folder / "val2017").stat().st_mtime_ns
     assert run("coco", "coco-panoptic", "--yes")[0] == 0
     assert (folder / "val2017").stat().st_mtime_ns == before

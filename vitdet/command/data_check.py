@@ -121,7 +121,7 @@ def _paths(options: argparse.Namespace) -> Plan:
 
 
 def _folder(source: str) -> Plan:
-    from vitdet.command.data_config import plan_of
+    from vitdet.data.check.places import plan_of
     from vitdet.data.formats.find import find
 
     found = find(source)

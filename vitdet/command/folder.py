@@ -13,10 +13,11 @@ log = logging.getLogger("vitdet")
 UNKNOWN = "vitdet.data.ImageData"
 # the classes that say of which kind the labels of a folder are
 KINDS = {"vitdet.CocoData": "instances", "vitdet.PanopticData": "panoptic", "vitdet.SemanticData": "semantic"}
-# the built-in data: a config that was written for them says which kind it is for
-BUILT_IN = {
-    "vitdet.ShapesData": "instances",
+# a config that was written for such data is for labels of their kind; that of boxes is the usual one, and says little
+PREFERRED = {
+    "vitdet.PanopticData": "panoptic",
     "vitdet.ShapesPanopticData": "panoptic",
+    "vitdet.SemanticData": "semantic",
     "vitdet.ShapesSemanticData": "semantic",
 }
 
@@ -53,15 +54,11 @@ def over(before: dict[str, Any], after: dict[str, Any]) -> dict[str, Any]:
     """
     below, path, given = before.get("class_path"), after.get("class_path"), after.get("init_args") or {}
     if "folder" in given and path in (None, UNKNOWN, *KINDS) and (path or below is None or below.startswith("vitdet.")):
-        known = {"prefer": KINDS.get(below) or BUILT_IN[below]} if below in PREFERRED else {}
+        known = {"prefer": PREFERRED[below]} if below in PREFERRED else {}
         return {**after, "class_path": UNKNOWN, "init_args": {**known, **_kind(path), **given}}
     if below == UNKNOWN and path in KINDS and "folder" in (before.get("init_args") or {}):
         return {**after, "class_path": UNKNOWN, "init_args": {**given, **_kind(path)}}
     return after
-
-
-# the default class is no choice of the config's
-PREFERRED = {*BUILT_IN, *KINDS} - {"vitdet.CocoData"}
 
 
 def _kind(path: str | None) -> dict[str, str]:

@@ -40,8 +40,9 @@ def look_at_maps(index: SemanticIndex, positions: Iterable[int]) -> list[str]:
         except ImageError:
             # it is said, or stops the run, where the image is read
             continue
-        found, counts = np.unique(values, return_counts=True)
-        pixels.update(dict(zip(found.tolist(), counts.tolist())))
+        # counting the values is ten times as fast as sorting them, which negative ones would need
+        counts = np.bincount(values.clip(min=0).reshape(-1))
+        pixels.update({value: int(counts[value]) for value in np.flatnonzero(counts).tolist()})
         maps += 1
     if not pixels:
         return []
@@ -72,6 +73,8 @@ def _check_values(
     fault = f"{fault}, and {share:.0%} of the pixels are no class"
     if from_one:
         remedy = f"if the maps count from 1, set data.values: {list(range(1, count + 1))}"
+    elif count == 1 and present and len(other) == 1:
+        remedy = f"if the value of {index.names[0]} is {other[0]}, set data.values: {list(other)}"
     elif len(seen) == count:
         remedy = f"set data.values: {list(seen)}, in the order of the classes"
     else:
@@ -176,7 +179,12 @@ def listed(values: Sequence[int], what: str = "value") -> str:
             runs[-1][1] = value
         else:
             runs.append([value, value])
-    words = [str(low) if low == high else f"{low} to {high}" for low, high in runs]
+    # a run of two is two values
+    words = [
+        word
+        for low, high in runs
+        for word in ([f"{low} to {high}"] if high > low + 1 else [str(value) for value in range(low, high + 1)])
+    ]
     more = f" and {len(words) - 8} more" if len(words) > 8 else ""
     text = ", ".join(words[:8]) if more or len(words) < 2 else " and ".join([", ".join(words[:-1]), words[-1]])
     return f"{what}{'s' if len(values) != 1 else ''} {text}{more}"

@@ -18,6 +18,7 @@ from vitdet.images import ImageError, check_regular, resolve
 FEW = 100
 # the most files below a folder among which a name is looked for, and among which a similar one is
 MOST, SIMILAR = 300_000, 5_000
+SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
 SEPARATOR, NUMBERS = re.compile(r"[-_. ]+"), re.compile("[0-9]+")
 
 
@@ -190,3 +191,22 @@ def _ends(base: str) -> Iterator[str]:
     """A base name without its first word, without its first two words, and so on."""
     stem = len(_stem(base))
     yield from (base[match.end() :] for match in SEPARATOR.finditer(base) if match.start() > 0 and match.end() < stem)
+
+
+def by_stem(folder: Path, suffix: str | None) -> dict[str, str]:
+    """The relative paths of the files under `folder`, keyed by the paths without their suffix.
+
+    Args:
+        folder: the folder, whose subfolders are searched, too.
+        suffix: the end of the names to take; by default the extension of an image.
+
+    Raises:
+        FileNotFoundError: it is no folder.
+    """
+    if not folder.is_dir():
+        raise FileNotFoundError(f"{folder} is no folder")
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    names = [path.relative_to(folder).as_posix() for path in files]
+    if suffix is not None:
+        return {name.removesuffix(suffix): name for name in names if name.endswith(suffix)}
+    return {name.rpartition(".")[0]: name for name in names if name.lower().endswith(SUFFIXES)}

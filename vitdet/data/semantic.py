@@ -11,13 +11,13 @@ from typing import Any
 
 import numpy as np
 
+from vitdet.data.names import by_stem
 from vitdet.data.object_masks import IdMasks, Masks
 from vitdet.data.sources import ImageSource
 from vitdet.errors import UserError
 from vitdet.images import ImageError, load_values, open_image
 from vitdet.masks import VOID, bounds
 
-SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
 # how many values a pixel of 16 bits may have
 MOST_VALUES = 2**16
 
@@ -63,7 +63,7 @@ class SemanticIndex:
         skip_bad: bool = False,
     ) -> None:
         self.path = Path(labels)
-        found = [_by_stem(Path(images), image_suffix), _by_stem(self.path, label_suffix)]
+        found = [by_stem(Path(images), image_suffix), by_stem(self.path, label_suffix)]
         if files is not None:
             wanted = set(Path(files).read_text(encoding="utf-8").splitlines())
             found = [{stem: name for stem, name in names.items() if stem in wanted} for names in found]
@@ -164,8 +164,8 @@ class SemanticIndex:
                 f"{path} has colours; a label map has one value a pixel, the number of its class (grey or palette PNG, "
                 "not RGB)"
             )
-        highest, known = values.max(initial=0), max(255, *np.flatnonzero(self._label_of != VOID).tolist())
-        if highest > known:
+        highest = values.max(initial=0)
+        if highest > 255 and (self._label_of[256:] == VOID).all():
             raise ImageError(
                 f"{path} has values up to {highest}, and no class has one above 255: these are no numbers of classes "
                 "(are they ids of objects?); list those that are under data.values"
@@ -251,17 +251,6 @@ class SemanticSource(ImageSource):
         labels = self.index.labels(i)
         present = np.unique(labels)
         return IdMasks(labels, present[present != VOID])
-
-
-def _by_stem(folder: Path, suffix: str | None) -> dict[str, str]:
-    """The relative paths of the files under `folder`, keyed by the paths without their suffix."""
-    if not folder.is_dir():
-        raise FileNotFoundError(f"{folder} is no folder")
-    files = sorted(path for path in folder.rglob("*") if path.is_file())
-    names = [path.relative_to(folder).as_posix() for path in files]
-    if suffix is not None:
-        return {name.removesuffix(suffix): name for name in names if name.endswith(suffix)}
-    return {name.rpartition(".")[0]: name for name in names if name.lower().endswith(SUFFIXES)}
 
 
 def _check_values(values: Sequence[int], names: Sequence[str]) -> None:

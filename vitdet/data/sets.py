@@ -8,6 +8,7 @@ import numpy as np
 
 from vitdet.annotations.index import CocoIndex
 from vitdet.data.classes import Choice, unify
+from vitdet.data.kept import there
 from vitdet.data.label_sets import label_set
 from vitdet.data.masked import check_masks, say_masks
 from vitdet.data.module import ImageData, SplitName
@@ -69,7 +70,7 @@ class CocoData(ImageData):
             raise DataError(f"{files} has no box to train on{notes}; is it the right data.train.annotations?")
 
     def _open(self, split: SplitName, files: Any) -> CocoIndex:
-        index = CocoIndex.open(files.annotations)
+        index = CocoIndex.open(there(files.annotations))
         index.check_images()
         if index.panoptic:
             raise UserError(
@@ -130,7 +131,7 @@ class PanopticData(ImageData):
         super().__init__({"train": train, "val": val, "test": test}, **options)
 
     def _open(self, split: SplitName, files: Any) -> CocoIndex:
-        index = CocoIndex.open(files.annotations)
+        index = CocoIndex.open(there(files.annotations))
         index.check_images()
         if len(index.categories) and not index.panoptic:
             raise UserError(
@@ -200,9 +201,9 @@ class SemanticData(ImageData):
         return f"data.{split}.images and data.{split}.labels"
 
     def _open(self, split: SplitName, files: Any) -> SemanticIndex:
-        options = {**self._classes, **self._suffixes, "files": files.files}
+        options = {**self._classes, **self._suffixes, "files": files.files and there(files.files)}
         options["skip_bad"] = self.reading.on_bad_image == "skip"
-        index = SemanticIndex(files.images, files.labels, **options)
+        index = SemanticIndex(files.images, there(files.labels), **options)
         index.rename(self._rename)
         return index
 

@@ -170,6 +170,7 @@ EXPORTS = {
 }
 
 
+HOLE = [[12, 3], [18, 3], [18, 8]]
 MASK = {"data": png([[1, 0]], compressed=True), "origin": [3, 4]}
 # an export with every kind of shape, for each format
 RICH = {
@@ -179,11 +180,14 @@ RICH = {
             shape("dog", TRIANGLE, group_id=1),
             shape("dog", TRIANGLE, group_id=1),
             shape("ball", [[10, 10], [13, 14]], "circle"),
+            shape("box", [[10, 5], [30, 15]], "rectangle"),
             shape("mask", [[3, 4], [5, 5]], "mask", mask=png([[0, 1, 1], [1, 1, 0]])),
         ),
     },
     "Supervisely": project(
-        thing("rectangle", [[10, 5], [29, 14]]), thing("polygon", TRIANGLE, [TRIANGLE]), thing("bitmap", bitmap=MASK)
+        thing("rectangle", [[10, 5], [29, 14]]),
+        thing("polygon", TRIANGLE, [HOLE]),
+        thing("bitmap", bitmap=MASK),
     ),
     "VGG Image Annotator": {
         "via.json": item(
@@ -202,6 +206,14 @@ RICH = {
         ),
         "images/a.jpg": (40, 20),
     },
-    "Pascal VOC": {"a.jpg": (40, 20), "a.xml": voc("a.jpg", (40, 20), ("cat", 1, 2, 3, 4, "<difficult>1</difficult>"))},
-    "YOLO": EXPORTS["YOLO"],
+    "Pascal VOC": {
+        "a.jpg": (40, 20),
+        "a.xml": voc("a.jpg", (40, 20), ("cat", 1, 2, 3, 4, "<difficult>1</difficult>"), ("ant", 1, 2, 3, 4)),
+    },
+    "YOLO": {
+        "train/a.jpg": (40, 20),
+        "train/a.txt": f"{POLYGON}{BOX}0 0.25 0 0.5 0.5 0.25 1 0 0.5\n"
+        + "1 0.5 0.5 0.5 0.5 0.1 0.1 2 0.2 0.2 1 0.3 0.3 1",
+        "data.yaml": "train: train\nnames: [dog, cat]\nkpt_shape: [3, 3]",
+    },
 }

@@ -39,6 +39,11 @@ LAYOUTS = {
         "all",
         "JPEGImages/1.jpg",
     ),
+    "sets of file names": (
+        {**one("JPEGImages/a.b.jpeg", "Annotations/a.b.xml"), "ImageSets/Main/train.txt": "a.b.jpeg\n"},
+        "train",
+        "JPEGImages/a.b.jpeg",
+    ),
     "without sets": (one("JPEGImages/1.jpg", "Annotations/1.xml"), "all", "JPEGImages/1.jpg"),
     "beside the images": (one("a.v1.jpg", "a.v1.xml"), "all", "a.v1.jpg"),
     "roboflow": (one("valid/a_jpg.rf.0f.jpg", "valid/a_jpg.rf.0f.xml"), "val", "valid/a_jpg.rf.0f.jpg"),

@@ -76,6 +76,13 @@ LAYOUTS = {
         "train",
         "obj_train_data/a.jpg",
     ),
+    "labels below the images": ({**at("train", "train/labels"), "classes.txt": "cat\ndog"}, "train", "train/a.jpg"),
+    "images of another name": ({**at("img", "labels"), "classes.txt": "cat\ndog"}, "all", "img/a.jpg"),
+    "path": (
+        {**at("sub/images", "sub/labels"), "images/b.jpg": (4, 4), "data.yaml": f"path: sub\ntrain: images\n{NAMES}"},
+        "train",
+        "sub/images/a.jpg",
+    ),
     "sets of VOC": (
         {**at("JPEGImages", "labels"), "voc.names": "", "names.txt": "cat\ndog"},
         "all",
@@ -164,6 +171,20 @@ def test_names_are_text_and_keep_their_ids(names, wanted, tmp_path):
 def test_names_that_are_none(names, tmp_path):
     with pytest.raises(DataError, match="data.yaml"):
         label(tmp_path, "0 0.5 0.5 0.5 0.5", names)
+
+
+def test_a_copy_is_read_and_not_what_its_description_still_names(tmp_path):
+    first = write(tmp_path / "first", at("images", "labels"))
+    copy = write(tmp_path / "copy", {**at("images", "labels"), "data.yaml": f"path: {first}\ntrain: images\n{NAMES}"})
+    assert yolo.recognise(copy)["train"].images == copy
+
+
+def test_odd_names_are_said(tmp_path):
+    _, lines = label(tmp_path, "0 0.5 0.5 0.5 0.5", "[a, b, a]", "nc: 2")
+    assert lines == [
+        "data.yaml: nc is 2, but there are 3 names, which are taken",
+        "data.yaml: classes of the same name become one: a",
+    ]
 
 
 def test_names_may_be_missing(tmp_path):

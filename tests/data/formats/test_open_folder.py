@@ -5,6 +5,7 @@ import json
 import folders
 import numpy as np
 import pytest
+from PIL import Image
 
 import vitdet.data
 from vitdet.data import CocoData
@@ -104,6 +105,22 @@ def test_a_split_by_hash_stays_when_images_are_added(make, tmp_path):
     assert before["train"] <= after["train"] and before["val"] <= after["val"]
     assert len(after["train"]) + len(after["val"]) == 40 and 3 <= len(after["val"]) <= 14
     assert vitdet.data.open(tmp_path, val_fraction=0).splits.keys() == {"train"}
+
+
+def test_label_maps_of_16_bits_and_palettes_whose_colours_are_the_classes(tmp_path):
+    truth = folders.ids(tmp_path / "deep")
+    (tmp_path / "deep" / "classes.txt").write_text("300 cat\n4000 dog\n7 emu\n")
+    for path in (tmp_path / "deep" / "masks").rglob("*.png"):
+        values = np.array([300, 4000, 7, 0], np.uint16)[folders.pixels(f"{path.stem}.jpg")]
+        Image.fromarray(values).save(path)
+    truth = {"deep": truth, "palette": folders.colours(tmp_path / "palette")}
+    for path in (tmp_path / "palette").rglob("*_L.png"):
+        Image.open(path).convert("P", palette=Image.Palette.ADAPTIVE, colors=8).save(path)
+    for name, wanted in truth.items():
+        data = vitdet.data.open(tmp_path / name)
+        for split, images in wanted.items():
+            found = classes_of(data, split)
+            assert all(np.array_equal(found[image], classes) for image, classes in images.items())
 
 
 def test_copies_of_an_image_are_on_the_same_side(tmp_path):

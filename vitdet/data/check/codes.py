@@ -126,7 +126,16 @@ CODES: dict[str, Code] = {
     "map-lossy": Code("error", "label maps are JPEGs, whose values are blurred", "save them as PNG"),
     "map-size": Code("error", "label maps of another size than their image", "export them at the size of the image"),
     "map-one-based": Code("error", "split whose label maps count from 1", "set `data.values: [1, 2]` and so on"),
-    "map-0-255": Code("error", "split whose label maps hold only 0 and 255", "set `data.values: [0, 255]`"),
+    "map-0-255": Code(
+        "error",
+        "split whose label maps hold numbers far apart, such as 0 and 255, instead of those of the classes",
+        "set `data.values: [0, 255]` or those that it holds",
+    ),
+    "map-blurred": Code(
+        "error",
+        "label maps have many values at the edges of classes, as pictures that were resized or compressed",
+        "export them again, without interpolation and compression that loses values",
+    ),
     "map-value": Code("warning", "label maps have values that are no class, in a few files only", "correct the maps"),
     "map-void": Code("note", "label maps have values that are no class, which are not scored", "nothing, if intended"),
     "map-empty": Code("warning", "label maps without a single pixel of a class", "label them, or remove them"),
@@ -134,6 +143,11 @@ CODES: dict[str, Code] = {
     "segment-empty": Code("error", "segments have no pixels in their PNG", "remove them, or export the PNGs again"),
     "segment-unlisted": Code(
         "error", "PNGs with pixels of segments that are not listed", "list them, or set them to 0"
+    ),
+    "segment-swapped": Code(
+        "error",
+        "PNGs whose red and blue are swapped, so that no segment has its pixels",
+        "write segment ids as R + 256 G + 65536 B; OpenCV has the channels in the order B, G, R",
     ),
     "segment-box": Code("warning", "segments disagree with their box", "compute the boxes from the PNGs"),
 }

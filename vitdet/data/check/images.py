@@ -10,6 +10,7 @@ import numpy as np
 from vitdet.data.check.content import Content
 from vitdet.data.check.files import Facts
 from vitdet.data.check.finding import Example, Findings
+from vitdet.data.names import nearest
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif")
 # two pictures are alike if so many of the 64 bits of their hashes differ at most, and their grey values by so much
@@ -22,12 +23,13 @@ def check_files(content: Content, findings: Findings) -> None:
     leaving = [content.image_example(i) for i, path in enumerate(content.paths) if path is None]
     findings.note("image-outside-folder", split, leaving)
     by_code: dict[str, list[Example]] = defaultdict(list)
-    near = _Nearest(content.root)
     for i, facts in enumerate(content.facts):
         if content.paths[i] is None:
             continue
         if facts.problem == "image-missing":
-            by_code[facts.problem].append(Example(content.names[i] + near.hint(content.names[i])))
+            meant = nearest(content.root, content.names[i])
+            hint = f"; there is {meant}" if meant else ""
+            by_code[facts.problem].append(Example(content.names[i] + hint))
         elif facts.problem:
             by_code[facts.problem].append(Example(f"{content.names[i]}: {facts.why}"))
         for code in facts.odd:
@@ -36,38 +38,18 @@ def check_files(content: Content, findings: Findings) -> None:
         findings.note(code, split, places, of=len(content))
     if content.kind != "semantic":
         known = {os.path.normpath(path) for path in content.paths if path is not None}
-        extra = [name for path, name in near.files() if path not in known]
+        extra = [name for name in image_files(content.root) if os.path.normpath(content.root / name) not in known]
         findings.note("image-unlisted", split, [Example(name, content.root / name) for name in extra])
 
 
-class _Nearest:
-    """The files below a folder, to find the one that a wrong name may mean."""
-
-    def __init__(self, root: Path) -> None:
-        self.root = root
-        self._files: list[tuple[str, str]] | None = None
-        self._by_stem: dict[str, str] = {}
-
-    def files(self) -> list[tuple[str, str]]:
-        """The path and the name, relative to the folder, of each image file below it."""
-        if self._files is None:
-            self._files = []
-            for folder, _, names in os.walk(self.root):
-                paths = (os.path.join(folder, name) for name in sorted(names) if name.lower().endswith(SUFFIXES))
-                self._files += [
-                    (os.path.normpath(p), os.path.relpath(p, self.root).replace(os.sep, "/")) for p in paths
-                ]
-            self._by_stem = {_stem(name): name for _, name in self._files}
-        return self._files
-
-    def hint(self, name: str) -> str:
-        self.files()
-        found = self._by_stem.get(_stem(name.replace("\\", "/")))
-        return f"; there is {found}" if found else ""
-
-
-def _stem(name: str) -> str:
-    return os.path.splitext(os.path.basename(name))[0].casefold()
+def image_files(root: Path) -> list[str]:
+    """The names of all image files below a folder, relative to it."""
+    found = []
+    for folder, folders, names in os.walk(root):
+        folders.sort()
+        paths = (os.path.join(folder, name) for name in sorted(names) if name.lower().endswith(SUFFIXES))
+        found += [os.path.relpath(path, root).replace(os.sep, "/") for path in paths]
+    return found
 
 
 def check_sizes(content: Content, findings: Findings) -> None:

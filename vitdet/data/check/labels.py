@@ -32,7 +32,7 @@ def check_segments(content: Content, maps: Sequence[Map], findings: Findings) ->
     """Findings about segments without pixels, and pixels without a segment; boxes of the pixels are kept."""
     objects, split = content.objects, content.split
     place = {(i, number): row for row, (i, number) in enumerate(zip(objects.image.tolist(), objects.ids.tolist()))}
-    seen, unlisted = set(), []
+    seen, unlisted, swapped = set(), [], []
     for i, found in enumerate(maps):
         extra = []
         for region in found.regions:
@@ -43,13 +43,17 @@ def check_segments(content: Content, maps: Sequence[Map], findings: Findings) ->
                 objects.area[row] = region.area
             elif region.value:
                 extra.append(region)
-        if extra:
+        if extra and all((i, _swapped(region.value)) in place for region in extra):
+            swapped.append(content.image_example(i))
+            maps = [Map("segment-swapped") if k == i else other for k, other in enumerate(maps)]
+        elif extra:
             ids = ", ".join(str(region.value) for region in extra[:4]) + (" …" if extra[4:] else "")
             text = f"{content.names[i]}: {sum(region.area for region in extra):,} pixels of {ids}"
             values = tuple(region.value for region in extra)
             unlisted.append(Example(text, content.paths[i], map=content.maps[i], values=values))
     read = {i for i, found in enumerate(maps) if found.regions}
     missing = [row for (i, _), row in place.items() if i in read and row not in seen]
+    findings.note("segment-swapped", split, swapped, of=len(content))
     findings.note("segment-empty", split, [content.object_example(row) for row in missing], of=len(objects))
     findings.note("segment-unlisted", split, unlisted, of=len(content))
     # a box that is missing, or has no size, is taken from the pixels
@@ -61,6 +65,11 @@ def check_segments(content: Content, maps: Sequence[Map], findings: Findings) ->
         count=int(without.sum()),
     )
     objects.boxes_xywh[without] = objects.masks_xywh[without]
+
+
+def _swapped(number: int) -> int:
+    """The number that a colour would stand for, if its red and blue were swapped."""
+    return (number & 0xFF00) | (number >> 16 & 0xFF) | (number & 0xFF) << 16
 
 
 def objects_of_maps(content: Content, maps: Sequence[Map]) -> Objects:
@@ -111,7 +120,11 @@ def values_code(seen: set[int], known: Sequence[int]) -> str:
         known: the values of the classes.
     """
     count = len(known)
-    if seen and 255 in seen and seen <= {0, 255} and 255 not in known:
+    strange = seen - set(known)
+    if count > 1 and 255 in strange and seen <= {0, 255}:
+        return "map-0-255"
+    # as many values as classes, of which all but the first are far from any number of a class
+    if 1 < len(seen) <= count and len(strange) == len(seen - {0}) and min(strange) >= max(20, 2 * max(known)):
         return "map-0-255"
     plain = list(known) == list(range(count))
     if plain and count > 1 and 0 not in seen and count in seen and seen <= {*range(1, count + 1), VOID}:
@@ -122,14 +135,31 @@ def values_code(seen: set[int], known: Sequence[int]) -> str:
 def _check_strays(content: Content, files: Counter[int], maps: int, findings: Findings) -> None:
     objects = content.objects
     total = objects.area.sum()
+    # the values of a blurred map mean nothing
+    judged = ~np.isin(objects.image, _check_blurred(content, findings))
     by_code: dict[str, list[tuple[int, np.ndarray]]] = defaultdict(list)
-    for value in np.unique(objects.raw_label[objects.label == NO_CLASS]).tolist():
+    for value in np.unique(objects.raw_label[judged & (objects.label == NO_CLASS)]).tolist():
         # what is meant to be left out occurs in many files, or has the usual number
         usual = value == VOID or files[value] > 0.3 * maps
-        by_code["map-void" if usual else "map-value"].append((value, np.flatnonzero(objects.raw_label == value)))
+        by_code["map-void" if usual else "map-value"].append(
+            (value, np.flatnonzero(judged & (objects.raw_label == value)))
+        )
     for code, found in by_code.items():
         rows = np.concatenate([rows for _, rows in found])
         shares = [f"{value} in {objects.area[rows].sum() / total:.2%} of the pixels" for value, rows in found]
         few = [content.object_example(row) for row in rows[:200].tolist()]
         count = len(set(objects.image[rows].tolist()))
         findings.note(code, content.split, few, count=count, of=len(content), detail=", ".join(shares[:6]))
+
+
+def _check_blurred(content: Content, findings: Findings) -> np.ndarray:
+    """Findings about maps with many values that are no class in few pixels, and the positions of these maps."""
+    objects = content.objects
+    strange = (objects.label == NO_CLASS) & (objects.raw_label != VOID)
+    values = np.bincount(objects.image[strange], minlength=len(content))
+    pixels = np.bincount(objects.image, objects.area, minlength=len(content))
+    share = np.bincount(objects.image[strange], objects.area[strange], len(content)) / np.maximum(pixels, 1)
+    maps = np.flatnonzero((values > max(20, len(content.classes))) & (share < 0.5))
+    few = [content.image_example(i, f"{values[i]} values in {share[i]:.1%} of the pixels") for i in maps.tolist()]
+    findings.note("map-blurred", content.split, few, of=len(content))
+    return maps

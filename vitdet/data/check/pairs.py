@@ -7,6 +7,7 @@ import numpy as np
 
 from vitdet.data.check.content import Content, Objects
 from vitdet.data.check.finding import Example, Findings
+from vitdet.data.names import by_stem
 
 
 def read_pairs(
@@ -30,11 +31,8 @@ def read_pairs(
         suffixes: what follows the common part of the names of an image and its map.
         findings: where files without a partner go.
     """
-    # the rule by which training pairs them; its module takes seconds to import
-    from vitdet.data.semantic import _by_stem
-
     try:
-        photos, maps = (_by_stem(folder, suffix) for folder, suffix in zip((images, labels), suffixes))
+        photos, maps = (by_stem(folder, suffix) for folder, suffix in zip((images, labels), suffixes))
         if files is not None:
             wanted = set(files.read_text(encoding="utf-8").splitlines())
             photos, maps = ({k: v for k, v in names.items() if k in wanted} for names in (photos, maps))

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from vitdet.data.formats.tree import Tree, join
+from vitdet.data.semantic import MOST_VALUES
 from vitdet.errors import DataError
 
 # names of such files, the most telling first
@@ -75,7 +76,11 @@ def _read(path: Path) -> ClassList | None:
     elif path.suffix == ".csv":
         rows = _of_csv(path, text)
     else:
-        rows = [_of_line(line) for line in text.splitlines() if line.strip() and not line.startswith("#")]
+        lines = [line.strip() for line in text.splitlines() if line.strip() and not line.startswith("#")]
+        rows = [_of_line(line) for line in lines]
+        if len({(value is None, colour is None) for _, value, colour in rows}) > 1:
+            # `2 wheeler` among other names is a name
+            rows = [(line, None, None) for line in lines]
     return None if rows is None else _checked(path, rows)
 
 
@@ -86,7 +91,10 @@ def _checked(path: Path, rows: list[tuple[str, int | None, Colour | None]]) -> C
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
         raise DataError(f"{path} lists the class {twice[0]!r} twice; each needs its own name")
-    for what, some, wanted in (("pixel value", values, "0..255"), ("colour", colours, "three numbers in 0..255")):
+    for what, some, wanted in (
+        ("pixel value", values, f"0..{MOST_VALUES - 1}"),
+        ("colour", colours, "three numbers in 0..255"),
+    ):
         given = [value for value in some if value is not None]
         again = [value for value in given if given.count(value) > 1]
         wrong = [value for value in given if not _is_value(value)]
@@ -96,8 +104,9 @@ def _checked(path: Path, rows: list[tuple[str, int | None, Colour | None]]) -> C
 
 
 def _is_value(value: Any) -> bool:
-    numbers = value if isinstance(value, tuple) else (value,)
-    return all(0 <= number < 256 for number in numbers)
+    if isinstance(value, tuple):
+        return all(0 <= number < 256 for number in value)
+    return 0 <= value < MOST_VALUES
 
 
 def _of_line(line: str) -> tuple[str, int | None, Colour | None]:
@@ -114,7 +123,7 @@ def _of_line(line: str) -> tuple[str, int | None, Colour | None]:
         return match[4].strip(), None, (int(match[1]), int(match[2]), int(match[3]))
     if match := re.fullmatch(rf"(\S.*?)[\s,;:]+{colour}[:\s]*.*", text):
         return match[1].strip(), None, (int(match[2]), int(match[3]), int(match[4]))
-    if match := re.fullmatch(r"(\d{1,3})\s*[:,;\t ]\s*(\D.*)", text):
+    if match := re.fullmatch(r"(\d{1,5})\s*[:,;\t ]\s*(\D.*)", text):
         return match[2].strip(), int(match[1]), None
     return text.strip("'\"") or text, None, None
 

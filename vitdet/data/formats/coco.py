@@ -16,7 +16,7 @@ from vitdet.data.formats.rewrite import Change, rewritten
 from vitdet.data.formats.splits import divide
 from vitdet.data.formats.store import kept, write_json
 from vitdet.data.formats.tree import Tree
-from vitdet.data.sets import PanopticSplit, Split
+from vitdet.data.splits import PanopticSplit, Split
 from vitdet.errors import DataError, UserError
 
 ORDER = ("all", "train", "val", "test")

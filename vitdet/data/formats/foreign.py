@@ -15,7 +15,7 @@ from vitdet.data.formats.rewrite import Change, rewritten
 from vitdet.data.formats.splits import SIDES, divide
 from vitdet.data.formats.store import kept, write_json
 from vitdet.data.formats.tree import Tree
-from vitdet.data.sets import Split
+from vitdet.data.splits import Split
 from vitdet.errors import UserError
 
 # each has a NAME, and a function `recognise`; and the endings of the files, of which there is at least one

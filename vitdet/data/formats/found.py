@@ -1,15 +1,18 @@
 """What was recognised in a folder of labelled images."""
 
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-from vitdet.data.sets import CocoData, PanopticData, PanopticSplit, SemanticData, SemanticSplit, Split
+from vitdet.data.splits import PanopticSplit, SemanticSplit, Split
 from vitdet.errors import UserError
+
+if TYPE_CHECKING:
+    from vitdet.data.sets import CocoData, PanopticData, SemanticData
 
 Kind = Literal["instances", "panoptic", "semantic"]
 AnySplit = Split | PanopticSplit | SemanticSplit
 # the data module of each kind of labels
-MODULES = {"instances": CocoData, "panoptic": PanopticData, "semantic": SemanticData}
+MODULES = {"instances": "CocoData", "panoptic": "PanopticData", "semantic": "SemanticData"}
 
 
 @dataclass(frozen=True)
@@ -38,9 +41,12 @@ class Found:
     source: str = ""
 
     @property
-    def module(self) -> type[CocoData] | type[PanopticData] | type[SemanticData]:
+    def module(self) -> "type[CocoData] | type[PanopticData] | type[SemanticData]":
         """The class of the data module that reads these labels."""
-        return MODULES[self.kind]
+        # imported here, because it takes seconds, and a folder is also looked into where no data module is needed
+        from vitdet.data import sets
+
+        return getattr(sets, MODULES[self.kind])
 
     @property
     def arguments(self) -> dict[str, Any]:

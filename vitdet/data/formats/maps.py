@@ -15,6 +15,7 @@ from PIL import Image
 from vitdet.data.formats.classes import ClassList, Colour
 from vitdet.data.formats.tree import Tree
 from vitdet.errors import DataError
+from vitdet.images import load_values
 from vitdet.masks import VOID
 
 # so many maps are looked at to learn their values, of all where they have no list of classes
@@ -74,13 +75,13 @@ class Rule:
         return [f"{sum(counts.values())} pixels have a colour that is no class's, most of them {shown}: they are void"]
 
     def _convert(self, source: Path, goal: Path) -> Counter:
-        values, unknown = read_map(source), Counter()
+        values, unknown = load_values(source, colours=self.colours is not None), Counter()
         if values.ndim == 2:
             raise DataError(f"{source} has one value a pixel, where other maps beside it are colours; make them alike")
         if self.grey:
             if (values != values[..., :1]).any():
                 raise DataError(f"{source} has colours, where other maps beside it are grey; make them alike")
-            found = values[..., 0]
+            found = np.ascontiguousarray(values[..., 0])
         else:
             found, unknown = labels_of(values, self.colours)
         goal.parent.mkdir(parents=True, exist_ok=True)
@@ -109,29 +110,6 @@ def _numbers(picture: np.ndarray) -> np.ndarray:
     return red << 16 | green << 8 | blue
 
 
-def read_map(path: Path) -> np.ndarray:
-    """A label map as `(H, W)` values, indices of a palette as they are, or `(H, W, 3)` colours.
-
-    Raises:
-        DataError: it can't be read, or has other values.
-    """
-    try:
-        with Image.open(path) as image:
-            if image.mode not in ("1", "L", "P", "RGB", "RGBA", "I;16", "I", "LA"):
-                raise DataError(f"{path} has mode {image.mode}; wanted one value or one colour a pixel")
-            values = np.asarray(image)
-    except DataError:
-        raise
-    except Exception as error:
-        # the decoders of PIL raise errors of many classes
-        raise DataError(f"{path} can't be read as a label map: {error}") from error
-    if values.ndim == 3:
-        values = values[..., 0] if values.shape[2] == 2 else values[..., :3]
-    if values.ndim == 2 and values.max(initial=0) > 255:
-        raise DataError(f"{path} has the value {values.max()}; a label map holds 0..255")
-    return values.astype(np.uint8)
-
-
 def values_of(tree: Tree, maps: Mapping[str, list[Map]], classes: ClassList | None) -> Rule:
     """What the pixels of the maps stand for.
 
@@ -141,8 +119,10 @@ def values_of(tree: Tree, maps: Mapping[str, list[Map]], classes: ClassList | No
     paths = [tree.path(one.path) for some in maps.values() for one in some]
     looked = paths if classes is None else paths[:: max(1, len(paths) // SAMPLE)]
     pictures, grey, seen = False, True, Counter()
+    only_colours = classes is not None and classes.values is None and classes.colours is not None
     for path in looked:
-        picture = read_map(path)
+        # a palette is for looking at, unless the colours alone tell the classes
+        picture = load_values(path, colours=only_colours)
         pictures |= picture.ndim == 3
         if picture.ndim == 3:
             grey = grey and not (picture != picture[..., :1]).any()

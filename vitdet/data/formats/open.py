@@ -4,12 +4,14 @@ import dataclasses
 import logging
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from vitdet.data.formats.find import find
 from vitdet.data.formats.found import Found
-from vitdet.data.module import ImageData
 from vitdet.errors import DataError
+
+if TYPE_CHECKING:
+    from vitdet.data.module import ImageData
 
 log = logging.getLogger("vitdet")
 SPLITS = ("train", "val", "test")
@@ -17,7 +19,7 @@ SPLITS = ("train", "val", "test")
 READING = ("kind", "layout", "prefer", "val_fraction")
 
 
-def open(folder: str | Path, **options: Any) -> ImageData:
+def open(folder: str | Path, **options: Any) -> "ImageData":
     """A data module for a folder of labelled images, whose layout, splits, classes and kind of labels are recognised.
 
     What was recognised is logged as information, a line each.

@@ -6,7 +6,7 @@ from typing import Any
 from vitdet.data.formats.found import Found, class_line
 from vitdet.data.formats.tree import Tree
 from vitdet.data.label_sets import LABEL_SETS
-from vitdet.data.sets import SemanticSplit
+from vitdet.data.splits import SemanticSplit
 
 CITYSCAPES = (("_gtFine_labelIds.png", None), ("_gtFine_labelTrainIds.png", list(range(19))))
 

@@ -15,7 +15,7 @@ from vitdet.data.formats.splits import SIDES, divide
 from vitdet.data.formats.store import kept
 from vitdet.data.formats.tree import Tree, join, parts, split_of
 from vitdet.data.label_sets import label_set
-from vitdet.data.sets import SemanticSplit
+from vitdet.data.splits import SemanticSplit
 from vitdet.errors import DataError, UserError
 
 PHOTOS = {"images", "image", "imgs", "img", "jpegimages", "photos", "rgb", "input", "inputs", "imgdir"}

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from vitdet.data.formats.tree import KEPT
+from vitdet.data.kept import KEPT
 from vitdet.errors import UserError
 
 log = logging.getLogger("vitdet")

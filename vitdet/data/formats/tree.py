@@ -9,8 +9,6 @@ from pathlib import Path, PurePosixPath
 from vitdet.errors import DataError, UserError
 
 IMAGES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif", ".jp2", ".avif", ".ppm")
-# where vitdet keeps what it converts
-KEPT = ".vitdet"
 # a folder of data has fewer; the root of a disk, or a home, has more
 MAX_FOLDERS, MAX_DEPTH = 20_000, 6
 SPLIT_NAMES = {

@@ -6,6 +6,7 @@ corner of the data set is below 1, and in files that LabelImg wrote; else the de
 """
 
 import functools
+import os
 import re
 from collections.abc import Iterable
 from pathlib import Path
@@ -81,9 +82,10 @@ def _sets(files: list[Path], xmls: set[Path], lines: list[str]) -> dict[str, lis
 def _listed(path: Path, xmls: set[Path], lines: list[str]) -> list[Path]:
     root = path.parents[list(path.parts[::-1]).index("ImageSets")]
     names = [line.split()[0] for line in read_text(path).splitlines() if line.split()]
-    names = [name.removesuffix(".jpg").removesuffix(".png").removesuffix(".xml") for name in names]
-    found = [place for name in names if (place := root / "Annotations" / f"{name}.xml") in xmls]
-    missing = next((name for name in names if root / "Annotations" / f"{name}.xml" not in xmls), None)
+    # some tools write the names of the images, with their suffixes
+    tried = [[root / "Annotations" / f"{text}.xml" for text in (name, os.path.splitext(name)[0])] for name in names]
+    found = [place for places in tried if (place := next((place for place in places if place in xmls), None))]
+    missing = next((name for name, places in zip(names, tried) if not xmls & {*places}), None)
     if missing is not None and found:
         count = len(names) - len(found)
         lines.append(f"images of {path.name} without an XML file, left out: {count} (first: {missing})")

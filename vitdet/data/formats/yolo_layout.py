@@ -1,6 +1,7 @@
 """Where the images, the label files and the class names of a data set in YOLO's formats are."""
 
 import os
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -46,18 +47,22 @@ class Layout:
 
 
 def label_places(image: Path) -> Iterator[str]:
-    """The label files that may belong to an image, as text: in a folder `labels` beside `images`, or beside it.
+    """The label files that may belong to an image, as text, the likeliest first: in a folder `labels` beside `images`,
+    beside the image, and in a folder `labels` beside the image or its folder.
 
     Example:
-        >>> list(label_places(Path("a/images/train/x.jpg")))
+        >>> list(label_places(Path("a/images/train/x.jpg")))[:2]
         ['a/labels/train/x.txt', 'a/images/train/x.txt']
     """
     text = os.path.splitext(image.as_posix())[0] + ".txt"
-    for name in IMAGE_FOLDERS:
-        before, found, after = f"/{text}".rpartition(f"/{name}/")
+    folder, _, name = text.rpartition("/")
+    for images in IMAGE_FOLDERS:
+        before, found, after = f"/{text}".rpartition(f"/{images}/")
         if found:
             yield f"{before}/labels/{after}"[1:]
     yield text
+    yield f"{folder}/labels/{name}"
+    yield f"{folder.rpartition('/')[0]}/labels/{name}"
 
 
 def find(folder: Path, files: list[Path]) -> Layout | None:
@@ -121,8 +126,11 @@ def _described(folder: Path, files: list[Path]) -> Layout | None:
         names = ", ".join(path.name for path in best)
         raise DataError(f"{folder} has several descriptions of a YOLO data set: {names}; name the right one data.yaml")
     path, content = best[0], found[best[0]]
-    layout = Layout(names=_yaml_names(path, content), keypoints=_keypoints(path, content), sources=[path])
-    finder = Finder([folder / text for text in [content.get("path")] if isinstance(text, str)] + [folder], folder)
+    names = _yaml_names(path, content)
+    layout = Layout(names=names, keypoints=_keypoints(path, content), sources=[path])
+    if names is not None:
+        layout.lines += _odd_names(path, names, content.get("nc"))
+    finder = Finder(_bases(folder, content.get("path")), folder)
     for key in ("train", "val", "valid", "validation", "test"):
         entries = content.get(key)
         entries = [entries] if isinstance(entries, str) else entries
@@ -139,6 +147,13 @@ def _described(folder: Path, files: list[Path]) -> Layout | None:
     if keys and not layout.splits:
         raise DataError(f"{path}: nothing of what it names has images: {'; '.join(layout.lines)}")
     return layout
+
+
+def _bases(folder: Path, path: Any) -> list[Path]:
+    """What the paths of a data.yaml are relative to: its `path`, but first the folder itself, if that lies outside."""
+    given = [folder / path] if isinstance(path, str) and path and "\0" not in path else []
+    inside = [place for place in given if place.resolve().is_relative_to(folder.resolve())]
+    return [*inside, folder, *(place for place in given if place not in inside)]
 
 
 def _description(path: Path) -> dict[str, Any] | None:
@@ -169,6 +184,14 @@ def _yaml_names(path: Path, content: dict[str, Any]) -> dict[int, str] | None:
         if not str(key).isdecimal() or not isinstance(name, str):
             raise DataError(f"{path}: names has {str(key)[:40]!r}: {str(name)[:40]!r}; wanted class ids with names")
     return {int(key): name for key, name in names.items()}
+
+
+def _odd_names(path: Path, names: dict[int, str], count: Any) -> Iterator[str]:
+    if count is not None and str(count).strip() != str(len(names)):
+        yield f"{path.name}: nc is {str(count)[:20]}, but there are {len(names)} names, which are taken"
+    twice = [name for name, number in Counter(names.values()).items() if number > 1]
+    if twice:
+        yield f"{path.name}: classes of the same name become one: {', '.join(twice)}"
 
 
 def _keypoints(path: Path, content: dict[str, Any]) -> int:
