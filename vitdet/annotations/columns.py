@@ -81,8 +81,7 @@ class Columns:
         box, area = item.get("bbox"), item.get("area")
         kind, low, high = (NO_MASK, 0, 0) if self.panoptic else _mask(item.get("segmentation"))
         from_mask = False
-        # many tools write four zeros for a box that they do not know
-        if is_box(box) and (any(box) or kind not in (POLYGONS, RUN_LENGTHS)):
+        if is_box(box):
             box = [float(value) for value in box]
         elif self.panoptic:
             box = NO_BOX
@@ -109,9 +108,9 @@ class Columns:
         for key in ("image_id", "category_id"):
             if isinstance(item.get(key), str):
                 raise DataError(f'{self._place(item)}: "{key}" is {short(item[key])}, a text; wanted a whole number')
-        if self.panoptic and integer(item.get("id")) is None:
+        if self.panoptic and item.get("id") is not None and integer(item["id"]) is None:
             raise DataError(
-                f'{self._place(item)}: "id" is {short(item.get("id"))}; wanted the whole number of a segment in the PNG'
+                f'{self._place(item)}: "id" is {short(item["id"])}; wanted the whole number of a segment in the PNG'
             )
 
     def arrays(self, images: dict[str, np.ndarray], category_ids: list[int]) -> dict[str, np.ndarray]:

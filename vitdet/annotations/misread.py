@@ -54,12 +54,13 @@ def look_for_misread(index: CocoIndex) -> list[str]:
         return [line for part in parts for line in look_for_misread(part)]
     _check_left_out(index)
     sizes = np.repeat(np.stack([index.widths, index.heights], 1).astype(np.float64), np.diff(index.first), axis=0)
-    rows = np.flatnonzero(~index.boxless & (index.boxes_xywh[:, 2:] > 0).all(1) & (sizes > 0).all(1))
+    whole = ~index.boxless & (index.boxes_xywh[:, 2:] > 0).all(1) & (sizes > 0).all(1) & ~index.iscrowd
+    rows = np.flatnonzero(whole)
     masks = np.full((len(sizes), 4), np.nan)
     lines = _formats(index, rows, sizes, masks)
     if not index.panoptic:
         _check_outside(index, rows, sizes)
-        with_mask = rows[(index.masked & ~index.broken & ~index.iscrowd)[rows]]
+        with_mask = rows[(index.masked & ~index.broken)[rows]]
         with_mask = with_mask[np.linspace(0, len(with_mask) - 1, min(len(with_mask), MASKS)).astype(int)]
         for row in with_mask.tolist():
             masks[row] = box_of(index.rle(row))

@@ -114,7 +114,8 @@ def look_at_segments(source: PanopticSource, positions: Iterable[int]) -> list[s
     Raises:
         DataError: no segment has pixels.
     """
-    images = segments = empty = unknown = lost = total = boxed = off = 0
+    images = segments = empty = unknown = lost = total = 0
+    differ: list[bool] = []
     first = swapped = ""
     for i in positions:
         try:
@@ -125,8 +126,7 @@ def look_at_segments(source: PanopticSource, positions: Iterable[int]) -> list[s
         found, counts = np.unique(ids, return_counts=True)
         stray = (found != 0) & ~np.isin(found, known)
         images, segments, total = images + 1, segments + len(known), total + ids.size
-        differ = _boxes_differ(source, i, ids)
-        boxed, off = boxed + len(differ), off + int(differ.sum())
+        differ += _boxes_differ(source, i, ids).tolist()
         empty += int((~np.isin(known, found)).sum())
         unknown, lost = unknown + int(stray.sum()), lost + int(counts[stray].sum())
         if stray.any() and not first:
@@ -139,14 +139,7 @@ def look_at_segments(source: PanopticSource, positions: Iterable[int]) -> list[s
             f"{source.segments}, whose numbers are others (such as {first or 0}){swapped}; a number is R + 256 G + "
             "65536 B of the colour, or the value of a grey PNG"
         )
-    if off > MOST * boxed:
-        raise DataError(
-            f"{source.index.path}: {off} of {boxed} boxes are not those of their segments' pixels; correct them, or "
-            'leave "bbox" out: boxes are then taken from the pixels'
-        )
-    lines = []
-    if off:
-        lines.append(f"{off} of {boxed} boxes are not those of their segments' pixels")
+    lines = _say_boxes(source, differ)
     if empty:
         lines.append(f"{empty} of {segments} segments of {images} images have no pixel in the PNGs: they are left out")
     if unknown:
@@ -155,6 +148,17 @@ def look_at_segments(source: PanopticSource, positions: Iterable[int]) -> list[s
             f"{lost / total:.2%} of the pixels are void, neither trained on nor scored"
         )
     return lines
+
+
+def _say_boxes(source: PanopticSource, differ: Sequence[bool]) -> list[str]:
+    """Raises:
+    DataError: most boxes differ.
+    """
+    off = f"{sum(differ)} of {len(differ)} boxes are not those of their segments' pixels"
+    if sum(differ) > MOST * len(differ):
+        remedy = 'correct them, or leave "bbox" out: boxes are then taken from the pixels'
+        raise DataError(f"{source.index.path}: {off}; {remedy}")
+    return [off] if any(differ) else []
 
 
 def _boxes_differ(source: PanopticSource, i: int, ids: np.ndarray) -> np.ndarray:

@@ -3,6 +3,7 @@
 H×W stands for the size of an image in pixels, T for the number of its segments.
 """
 
+import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -88,7 +89,7 @@ class PanopticSource(CocoSource):
             # without segments all pixels are void
             return np.zeros(size, np.int32)
         path = resolve(self.segments, name)
-        if not path.exists():
+        if not os.path.exists(path):
             raise ImageError(why(self.segments, name))
         ids = load_ids(path)
         if ids.shape != size:

@@ -3,6 +3,7 @@
 H×W stands for the size of an image in pixels, T for the number of its objects.
 """
 
+import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -77,7 +78,8 @@ class ImageSource:
         try:
             image = load_image(path, exif=self.exif, max_pixels=self.max_pixels, bit_depth=self.bit_depth)
         except ImageError as error:
-            if path.exists():
+            # `Path.exists` fails where a name is too long
+            if os.path.exists(path):
                 raise
             raise ImageError(why(self.root, self.index.file_names[i])) from error
         expected = (int(self.index.heights[i]), int(self.index.widths[i]))
