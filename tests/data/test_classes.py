@@ -14,7 +14,7 @@ from vitdet.boxes import cxcywh_to_xyxy
 from vitdet.config import build, config_of
 from vitdet.data import CocoData, PanopticData, SemanticData, SemanticSplit
 from vitdet.errors import UserError
-from vitdet.metrics import create_metric
+from vitdet.metrics import create_metric, evaluate
 from vitdet.structures import Prediction
 
 PLAIN = {"train_transforms": [], "scale_jitter": (1.0, 1.0)}
@@ -175,6 +175,10 @@ def test_scores_of_a_subset_are_those_of_pycocotools_on_the_filtered_file(named_
     scores = metric.compute()
     np.testing.assert_allclose([scores["AP"], scores["AP50"], scores["AR100"]], judge.stats[[0, 1, 8]], atol=1e-9)
     assert {"AP/car", "AP/pet"} <= set(scores) and {row["category_id"] for row in results} == {5, 7}
+    metric.save(tmp_path / "results.json")  # with the ids of its annotation file, which judges it
+    assert {row["category_id"] for row in json.loads((tmp_path / "results.json").read_text())} == {1, 2}
+    again, _ = evaluate(tmp_path / "results.json", val.annotations)
+    assert abs(again["AP/car"] - scores["AP/car"]) < 1e-9 and abs(again["AP/dog"] - scores["AP/pet"]) < 1e-9
     assert "2 annotations left out, not in data.classes: bus" in data.describe()
 
 

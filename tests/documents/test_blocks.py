@@ -54,35 +54,11 @@ def test_python(block, site, tmp_path, monkeypatch):
         (tmp_path / name).symlink_to(site.folder / name)
     (tmp_path / Path(BEST).parent).mkdir(parents=True)
     shutil.copy(site.folder / "earlier.ckpt", tmp_path / BEST)
-    make_yolo(site.folder / "datasets" / "shapes", tmp_path / "yolo")
     monkeypatch.chdir(tmp_path)
     code = functools.reduce(lambda text, pair: text.replace(*pair), FEWER.items(), block.text)
     exec(compile(code, str(block), "exec"), {"__name__": "__main__"})
     if "prediction.save" in code:
         assert Path("found.jpg").is_file()
-    if "from_yolo" in code:
-        for split in tiny.IMAGES:
-            labels = vitdet.Split(f"yolo/images/{split}", f"yolo/{split}.json")
-            assert len(vitdet.CocoData(val=labels).index("val").image_ids) == tiny.IMAGES[split]
-
-
-def make_yolo(shapes, folder):
-    """The built-in images with YOLO's labels: a line `class x y w h` for each object, in fractions of the image."""
-    for split in tiny.IMAGES:
-        truth = json.loads((shapes / "annotations" / f"instances_{split}.json").read_text())
-        (folder / "labels" / split).mkdir(parents=True)
-        (folder / "images").mkdir(exist_ok=True)
-        (folder / "images" / split).symlink_to((shapes / split).resolve())
-        position = {category["id"]: i for i, category in enumerate(truth["categories"])}
-        for image in truth["images"]:
-            width, height, lines = image["width"], image["height"], []
-            for a in (a for a in truth["annotations"] if a["image_id"] == image["id"]):
-                x, y, w, h = a["bbox"]
-                centre = (x + w / 2) / width, (y + h / 2) / height
-                lines.append(" ".join(map(str, (position[a["category_id"]], *centre, w / width, h / height))))
-            (folder / "labels" / split / image["file_name"]).with_suffix(".txt").write_text("\n".join(lines))
-        names = [category["name"] for category in truth["categories"]]
-        (folder / "data.yaml").write_text(yaml.safe_dump({"names": names, "nc": len(names)}))
 
 
 @blocks("yaml")
@@ -202,13 +178,11 @@ def looked_at(block, site, tree):
 
 
 KINDS = {
-    "vitdet data check": looked_at,
-    "vitdet data show": looked_at,
     "mkdir -p datasets/coco": download,
     "cd ": download,
     "pip": shell,
     "python": shell,
-    "vitdet data": shell,
+    "vitdet data get": shell,
     "torchrun": shell,
     "image ->": picture,
     "errors, ": order,

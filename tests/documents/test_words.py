@@ -58,9 +58,9 @@ ABOUT_OTHERS = {
     "annotations/panoptic_annotations_trainval2017", "datasets/prepare_ade20k_ins_seg.py", "gtFine_trainvaltest.zip",
     "instancesonly_filtered_gtFine_{train,val}.json", "leftImg8bit/{train,val}", "leftImg8bit_trainvaltest.zip",
     "mkdocs serve", "my_module.MyHead", "rfdetr", "runs/<config>/version_N", "scaled_dot_product_attention",
-    "tools/dataset_converters/cityscapes.py", "torch.export.export", "torchrun", "yolo/images/train", "coco-val",
+    "tools/dataset_converters/cityscapes.py", "torch.export.export", "torchrun", "coco-val",
     "instances_{train,val,test}.json", "OUT/annotations",
-    "yolo/train.json", "~/.cache/vitdet", "FOLDER/.vitdet/", "FOLDER/.vitdet/split-0.2.json",
+    "~/.cache/vitdet", "FOLDER/.vitdet/", "FOLDER/.vitdet/split-0.2.json",
 }  # fmt: skip
 OF_CHECK = set(data_check._parser()._option_string_actions)
 CHECK_TESTS = (ROOT / "tests" / "data" / "test_check.py").read_text(encoding="utf-8")

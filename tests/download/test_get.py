@@ -14,7 +14,9 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
+import vitdet.data
 from vitdet.cli import main
 from vitdet.data.shapes import make_shapes
 from vitdet.download import catalogue, get
@@ -254,6 +256,16 @@ def test_files_that_need_a_login_are_laid_out_when_they_are_there(server, tmp_pa
     assert status == 2 and "gtFine/val has 3 files, wanted 4; remove the folder" in err
 
 
+def yolo():
+    stream = io.BytesIO()
+    Image.new("RGB", (40, 30)).save(stream, "JPEG")
+    return {"images/train2017/a.jpg": stream.getvalue(), "labels/train2017/a.txt": b"1 0.5 0.5 0.2 0.2\n"}
+
+
+def seen(data):
+    return {data.classes[label] for label in data.index("train").categories.tolist()}
+
+
 def test_other_sets_have_the_layout_that_configs_expect(server, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     top = "ADEChallengeData2016"
@@ -262,9 +274,7 @@ def test_other_sets_have_the_layout_that_configs_expect(server, tmp_path, monkey
     server.files["VOCtrainval_11-May-2012.tar"] = packed(
         {f"VOCdevkit/VOC2012/{part}/a.x": b"x" for part in ("JPEGImages", "Annotations")}, "tar"
     )
-    server.files["coco128.zip"] = packed(
-        {"coco128/images/train2017/a.jpg": b"x", "coco128/labels/train2017/a.txt": b""}
-    )
+    server.files["coco128.zip"] = packed({f"coco128/{name}": content for name, content in yolo().items()})
     server.files["BCCD_Dataset-master.zip"] = packed(
         {f"BCCD_Dataset-master/BCCD/{part}/a.x": b"x" for part in ("JPEGImages", "Annotations", "ImageSets")}
         | {"BCCD_Dataset-master/README.md": b""}
@@ -277,6 +287,8 @@ def test_other_sets_have_the_layout_that_configs_expect(server, tmp_path, monkey
     assert status == 0, err
     assert all((Path("datasets") / folder).is_dir() for folder in sets.values())
     assert Path("datasets/ADEChallengeData2016/annotations/validation/a.x").is_file()
+    found = vitdet.data.open("datasets/coco128")
+    assert len(found.classes) == 80 and seen(found) == {"bicycle"}
     assert Path("datasets/bccd/JPEGImages/a.x").is_file() and Path("datasets/VOCdevkit/VOC2012").is_dir()
 
 

@@ -55,6 +55,10 @@ class Relabelled(CocoIndex):
         self._base = base
         self._made_by = (base, table, list(label_of)), {"reason": reason, "lines": list(lines), "wanted": wanted}
         self.category_ids, self.names, self.things = (list(column) for column in table)
+        own: dict[int, int] = {}
+        for number, label in zip(base.category_ids, label_of):
+            own[label] = min(number, own.get(label, number))
+        self.file_ids = [own.get(label, number) for label, number in enumerate(table.ids)]
         labels = np.array([*label_of, -1], np.int32)[base.categories]
         image = np.repeat(np.arange(len(base)), np.diff(base.first))
         rows = np.flatnonzero(labels >= 0)
@@ -99,10 +103,11 @@ class Relabelled(CocoIndex):
                 if self.boxless[row]:
                     self.boxes_xywh[row] = 0.0
                     continue
-                low = np.minimum(self.boxes_xywh[row, :2], base.boxes_xywh[other, :2])
-                ends = (self.boxes_xywh[row], base.boxes_xywh[other])
-                high = np.maximum(*(box[:2] + box[2:] for box in ends))
-                self.boxes_xywh[row] = [*low, *(high - low)]
+                both = np.stack([self.boxes_xywh[row], base.boxes_xywh[other]])
+                low, high = both[:, :2].min(0), (both[:, :2] + both[:, 2:]).max(0)
+                # a segment without a box gets that of its pixels when they are read
+                self.boxes_xywh[row] = [*low, *(high - low)] if (both[:, 2:] > 0).all() else 0
+                self.boxless[row] |= base.boxless[other]
                 self.area[row] += base.area[other]
 
     def raw(self, annotation: int) -> dict[str, Any]:
@@ -142,6 +147,8 @@ class Joined(CocoIndex):
         self.parts, first = list(parts), parts[0]
         self.path, self.panoptic = first.path, first.panoptic
         self.category_ids, self.names, self.things = first.category_ids, first.names, first.things
+        same = all(part.file_ids == first.file_ids for part in parts)
+        self.file_ids = first.file_ids if same else first.category_ids
         self._unfit = next((part._unfit for part in parts if part._unfit), "")
         for name in (*ANNOTATION_ARRAYS, "heights", "widths"):
             setattr(self, name, np.concatenate([getattr(part, name) for part in parts]))
@@ -155,7 +162,7 @@ class Joined(CocoIndex):
         for part in parts:
             for reason, count in part.left_out.items():
                 self.left_out[reason] = self.left_out.get(reason, 0) + count
-        self.notes = [f"{part}: {note}" for part in parts for note in part.notes]
+        self.notes = [f"{part.path}: {note}" for part in parts for note in part.notes]
         if shifted:
             self.notes.append(f"{shifted} image ids occur in an earlier source, too, and are shifted to be unique")
 

@@ -50,6 +50,8 @@ class CocoIndex:
         area: `(A,)` float64 in square pixels, of the mask, or of the box if the JSON gives no area.
         annotation_ids: `(A,)` int64.
         category_ids: K integers in ascending order, which may have any values.
+        file_ids: the ids of the classes in the file itself, which differ from `category_ids` where the categories of
+            several files were matched by name.
         names: K strings; the id if a category has no name.
         things: K flags, true for a thing (`isthing` in COCO's panoptic format).
         panoptic: whether the annotations are segments, whose masks are in PNGs.
@@ -65,6 +67,7 @@ class CocoIndex:
     def __init__(self, path: Path, arrays: dict[str, np.ndarray], meta: dict[str, Any]) -> None:
         self.path = path
         self.category_ids: list[int] = meta["category_ids"]
+        self.file_ids = self.category_ids
         self.names: list[str] = meta["names"]
         self.things: list[bool] = meta["things"]
         self.panoptic: bool = meta["panoptic"]

@@ -57,31 +57,32 @@ def look_for_misread(index: CocoIndex) -> list[str]:
     whole = ~index.boxless & (index.boxes_xywh[:, 2:] > 0).all(1) & (sizes > 0).all(1) & ~index.iscrowd
     rows = np.flatnonzero(whole)
     masks = np.full((len(sizes), 4), np.nan)
+    if index.panoptic:
+        return _formats(index, rows, sizes, masks)
+    _check_outside(index, rows, sizes)
+    with_mask = rows[(index.masked & ~index.broken)[rows]]
+    with_mask = with_mask[np.linspace(0, len(with_mask) - 1, min(len(with_mask), MASKS)).astype(int)]
+    for row in with_mask.tolist():
+        masks[row] = box_of(index.rle(row))
+    _formats(index, with_mask, sizes, masks)
     lines = _formats(index, rows, sizes, masks)
-    if not index.panoptic:
-        _check_outside(index, rows, sizes)
-        with_mask = rows[(index.masked & ~index.broken)[rows]]
-        with_mask = with_mask[np.linspace(0, len(with_mask) - 1, min(len(with_mask), MASKS)).astype(int)]
-        for row in with_mask.tolist():
-            masks[row] = box_of(index.rle(row))
-        lines = lines or _formats(index, with_mask, sizes, masks)
-        there = (masks[with_mask, 2:] > 0).all(1)
-        off = int(disagree(index.boxes_xywh[with_mask], masks[with_mask])[there].sum())
-        if not lines and off > MOST * len(with_mask):
-            lines = [f"{off} of {len(with_mask)} boxes are not those of their masks; `vitdet data check` lists them"]
-        if not there.all():
-            number = int(index.annotation_ids[with_mask[~there][0]])
-            lines.append(
-                f"{int((~there).sum())} of {len(with_mask)} masks have no pixel, such as that of annotation {number}: "
-                "these objects are left out of the training of masks"
-            )
+    there = (masks[with_mask, 2:] > 0).all(1)
+    off = int(disagree(index.boxes_xywh[with_mask], masks[with_mask])[there].sum())
+    if not lines and off > MOST * len(with_mask):
+        lines = [f"{off} of {len(with_mask)} boxes are not those of their masks; `vitdet data check` lists them"]
+    if not there.all():
+        number = int(index.annotation_ids[with_mask[~there][0]])
+        lines.append(
+            f"{int((~there).sum())} of {len(with_mask)} masks have no pixel, such as that of annotation {number}: "
+            "these objects are left out of the training of masks"
+        )
     return lines
 
 
 def _check_left_out(index: CocoIndex) -> None:
-    left_out = {reason: count for reason, count in index.left_out.items() if reason.startswith("annotations left out")}
+    left_out = {reason: count for reason, count in index.left_out.items() if reason.startswith("annotations left out:")}
     lost, kept = sum(left_out.values()), len(index.categories)
-    if lost > MOST * (lost + kept) and kept:
+    if lost > MOST * (lost + kept):
         reasons = "; ".join(f"{count} {reason}" for reason, count in left_out.items())
         raise DataError(
             f"{index.path}: {lost} of {lost + kept} annotations can't be used: {reasons}; correct the file, or remove "

@@ -42,10 +42,7 @@ def look(data: Any, split: str, dataset: Samples, bad: Bad) -> list[str]:
     """
     index = data.index(split)
     if not len(index):
-        remedy = (
-            "give others, or leave the split out" if split != "train" else "is it the right data.train.annotations?"
-        )
-        raise DataError(f"{index.path} lists no image, so there is nothing to look at in {split}; {remedy}")
+        raise DataError(f"{index.path} lists no image; correct data.{split}, or leave that split out")
     lines = list(_boxes(data, split))
     if data.kind == "semantic":
         lines += look_at_maps(index, _timed(spread(len(index), MAPS), least=8))

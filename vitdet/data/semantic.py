@@ -205,7 +205,7 @@ class JoinedMaps(SemanticIndex):
         self.label_names = [name for part in parts for name in part.label_names]
         self.widths, self.heights = (np.concatenate([getattr(p, k) for p in parts]) for k in ("widths", "heights"))
         self.image_ids = np.arange(len(self.file_names))
-        self.notes = [f"{part}: {note}" for part in parts for note in part.notes]
+        self.notes = [f"{part.path}: {note}" for part in parts for note in part.notes]
         self.assumed = first.assumed
         self._starts = np.cumsum([0, *map(len, parts)]).tolist()
 

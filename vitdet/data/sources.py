@@ -78,7 +78,7 @@ class ImageSource:
         try:
             image = load_image(path, exif=self.exif, max_pixels=self.max_pixels, bit_depth=self.bit_depth)
         except ImageError as error:
-            # `Path.exists` fails where a name is too long
+            # of a name that is too long, `Path.exists` raises an OSError
             if os.path.exists(path):
                 raise
             raise ImageError(why(self.root, self.index.file_names[i])) from error

@@ -8,6 +8,8 @@ the number of files that it gives.
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from vitdet.data.label_sets import coco
+
 
 @dataclass(frozen=True)
 class Archive:
@@ -50,6 +52,7 @@ class Published:
         counts: how many files there are under folders of it when it is complete.
         login: how its files are had after a login; empty if none is needed.
         use: the command to use it with.
+        writes: the contents of files that its archives lack, by their places in the folder.
     """
 
     name: str
@@ -61,6 +64,7 @@ class Published:
     counts: Mapping[str, int] = field(default_factory=dict)
     login: str = ""
     use: str = ""
+    writes: Mapping[str, str] = field(default_factory=dict)
 
 
 COCO = "http://images.cocodataset.org"
@@ -245,6 +249,8 @@ SETS = {
             "https://docs.ultralytics.com/datasets/detect/coco128/",
             {"images": 128},
             use="vitdet train configs/custom.yaml --data {folder}",
+            # the archive does not have the names of the classes; its labels count them in COCO's order
+            writes={"data.yaml": f"train: images/train2017\nval: images/train2017\nnames: {coco.CLASSES}\n"},
         ),
         Published(
             "bccd",

@@ -108,6 +108,9 @@ def get(published: Published, output: Path, *, tell: Callable[[str], None], mirr
             _remove_leftovers(published, folder)
             for archive in missing(published, output):
                 _get(archive, published, folder, tell, mirror)
+            for name, text in published.writes.items():
+                if not (folder / name).exists():
+                    (folder / name).write_text(text, encoding="utf-8")
     except Timeout as error:
         raise DownloadError(f"another process is fetching into {folder}; wait for it to end") from error
     except OSError as error:

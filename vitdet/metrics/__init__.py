@@ -29,7 +29,7 @@ METRICS: dict[str, Callable[..., Metric]] = {
         data.truth(split), data.classes, len(data.index(split)), **options
     ),
     "panoptic": lambda data, split, **options: PanopticMetric(
-        data.truth(split), data.classes, data.things, data.category_ids, len(data.index(split)), **options
+        data.truth(split), data.classes, data.things, data.index(split).file_ids, len(data.index(split)), **options
     ),
 }
 """What scores each kind of prediction: what a head says that it `predicts`."""

@@ -190,7 +190,7 @@ class CocoMetric(Metric):
         return self._protocol or protocol(self.truth, max_dets=self.max_dets, images=len(self.truth))
 
     def save(self, path: str | Path) -> None:
-        """Write all predictions as a COCO results file with the ids of the data set.
+        """Write all predictions as a COCO results file with the ids of the annotation file.
 
         Under `torch.distributed` every process must call it, and rank 0 writes the file.
         """
@@ -200,7 +200,7 @@ class CocoMetric(Metric):
             return
         Path(path).parent.mkdir(parents=True, exist_ok=True)
         image_ids = self.truth.image_ids[rows[:, 0].astype(int)].tolist()
-        categories = np.array(self.truth.category_ids, dtype=np.int64)[rows[:, 6].astype(int)].tolist()
+        categories = np.array(self.truth.file_ids, dtype=np.int64)[rows[:, 6].astype(int)].tolist()
         columns = zip(image_ids, categories, rows[:, 1:5].tolist(), rows[:, 5].tolist())
         results = [dict(zip(("image_id", "category_id", "bbox", "score"), row)) for row in columns]
         for result, position, counts in zip(results, rows[:, 0].astype(int), masks):

@@ -36,6 +36,7 @@ class GroundTruth:
         file_names: I strings, empty if the file gives none.
         names: K class names.
         category_ids: K category ids, ascending.
+        file_ids: the K category ids of the file itself, see `CocoIndex`, for results that belong to it.
         notes: the reasons for which annotations were left out or filled in, and how often.
     """
 
@@ -50,6 +51,7 @@ class GroundTruth:
     file_names: list[str]
     names: list[str]
     category_ids: list[int]
+    file_ids: list[int]
     notes: Counter[str]
 
     @classmethod
@@ -100,6 +102,7 @@ class GroundTruth:
             file_names=[index.file_names[i] for i in order.tolist()],
             names=index.names,
             category_ids=index.category_ids,
+            file_ids=index.file_ids,
             notes=notes,
         )
 

@@ -179,6 +179,12 @@ def test_a_copy_is_read_and_not_what_its_description_still_names(tmp_path):
     assert yolo.recognise(copy)["train"].images == copy
 
 
+def test_splits_that_share_images_are_said(tmp_path):
+    """As in Ultralytics' coco128.yaml."""
+    _, lines = label(tmp_path, "0 0.5 0.5 0.5 0.5", more="val: images\n")
+    assert lines == ["data.yaml: 1 images are in train and in val, whose scores will flatter"]
+
+
 def test_odd_names_are_said(tmp_path):
     _, lines = label(tmp_path, "0 0.5 0.5 0.5 0.5", "[a, b, a]", "nc: 2")
     assert lines == [

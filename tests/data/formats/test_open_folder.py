@@ -231,6 +231,31 @@ def test_several_files_of_a_kind_need_a_word(tmp_path):
     assert data.splits["train"].images == str(tmp_path / "images" / "train")
 
 
+def test_training_labels_that_are_given_are_divided_too(tmp_path):
+    """No image that validates is trained on."""
+    folders.plain(tmp_path)
+    folders.write(tmp_path / "other.json", folders.coco([f"{i}.jpg" for i in range(6)]))
+    data = vitdet.data.open(tmp_path, train={"annotations": str(tmp_path / "other.json")})
+    names = {split: set(data.index(split).file_names) for split in ("train", "val")}
+    assert not names["train"] & names["val"] and len(names["train"] | names["val"]) == 6
+    elsewhere = (tmp_path / "other.json").rename(tmp_path.with_suffix(".json"))
+    data = vitdet.data.open(tmp_path, val={"annotations": str(elsewhere)})
+    assert [len(data.index(split)) for split in ("train", "val")] == [9, 6]
+    colours = tmp_path / "colours"
+    folders.colours(colours)
+    data = vitdet.data.open(colours, train={"labels": str(colours / "train_labels")})
+    assert data.truth("train")(0).max() == 255 and set(np.unique(data.truth("train")(0))) == {0, 1, 2, 255}
+
+
+def test_links_are_followed_but_not_in_circles(tmp_path):
+    folders.published(tmp_path / "there")
+    (tmp_path / "set").mkdir()
+    for name in ("annotations", "train2017", "val2017"):
+        (tmp_path / "set" / name).symlink_to(tmp_path / "there" / name)
+    (tmp_path / "set" / "again").symlink_to(tmp_path / "set")
+    assert find(tmp_path / "set").splits["train"].images == str(tmp_path / "set" / "train2017")
+
+
 def test_the_usual_names_come_first(tmp_path):
     folders.published(tmp_path)
     folders.write(tmp_path / "annotations" / "instances_train2017_fixed.json", folders.coco(["train_0.jpg"]))

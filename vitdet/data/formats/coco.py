@@ -9,7 +9,7 @@ import numpy as np
 
 from vitdet.annotations.index import CocoIndex
 from vitdet.annotations.json_text import read_json
-from vitdet.data.formats.families import Family, choose
+from vitdet.data.formats.families import Family, choose, kind_of
 from vitdet.data.formats.found import Fault, Found, class_line
 from vitdet.data.formats.names import SAMPLE, folder_of, match
 from vitdet.data.formats.rewrite import Change, rewritten
@@ -20,7 +20,7 @@ from vitdet.data.splits import PanopticSplit, Split
 from vitdet.errors import DataError, UserError
 
 ORDER = ("all", "train", "val", "test")
-ROBOFLOW = "Roboflow COCO"
+ROBOFLOW, PANOPTIC = "Roboflow COCO", "COCO panoptic"
 
 
 class Absent(DataError):
@@ -65,28 +65,33 @@ def recognise(tree: Tree, all_families: list[Family], given: Mapping[str, Any], 
         fraction: the share of the images that validate where the folder has no split.
     """
     found: list[Found | Fault] = []
+    named = {split: values["annotations"] for split, values in given.items() if "annotations" in values}
+    kinds = {split: kind_of(Path(path)) or "instances" for split, path in named.items()}
     for kind in ("instances", "panoptic"):
-        if some := [family for family in all_families if family.kind == kind]:
+        some = [family for family in all_families if family.kind == kind]
+        # relative to the folder where they lie in it; the path of any other file is absolute
+        own = {s: tree.relative(path) or str(Path(path).resolve()) for s, path in named.items() if kinds[s] == kind}
+        if some or own:
             try:
-                found.append(_found(tree, some, given, fraction))
+                found.append(_found(tree, *choose(some, own), given, fraction))
             except UserError as error:
-                found.append(Fault(_layout(some[0]), kind, error, isinstance(error, Absent)))
+                layout = PANOPTIC if kind == "panoptic" else _layout(some[0]) if some else "COCO"
+                found.append(Fault(layout, kind, error, isinstance(error, Absent)))
     return found
 
 
-def _found(tree: Tree, some: list[Family], given: Mapping[str, Any], fraction: float) -> Found:
-    named = {split: dict(values) for split, values in given.items() if "annotations" in values}
-    family, others = choose(some, given={"train", "val"} <= named.keys())
-    odd = sorted(split for split in family.files if split not in ("train", "val", "test", "all"))
+def _found(tree: Tree, family: Family, others: list[Family], given: Mapping[str, Any], fraction: float) -> Found:
+    odd = sorted(split for split in family.files if split not in ORDER)
     if odd:
         raise DataError(f"{odd[0]} and {family} are of the same split; say which: --data.train.annotations JSON")
     lines = [f"left alone: {other}" for other in others]
-    files = {split: tree.path(path) for split, path in family.files.items()}
-    if "train" in named or ("all" in files and files.keys() & {"train", "val", "test"}):
-        lines += [f"left alone: {family.files['all']}"] if "all" in files else []
-        files.pop("all", None)
-    files |= {split: Path(values["annotations"]) for split, values in named.items()}
-    parts = [_part(tree, split, path, given.get(split, {})) for split, path in files.items()]
+    files = dict(family.files)
+    if "all" in files and "train" in files:
+        lines.append(f"left alone: {files.pop('all')}")
+    parts = [
+        _part(tree, split, tree.path(path), given.get("train" if split == "all" else split, {}))
+        for split, path in files.items()
+    ]
     lines += [line for part in parts for line in part.lines]
     parts = [part for part in parts if part.images is not None and (family.kind, part.segments) != ("panoptic", None)]
     parts.sort(key=lambda part: ORDER.index(part.split))
@@ -100,15 +105,14 @@ def _found(tree: Tree, some: list[Family], given: Mapping[str, Any], fraction: f
     parts, notes = _divided(tree, parts, "val" in given, fraction)
     splits, written = _written(tree, parts, layout)
     said = [f"{part.split}: {part.count} images in {part.images or '.'}, {part.path.name}" for part in parts]
-    return Found(
-        layout, family.kind, splits, options, [*said, class_line(names), *notes, *written, *lines], str(family)
-    )
+    lines = [*said, class_line(names), *notes, *written, *lines]
+    return Found(layout, family.kind, splits, options, lines, str(family), True)
 
 
 def _layout(family: Family) -> str:
     if family.name.endswith("_annotations.coco"):
         return ROBOFLOW
-    return "COCO panoptic" if family.kind == "panoptic" else "COCO"
+    return PANOPTIC if family.kind == "panoptic" else "COCO"
 
 
 def _part(tree: Tree, split: str, path: Path, given: Mapping[str, Any]) -> Part:

@@ -90,15 +90,26 @@ def kind_of(path: Path) -> Literal["instances", "panoptic"] | None:
             return "instances" if text.find(b'"categories"') >= 0 or text.find(b'"annotations"') >= 0 else None
 
 
-def choose(found: list[Family], *, given: bool) -> tuple[Family, list[Family]]:
+def choose(found: list[Family], given: dict[str, str]) -> tuple[Family, list[Family]]:
     """The family to take of those of a kind, and the others.
 
     Args:
-        given: whether the user names the files, so that any family will do.
+        found: the families, of which there is at least one, or `given` has a file.
+        given: the files that the user names, by split: they and their family are taken.
 
     Raises:
         DataError: nothing tells which to take; the message lists them.
     """
+    if given:
+        own = [family for family in found if set(family.files.values()) & set(given.values())]
+        if not own and found and not {"train", "val"} <= given.keys():
+            # files from elsewhere, for some of the splits of this folder
+            own = [choose(found, {})[0]]
+        files = dict(own[0].files) if len(own) == 1 else {}
+        if "train" in given or set(given.values()) & {files.get("all")}:
+            files.pop("all", None)
+        name = own[0].name if own else next(iter(given.values()))
+        return Family(found[0].kind if found else "instances", name, {**files, **given}), []
     usual = [family for family in found if family.usual]
     divided = [family for family in found if "train" in family.files]
     for choices in (found, usual, divided):
@@ -109,8 +120,6 @@ def choose(found: list[Family], *, given: bool) -> tuple[Family, list[Family]]:
         # `birds_train.json` and `more_val.json`
         files = {split: path for family in found for split, path in family.files.items()}
         return Family(found[0].kind, found[0].name, files), []
-    if given:
-        return found[0], found[1:]
     raise DataError(
         f"it has several sets of {found[0].kind}: {'; '.join(map(str, found))}; say which: "
         "--data.train.annotations JSON --data.val.annotations JSON"

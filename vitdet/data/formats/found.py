@@ -26,6 +26,7 @@ class Found:
         options: more arguments of the data module, such as the classes of label maps.
         lines: what was recognised, a line each: layout, splits, classes, kind, and what was left alone.
         source: the files that it was recognised by.
+        applied: whether the splits hold what the user gave of them.
 
     Example:
         >>> found = Found("COCO", "instances", {"train": Split("train", "train.json")})
@@ -39,6 +40,7 @@ class Found:
     options: dict[str, Any] = field(default_factory=dict)
     lines: list[str] = field(default_factory=list)
     source: str = ""
+    applied: bool = False
 
     @property
     def module(self) -> "type[CocoData] | type[PanopticData] | type[SemanticData]":

@@ -58,7 +58,10 @@ def resolve(folder: str | Path, options: Mapping[str, Any]) -> tuple[Found, dict
     found = find(folder, given={**given, **known}, **reading)
     arguments = {key: _plain(value) for key, value in found.arguments.items()}
     for key, value in rest.items():
-        arguments[key] = {**(arguments.get(key) or {}), **given[key]} if key in given else value
+        if key not in given:
+            arguments[key] = value
+        elif not found.applied or key not in arguments:
+            arguments[key] = {**(arguments.get(key) or {}), **given[key]}
     return found, arguments
 
 

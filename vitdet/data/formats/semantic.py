@@ -83,6 +83,10 @@ def _given(tree: Tree, given: Mapping[str, Any], split: str, key: str, found: li
     return found if folder is None else [folder]
 
 
+def _of_splits(given: Mapping[str, Any]) -> list[dict[str, str]]:
+    return [given[split] for split in ("train", "val", "test") if split in given]
+
+
 def _role(folder: str) -> tuple[str, str, str] | None:
     """The split, what is in a folder (`images` or `maps`), and the topmost folder of its kind; or `None`.
 
@@ -188,7 +192,9 @@ def _found(tree: Tree, pairs: dict[str, Pair], given: Mapping[str, Any], fractio
     source = ", ".join(dict.fromkeys(pair.labels for pair in pairs.values()))
     ends = {"image_suffix": some.image_suffix, "label_suffix": suffix} if some.label_suffix else {}
     options = {"classes": rule.names, "values": rule.values, **ends}
-    return Found("label maps", "semantic", splits, options, said, source)
+    # folders that lie elsewhere are not looked into
+    inside = all(tree.relative(path) for values in _of_splits(given) for path in values.values())
+    return Found("label maps", "semantic", splits, options, said, source, inside)
 
 
 def _classes(tree: Tree, folders: list[str], given: Mapping[str, Any]) -> ClassList | None:

@@ -41,20 +41,19 @@ class Tree:
             OSError: a folder can't be read.
         """
         folders: dict[str, list[str]] = {}
-        seen: set[tuple[int, int]] = set()
-        left = [("", 0)]
+        left: list[tuple[str, tuple[tuple[int, int], ...]]] = [("", ())]
         while left:
-            name, depth = left.pop()
+            name, above = left.pop()
             stat = os.stat(root / name)
             # a link may lead back to a folder above
-            if depth > MAX_DEPTH or (stat.st_dev, stat.st_ino) in seen:
+            if len(above) > MAX_DEPTH or (stat.st_dev, stat.st_ino) in above:
                 continue
-            seen.add((stat.st_dev, stat.st_ino))
+            above = (*above, (stat.st_dev, stat.st_ino))
             with os.scandir(root / name) as entries:
                 entries = sorted((e for e in entries if not e.name.startswith(".")), key=lambda e: e.name)
             folders[name] = [entry.name for entry in entries if entry.is_file()]
             inside = [entry.name for entry in entries if entry.is_dir() and entry.name != "__MACOSX"]
-            left += [(join(name, inner), depth + 1) for inner in reversed(inside)]
+            left += [(join(name, inner), above) for inner in reversed(inside)]
             if len(folders) > MAX_FOLDERS:
                 raise UserError(
                     f"{root} holds more than {MAX_FOLDERS:,} folders; give the folder of the data set itself"

@@ -143,6 +143,10 @@ def _described(folder: Path, files: list[Path]) -> Layout | None:
         images = [image for entry in entries for image in _entry(path, key, entry, finder, layout)]
         if images:
             layout.splits[split_of_name(key) or key] = images
+    train = set(layout.splits.get("train", ()))
+    for split in ("val", "test"):
+        if shared := len(train.intersection(layout.splits.get(split, ()))):
+            layout.lines.append(f"{path.name}: {shared} images are in train and in {split}, whose scores will flatter")
     keys = [key for key in content if split_of_name(key) and content[key]]
     if keys and not layout.splits:
         raise DataError(f"{path}: nothing of what it names has images: {'; '.join(layout.lines)}")
