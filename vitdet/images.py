@@ -23,6 +23,8 @@ log = logging.getLogger("vitdet")
 
 # the number of pixels from which PIL warns about decompression bombs; the setting in PIL is not changed
 MAX_PIXELS = 89_478_485
+# the most characters of the name of a file on common file systems
+LONGEST_NAME = 255
 # the number of bits of a pixel for which images with more than 8 bits a channel are made
 MAX_BITS = 16
 # the tag of EXIF that says how an image is turned
@@ -58,7 +60,8 @@ def as_array(image: ImageLike, *, bit_depth: int | None = None) -> np.ndarray:
 
     Args:
         image: the path of an image file, a PIL image (of several frames, the present one), an RGB array `(H, W, 3)`
-            uint8, which is returned as it is, or an array uint16, `(H, W, 3)` or grey `(H, W)`.
+            uint8, which is returned as it is, or an array uint16, `(H, W, 3)` or grey `(H, W)`. Once it has decoded a
+            colour image of 16 bits, PIL keeps the upper 8 only.
         bit_depth: the number of bits that images with more than 8 bits a channel use, see `load_image`.
 
     Raises:
@@ -74,7 +77,7 @@ def as_array(image: ImageLike, *, bit_depth: int | None = None) -> np.ndarray:
     if isinstance(image, (str, Path)):
         return load_image(image, bit_depth=bit_depth)
     if isinstance(image, Image.Image):
-        return _to_rgb(image, exif=True, bit_depth=bit_depth, name="the image")
+        return to_rgb(image, exif=True, bit_depth=bit_depth, name="the image")
     if isinstance(image, np.ndarray):
         if image.dtype == np.uint8 and image.ndim == 3 and image.shape[2] == 3:
             return image
@@ -108,7 +111,7 @@ def load_image(
         ImageError: the file is missing, damaged, no regular file, has more than `max_pixels`, or its pixels are floats.
     """
     with open_image(path, max_pixels=max_pixels) as image:
-        return _to_rgb(image, exif=exif, bit_depth=bit_depth, name=str(path))
+        return to_rgb(image, exif=exif, bit_depth=bit_depth, name=str(path))
 
 
 def load_values(path: str | Path, *, colours: bool = False, max_pixels: int = MAX_PIXELS) -> np.ndarray:
@@ -217,7 +220,8 @@ def _has_deep_colours(image: Image.Image) -> bool:
     return image.mode in ("RGB", "RGBA", "LA") and any(";16" in str(tile[-1]) for tile in tiles)
 
 
-def _to_rgb(image: Image.Image, *, exif: bool, bit_depth: int | None, name: str) -> np.ndarray:
+def to_rgb(image: Image.Image, *, exif: bool, bit_depth: int | None, name: str) -> np.ndarray:
+    """A PIL image as RGB `(H, W, 3)` uint8; `name` stands for it in messages, and the rest as in `load_image`."""
     values = deep_values(image)
     if values is not None:
         # PGM and PPM say themselves which value is white, and PIL scales them to 16 bits
@@ -278,9 +282,13 @@ def resolve(root: str | Path, file_name: str) -> Path:
         file_name: the name in the annotation file, relative to `root`, or absolute and inside `root`.
 
     Raises:
-        ImageError: the name leads out of `root`.
+        ImageError: the name leads out of `root`, or is too long for a file.
     """
     name = PurePath(file_name)
+    if max(map(len, name.parts), default=0) > LONGEST_NAME:
+        raise ImageError(
+            f"file_name {clip(file_name, 60)!r} has {len(file_name)} characters, too many for the name of a file"
+        )
     if "\0" not in file_name:
         if not name.is_absolute() and ".." not in name.parts:
             return Path(root) / name
@@ -290,4 +298,5 @@ def resolve(root: str | Path, file_name: str) -> Path:
         tops = (os.path.abspath(root), os.path.realpath(root))
         if any(PurePath(os.path.abspath(here)).is_relative_to(top) for here in (path, real) for top in tops):
             return Path(path)
-    raise ImageError(f"file_name {file_name!r} leaves the image folder {root}; names are relative to it, without '..'")
+    name = clip(file_name)
+    raise ImageError(f"file_name {name!r} leaves the image folder {root}; names are relative to it, without '..'")

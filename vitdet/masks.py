@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 from pycocotools import mask as rle
 
-from vitdet.segmentations import Extent, check_on_image, check_run_lengths, extent_of, polygons_of, size_of
+from vitdet.segmentations import Extent, check_on_image, check_run_lengths, extent_of, farthest, polygons_of, size_of
 
 # the value of pixels without a class in a class map, which are neither trained on nor scored
 VOID = 255
@@ -36,7 +36,7 @@ def to_rle(segmentation: Any, height: int, width: int) -> dict[str, Any]:
         if isinstance(counts, (str, bytes)):
             return code
         return rle.frPyObjects({**code, "counts": list(map(int, counts))}, height, width)
-    polygons = polygons_of(segmentation)
+    polygons = polygons_of(segmentation, limit=float(farthest(height, width)))
     check_on_image(extent_of(polygons), height, width)
     return rle.merge(rle.frPyObjects(polygons, height, width))
 

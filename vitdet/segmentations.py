@@ -4,6 +4,7 @@ H×W is the size of an image in pixels.
 """
 
 import re
+from math import isnan
 from numbers import Real
 from typing import Any, NamedTuple
 
@@ -21,6 +22,8 @@ NOTHING = (None, "", [], {}, [[]])
 LONGEST = 4_000_000
 # Coordinates may lie outside the image, where masks are cut off, by this many of its longer sides, or this many pixels.
 SIDES, PIXELS = 10, 10_000
+# the largest number that counts as finite: sums and products of some of them are finite, too
+FINITE = 1e100
 # pycocotools counts the pixels of an image in 32 bits
 MOST_PIXELS = 2**32 - 1
 
@@ -47,7 +50,7 @@ def is_missing(segmentation: Any) -> bool:
         >>> is_missing([]), is_missing([[0, 0, 9, 0, 9, 9]])
         (True, False)
     """
-    return any(type(segmentation) is type(nothing) and segmentation == nothing for nothing in NOTHING)
+    return segmentation is None or (isinstance(segmentation, (str, list, dict)) and segmentation in NOTHING)
 
 
 def check(segmentation: Any) -> Extent:
@@ -64,7 +67,29 @@ def check(segmentation: Any) -> Extent:
         height, width = size_of(segmentation)
         check_run_lengths(segmentation.get("counts"), height, width)
         return Extent(height, width, polygons=False)
-    return extent_of(polygons_of(segmentation))
+    return _quick_extent(segmentation) or extent_of(polygons_of(segmentation))
+
+
+def _quick_extent(segmentation: Any) -> Extent | None:
+    """The extent of polygons that are valid, as most are; `None` where more must be known, see `polygons_of`."""
+    if not isinstance(segmentation, list) or not segmentation:
+        return None
+    lows, highs = [], []
+    for values in segmentation:
+        if (
+            not isinstance(values, list)
+            or len(values) < 6
+            or len(values) % 2
+            or not NUMBERS.issuperset(map(type, values))
+        ):
+            return None
+        low, high = min(values), max(values)
+        # `min` and `max` may miss a NaN, but it makes the sum NaN
+        if not (low > -LONGEST and high < LONGEST and not isnan(sum(values)) and len(values) * (high - low) < LONGEST):
+            return None
+        lows.append(low)
+        highs.append(high)
+    return Extent(min(lows), max(highs), polygons=True)
 
 
 def extent_of(polygons: Polygons) -> Extent:
@@ -87,9 +112,8 @@ def check_on_image(extent: Extent, height: int, width: int) -> None:
             raise DataError(f"run lengths are of size {size}, the image is {height}×{width} (H×W)")
         return
     limit = farthest(height, width)
-    far = extent.low if extent.low < -limit else extent.high
-    if not -limit <= far <= limit:
-        raise DataError(f"a coordinate of its polygons is {far:g}, far outside the image of {height}×{width} (H×W)")
+    if not -limit <= extent.low <= extent.high <= limit:
+        raise DataError(f"its polygons lie far outside the image of {height}×{width} (H×W)")
 
 
 def farthest(height: Any, width: Any) -> Any:
@@ -97,14 +121,18 @@ def farthest(height: Any, width: Any) -> Any:
     return np.maximum(SIDES * np.maximum(height, width), PIXELS)
 
 
-def polygons_of(segmentation: Any) -> Polygons:
+def polygons_of(segmentation: Any, *, limit: float = FINITE) -> Polygons:
     """The polygons of a `segmentation`, which are `[x1, y1, x2, y2, ...]` with three points or more.
 
     A rectangle that is written as two opposite corners, as LabelMe does, becomes a polygon of four points. Single
     points, which cover nothing, are passed over.
 
+    Args:
+        segmentation: the value in the file.
+        limit: the largest magnitude that a coordinate may have, see `farthest`.
+
     Raises:
-        DataError: it is no list of polygons, or a coordinate is no finite number.
+        DataError: it is no list of polygons, or a coordinate is no number, or beyond the limit.
 
     Example:
         >>> polygons_of([[1, 2, 5, 4]])
@@ -116,7 +144,7 @@ def polygons_of(segmentation: Any) -> Polygons:
         raise DataError(
             f"segmentation {short(segmentation)} is neither polygons of three points or more nor run lengths{hint}"
         )
-    polygons = [_polygon(n, part) for n, part in enumerate(segmentation) if len(part)]
+    polygons = [_polygon(n, part, limit) for n, part in enumerate(segmentation) if len(part)]
     polygons = [part for part in polygons if len(part) > 2]
     if not polygons:
         raise DataError(
@@ -125,7 +153,7 @@ def polygons_of(segmentation: Any) -> Polygons:
     return polygons
 
 
-def _polygon(n: int, values: Any) -> list[float]:
+def _polygon(n: int, values: Any, limit: float) -> list[float]:
     if not NUMBERS.issuperset(map(type, values)):
         for k, value in enumerate(values):
             if not _is_number(value):
@@ -135,9 +163,10 @@ def _polygon(n: int, values: Any) -> list[float]:
         raise DataError(f"polygon {n} has {len(values)} numbers; wanted x and y of each point")
     low, high = min(values), max(values)
     # NaN is neither below nor above other numbers, but makes the sum NaN
-    if not (-1e300 < low <= high < 1e300) or sum(values) != sum(values):
-        k, value = next((k, v) for k, v in enumerate(values) if not -1e300 < v < 1e300)
-        raise DataError(f"coordinate {k} of polygon {n} is {short(value)}; wanted a finite number")
+    if not -limit <= low <= high <= limit or isnan(sum(values)):
+        k, value = next((k, v) for k, v in enumerate(values) if not -limit <= v <= limit)
+        wanted = "a number on the image" if -FINITE <= value <= FINITE else "a finite number"
+        raise DataError(f"coordinate {k} of polygon {n} is {short(value)}; wanted {wanted}")
     if len(values) == 4:
         (left, right), (top, bottom) = sorted(values[::2]), sorted(values[1::2])
         values = [left, top, right, top, right, bottom, left, bottom]

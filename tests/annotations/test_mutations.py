@@ -205,8 +205,8 @@ def folder(tmp_path_factory):
 
 @pytest.mark.parametrize(
     ("content", "use", "count"),
-    [(TRUTH, use_index, 2000), (TRUTH, use_truth, 1000), (RESULTS, use_results, 1000)],
-    ids=["index", "truth", "results"],
+    [(TRUTH, use_index, 2000), (TRUTH, use_truth, 1000), (RESULTS, use_results, 1000), (PANOPTIC, use_panoptic, 1000)],
+    ids=["index", "truth", "results", "panoptic"],
 )
 def test_a_changed_file_is_read_or_refused(folder, content, use, count):
     outcomes = {"read": 0, "refused": 0}

@@ -6,7 +6,9 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
+from vitdet import Backbone, DETRHead, Task, Trainer, load
 from vitdet.data import CocoData, EvalTransform
 from vitdet.data.bad import Bad
 from vitdet.data.files import Files
@@ -92,7 +94,7 @@ def test_too_many_skipped_images_stop_the_run(coco_split, workers):
     split = coco_split(30)
     damage(split, *(f"{i}.png" for i in range(10)))
     data = CocoData(train=split, num_workers=workers, batch_size=4, size=32, reading=SKIP)
-    with pytest.raises(DataError, match=r"^train: 2 of 30 images were skipped \(6\.7 %\), more than data\.reading\."):
+    with pytest.raises(DataError, match=r"^train: 2 of 30 images were skipped \(6\.67 %\), more than data\.reading\."):
         list(data.train_dataloader())
 
 
@@ -104,7 +106,7 @@ def test_long_lists_are_cut_short(caplog):
     lines = [record.getMessage() for record in caplog.records]
     assert len(lines) == 21 and "only counted" in lines[-1]
     assert bad.summary().endswith("3.png is damaged; 4.png is damaged; and 95 more")
-    with pytest.raises(DataError, match=r"101 of 10000 images were skipped .*max_bad allows \(1\.00%\).*96 more"):
+    with pytest.raises(DataError, match=r"101 of 10000 images were skipped .*max_bad allows \(1 %\).*96 more"):
         bad.add(100, "it is too much")
 
 
@@ -116,3 +118,28 @@ def test_nothing_is_said_where_nothing_was_skipped(coco_split):
         data.reading = type(data.reading)()
         damage(data.splits["train"], "0.png")
         list(data.train_dataloader())
+
+
+def test_a_checkpoint_knows_the_depth_of_images(coco_split, tmp_path):
+    split = coco_split(3)
+    deepen(split, 12)
+    options = {"size": 64, "batch_size": 3}
+    task = Task(Backbone("vit_tiny_patch16_224", depth=1), DETRHead, classes=["cat", "dog"])
+    quiet = {"logger": False, "accelerator": "cpu", "default_root_dir": str(tmp_path)}
+    trainer = Trainer(max_steps=1, **quiet)
+    trainer.fit(task, datamodule=CocoData(train=split, **options))
+    checkpoint = trainer.entered / "last.ckpt"
+    detector = load(checkpoint, device="cpu")
+    assert detector.transform.bit_depth == 12
+    path = Path(split.images) / "0.png"
+    pixels = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
+    by_path, by_pil, by_array = detector.predict([path, Image.open(path), pixels], threshold=0.0)
+    assert torch.equal(by_path.boxes_xyxy, by_pil.boxes_xyxy) and torch.equal(by_path.boxes_xyxy, by_array.boxes_xyxy)
+    # a test on images that happen to be darker reads them in the same way
+    for name in ("0.png", "1.png", "2.png"):
+        file = Path(split.images) / name
+        cv2.imwrite(str(file), cv2.imread(str(file), cv2.IMREAD_UNCHANGED) // 64)
+    darker = CocoData(val=split, **options)
+    assert darker.files.depth.bits == 8
+    Trainer(**quiet).test(task, datamodule=darker, ckpt_path=checkpoint)
+    assert darker.files.depth.bits == 12 == darker.eval_transform().bit_depth

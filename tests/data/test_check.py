@@ -1,7 +1,6 @@
 """The check of a data set finds each of some hundred planted faults by its code, and nothing in clean data."""
 
 import dataclasses
-import importlib.util
 import json
 import re
 import shutil
@@ -192,9 +191,14 @@ class TestCommand:
         for split in planted.SPLITS:
             shutil.copytree(copy.folder / split, folder / f"{split}2017")
             shutil.copy(copy.folder / f"{split}.json", folder / "annotations" / f"instances_{split}2017.json")
-        if importlib.util.find_spec("vitdet.data.formats.find"):
-            main(["data", "check", str(folder)])
-            assert "nothing found" in capsys.readouterr().out
+        main(["data", "check", str(folder)])
+        assert "nothing found" in capsys.readouterr().out
+        main(["data", "check", str(folder), "--data.kind", "instances", "--data.reading.exif", "false"])
+        assert "kind: instances" in capsys.readouterr().out
+        for words in (["--data.kind", "panoptic"], ["--data.size", "64"], ["--model.lr", "1"]):
+            with pytest.raises(SystemExit, match="2"):
+                main(["data", "check", str(folder), *words])
+        capsys.readouterr()
         splits = "\n".join(
             f"  {s}: {{images: {folder}/{s}2017, annotations: {folder}/annotations/instances_{s}2017.json}}"
             for s in planted.SPLITS

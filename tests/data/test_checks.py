@@ -38,6 +38,7 @@ WRONG = {
     "num_workers": (-1, 1.5, True),
     "seed": (-1, 0.5),
     "on_bad_image": ("ignore", None),
+    "reduce_large": (1, None),
     "resample": ("nearest",),
 }  # fmt: skip
 PARTS = {"augmentation": Augmentation, "reading": Reading}

@@ -1,7 +1,9 @@
 """Workers: what they raise, and how they are started."""
 
 import json
+import os
 import pickle
+import signal
 from pathlib import Path
 
 import pytest
@@ -9,6 +11,7 @@ import torch
 
 from vitdet.data import CocoData, ShapesData, ShapesPanopticData, ShapesSemanticData
 from vitdet.data.sampler import Loader
+from vitdet.errors import UserError
 from vitdet.images import ImageError
 
 
@@ -39,6 +42,17 @@ def test_other_errors_keep_the_traceback_of_the_worker():
     with pytest.raises(KeyError, match=r"Original Traceback") as error:
         list(Loader(Broken(), num_workers=1))
     assert "our own fault" in str(error.value)
+
+
+class Killed(Broken):
+    def __getitem__(self, i):
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_a_worker_that_is_killed_is_told_in_a_sentence():
+    with pytest.raises(UserError, match=r"a process that loads data has ended .*smaller data\.num_workers, or 0"):
+        list(Loader(Killed(), num_workers=1))
 
 
 def _equal(batch, other):

@@ -96,6 +96,16 @@ def test_label_maps_of_16_bits_keep_their_values(tmp_path):
         ids.truth("val")(0)
 
 
+def test_negative_values_are_void(tmp_path):
+    """As in Cityscapes' trainIds, which a TIFF can hold."""
+    split = write_maps(tmp_path, [0, 1], suffix="tif")
+    for path in (tmp_path / "labels").iterdir():
+        Image.fromarray(np.array(Image.open(path)).astype(np.int32) - 1).save(path)
+    data = SemanticData(val=split, classes=["road"], values=[0])
+    assert np.unique(data.truth("val")(0)).tolist() == [0, 255]
+    assert "no class (value -1)" in lines(data, "val")[0]
+
+
 def test_label_maps_that_can_not_be_used_are_skipped_or_stop(tmp_path, caplog):
     split = write_maps(tmp_path, [0, 1], count=6)
     Image.new("L", (5, 4)).save(tmp_path / "labels" / "1.png")

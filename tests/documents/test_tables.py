@@ -1,6 +1,7 @@
 """Every row of every table on the pages; those of tasks ("to … say …") are in test_tasks.py."""
 
 import inspect
+import json
 import re
 import sys
 from pathlib import Path
@@ -180,6 +181,7 @@ def compared(row, site):
 
 EMPTY = "--data.train.images data/train --data.train.annotations empty.json"
 EMPTY += " --data.val.images data/val --data.val.annotations val.json"
+GONE = EMPTY.replace("empty.json", "gone.json")
 ERRORS = {  # what the message has: a command that ends in it
     "there is no key": f"train {CONFIG} --model.head.num_querys 5",
     "there is no class": f"train {CONFIG} --model.head DETRHaed",
@@ -189,6 +191,9 @@ ERRORS = {  # what the message has: a command that ends in it
     "say which to take": f"train {CONFIG} --data datasets/coco",
     "is not a COCO file": f"train configs/custom.yaml {EMPTY}",
     "did you mean": f"train {CONFIG} --data.bach_size 2",
+    "can't be read as an image": f"train configs/custom.yaml {GONE}",
+    "more than data.reading.max_bad allows": f"train configs/custom.yaml {GONE} --data.reading.on_bad_image skip",
+    "seem to be fractions": f"train configs/custom.yaml {GONE.replace('gone', 'fractions')}",
     "wanted a whole number from 1": f"train {CONFIG} --data.batch_size 0",
     "does not exist; give the best.ckpt or last.ckpt of a run": "test runs/nowhere.ckpt",
     "there is no last.ckpt": f"train {CONFIG} --trainer.name other --ckpt_path last",
@@ -197,7 +202,27 @@ ERRORS = {  # what the message has: a command that ends in it
     "torch finds no GPU": f"train {CONFIG} --trainer.accelerator gpu",
     "no image at": f"predict {BEST} nowhere",
     "is this an annotation file?": "evaluate val.json val.json",
+    "mend or remove it": "evaluate found.json broken.json",
+    "wanted 0, 1, true or false": "evaluate found.json flag.json",
 }
+
+
+def write_wrong_files():
+    """Files that the commands of `ERRORS` name."""
+    Path("empty.json").write_text('{"images": [], "annotations": [], "categories": []}')
+    square = {"image_id": 1, "category_id": 1, "bbox": [0, 0, 9, 9], "segmentation": [[0, 0, 9, 0, 9, 9, 0, 9]]}
+    Path("found.json").write_text(json.dumps([{**square, "score": 0.5}]))
+    images, classes = [{"id": 1, "width": 20, "height": 20}], [{"id": 1, "name": "cat"}]
+    for name, wrong in (("broken", {"segmentation": [[1, 1, 9]]}), ("flag", {"iscrowd": "0"})):
+        content = {"images": images, "categories": classes, "annotations": [square, {**square, **wrong}]}
+        Path(f"{name}.json").write_text(json.dumps(content))
+    content = json.loads(Path("val.json").read_text())
+    for annotation in content["annotations"]:
+        annotation["bbox"] = [0.1, 0.2, 0.3, 0.4]
+    Path("fractions.json").write_text(json.dumps(content))
+    for image in content["images"]:
+        image["file_name"] = f"gone/{image['file_name']}x"
+    Path("gone.json").write_text(json.dumps(content))
 
 
 def errors(row, site):
@@ -205,7 +230,7 @@ def errors(row, site):
     text = row.cells[0].strip('"')
     if "GPU" in text and torch.cuda.is_available():
         return
-    Path("empty.json").write_text('{"images": [], "annotations": [], "categories": []}')
+    write_wrong_files()
     words = ERRORS[text].split()
     small = site.small(words[1], train=True) if words[1] == CONFIG else []
     with pytest.raises(AssertionError) as error:

@@ -74,28 +74,34 @@ class Columns:
         if not isinstance(item, dict):
             self.notes["annotations left out: no object"] += 1
             return
-        ids = [integer(item.get(name)) for name in ("image_id", "category_id", "id")]
+        image, category, number = (
+            integer(item.get("image_id")),
+            integer(item.get("category_id")),
+            integer(item.get("id")),
+        )
         crowd = flag(item.get("iscrowd"))
-        if crowd is None or None in ids:
+        if crowd is None or image is None or category is None:
             self._check_types(item, crowd)
         box, area = item.get("bbox"), item.get("area")
         kind, low, high = (NO_MASK, 0, 0) if self.panoptic else _mask(item.get("segmentation"))
         from_mask = False
-        if is_box(box):
-            box = [float(value) for value in box]
-        elif self.panoptic:
-            box = NO_BOX
-        elif kind in (POLYGONS, RUN_LENGTHS):
-            box, from_mask = box_of(item["segmentation"]), True
-        else:
-            self.notes["annotations left out: no box of four finite numbers"] += 1
-            return
+        if not is_box(box):
+            if self.panoptic:
+                box = NO_BOX
+            elif kind in (POLYGONS, RUN_LENGTHS):
+                box, from_mask = box_of(item["segmentation"]), True
+            else:
+                self.notes["annotations left out: no box of four finite numbers"] += 1
+                return
         if not is_finite(area):
             if not self.panoptic:
                 self.notes["annotations without an area: the box's is taken"] += 1
-            area = box[2] * box[3]
-        self.integers.extend([NO_ID if number is None else number for number in ids])
-        self.integers.extend((crowd, start, end, kind, from_mask))
+            # the product of whole numbers may be too large for a float
+            area = float(box[2]) * float(box[3])
+        ids = (image, category, number)
+        if None in ids:
+            ids = [NO_ID if value is None else value for value in ids]
+        self.integers.extend((*ids, crowd, start, end, kind, from_mask))
         self.floats.extend((*box, area, low, high))
 
     def _place(self, item: dict[str, Any]) -> str:

@@ -6,9 +6,9 @@ share a single copy. I is the number of images, A of annotations and K of catego
 
 import functools
 import json
-import mmap
 import os
 import re
+import threading
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -227,11 +227,38 @@ class CocoIndex:
         return self.raw(rows.start) if rows.start < rows.stop else None
 
     @functools.cached_property
-    def _text(self) -> mmap.mmap:
-        with open(self.path, "rb") as file:
-            if os.fstat(file.fileno()).st_size != self._bytes:
-                raise DataError(f"{self.path} has changed since it was opened; start again")
-            return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+    def _text(self) -> "FileText":
+        text = FileText(self.path)
+        if len(text) != self._bytes:
+            raise DataError(f"{self.path} has changed since it was opened; start again")
+        return text
+
+
+class FileText:
+    """The bytes of a file, of which parts are read when they are needed.
+
+    The file is not mapped to memory, because in time each worker would have all of it mapped.
+
+    Args:
+        path: the file.
+    """
+
+    def __init__(self, path: Path) -> None:
+        # it is closed when this object goes
+        self._file = open(path, "rb", buffering=0)  # noqa: SIM115
+        self._lock = threading.Lock()
+
+    def __len__(self) -> int:
+        return os.fstat(self._file.fileno()).st_size
+
+    def __getitem__(self, part: slice) -> bytes:
+        start, end, _ = part.indices(len(self))
+        if hasattr(os, "pread"):
+            return os.pread(self._file.fileno(), end - start, start)
+        # Windows has no `pread`
+        with self._lock:
+            self._file.seek(start)
+            return self._file.read(end - start)
 
 
 def _again(kind: type[CocoIndex], path: Path, key: str) -> CocoIndex:

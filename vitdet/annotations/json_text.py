@@ -11,6 +11,7 @@ Visitor = Callable[[int, int, Any], None]
 
 _decode = json.JSONDecoder().raw_decode
 _space = json.decoder.WHITESPACE
+NUMBERS, FLAGS = (int, float), (int, bool, float)
 UTF8_MARK = "\xef\xbb\xbf"
 PACKED = (b"\x1f\x8b", b"PK", b"BZh", b"\xfd7zXZ", b"7z\xbc\xaf", b"\x28\xb5\x2f\xfd")
 POINTER = b"version https://git-lfs"
@@ -36,6 +37,9 @@ def check_json(path: Path, what: str) -> None:
     if path.exists() and not path.is_file():
         raise DataError(f"{what} {path} is no regular file, but a pipe, a socket or a device; wanted a JSON file")
     if not path.is_file():
+        # opening a pipe would wait for a writer
+        if path.exists():
+            raise DataError(f"{what} {path} is a pipe, a socket or a device; wanted a JSON file")
         raise FileNotFoundError(f"{what} {path} does not exist")
     with open(path, "rb") as file:
         start = file.read(64)
@@ -175,9 +179,12 @@ def integer(value: Any) -> int | None:
         >>> integer(7.0), integer("7"), integer(True)
         (7, None, None)
     """
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or value != value or abs(value) >= 2**63:
-        return None
-    return int(value) if int(value) == value else None
+    # an exact type, because `bool` is an `int`
+    if type(value) is int:
+        return value if -(2**63) < value < 2**63 else None
+    if type(value) is float and -(2**63) < value < 2**63 and value.is_integer():
+        return int(value)
+    return None
 
 
 def flag(value: Any) -> bool | None:
@@ -189,14 +196,15 @@ def flag(value: Any) -> bool | None:
     """
     if value is None:
         return False
-    return bool(value) if isinstance(value, (bool, int, float)) and value in (0, 1) else None
+    return bool(value) if type(value) in FLAGS and value in (0, 1) else None
 
 
 def is_finite(value: Any) -> bool:
     """Whether a JSON value is a number below 1e300 in magnitude, which leaves out NaN and infinity."""
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) < 1e300
+    # NaN is not between any numbers
+    return type(value) in NUMBERS and -1e300 < value < 1e300
 
 
 def is_box(value: Any) -> bool:
     """Whether a JSON value is a box, which is a list of four finite numbers."""
-    return isinstance(value, (list, tuple)) and len(value) == 4 and all(map(is_finite, value))
+    return type(value) is list and len(value) == 4 and all(map(is_finite, value))

@@ -22,6 +22,22 @@ EPILOG = (
     "The exit status is 0 if no error was found, 1 if there was one (or, with --strict, a warning), and 2 if the data "
     "could not be checked."
 )
+# the keys that say what is in a folder
+OF_FOLDERS = [
+    ("data", key)
+    for key in (
+        "kind",
+        "layout",
+        "val_fraction",
+        "train",
+        "val",
+        "test",
+        "classes",
+        "values",
+        "reading",
+        "label_suffix",
+    )
+]
 
 
 def run(argv: list[str]) -> None:
@@ -81,9 +97,9 @@ def _plan(options: argparse.Namespace, rest: list[str]) -> Plan:
         wanted = "wanted a folder, a config, or --images DIR with --annotations JSON or --labels DIR"
         raise UserError(f"{'there is nothing to check' if not explicit else 'a source is given twice'}; {wanted}")
     if explicit or Path(options.source).is_dir():
-        if rest:
+        if explicit and rest:
             raise UserError(f"{rest[0]} is no option of vitdet data check; keys of a config go with a config")
-        plan = _paths(options) if explicit else _folder(options.source)
+        plan = _paths(options) if explicit else _folder(options.source, rest)
     else:
         from vitdet.command.data_config import plan_of_config
 
@@ -120,12 +136,20 @@ def _paths(options: argparse.Namespace) -> Plan:
     return Plan(options.labels, "semantic", {"all": Place(images, Path(options.labels))}, names=names, values=values)
 
 
-def _folder(source: str) -> Plan:
-    from vitdet.data.check.places import plan_of
-    from vitdet.data.formats.find import find
+def _folder(source: str, words: list[str]) -> Plan:
+    """What is to be checked in a folder; the words are keys such as `--data.kind panoptic`."""
+    from vitdet.command.layers import read_words
+    from vitdet.data.check.places import nested, plan_of
+    from vitdet.data.formats.open import resolve
 
-    found = find(source)
-    plan = plan_of(source, found.kind, found.arguments)
+    settings, flags = read_words(words)
+    if wrong := [f"--{key}" for key, _ in settings if tuple(key.split(".")[:2]) not in OF_FOLDERS] + flags:
+        known = ", ".join(".".join(key) for key in OF_FOLDERS)
+        raise UserError(
+            f"{wrong[0]} is no option of vitdet data check, and no key that says how a folder is read: {known}"
+        )
+    found, arguments = resolve(source, nested({key.removeprefix("data."): value for key, value in settings}))
+    plan = plan_of(source, found.kind, arguments)
     return replace(plan, lines=[*found.lines, *plan.lines])
 
 

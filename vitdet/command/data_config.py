@@ -7,9 +7,9 @@ from typing import Any
 
 from vitdet.command.files import ConfigError
 from vitdet.command.keys import part_class
-from vitdet.command.layers import arguments, at, read_words
+from vitdet.command.layers import arguments, at
 from vitdet.command.mistakes import Checked
-from vitdet.command.run import _layers, complete
+from vitdet.command.run import _command, _layers, complete
 from vitdet.data import CocoData, ImageData, PanopticData, SemanticData, Size
 from vitdet.data.check import Plan
 from vitdet.data.check.places import plan_of, typed
@@ -21,18 +21,18 @@ def plan_of_config(path: str, words: Sequence[str]) -> Plan:
     No data module is built, since that refuses data at their first fault, unless it is one of a class of the user's.
 
     Args:
-        path: the config, or a checkpoint.
+        path: the config, its name, or a checkpoint.
         words: the keys and values on top of it.
 
     Raises:
         UserError: the config is wrong, or gives no data.
     """
-    settings, flags = read_words(words)
+    file, settings, flags = _command([path, *words])
     if flags:
         raise ConfigError(f"{flags[0]} is no option of vitdet data check")
-    config = _layers("check", path, settings)
+    config = _layers("check", file, settings)
     config = complete(config, at(config, "model").get("checkpoint"))
-    Checked(config, path, settings).check()
+    Checked(config, file, settings).check()
     cls, options = part_class(config["data"]["class_path"]), typed(arguments(config["data"]))
     if cls not in (CocoData, PanopticData, SemanticData):
         options = _of_instance(cls, options)

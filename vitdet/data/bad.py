@@ -4,8 +4,6 @@ import logging
 from dataclasses import dataclass, field
 from typing import Any
 
-import torch.distributed as dist
-
 from vitdet.errors import DataError
 
 log = logging.getLogger("vitdet")
@@ -30,7 +28,7 @@ class Bad:
         >>> bad = Bad("train", total=300, share=0.01)
         >>> bad.add(7, "a.jpg can't be decoded")
         >>> bad.summary()
-        "train: 1 of 300 images was skipped (0.33 %): a.jpg can't be decoded"
+        "train: 1 of 300 images was skipped (0.333 %): a.jpg can't be decoded"
     """
 
     split: str
@@ -58,27 +56,22 @@ class Bad:
             log.warning("%s: further images that are skipped are only counted", self.split)
         if count > max(1, self.share * self.total):
             raise DataError(
-                f"{self._counted(self.reasons)}, more than data.reading.max_bad allows ({self.share:.2%}): "
-                f"{self._named(self.reasons)}; mend or remove them, or set a larger data.reading.max_bad"
+                f"{self._counted()}, more than data.reading.max_bad allows ({100 * self.share:.3g} %): "
+                f"{self._named()}; mend or remove them, or set a larger data.reading.max_bad"
             )
 
     def summary(self) -> str | None:
-        """A line for the end of a run, about the images of all processes; nothing if none was skipped."""
-        parts = [self.reasons]
-        if dist.is_available() and dist.is_initialized():
-            parts = [{}] * dist.get_world_size()
-            dist.all_gather_object(parts, self.reasons)
-        reasons = {i: reason for part in parts for i, reason in part.items()}
-        return f"{self._counted(reasons)}: {self._named(reasons)}" if reasons else None
+        """A line for the end of a run; nothing if no image was skipped."""
+        return f"{self._counted()}: {self._named()}" if self.reasons else None
 
-    def _counted(self, reasons: dict[int, str]) -> str:
-        were = "was" if len(reasons) == 1 else "were"
-        share = len(reasons) / max(self.total, 1)
-        return f"{self.split}: {len(reasons)} of {self.total} images {were} skipped ({100 * share:.2g} %)"
+    def _counted(self) -> str:
+        count = len(self.reasons)
+        share = f"{100 * count / max(self.total, 1):.3g} %"
+        return f"{self.split}: {count} of {self.total} images {'was' if count == 1 else 'were'} skipped ({share})"
 
-    def _named(self, reasons: dict[int, str]) -> str:
-        more = len(reasons) - NAMED
-        return "; ".join(list(reasons.values())[:NAMED]) + (f"; and {more} more" if more > 0 else "")
+    def _named(self) -> str:
+        more = len(self.reasons) - NAMED
+        return "; ".join(list(self.reasons.values())[:NAMED]) + (f"; and {more} more" if more > 0 else "")
 
 
 @dataclass

@@ -15,7 +15,7 @@ from vitdet.data.bad import Noted
 from vitdet.data.options import Augmentation, OnBadImage
 from vitdet.data.sampler import Draw
 from vitdet.data.sources import ImageSource
-from vitdet.data.transforms import Augment, EvalTransform, Sample, Size, crop, fit_boxes, to_tensor
+from vitdet.data.transforms import Augment, EvalTransform, Sample, Size, crop, fit_boxes, reduction, to_tensor
 from vitdet.data.transforms.mixing import copy_paste, mixup
 from vitdet.errors import DataError, UserError
 from vitdet.images import ImageError
@@ -79,6 +79,7 @@ class TrainDataset(Samples):
         mean, std: the mean and the standard deviation of each channel, for pixel values in [0, 1].
         seed: the seed of the augmentation.
         on_bad_image: whether an image that can't be used stops the run or is replaced by a random image.
+        reduce_large: whether large JPEGs are decoded at a fraction of their size.
     """
 
     def __init__(
@@ -94,9 +95,10 @@ class TrainDataset(Samples):
         std: Sequence[float],
         seed: int,
         on_bad_image: OnBadImage,
+        reduce_large: bool,
     ) -> None:
         super().__init__(source, on_bad_image)
-        self.size, self.augment = size, augment
+        self.size, self.augment, self.reduce_large = size, augment, reduce_large
         self.scale_jitter, self.augmentation, self.masks = scale_jitter, augmentation, masks
         self.mean, self.std, self.seed = list(mean), list(std), seed
 
@@ -104,8 +106,8 @@ class TrainDataset(Samples):
         # a repetition within the epoch is augmented anew
         again = (draw.repetition,) if draw.repetition else ()
         rng = np.random.default_rng((self.seed, draw.epoch, draw.index, *again))
-        sample = self._read(draw.index, rng)
-        size = self.size(*sample.image.shape[:2], draw.scale)
+        sample = self._read(draw.index, rng, draw.scale)
+        size = self.size(*sample.size, draw.scale)
         window, until = self.augmentation.crop, self.augmentation.mosaic_until
         shown = size if window is None else tuple(min(pair) for pair in zip(size, window))
         if rng.random() < self.augmentation.mosaic and draw.progress < until and min(size) > 1:
@@ -118,15 +120,28 @@ class TrainDataset(Samples):
             sample.masks = None
         return to_tensor(sample.image, self.mean, self.std), make_target(self.source.index, draw.index, sample)
 
-    def _read(self, i: int, rng: np.random.Generator) -> Sample:
+    def _read(self, i: int, rng: np.random.Generator, scale: float) -> Sample:
+        """Image `i`, or, if it can't be used, a random one, decoded for the largest size at which it may be shown.
+
+        Args:
+            i: the position of the image.
+            rng: draws another image.
+            scale: the factor by which its usual size is multiplied before the scale jitter.
+        """
         for _ in range(20):
             try:
-                return self.source.sample(i)
+                whole = self._whole(i)
+                largest = self.size(*whole, scale * max(1.0, self.scale_jitter[1]))
+                return self.source.sample(i, reduction=reduction(whole, largest) if self.reduce_large else 1)
             except DataError as error:
                 self._skip(i, error)
                 # `rng` is seeded for this draw, so every run takes the same replacement
                 i = int(rng.integers(len(self)))
         raise ImageError(f"20 images in a row could not be read; the last: {self._notes[-1][1]}")
+
+    def _whole(self, i: int) -> tuple[int, int]:
+        """`(H, W)` of the file of image `i`."""
+        return int(self.source.index.heights[i]), int(self.source.index.widths[i])
 
     def _cropped(
         self, sample: Sample, size: tuple[int, int], shown: tuple[int, int], rng: np.random.Generator
@@ -149,8 +164,8 @@ class TrainDataset(Samples):
 
     def _other(self, sample: Sample, draw: Draw, rng: np.random.Generator) -> Sample:
         """A random image, resized and cropped as usual, and to at most the size of `sample`."""
-        other = self._read(int(rng.integers(len(self))), rng)
-        size = self.size(*other.image.shape[:2], draw.scale)
+        other = self._read(int(rng.integers(len(self))), rng, draw.scale)
+        size = self.size(*other.size, draw.scale)
         return self._cropped(other, size, sample.image.shape[:2], rng)
 
     def _mosaic(self, first: Sample, size: tuple[int, int], shown: tuple[int, int], rng: np.random.Generator) -> Sample:
@@ -164,14 +179,16 @@ class TrainDataset(Samples):
         height, width = shown
         canvas = np.full((height, width, 3), 114, np.uint8)
         middle = [max(1, min(side - 1, round(side * rng.uniform(0.35, 0.65)))) for side in shown]
-        samples = [first, *(self._read(int(i), rng) for i in rng.integers(len(self), size=3))]
+        others = rng.integers(len(self), size=3).tolist()
+        scales = (max(size) / max(self.size(*self._whole(i))) for i in others)
+        samples = [first, *(self._read(i, rng, scale) for i, scale in zip(others, scales))]
         boxes, labels, masks = [], [], []
         for k, sample in enumerate(samples):
             top, bottom = ((0, middle[0]), (middle[0], height))[k // 2]
             left, right = ((0, middle[1]), (middle[1], width))[k % 2]
             # The image is resized to 0.5 to 1 times its usual size, and the tile shows a part of it.
-            usual = self.size(*sample.image.shape[:2])
-            full = self.size(*sample.image.shape[:2], rng.uniform(0.5, 1.0) * max(size) / max(usual))
+            usual = self.size(*sample.size)
+            full = self.size(*sample.size, rng.uniform(0.5, 1.0) * max(size) / max(usual))
             tile = crop(sample, full, (bottom - top, right - left), rng, min_visible=self.source.min_visible)
             h, w = tile.image.shape[:2]
             canvas[top : top + h, left : left + w] = tile.image

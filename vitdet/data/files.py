@@ -5,6 +5,8 @@ import logging
 from collections.abc import Callable
 from typing import Any, TypeVar
 
+import torch.distributed as dist
+
 from vitdet.data.bad import LINES, Bad
 from vitdet.data.dataset import Samples, stopping
 from vitdet.data.depth import Depth, find_depth
@@ -109,7 +111,9 @@ class Files:
                 function()
             except UserError as caught:
                 error = caught
-        error = error if trainer is None else trainer.strategy.broadcast(error)
+        if trainer is not None:
+            error, reasons = trainer.strategy.broadcast((error, self._reasons()))
+            self._know(reasons)
         if error is not None:
             raise error
 
@@ -120,8 +124,21 @@ class Files:
         return [split for split in wanted if split in self.data.splits]
 
     def summary(self) -> list[str]:
-        """Lines about the images that were skipped, for the end of a run."""
+        """Lines about the images that all processes skipped, for the end of a run; every process must call it."""
+        if dist.is_available() and dist.is_initialized():
+            parts: list = [None] * dist.get_world_size()
+            dist.all_gather_object(parts, self._reasons())
+            for part in parts:
+                self._know(part)
         return [line for bad in self._bad.values() if (line := bad.summary()) is not None]
+
+    def _reasons(self) -> dict[str, dict[Any, str]]:
+        return {split: bad.reasons for split, bad in self._bad.items()}
+
+    def _know(self, reasons: dict[str, dict[Any, str]]) -> None:
+        """Takes note of images that another process has spoken of."""
+        for split, known in reasons.items():
+            self.bad(split).reasons |= known
 
     def scored(self, split: str, read: Callable[[int], T], void: Callable[[int], T]) -> Callable[[int], T]:
         """A function that reads the labels of an image, given its position, for the scores.

@@ -40,9 +40,9 @@ def look_at_maps(index: SemanticIndex, positions: Iterable[int]) -> list[str]:
         except ImageError:
             # it is said, or stops the run, where the image is read
             continue
-        # counting the values is ten times as fast as sorting them, which negative ones would need
-        counts = np.bincount(values.clip(min=0).reshape(-1))
-        pixels.update({value: int(counts[value]) for value in np.flatnonzero(counts).tolist()})
+        # counting the values is ten times as fast as sorting them; all negative ones are counted as -1
+        counts = np.bincount(values.reshape(-1).astype(np.int64).clip(min=-1) + 1)
+        pixels.update({value - 1: int(counts[value]) for value in np.flatnonzero(counts).tolist()})
         maps += 1
     if not pixels:
         return []

@@ -208,14 +208,14 @@ class ImageData(L.LightningDataModule, Configurable):
         options = {"scale": scale, "patch": self.patch_size, "canvas": self.canvas, "crop": crop}
         return count_tokens(self.index(split), self.image_size, **options)
 
+    def repeats(self) -> np.ndarray | None:
+        """How often an epoch draws each training image, on average; nothing where each is drawn once."""
+        return image_repeats(self.parts("train"), self.balance) if "train" in self.splits else None
+
     @property
     def with_masks(self) -> bool:
         """Whether samples need masks: if the model does, or to cut out objects."""
         return self.masks or self.augmentation.copy_paste > 0
-
-    def repeats(self) -> np.ndarray | None:
-        """How often an epoch draws each training image, on average; nothing where each is drawn once."""
-        return image_repeats(self.parts("train"), self.balance) if "train" in self.splits else None
 
     @property
     def _ranks(self) -> dict[str, int]:
@@ -235,6 +235,7 @@ class ImageData(L.LightningDataModule, Configurable):
             std=self.std,
             seed=self.seed,
             on_bad_image=self.reading.on_bad_image,
+            reduce_large=self.reading.reduce_large,
         )
         sampler = BatchSampler(
             # at the largest scale, so that no batch has more than `max_tokens`

@@ -101,6 +101,10 @@ class Reading:
             white. By default the smallest of 8, 10, 12, 14 and 16 that holds the values of a sample of the images; the
             start of a run says which.
 
+        reduce_large: whether a JPEG of which training shows a half or less in each direction is decoded at a half, a
+            quarter or an eighth of its size. That takes a fraction of the time; pixels differ a little. Evaluation and
+            prediction always decode whole images.
+
     Raises:
         UserError: a value is out of range.
 
@@ -113,3 +117,4 @@ class Reading:
     on_bad_image: OnBadImage = "error"
     max_bad: float = 0.01
     bit_depth: int | None = None
+    reduce_large: bool = True

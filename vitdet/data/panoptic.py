@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from vitdet.annotations.json_text import integer
 from vitdet.data.names import why
 from vitdet.data.object_masks import IdMasks, Masks
 from vitdet.data.sources import CocoSource
@@ -74,7 +75,7 @@ class PanopticSource(CocoSource):
         item = self.index.item(i) or {}
         segments = item.get("segments_info") or []
         numbers = (segment.get("id") for segment in segments if isinstance(segment, dict))
-        return np.array([int(number) for number in numbers if isinstance(number, (int, float))], np.int64)
+        return np.array([number for number in map(integer, numbers) if number is not None], np.int64)
 
     def ids(self, i: int) -> np.ndarray:
         """The segment number of each pixel of image `i`, `(H, W)` int32; 0 is void.

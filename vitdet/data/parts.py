@@ -69,9 +69,9 @@ class JoinedSource(ImageSource):
         source, j = self._at(i)
         return source.path(j)
 
-    def image(self, i: int) -> np.ndarray:
+    def image(self, i: int, *, reduction: int = 1) -> np.ndarray:
         source, j = self._at(i)
-        return source.image(j)
+        return source.image(j, reduction=reduction)
 
     def objects(self, i: int) -> tuple[np.ndarray, np.ndarray]:
         source, j = self._at(i)
@@ -81,9 +81,9 @@ class JoinedSource(ImageSource):
         source, j = self._at(i)
         return source.masks(j)
 
-    def sample(self, i: int) -> Sample:
+    def sample(self, i: int, *, reduction: int = 1) -> Sample:
         source, j = self._at(i)
-        return source.sample(j)
+        return source.sample(j, reduction=reduction)
 
     def truth(self, i: int) -> tuple:
         """See `PanopticSource.truth`."""

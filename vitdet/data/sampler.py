@@ -268,7 +268,16 @@ class Loader(DataLoader):
 
     def _next(self, batches: Iterator[Any], end: Any) -> Any:
         start = time.perf_counter()
-        batch = next(batches, end)
+        try:
+            batch = next(batches, end)
+        except RuntimeError as error:
+            # torch says so of a worker that was killed, for which it knows no more than the signal
+            if not str(error).startswith("DataLoader worker (pid"):
+                raise
+            raise UserError(
+                f"a process that loads data has ended ({str(error).rstrip('.')}): most often the memory, or the shared "
+                "memory, is full; set a smaller data.num_workers, or 0 to see the reason"
+            ) from error
         self.waited += time.perf_counter() - start
         return batch
 

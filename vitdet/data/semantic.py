@@ -235,8 +235,8 @@ class SemanticSource(ImageSource):
         # the objects are known only after the masks have been read, see `sample`
         return np.zeros((0, 4), np.float32), np.zeros(0, np.int64)
 
-    def sample(self, i: int) -> Any:
-        sample = super().sample(i)
+    def sample(self, i: int, *, reduction: int = 1) -> Any:
+        sample = super().sample(i, reduction=reduction)
         if sample.masks is not None:
             sample.labels = sample.masks.wanted.astype(np.int64)
             height, width = sample.masks.ids.shape

@@ -13,8 +13,9 @@ import numpy as np
 from vitdet.annotations.index import CocoIndex
 from vitdet.data.names import why
 from vitdet.data.object_masks import CocoMasks, Masks
+from vitdet.data.reduced import load_reduced
 from vitdet.data.transforms import MIN_VISIBLE, Sample
-from vitdet.images import MAX_PIXELS, ORIENTATION, ImageError, load_image, open_image, resolve
+from vitdet.images import MAX_PIXELS, ORIENTATION, ImageError, open_image, resolve
 
 
 class ImageSource:
@@ -66,8 +67,12 @@ class ImageSource:
         """What files the images need: the kind of files, their folder, and the name for each position."""
         yield "images", self.root, enumerate(self.index.file_names)
 
-    def image(self, i: int) -> np.ndarray:
+    def image(self, i: int, *, reduction: int = 1) -> np.ndarray:
         """Image `i` as RGB `(H, W, 3)` uint8.
+
+        Args:
+            i: the position of the image.
+            reduction: 1, 2, 4 or 8: by how much the sides of a JPEG may be smaller, see `load_reduced`.
 
         Raises:
             ImageError: the file can't be decoded, or its size differs from the size in the index.
@@ -76,15 +81,17 @@ class ImageSource:
             return self._cache[i]
         path = self.path(i)
         try:
-            image = load_image(path, exif=self.exif, max_pixels=self.max_pixels, bit_depth=self.bit_depth)
+            options = {"exif": self.exif, "max_pixels": self.max_pixels, "bit_depth": self.bit_depth}
+            # images that are kept in memory must do for all sizes
+            image, size = load_reduced(path, reduction if self._cache is None else 1, **options)
         except ImageError as error:
-            # of a name that is too long, `Path.exists` raises an OSError
+            # unlike `Path.exists`, also for a name that no file system can hold
             if os.path.exists(path):
                 raise
             raise ImageError(why(self.root, self.index.file_names[i])) from error
         expected = (int(self.index.heights[i]), int(self.index.widths[i]))
-        if image.shape[:2] != expected:
-            (h, w), (height, width) = image.shape[:2], expected
+        if size != expected:
+            (h, w), (height, width) = size, expected
             hint = (
                 "; it was turned upright by its EXIF tag: "
                 "set data.reading.exif: false if the boxes are in stored pixels"
@@ -116,8 +123,11 @@ class ImageSource:
         """The masks of `objects(i)`, which are decoded later."""
         raise NotImplementedError
 
-    def sample(self, i: int) -> Sample:
-        return Sample(self.image(i), *self.objects(i), self.masks(i) if self.with_masks else None)
+    def sample(self, i: int, *, reduction: int = 1) -> Sample:
+        """Image `i` with its objects; see `image`."""
+        size = (int(self.index.heights[i]), int(self.index.widths[i]))
+        masks = self.masks(i) if self.with_masks else None
+        return Sample(self.image(i, reduction=reduction), *self.objects(i), masks, size)
 
 
 class CocoSource(ImageSource):

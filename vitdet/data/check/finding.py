@@ -21,6 +21,7 @@ class Example:
         boxes_xywh: the boxes to draw in it, in pixels: left, top, width and height.
         map: the label map, or PNG of segments, whose pixels of the `values` are shown instead of boxes.
         values: the numbers of these pixels.
+        colours: whether the map encodes numbers as colours.
     """
 
     text: str
@@ -28,6 +29,7 @@ class Example:
     boxes_xywh: tuple[tuple[float, ...], ...] = ()
     map: Path | None = None
     values: tuple[int, ...] = ()
+    colours: bool = False
 
 
 @dataclass

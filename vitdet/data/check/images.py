@@ -10,7 +10,7 @@ import numpy as np
 from vitdet.data.check.content import Content
 from vitdet.data.check.files import Facts
 from vitdet.data.check.finding import Example, Findings
-from vitdet.data.names import nearest
+from vitdet.data.names import difference, nearest
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif")
 # two pictures are alike if so many of the 64 bits of their hashes differ at most, and their grey values by so much
@@ -28,7 +28,9 @@ def check_files(content: Content, findings: Findings) -> None:
             continue
         if facts.problem == "image-missing":
             meant = nearest(content.root, content.names[i])
-            hint = f"; there is {meant}" if meant else ""
+            # a name that is only spelt alike is often that of another image
+            same = meant is not None and "spelling" not in difference(content.names[i], meant)
+            hint = f"; there is {meant}" if same else ""
             by_code[facts.problem].append(Example(content.names[i] + hint))
         elif facts.problem:
             by_code[facts.problem].append(Example(f"{content.names[i]}: {facts.why}"))
@@ -59,7 +61,9 @@ def check_sizes(content: Content, findings: Findings) -> None:
         said, shown = (int(content.widths[i]), int(content.heights[i])), content.file_size(i)
         if code := size_code(said, facts, exif=content.exif):
             more = f"EXIF orientation {facts.orientation}"
-            if code != "exif-unsure":
+            if not facts.width:
+                more = ""
+            elif code != "exif-unsure":
                 more = f"the file is {_by(shown)}, the annotations say {_by(said) if all(said) else 'nothing'}"
             by_code[code].append(content.image_example(i, more))
         if facts.width and min(shown) * 4 < max(shown):

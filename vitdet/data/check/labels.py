@@ -19,7 +19,12 @@ def check_maps(content: Content, maps: Sequence[Map], findings: Findings) -> lis
         name = content.maps[i].name if content.maps[i] is not None else content.names[i]
         if found.code:
             by_code[found.code].append(Example(f"{name}: {found.why}", content.paths[i]))
-        elif content.kind == "panoptic" and content.facts[i].width and found.size != content.size(i):
+        elif (
+            content.maps[i] is not None
+            and content.kind == "panoptic"
+            and content.facts[i].width
+            and found.size != content.size(i)
+        ):
             (w, h), (width, height) = found.size, content.size(i)
             by_code["map-size"].append(Example(f"{name}: {w}×{h}, its image {width}×{height}", content.paths[i]))
             usable[i] = Map("map-size")
@@ -50,7 +55,7 @@ def check_segments(content: Content, maps: Sequence[Map], findings: Findings) ->
             ids = ", ".join(str(region.value) for region in extra[:4]) + (" …" if extra[4:] else "")
             text = f"{content.names[i]}: {sum(region.area for region in extra):,} pixels of {ids}"
             values = tuple(region.value for region in extra)
-            unlisted.append(Example(text, content.paths[i], map=content.maps[i], values=values))
+            unlisted.append(Example(text, content.paths[i], map=content.maps[i], values=values, colours=True))
     read = {i for i, found in enumerate(maps) if found.regions}
     missing = [row for (i, _), row in place.items() if i in read and row not in seen]
     findings.note("segment-swapped", split, swapped, of=len(content))

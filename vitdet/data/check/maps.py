@@ -1,12 +1,11 @@
 """Label maps and the PNGs of panoptic segments: which values they hold, and where."""
 
-import io
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from PIL import Image
 
+from vitdet.images import load_values, open_image
 from vitdet.masks import png_ids
 
 
@@ -39,15 +38,15 @@ class Map(NamedTuple):
     regions: tuple[Region, ...] = ()
 
 
-def numbers_of(image: Image.Image, *, colours: bool) -> np.ndarray:
-    """The numbers in a map, `(H, W)`, or its colours, `(H, W, C)`, if they stand for none.
+def numbers_of(path: Path, *, colours: bool) -> np.ndarray:
+    """The numbers in a map as training reads them, `(H, W)`, or its colours, `(H, W, 3)`, if they stand for none.
 
     Args:
-        image: the map; of a palette, the positions are the numbers.
+        path: the file; of a palette, the positions are the numbers, unless its colours are.
         colours: whether a colour stands for a number, R + 256 G + 65536 B, as in COCO's panoptic format.
     """
-    values = np.asarray(image)
-    return png_ids(values[..., :3]) if colours and values.ndim == 3 and values.shape[2] >= 3 else values
+    values = load_values(path, colours=colours)
+    return png_ids(values) if colours and values.ndim == 3 else values
 
 
 def read_map(path: Path, *, colours: bool) -> Map:
@@ -57,21 +56,19 @@ def read_map(path: Path, *, colours: bool) -> Map:
         path: the file.
         colours: see `numbers_of`.
     """
+    if not path.exists():
+        return Map("map-missing", "no such file")
     try:
-        if not path.is_file():
-            return Map("map-missing", "no such file")
-        with Image.open(io.BytesIO(path.read_bytes())) as image:
-            if image.format in ("JPEG", "MPO"):
-                return Map("map-lossy", "a JPEG", image.size)
-            values = numbers_of(image, colours=colours)
-            mode, size = image.mode, image.size
+        with open_image(path) as image:
+            size, form = image.size, image.format
+        if form in ("JPEG", "MPO"):
+            return Map("map-lossy", "a JPEG", size)
+        values = numbers_of(path, colours=colours)
+    # decoders raise errors of many classes
     except Exception as error:
-        why = str(error) if "cannot identify" not in str(error) else "no known format"
-        return Map("map-unreadable", why)
+        return Map("map-unreadable", str(error).removeprefix(f"{path} "))
     if values.ndim != 2:
-        return Map("map-colours", f"mode {mode}", size)
-    if values.dtype.kind not in "ui":
-        return Map("map-unreadable", f"mode {mode}: wanted whole numbers", size)
+        return Map("map-colours", "pixels of three channels", size)
     return Map(size=size, regions=tuple(regions(values)))
 
 

@@ -43,7 +43,7 @@ def picture(example: Example, *, exif: bool = True) -> str:
     scale = SIDE / max(width, height)
     shown = shown.resize((max(1, round(width * scale)), max(1, round(height * scale))))
     if example.map is not None:
-        shown = _marked(shown, example.map, example.values)
+        shown = _marked(shown, example.map, example.values, colours=example.colours)
     pen = ImageDraw.Draw(shown)
     for box in example.boxes_xywh:
         _mark(pen, np.array(box) * scale, shown.size)
@@ -65,12 +65,11 @@ def _mark(pen: ImageDraw.ImageDraw, box: np.ndarray, size: tuple[int, int]) -> N
         pen.rectangle((left, top, right, bottom), outline=colour, width=width)
 
 
-def _marked(shown: Image.Image, path: Path, values: tuple[int, ...]) -> Image.Image:
+def _marked(shown: Image.Image, path: Path, values: tuple[int, ...], *, colours: bool) -> Image.Image:
     """A picture with the pixels of a map that have some values, in red."""
     try:
-        with Image.open(path) as image:
-            numbers = numbers_of(image, colours=image.mode in ("RGB", "RGBA"))
-    except (OSError, SyntaxError, ValueError):
+        numbers = numbers_of(path, colours=colours)
+    except ValueError:
         return shown
     mask = Image.fromarray((np.isin(numbers, values) * 150).astype(np.uint8)).resize(shown.size, 0)
     return Image.composite(Image.new("RGB", shown.size, COLOUR), shown, mask)

@@ -70,6 +70,23 @@ def typed(options: dict[str, Any]) -> dict[str, Any]:
     return {key: _typed(value) if isinstance(value, str) else value for key, value in options.items()}
 
 
+def nested(settings: dict[str, str]) -> dict[str, Any]:
+    """Keys with dots, and their values as text, as the mappings that they mean.
+
+    Example:
+        >>> nested({"kind": "semantic", "val.files": "val.txt", "val_fraction": "0.1"})
+        {'kind': 'semantic', 'val': {'files': 'val.txt'}, 'val_fraction': 0.1}
+    """
+    found: dict[str, Any] = {}
+    for key, value in settings.items():
+        holder = found
+        *outer, name = key.split(".")
+        for part in outer:
+            holder = holder.setdefault(part, {})
+        holder[name] = value if outer else _typed(value)
+    return found
+
+
 def _typed(text: str) -> Any:
     try:
         return yaml.safe_load(text)

@@ -161,7 +161,8 @@ class _Job:
 
     def __init__(self, content: Content, file: Path, decode: bool) -> None:
         self.content, self.file, self.decode = content, file, decode
-        self.maps = [Map("map-missing", "not in the annotations") for _ in content.maps]
+        # an image without segments has no PNG
+        self.maps = [Map() for _ in content.maps]
         self.masks: dict[int, list[Mask]] = {}
         first = np.searchsorted(content.objects.image, np.arange(len(content) + 1))
         self.rows = [range(a, b) for a, b in zip(first[:-1].tolist(), first[1:].tolist())]

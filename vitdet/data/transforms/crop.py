@@ -24,10 +24,12 @@ def crop(
     clipped. A crop without objects is not drawn again: it is a negative, like an image without annotations.
     """
     shown = tuple(min(a, b) for a, b in zip(full, window))
-    height, width = sample.image.shape[:2]
-    # Only the part of the image that the crop shows is resized, enlarged to full pixels of the original image.
-    top, bottom = _span(height, full[0], shown[0], rng)
-    left, right = _span(width, full[1], shown[1], rng)
+    height, width = sample.size
+    # how many pixels of the file a pixel of the image stands for
+    step = reduction(sample.size, sample.image.shape[:2])
+    # Only the part of the image that the crop shows is resized, enlarged to full pixels of the image.
+    top, bottom = _span(height, full[0], shown[0], rng, step)
+    left, right = _span(width, full[1], shown[1], rng, step)
     part = (slice(top, bottom), slice(left, right))
     limit = np.array([right - left, bottom - top] * 2, np.float32)
     moved = sample.boxes * np.array([width, height] * 2, np.float32) - np.array([left, top] * 2, np.float32)
@@ -35,7 +37,13 @@ def crop(
     sides = (clipped[:, 2:] - clipped[:, :2]) * (np.array(shown[::-1], np.float32) / limit[:2])
     keep = (_area(clipped) > min_visible * _area(moved)) & (sides >= MIN_SIDE).all(1)
     masks = None if sample.masks is None else sample.masks(np.flatnonzero(keep), part, shown)
-    return Sample(resize(sample.image[part], *shown), (clipped / limit)[keep], sample.labels[keep], masks)
+    pixels = sample.image[top // step : -(-bottom // step), left // step : -(-right // step)]
+    return Sample(resize(pixels, *shown), (clipped / limit)[keep], sample.labels[keep], masks)
+
+
+def reduction(size: tuple[int, int], wanted: tuple[int, int]) -> int:
+    """The largest of 8, 4, 2 and 1 by which the sides of an image of `size` can be divided and be at least `wanted`."""
+    return next((k for k in (8, 4, 2) if all(-(-a // k) >= b for a, b in zip(size, wanted))), 1)
 
 
 def fit_boxes(sample: Sample) -> Sample:
@@ -54,10 +62,14 @@ def fit_boxes(sample: Sample) -> Sample:
     return Sample(sample.image, boxes, sample.labels[keep], masks)
 
 
-def _span(side: int, full: int, shown: int, rng: np.random.Generator) -> tuple[int, int]:
-    """The start and end of a random part of `side` pixels that becomes `shown` pixels when `side` becomes `full`."""
+def _span(side: int, full: int, shown: int, rng: np.random.Generator, step: int) -> tuple[int, int]:
+    """The start and end of a random part of `side` pixels that becomes `shown` pixels when `side` becomes `full`.
+
+    They are multiples of `step`, unless the end is that of the image.
+    """
     start = int(rng.integers(full - shown + 1))
-    return start * side // full, -(-(start + shown) * side // full)
+    low, high = start * side // full, -(-(start + shown) * side // full)
+    return low // step * step, min(side, -(-high // step) * step)
 
 
 def _area(boxes: np.ndarray) -> np.ndarray:

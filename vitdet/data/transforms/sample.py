@@ -23,9 +23,16 @@ class Sample:
         image: `(H, W, 3)` uint8.
         boxes, labels: `(T, 4)` float32, corners as fractions of the image, and `(T,)` int64.
         masks: `None` if the task needs no masks; else `Masks`, or `(T, H, W)` uint8 after `crop`, which decodes them.
+        whole: `(H, W)` of the image file, to which `Masks` refer, where `image` was decoded at a fraction of it.
     """
 
     image: np.ndarray
     boxes: np.ndarray
     labels: np.ndarray
     masks: Masks | np.ndarray | None = None
+    whole: tuple[int, int] | None = None
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """`(H, W)` of the image file in pixels, or, after a crop, of the image."""
+        return self.whole or self.image.shape[:2]

@@ -82,6 +82,8 @@ def test_names_that_lead_to_no_regular_file_are_missing(folder):
     assert missing(folder, enumerate(names)) == [1, 2, 4, 5, 6, 7]
     many = [*names, *(f"{i}.png" for i in range(200))]
     assert missing(folder, enumerate(many)) == [1, 2, 4, 5, 6, 7, *range(9, 209)]
+    with pytest.raises(DataError, match="is a pipe, a socket or a device; wanted a JSON file"):
+        CocoData(train={"images": str(folder), "annotations": str(folder / "pipe.png")})
     assert "it is a pipe" in why(folder, "pipe.png") and "it is a folder" in why(folder, "sub")
 
 
