@@ -29,8 +29,6 @@ LONGEST_NAME = 255
 MAX_BITS = 16
 # the tag of EXIF that says how an image is turned
 ORIENTATION = 0x0112
-# formats that do not keep the numbers of id maps and label maps
-LOSSY = ("JPEG", "MPO", "JPEG2000")
 WANTED = "a path, a PIL image, an RGB array (H, W, 3) uint8 or uint16, or a list of these"
 KINDS = {
     stat.S_IFDIR: "a folder",
@@ -129,9 +127,10 @@ def load_values(path: str | Path, *, colours: bool = False, max_pixels: int = MA
         ImageError: the file can't be read, or its pixels are not whole numbers.
     """
     with open_image(path, max_pixels=max_pixels) as image:
-        if image.format in LOSSY:
-            kept = "wanted PNG or another lossless format"
-            raise ImageError(f"{path} is a {image.format} file, which does not keep the numbers of its pixels; {kept}")
+        if image.format in ("JPEG", "MPO", "JPEG2000"):
+            raise ImageError(
+                f"{path} is {image.format}, which changes the numbers; wanted a lossless file, such as PNG"
+            )
         if image.mode in ("P", "PA") and colours:
             image = image.convert("RGBA")
         if image.mode in ("RGB", "RGBA", "RGBX") and not _has_deep_colours(image):

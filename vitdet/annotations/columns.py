@@ -80,7 +80,7 @@ class Columns:
             integer(item.get("id")),
         )
         crowd = flag(item.get("iscrowd"))
-        if crowd is None or image is None or category is None:
+        if crowd is None or image is None or category is None or (self.panoptic and number is None):
             self._check_types(item, crowd)
         box, area = item.get("bbox"), item.get("area")
         kind, low, high = (NO_MASK, 0, 0) if self.panoptic else _mask(item.get("segmentation"))
