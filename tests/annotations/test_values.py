@@ -202,3 +202,8 @@ def test_a_broken_mask_of_the_annotations_is_named(write):
     with pytest.raises(DataError, match=r"annotation 6: polygon 0 has 3 numbers.*iou_type bbox scores the boxes alone"):
         evaluate(found, truth)
     assert evaluate(found, truth, iou_type="bbox")[0]["AP50"] > 0.4
+
+
+def test_an_index_of_no_file_goes_to_workers_with_its_text():
+    again = pickle.loads(pickle.dumps(CocoIndex.of(content({**OBJECT, "segmentation": SQUARE}))))
+    assert again.raw(0)["segmentation"] == SQUARE and again.rle(0)["size"] == [20, 30]

@@ -112,6 +112,17 @@ def test_statistics_are_those_of_the_labels(clean, files):
         assert numbers["box_patches_bins"]["below 64"] == 36
 
 
+def test_two_sources_of_a_split_are_one_split(copy):
+    """A copy of an image in the other source is a duplicate, and one in val is a leak."""
+    plan = planted.plan(copy.folder, "instances")
+    train, val = plan.splits["train"], plan.splits["val"]
+    report = check(dataclasses.replace(plan, splits={"train 1": train, "train 2": val, "val": val}))
+    assert {(f.code, f.split) for f in report.findings} == {("leak", "train, val")}
+    shutil.copy(copy.image(0), copy.image(0, "val"))
+    report = check(dataclasses.replace(plan, splits={"train 1": train, "train 2": val}))
+    assert {(f.code, f.split) for f in report.findings} == {("image-duplicate", "train")}
+
+
 def test_sizes_of_boxes_are_those_that_the_model_sees(clean):
     plan = planted.plan(clean, "instances").with_model(size=long_side(40), patch=16)
     report = check(plan)

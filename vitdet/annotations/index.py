@@ -111,9 +111,7 @@ class CocoIndex:
             DataError: the content is no COCO JSON; the message names the fault.
         """
         text = json.dumps(dict(content), default=_plain).encode()
-        index = cls(Path("annotations"), *parse_text(text, "annotations"))
-        index._text = text
-        return index
+        return _of_text(cls, text)
 
     def check_images(self) -> None:
         """Check that the index has everything that is needed to read and show images.
@@ -131,6 +129,9 @@ class CocoIndex:
         return f"{len(self)} images, {len(self.boxes_xywh)} boxes, {self.num_classes} classes ({self.path})"
 
     def __reduce__(self):
+        text = vars(self).get("_text")
+        if isinstance(text, bytes):
+            return _of_text, (type(self), text)
         # A spawned worker opens the memory-mapped cache again, instead of copying the arrays or hashing the JSON.
         return _again, (type(self), self.path, self._key)
 
@@ -259,6 +260,13 @@ class FileText:
         with self._lock:
             self._file.seek(start)
             return self._file.read(end - start)
+
+
+def _of_text(kind: type[CocoIndex], text: bytes) -> CocoIndex:
+    """The index of a JSON text that is in no file."""
+    index = kind(Path("annotations"), *parse_text(text, "annotations"))
+    index._text = text
+    return index
 
 
 def _again(kind: type[CocoIndex], path: Path, key: str) -> CocoIndex:

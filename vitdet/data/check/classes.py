@@ -62,7 +62,7 @@ def _check_unknown(content: Content, counts: np.ndarray, findings: Findings) -> 
 
 def compare_classes(contents: Sequence[Content], findings: Findings) -> None:
     """Findings about classes that differ between splits, by name, number or share."""
-    first = next((content for content in contents if content.split == "train"), None)
+    first = next((content for content in contents if content.split.split()[0] == "train"), None)
     for content in contents:
         if first is None or content is first or not content.classes:
             continue

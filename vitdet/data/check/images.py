@@ -103,7 +103,9 @@ class _Seen:
     """An image of a split, with what it is compared by."""
 
     def __init__(self, content: Content, i: int, facts: Facts) -> None:
-        self.split, self.name, self.path, self.facts = content.split, content.names[i], content.paths[i], facts
+        # several sources of a split, such as `train 1`, are one split
+        self.split = content.split.split()[0]
+        self.name, self.path, self.facts = content.names[i], content.paths[i], facts
         self.place = os.path.realpath(self.path)
 
 
@@ -140,11 +142,11 @@ def check_copies(contents: Sequence[Content], findings: Findings) -> None:
 
 
 def _splits(contents: Sequence[Content]) -> list[str]:
-    return [content.split for content in contents]
+    return list(dict.fromkeys(content.split.split()[0] for content in contents))
 
 
 def _count(contents: Sequence[Content], split: str) -> int:
-    return next(len(content) for content in contents if content.split == split)
+    return sum(len(content) for content in contents if content.split.split()[0] == split)
 
 
 def _check_alike(images: list[_Seen], findings: Findings) -> None:
