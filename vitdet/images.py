@@ -128,9 +128,7 @@ def load_values(path: str | Path, *, colours: bool = False, max_pixels: int = MA
     """
     with open_image(path, max_pixels=max_pixels) as image:
         if image.format in ("JPEG", "MPO", "JPEG2000"):
-            raise ImageError(
-                f"{path} is {image.format}, which changes the numbers; wanted a lossless file, such as PNG"
-            )
+            raise ImageError(f"{path} is {image.format}, which changes the numbers; wanted a lossless file like PNG")
         if image.mode in ("P", "PA") and colours:
             image = image.convert("RGBA")
         if image.mode in ("RGB", "RGBA", "RGBX") and not _has_deep_colours(image):

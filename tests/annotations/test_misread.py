@@ -1,7 +1,6 @@
 """Files whose boxes or ids are probably not what is read: refused by the same rule in training and in scoring."""
 
 import json
-import os
 
 import numpy as np
 import pytest
@@ -112,9 +111,3 @@ def test_the_id_of_a_segment_is_a_number():
     panoptic = {**content(), "annotations": [{"image_id": 1, "file_name": "1.png", "segments_info": segments}]}
     with pytest.raises(DataError, match="annotation '1000': \"id\" is '1000'; wanted the whole number of a segment"):
         CocoIndex.of(panoptic)
-
-
-def test_a_pipe_is_no_annotation_file(tmp_path):
-    os.mkfifo(tmp_path / "a.json")
-    with pytest.raises(DataError, match="is no regular file, but a pipe"):
-        CocoIndex.open(tmp_path / "a.json")

@@ -34,8 +34,6 @@ def check_json(path: Path, what: str) -> None:
     """
     if path.is_dir():
         raise DataError(f"{what} {path} is a folder; wanted a JSON file")
-    if path.exists() and not path.is_file():
-        raise DataError(f"{what} {path} is no regular file, but a pipe, a socket or a device; wanted a JSON file")
     if not path.is_file():
         # opening a pipe would wait for a writer
         if path.exists():
