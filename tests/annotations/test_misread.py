@@ -111,3 +111,16 @@ def test_the_id_of_a_segment_is_a_number():
     panoptic = {**content(), "annotations": [{"image_id": 1, "file_name": "1.png", "segments_info": segments}]}
     with pytest.raises(DataError, match="annotation '1000': \"id\" is '1000'; wanted the whole number of a segment"):
         CocoIndex.of(panoptic)
+
+
+def test_a_part_of_the_images_with_the_annotations_of_all_is_no_fault():
+    images = [{"id": i, "file_name": f"{i}.jpg", "width": 64, "height": 64} for i in range(1, 4)]
+    boxes = [{"id": i, "image_id": i, "category_id": 1, "bbox": [1, 2, 30, 20]} for i in range(1, 11)]
+    content = {"images": images, "annotations": boxes, "categories": [{"id": 1, "name": "cat"}]}
+    assert look_for_misread(CocoIndex.of(content)) == []
+    with pytest.raises(DataError, match="9 of 10 annotations can't be used"):
+        look_for_misread(
+            CocoIndex.of(
+                {**content, "images": [{**image, "id": 100 * image["id"]} for image in images] + [{**images[0]}]}
+            )
+        )
