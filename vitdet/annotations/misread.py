@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from vitdet.annotations.box_formats import box_formats, disagree
+from vitdet.annotations.box_formats import box_formats, disagree, overhang, tolerance
 from vitdet.annotations.index import CocoIndex
 from vitdet.errors import DataError
 from vitdet.masks import box_of
@@ -11,6 +11,8 @@ from vitdet.masks import box_of
 MASKS = 100
 # the share of the annotations that must be wrong before a file is refused
 MOST = 0.5
+# the share of the boxes that reach beyond their images from which it is said
+MANY = 0.1
 # for each format that boxes may be in, what they seem to be, and what makes COCO's boxes of them
 FORMATS = {
     "box-fractions": (
@@ -108,6 +110,7 @@ def _formats(index: CocoIndex, rows: np.ndarray, sizes: np.ndarray, masks: np.nd
         DataError: most are.
     """
     boxes, usable = index.boxes_xywh[rows], np.ones(len(rows), bool)
+    over = int((overhang(boxes, sizes[rows]) > tolerance(sizes[rows])).sum())
     lines = []
     for code, found in box_formats(boxes, sizes[rows], masks[rows], index.area[rows], usable).items():
         seem, remedy = FORMATS[code]
@@ -116,4 +119,6 @@ def _formats(index: CocoIndex, rows: np.ndarray, sizes: np.ndarray, masks: np.nd
         if count > MOST * len(rows):
             raise DataError(f"{index.path}: {line}; COCO's are [left, top, width, height] in pixels: {remedy}")
         lines.append(line)
+    if over > MANY * len(rows) and not lines:
+        lines.append(f"{over} of {len(rows)} boxes reach beyond their images, where they are cut off")
     return lines
