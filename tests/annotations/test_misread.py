@@ -89,6 +89,9 @@ def test_what_is_odd_in_some_is_said():
     flat["annotations"][1]["segmentation"] = [[5, 5, 25, 5, 45, 5]]
     (line,) = look_for_misread(CocoIndex.of(flat))
     assert line.startswith("1 of 12 masks have no pixel, such as that of annotation 2")
+    beyond = content(lambda box: [box[0] - 40, *box[1:]])
+    (line,) = look_for_misread(CocoIndex.of(beyond))
+    assert line.endswith("of 12 boxes reach beyond their images, where they are cut off")
     elsewhere = content(masks=True)
     for annotation in elsewhere["annotations"]:
         annotation["segmentation"] = [[0, 0, 9, 0, 9, 9]]

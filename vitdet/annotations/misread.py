@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from vitdet.annotations.box_formats import box_formats, disagree
+from vitdet.annotations.box_formats import box_formats, disagree, overhang, tolerance
 from vitdet.annotations.columns import UNKNOWN
 from vitdet.annotations.index import CocoIndex
 from vitdet.errors import DataError
@@ -14,6 +14,8 @@ MASKS = 100
 MOST = 0.5
 # a file with fewer boxes that look like percents is not refused: small objects near a corner look like them, too
 PERCENTS = 12
+# the share of the boxes that reach beyond their images from which it is said
+MANY = 0.1
 # for each format that boxes may be in, what they seem to be, and what makes COCO's boxes of them
 FORMATS = {
     "box-fractions": (
@@ -114,6 +116,7 @@ def _formats(index: CocoIndex, rows: np.ndarray, sizes: np.ndarray, masks: np.nd
         DataError: most are.
     """
     boxes, usable = index.boxes_xywh[rows], np.ones(len(rows), bool)
+    over = int((overhang(boxes, sizes[rows]) > tolerance(sizes[rows])).sum())
     lines = []
     for code, found in box_formats(boxes, sizes[rows], masks[rows], index.area[rows], usable).items():
         seem, remedy = FORMATS[code]
@@ -122,4 +125,6 @@ def _formats(index: CocoIndex, rows: np.ndarray, sizes: np.ndarray, masks: np.nd
         if count > MOST * len(rows) and (code != "box-percent" or count >= PERCENTS):
             raise DataError(f"{index.path}: {line}; COCO's are [left, top, width, height] in pixels: {remedy}")
         lines.append(line)
+    if over > MANY * len(rows) and not lines:
+        lines.append(f"{over} of {len(rows)} boxes reach beyond their images, where they are cut off")
     return lines
