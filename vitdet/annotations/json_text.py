@@ -94,7 +94,7 @@ def decode(text: bytes, source: str) -> Any:
         raise DataError(f"{source} is nested too deeply to be one") from error
     except ValueError as error:
         # Python reads no number of more than 4,300 digits
-        raise DataError(f"{source} can't be read: {error}") from error
+        raise DataError(f"{source} can't be read: a number in it has thousands of digits") from error
 
 
 def not_utf8(error: UnicodeDecodeError) -> str:

@@ -7,13 +7,11 @@ from typing import Any, NamedTuple, cast
 import numpy as np
 from pycocotools import mask as rle
 
+from vitdet.annotations.box_formats import BEYOND, LEAST
 from vitdet.data.check.content import Content
 from vitdet.errors import DataError
 from vitdet.masks import to_rle
 from vitdet.segmentations import check_on_image, extent_of, is_missing, polygons_of, size_of
-
-# how many pixels a mask may reach beyond its image, as a fraction of the side and at least
-BEYOND, LEAST = 0.01, 2.0
 
 Box = tuple[float, float, float, float]
 
