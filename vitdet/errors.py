@@ -49,4 +49,4 @@ def clip(text: str, width: int = 160) -> str:
         'aaaaaaaaa…'
     """
     text = text[: width - 1] + "…" if len(text) > width else text
-    return text.encode("utf-8", "backslashreplace").decode()
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)

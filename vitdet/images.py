@@ -127,6 +127,8 @@ def load_values(path: str | Path, *, colours: bool = False, max_pixels: int = MA
         ImageError: the file can't be read, or its pixels are not whole numbers.
     """
     with open_image(path, max_pixels=max_pixels) as image:
+        if image.format in ("JPEG", "MPO", "JPEG2000"):
+            raise ImageError(f"{path} is {image.format}, which changes the numbers; wanted a lossless file like PNG")
         if image.mode in ("P", "PA") and colours:
             image = image.convert("RGBA")
         if image.mode in ("RGB", "RGBA", "RGBX") and not _has_deep_colours(image):
@@ -187,7 +189,7 @@ def check_regular(path: str | Path) -> None:
     except (OSError, ValueError) as error:
         wrong = str(getattr(error, "strerror", None) or error)
     if wrong is not None:
-        raise ImageError(f"{path} can't be read as an image: {wrong}")
+        raise ImageError(f"{clip(str(path), 300)} can't be read as an image: {wrong}")
 
 
 def deep_values(image: Image.Image) -> np.ndarray | None:

@@ -171,7 +171,11 @@ def _polygon(n: int, values: Any, limit: float) -> list[float]:
         (left, right), (top, bottom) = sorted(values[::2]), sorted(values[1::2])
         values = [left, top, right, top, right, bottom, left, bottom]
     if len(values) * (high - low) > LONGEST and _length(values) > LONGEST:
-        raise DataError(f"the outline of polygon {n} is {_length(values):g} pixels long; wanted {LONGEST:,} at most")
+        k = max(range(len(values)), key=lambda k: abs(values[k]))
+        raise DataError(
+            f"the outline of polygon {n} is {_length(values):g} pixels long (coordinate {k} is {short(values[k])}); "
+            f"wanted {LONGEST:,} at most"
+        )
     return list(values)
 
 

@@ -12,7 +12,7 @@ from PIL import Image
 from vitdet.data import CocoData, PanopticData, SemanticData, SemanticSplit
 from vitdet.data.look import look
 from vitdet.data.look_at_labels import listed
-from vitdet.errors import DataError
+from vitdet.errors import DataError, UserError
 
 PLAIN = {"train_transforms": [], "scale_jitter": (1.0, 1.0)}
 
@@ -244,6 +244,41 @@ def test_segment_files_that_can_not_be_used(tmp_path):
 
 
 # ---- boxes
+
+
+def test_boxes_of_segments_that_are_not_around_their_pixels_stop_a_training(tmp_path):
+    data = write_panoptic(tmp_path)
+    path = tmp_path / "a.json"
+    content = json.loads(path.read_text())
+    content["annotations"][0]["segments_info"][0]["bbox"] = [15, 9, 4, 2]
+    path.write_text(json.dumps(content))
+    again = PanopticData(train=data.splits["train"], val=data.splits["val"], size=None, **PLAIN)
+    again.masks = True
+    assert "train: 1 of 6 boxes are not those of their segments' pixels" in lines(again)
+    for item in content["annotations"]:
+        for segment in item["segments_info"]:
+            segment["bbox"] = [15, 9, 4, 2]
+    path.write_text(json.dumps(content))
+    again = PanopticData(train=data.splits["train"], val=data.splits["val"], size=None, **PLAIN)
+    again.masks = True
+    with pytest.raises(DataError, match="6 of 6 boxes are not those of their segments' pixels; correct them, or leave"):
+        lines(again)
+
+
+def test_a_split_without_images_stops_a_training(coco_split):
+    split = coco_split(2)
+    path = Path(split.annotations)
+    none = path.with_name("none.json")
+    none.write_text(json.dumps({**json.loads(path.read_text()), "images": [], "annotations": []}))
+    data = CocoData(train=split, val=type(split)(split.images, str(none)), size=640)
+    with pytest.raises(DataError, match="none.json lists no image; correct data.val, or leave that split out"):
+        lines(data, "val")
+
+
+@pytest.mark.parametrize(("classes", "values"), [([], None), (["a"], ["x"])])
+def test_classes_and_values_are_checked(tmp_path, classes, values):
+    with pytest.raises(UserError, match="data.classes is empty|data.values has 'x'; wanted whole numbers"):
+        semantic(tmp_path, [0, 1], classes, values)
 
 
 def edit_boxes(split, change):

@@ -57,6 +57,23 @@ def test_what_is_near_to_nothing_names_some_files(folder):
     assert why(empty, "a.png").endswith("empty holds no files")
 
 
+def test_what_is_there_but_no_file_has_no_other_name(folder):
+    os.mkfifo(folder / "pipe.png")
+    assert why(folder, "pipe.png").endswith("can't be read as an image: it is a pipe")
+    assert why(folder, "sub").endswith("can't be read as an image: it is a folder")
+    assert why(folder / "gone", "a.png").endswith(f"can't be read: the folder {folder / 'gone'} does not exist")
+
+
+def test_a_message_is_a_line_whatever_the_name(folder):
+    assert difference("photo.jpeg ", "photo.jpeg") == "white space"
+    assert "photo.jpeg\\n can't be read" in why(folder, "photo.jpeg\n")
+    assert "\\ud800photo.jpeg can't be read" in why(folder, "\ud800photo.jpeg")
+    assert len(why(folder, "x" * 5000)) < 600
+    # another number is another image
+    (folder / "frame_0001.png").touch()
+    assert nearest(folder, "frame_0002.png") is None
+
+
 def test_names_that_lead_to_no_regular_file_are_missing(folder):
     (folder / "gone.png").symlink_to("nowhere.png")
     (folder / "link.png").symlink_to("photo.jpeg")

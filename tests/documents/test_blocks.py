@@ -183,6 +183,7 @@ KINDS = {
     "pip": shell,
     "python": shell,
     "vitdet data get": shell,
+    "vitdet train": shell,
     "torchrun": shell,
     "image ->": picture,
     "errors, ": order,

@@ -15,6 +15,8 @@ from vitdet.masks import box_of
 from vitdet.segmentations import MOST_PIXELS, check, farthest, is_missing
 
 NO_ID = -(2**63)
+# why an annotation is left out, of an image or a category
+UNKNOWN = "annotations left out: unknown {} id"
 # what is known of the mask of an annotation
 NO_MASK, POLYGONS, RUN_LENGTHS, BROKEN = range(4)
 NO_BOX = (float("nan"),) * 4
@@ -80,7 +82,7 @@ class Columns:
             integer(item.get("id")),
         )
         crowd = flag(item.get("iscrowd"))
-        if crowd is None or image is None or category is None:
+        if crowd is None or image is None or category is None or (self.panoptic and number is None):
             self._check_types(item, crowd)
         box, area = item.get("bbox"), item.get("area")
         kind, low, high = (NO_MASK, 0, 0) if self.panoptic else _mask(item.get("segmentation"))
@@ -114,6 +116,10 @@ class Columns:
         for key in ("image_id", "category_id"):
             if isinstance(item.get(key), str):
                 raise DataError(f'{self._place(item)}: "{key}" is {short(item[key])}, a text; wanted a whole number')
+        if self.panoptic and item.get("id") is not None and integer(item["id"]) is None:
+            raise DataError(
+                f'{self._place(item)}: "id" is {short(item["id"])}; wanted the whole number of a segment in the PNG'
+            )
 
     def arrays(self, images: dict[str, np.ndarray], category_ids: list[int]) -> dict[str, np.ndarray]:
         """The columns as arrays that are sorted by image.
@@ -128,6 +134,9 @@ class Columns:
         known = image >= 0
         category = np.full(len(image), -1)
         category[known] = self._positions(integers[known, 1], np.array(category_ids, dtype=np.int64), "category")
+        self._check_shift("category_id", integers[known, 1], category_ids)
+        if len(np.unique(integers[:, 0])) == len(images["image_ids"]) > 1:
+            self._check_shift("image_id", integers[:, 0], images["image_ids"].tolist())
         heights, widths = (np.where(known, _at(images[side], image), 0) for side in ("heights", "widths"))
         masks = integers[:, 6] if self.panoptic else _states(integers[:, 6], floats[:, 5:], heights, widths)
         kept = np.flatnonzero((category >= 0) & ~self._lost(integers[:, 7] != 0, masks, category >= 0))
@@ -157,8 +166,24 @@ class Columns:
         position = order[place] if len(known) else np.full(len(ids), -1)
         position = np.where(known[position] == ids, position, -1) if len(known) else position
         if (position < 0).any():
-            self.notes[f"annotations left out: unknown {what} id"] = int((position < 0).sum())
+            self.notes[UNKNOWN.format(what)] = int((position < 0).sum())
         return position
+
+    def _check_shift(self, key: str, ids: np.ndarray, known: list[int]) -> None:
+        """Checks that the ids that annotations have are not one above or one below those of the images or categories.
+
+        Raises:
+            DataError: some are unknown, and with this shift all are known.
+        """
+        used = set(np.unique(ids[ids != NO_ID]).tolist())
+        what = "images" if key == "image_id" else "categories"
+        for shift, word in ((1, "above"), (-1, "below")):
+            if not used <= set(known) and {number - shift for number in used} <= set(known):
+                raise DataError(
+                    f'{self.source}: "{key}" of the annotations is {min(used)} to {max(used)}, and "{what}" have the '
+                    f"ids {min(known)} to {max(known)}: the annotations seem to count one {word} them; change the ids "
+                    f'of either, or add what is missing to "{what}"'
+                )
 
     def _lost(self, made: np.ndarray, masks: np.ndarray, known: np.ndarray) -> np.ndarray:
         """Which annotations have no box, because the mask that it was made of is not one of their image."""
@@ -181,7 +206,7 @@ class Columns:
         boxless = np.zeros(len(boxes), bool)
         if self.panoptic:
             # a comparison with NaN is false
-            boxless = ~((boxes[:, 2:] > 0).all(1) & np.isfinite(boxes).all(1))
+            boxless = np.asarray(~((boxes[:, 2:] > 0).all(1) & np.isfinite(boxes).all(1)))
             boxes = np.where(boxless[:, None], 0.0, boxes)
         if boxless.any():
             self.training_notes["segments have no box: it is taken from their pixels"] = int(boxless.sum())

@@ -24,7 +24,7 @@ from vitdet.masks import to_rle
 from vitdet.segmentations import is_missing
 
 # the version of the cached arrays; raise it whenever their names, types or meaning change
-VERSION = 6
+VERSION = 7
 # the name of a file in the text of an item, if it has no escapes
 FILE_NAME = re.compile(rb'"file_name"\s*:\s*"([ -!#-\[\]-~]+)"')
 
@@ -228,7 +228,7 @@ class CocoIndex:
         return self.raw(rows.start) if rows.start < rows.stop else None
 
     @functools.cached_property
-    def _text(self) -> "FileText":
+    def _text(self) -> "FileText | bytes":
         text = FileText(self.path)
         if len(text) != self._bytes:
             raise DataError(f"{self.path} has changed since it was opened; start again")

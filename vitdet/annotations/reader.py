@@ -68,13 +68,21 @@ def parse_text(raw: bytes | mmap.mmap, source: str) -> tuple[dict[str, np.ndarra
         raise
     except ValueError as error:
         # Python reads no number of more than 4,300 digits
-        raise DataError(f"{source} can't be read: {error}") from error
+        raise DataError(f"{source} can't be read: a number in it has thousands of digits") from error
     arrays = annotations.arrays(image_arrays, category_ids)
+    again = Counter(item.get("file_name") for item in images.items if isinstance(item.get("file_name"), str))
+    if twice := [name for name, count in again.items() if count > 1]:
+        shared = f"file names belong to several images, such as {short(twice[0])}"
+        annotations.training_notes[shared] = len(twice)
     meta = {"category_ids": category_ids, "names": names, "things": things, "panoptic": annotations.panoptic}
     if "annotations" not in found:
         annotations.training_notes['no "annotations": every image counts as empty'] = 0
-    notes = {"notes": dict(notes), "training_notes": dict(annotations.training_notes)}
-    return image_arrays | arrays, {**meta, **notes, "unfit": unfit or nameless, "bytes": len(raw)}
+    for name, count in Counter(names).items():
+        if count > 1:
+            same = f"categories have the same name, {short(name)}, and remain different classes"
+            annotations.training_notes[same] = count
+    reasons = {"notes": dict(notes), "training_notes": dict(annotations.training_notes)}
+    return image_arrays | arrays, {**meta, **reasons, "unfit": unfit or nameless, "bytes": len(raw)}
 
 
 class _Named:
@@ -90,10 +98,12 @@ class _Named:
 
 
 def _ids(items: list[Any], key: str) -> list[int]:
-    ids = [integer(item.get("id")) if isinstance(item, dict) else None for item in items]
-    for item, number in zip(items, ids):
+    ids: list[int] = []
+    for item in items:
+        number = integer(item.get("id")) if isinstance(item, dict) else None
         if number is None:
             raise WrongStructure(f'each of "{key}" needs an integer "id", got {short(item, 80)}')
+        ids.append(number)
     twice = [number for number, count in Counter(ids).items() if count > 1]
     if twice:
         raise WrongStructure(
@@ -109,7 +119,9 @@ def _images(items: list[Any]) -> tuple[dict[str, np.ndarray], str]:
     sizes = np.array([[_side(item.get(side)) for side in ("height", "width")] for item in items]).reshape(-1, 2)
     for item, file, size in zip(items, files, sizes):
         if not file:
+            name = item.get("file_name")
             unfit = f'image {item["id"]} has no "file_name"'
+            unfit += f"; it is {short(name)}, and a text is wanted" if name not in (None, "") else ""
         elif not size.all():
             got = f"{short(item.get('width'))}×{short(item.get('height'))}"
             unfit = f'image {item["id"]} ({file!r}): "width" and "height" must be pixels, got {got}'

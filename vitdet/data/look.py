@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from vitdet.annotations.misread import look_for_misread
 from vitdet.data.bad import Bad
 from vitdet.data.dataset import Samples, TrainDataset
 from vitdet.data.depth import spread
@@ -40,6 +41,8 @@ def look(data: Any, split: str, dataset: Samples, bad: Bad) -> list[str]:
         DataError: nothing is left to find in the whole sample, or a sample can't be made; the message has the reasons.
     """
     index = data.index(split)
+    if not len(index):
+        raise DataError(f"{index.path} lists no image; correct data.{split}, or leave that split out")
     lines = list(_boxes(data, split))
     if data.kind == "semantic":
         lines += look_at_maps(index, _timed(spread(len(index), MAPS), least=8))
@@ -71,7 +74,10 @@ def _try(dataset: TrainDataset, index: Any, reasons: list[str]) -> None:
         found, tried = len(dataset[Draw(chosen[tried % len(chosen)], epoch=tried)][1].labels), tried + 1
     if not found:
         what = "resizing, crops and transforms leave no object in any of" if chosen else "no image has an object, of"
-        why = "; ".join(reasons) or "check data.size, data.scale_jitter, data.augmentation and data.train_transforms"
+        why = "check data.size, data.scale_jitter, data.augmentation and data.train_transforms"
+        if not chosen and not len(getattr(index, "categories", [0])):
+            why = "it has no annotation of an image; is it the right data.train.annotations?"
+        why = "; ".join(reasons) or why
         raise DataError(f"{index.path} has nothing to train on: {what} {tried or len(index)} samples; {why}")
 
 
@@ -98,18 +104,14 @@ def _boxes(data: Any, split: str) -> Iterator[str]:
     """What is odd in all boxes of a split.
 
     Raises:
-        DataError: the boxes are fractions of the images.
+        DataError: most boxes are in another format than COCO's, or outside their images.
     """
     index = data.index(split)
     if not hasattr(index, "trainable"):
         return
+    yield from look_for_misread(index)
     rows = np.flatnonzero(index.trainable & (index.boxes_xywh[:, 2:] > 0).all(1))
     boxes = index.boxes_xywh[rows]
-    if len(boxes) and boxes.max() <= 1 and min(index.heights.min(), index.widths.min()) > 1:
-        raise DataError(
-            f"{index.path}: all {len(boxes)} boxes lie within 0 to 1, so they seem to be fractions of the images; "
-            "COCO's are [left, top, width, height] in pixels: multiply them by the widths and heights"
-        )
     if split != "train":
         return
     image = np.repeat(np.arange(len(index)), np.diff(index.first))[rows]

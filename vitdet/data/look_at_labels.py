@@ -8,14 +8,18 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
+from vitdet.annotations.box_formats import disagree
+from vitdet.annotations.misread import MOST
 from vitdet.data.panoptic import PanopticSource
 from vitdet.data.semantic import SemanticIndex
 from vitdet.errors import DataError
 from vitdet.images import ImageError
-from vitdet.masks import VOID
+from vitdet.masks import VOID, bounds
 
 # the share of the pixels that may have no class before a data set with a single class in it is refused
 FEW = 0.01
+# boxes of an image that are compared with the pixels of their segments
+BOXES = 20
 
 
 def look_at_maps(index: SemanticIndex, positions: Iterable[int]) -> list[str]:
@@ -111,6 +115,7 @@ def look_at_segments(source: PanopticSource, positions: Iterable[int]) -> list[s
         DataError: no segment has pixels.
     """
     images = segments = empty = unknown = lost = total = 0
+    differ: list[bool] = []
     first = swapped = ""
     for i in positions:
         try:
@@ -121,6 +126,7 @@ def look_at_segments(source: PanopticSource, positions: Iterable[int]) -> list[s
         found, counts = np.unique(ids, return_counts=True)
         stray = (found != 0) & ~np.isin(found, known)
         images, segments, total = images + 1, segments + len(known), total + ids.size
+        differ += _boxes_differ(source, i, ids).tolist()
         empty += int((~np.isin(known, found)).sum())
         unknown, lost = unknown + int(stray.sum()), lost + int(counts[stray].sum())
         if stray.any() and not first:
@@ -133,7 +139,7 @@ def look_at_segments(source: PanopticSource, positions: Iterable[int]) -> list[s
             f"{source.segments}, whose numbers are others (such as {first or 0}){swapped}; a number is R + 256 G + "
             "65536 B of the colour, or the value of a grey PNG"
         )
-    lines = []
+    lines = _say_boxes(source, differ)
     if empty:
         lines.append(f"{empty} of {segments} segments of {images} images have no pixel in the PNGs: they are left out")
     if unknown:
@@ -142,6 +148,26 @@ def look_at_segments(source: PanopticSource, positions: Iterable[int]) -> list[s
             f"{lost / total:.2%} of the pixels are void, neither trained on nor scored"
         )
     return lines
+
+
+def _say_boxes(source: PanopticSource, differ: Sequence[bool]) -> list[str]:
+    """Raises:
+    DataError: most boxes differ.
+    """
+    off = f"{sum(differ)} of {len(differ)} boxes are not those of their segments' pixels"
+    if sum(differ) > MOST * len(differ):
+        remedy = 'correct them, or leave "bbox" out: boxes are then taken from the pixels'
+        raise DataError(f"{source.index.path}: {off}; {remedy}")
+    return [off] if any(differ) else []
+
+
+def _boxes_differ(source: PanopticSource, i: int, ids: np.ndarray) -> np.ndarray:
+    """Which boxes of segments with pixels, of those that the JSON has, are not around the pixels."""
+    index, span = source.index, source.index.annotations(i)
+    rows = span.start + np.flatnonzero((index.trainable & ~index.boxless)[span])[:BOXES]
+    around = bounds(ids[None] == index.annotation_ids[rows, None, None]).astype(np.float64)
+    around[:, 2:] -= around[:, :2]
+    return disagree(index.boxes_xywh[rows], around)[(around[:, 2:] > 0).all(1)]
 
 
 def listed(values: Sequence[int], what: str = "value") -> str:

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from urllib.parse import unquote
 
+from vitdet.errors import clip
 from vitdet.images import ImageError, check_regular, resolve
 
 # with fewer names in a folder than this, each is looked up; else the folder is listed, which is faster
@@ -18,7 +19,7 @@ FEW = 100
 # the most files below a folder among which a name is looked for, and among which a similar one is
 MOST, SIMILAR = 300_000, 5_000
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
-SEPARATOR = re.compile(r"[-_. ]+")
+SEPARATOR, NUMBERS = re.compile(r"[-_. ]+"), re.compile("[0-9]+")
 
 
 def missing(root: str | Path, names: Iterable[tuple[int, str]]) -> list[int]:
@@ -55,14 +56,23 @@ def why(root: str | Path, name: str) -> str:
         root: the folder of the files.
         name: the name of the file, relative to `root`.
     """
+    there = False
     try:
-        check_regular(resolve(root, name))
-        reason = f"{Path(root) / name} can't be read"
+        path = resolve(root, name)
+        there = os.path.lexists(path)
+        check_regular(path)
+        reason = f"{clip(str(path), 300)} can't be read"
     except ImageError as error:
         reason = str(error)
+    if not os.path.isdir(root):
+        return f"{clip(str(Path(root) / name), 300)} can't be read: the folder {root} does not exist"
     near = nearest(root, name)
+    if near == name:
+        return reason
     if near is not None:
         return f"{reason}; did you mean {near!r}? It differs in {difference(name, near)}"
+    if there:
+        return reason
     files = _Tree.of(str(root)).files
     some = ", ".join(files[:3]) + (f" and {len(files) - 3} more" if len(files) > 3 else "")
     return f"{reason}, nor does a file of a similar name; {root} holds {some or 'no files'}"
@@ -86,7 +96,9 @@ def nearest(root: str | Path, name: str) -> str | None:
         if found:
             # of several, the one whose path ends like the name
             return max(found, key=lambda path: _common_end(_plain(path), _plain(name)))
-    near = difflib.get_close_matches(base, list(tree.by_base)[:SIMILAR], 1, cutoff=0.75)
+    # names with other numbers are those of other images
+    alike = [other for other in tree.by_base if NUMBERS.findall(other) == NUMBERS.findall(base)]
+    near = difflib.get_close_matches(base, alike[:SIMILAR], 1, cutoff=0.75)
     return tree.by_base[near[0]][0] if near else None
 
 
@@ -102,6 +114,8 @@ def difference(name: str, found: str) -> str:
     forms = [unicodedata.normalize("NFC", text) for text in (base, other)]
     if base != other and forms[0] == forms[1]:
         words.append("the Unicode form of its letters")
+    elif base.strip() == other.strip():
+        words += [] if base == other else ["white space"]
     elif forms[0] != forms[1] and _base(base) == _base(other):
         words.append("upper and lower case")
     elif _base(base) != _base(other):

@@ -254,6 +254,11 @@ class SemanticSource(ImageSource):
 
 
 def _check_values(values: Sequence[int], names: Sequence[str]) -> None:
+    if not names:
+        raise UserError("data.classes is empty; list the names of the classes, in the order of their pixel values")
+    wrong = [value for value in values if type(value) is not int]
+    if wrong:
+        raise UserError(f"data.values has {wrong[0]!r}; wanted whole numbers")
     if len(set(values)) != len(names):
         raise UserError(f"got {len(names)} classes but {len(set(values))} pixel values; they must pair")
     if len(names) > VOID:

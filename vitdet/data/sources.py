@@ -15,7 +15,7 @@ from vitdet.data.names import why
 from vitdet.data.object_masks import CocoMasks, Masks
 from vitdet.data.reduced import load_reduced
 from vitdet.data.transforms import MIN_VISIBLE, Sample
-from vitdet.images import MAX_PIXELS, ImageError, resolve
+from vitdet.images import MAX_PIXELS, ORIENTATION, ImageError, open_image, resolve
 
 
 class ImageSource:
@@ -96,11 +96,16 @@ class ImageSource:
                 "; it was turned upright by its EXIF tag: "
                 "set data.reading.exif: false if the boxes are in stored pixels"
             )
-            turned = self.exif and (w, h) == expected
+            turned = self.exif and (w, h) == expected and self._is_turned(path)
             raise ImageError(f"{path} is {w}×{h}, but {self.says(i)} {width}×{height}{hint if turned else ''}")
         if self._cache is not None:
             self._cache[i] = image
         return image
+
+    @staticmethod
+    def _is_turned(path: Path) -> bool:
+        with open_image(path) as image:
+            return image.getexif().get(ORIENTATION, 1) != 1
 
     def says(self, i: int) -> str:
         """What gives another size for image `i`, for error messages."""

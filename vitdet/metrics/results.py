@@ -11,6 +11,7 @@ from rich.table import Table
 
 from vitdet.annotations import CocoIndex
 from vitdet.annotations.json_text import integer, is_box, is_finite, read_json
+from vitdet.annotations.misread import look_for_misread
 from vitdet.errors import DataError, UserError, check, clip, short
 from vitdet.masks import to_rle
 from vitdet.metrics.average_precision import ABSENT, coco_scores
@@ -67,7 +68,8 @@ def evaluate(
         truth = truth if truth.rles else GroundTruth.read(index)
     if iou_type == "segm":
         index.check_masks("mend or remove it; iou_type bbox scores the boxes alone")
-    notes = _check_truth(truth, str(annotations)) | _use_file_names(items, truth, str(predictions), str(annotations))
+    notes = _check_truth(truth, str(annotations)) | dict.fromkeys(look_for_misread(index), 0)
+    notes |= _use_file_names(items, truth, str(predictions), str(annotations))
     if some and chosen is None and iou_type == "bbox":
         notes["masks scored, only boxes: no annotation has a mask that can be read"] = 0
     masks = _masks(items, truth, str(predictions)) if iou_type == "segm" else None

@@ -9,12 +9,14 @@ from typing import Literal
 from vitdet.data.formats.tree import Tree, join, split_of
 from vitdet.errors import DataError
 
+Kind = Literal["instances", "panoptic"]
 # files that COCO publishes beside those of instances, and that say less or nothing of boxes
 BESIDE = re.compile(r"^(captions|person_keypoints|stuff|image_info)_")
 # those without boxes
 LESS = re.compile(r"^(captions|stuff|image_info)_")
 # the name that COCO gives to the file of instances, and CVAT and Roboflow to theirs
 USUAL = re.compile(r"(^|/)(instances_(\*(\d{4})?|default)|_annotations\.coco)$")
+NAMED = re.compile(r"^(_annotations\.coco|instances_.*)\.json$")
 # a folder with more JSON files holds one for each image, as LabelMe writes them
 MAX_FILES = 50
 
@@ -29,7 +31,7 @@ class Family:
         files: the path of each split, relative to the folder; a file without a split is `all`.
     """
 
-    kind: Literal["instances", "panoptic"]
+    kind: Kind
     name: str
     files: dict[str, str]
 
@@ -47,7 +49,7 @@ def families(tree: Tree) -> list[Family]:
 
 
 def _families(tree: Tree, left_out: re.Pattern) -> list[Family]:
-    found: dict[tuple[str, str], dict[str, str]] = {}
+    found: dict[tuple[Kind, str], dict[str, str]] = {}
     for folder, names in tree.folders.items():
         jsons = [name for name in names if name.lower().endswith(".json") and not left_out.match(name)]
         for name in jsons if len(jsons) <= MAX_FILES else ():
@@ -82,15 +84,17 @@ def _split(path: str) -> tuple[str, str]:
     return split or "all", join(folder, plain)
 
 
-def kind_of(path: Path) -> Literal["instances", "panoptic"] | None:
+def kind_of(path: Path) -> Kind | None:
     """Whether a file looks like a COCO JSON, and of which kind, by the keys that occur in it."""
+    # a damaged file of such a name is no reason to do without its split: it is an error where it is opened
+    damaged = "instances" if NAMED.match(path.name) else None
     with open(path, "rb") as file:
         if not path.stat().st_size:
-            return None
+            return damaged
         with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as text:
             start = text[:512].lstrip(b"\xef\xbb\xbf \t\r\n")
             if not start.startswith(b"{") or text.find(b'"images"') < 0:
-                return None
+                return damaged
             if text.find(b'"segments_info"') >= 0:
                 return "panoptic"
             return "instances" if text.find(b'"categories"') >= 0 or text.find(b'"annotations"') >= 0 else None
