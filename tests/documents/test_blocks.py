@@ -183,6 +183,8 @@ KINDS = {
     "pip": shell,
     "python": shell,
     "vitdet data get": shell,
+    "vitdet data check": looked_at,
+    "vitdet data show": looked_at,
     "vitdet train": shell,
     "torchrun": shell,
     "image ->": picture,

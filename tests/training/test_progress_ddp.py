@@ -31,13 +31,14 @@ class Record(L.Callback):
 
 
 if __name__ == "__main__":
-    drawn, get = [], dataset.TrainDataset.__getitem__
+    # what the loader draws; the look before the training takes samples one by one
+    drawn, get = [], dataset.TrainDataset.__getitems__
 
-    def note(self, draw):
-        drawn.append([draw.epoch, draw.progress, draw.scale])
-        return get(self, draw)
+    def note(self, draws):
+        drawn.extend([draw.epoch, draw.progress, draw.scale] for draw in draws)
+        return get(self, draws)
 
-    dataset.TrainDataset.__getitem__ = note
+    dataset.TrainDataset.__getitems__ = note
     data = ShapesData(root="shapes", train_images=8, val_images=2, size=64, batch_size=2, seed=0,
                       augmentation=dict(batch_scale=(0.5, 1.0), progressive=True))
     task = Task(Backbone("vit_tiny_patch16_224", **BACKBONE), lambda c, s, k: DETRHead(c, s, k, **HEAD),
