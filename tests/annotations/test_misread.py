@@ -89,6 +89,9 @@ def test_what_is_odd_in_some_is_said():
     flat["annotations"][1]["segmentation"] = [[5, 5, 25, 5, 45, 5]]
     (line,) = look_for_misread(CocoIndex.of(flat))
     assert line.startswith("1 of 12 masks have no pixel, such as that of annotation 2")
+    beyond = content(lambda box: [box[0] - 40, *box[1:]])
+    (line,) = look_for_misread(CocoIndex.of(beyond))
+    assert line.endswith("of 12 boxes reach beyond their images, where they are cut off")
     elsewhere = content(masks=True)
     for annotation in elsewhere["annotations"]:
         annotation["segmentation"] = [[0, 0, 9, 0, 9, 9]]
@@ -111,3 +114,16 @@ def test_the_id_of_a_segment_is_a_number():
     panoptic = {**content(), "annotations": [{"image_id": 1, "file_name": "1.png", "segments_info": segments}]}
     with pytest.raises(DataError, match="annotation '1000': \"id\" is '1000'; wanted the whole number of a segment"):
         CocoIndex.of(panoptic)
+
+
+def test_a_part_of_the_images_with_the_annotations_of_all_is_no_fault():
+    images = [{"id": i, "file_name": f"{i}.jpg", "width": 64, "height": 64} for i in range(1, 4)]
+    boxes = [{"id": i, "image_id": i, "category_id": 1, "bbox": [1, 2, 30, 20]} for i in range(1, 11)]
+    content = {"images": images, "annotations": boxes, "categories": [{"id": 1, "name": "cat"}]}
+    assert look_for_misread(CocoIndex.of(content)) == []
+    with pytest.raises(DataError, match="9 of 10 annotations can't be used"):
+        look_for_misread(
+            CocoIndex.of(
+                {**content, "images": [{**image, "id": 100 * image["id"]} for image in images] + [{**images[0]}]}
+            )
+        )

@@ -291,3 +291,9 @@ def test_predict_then_evaluate(checkpoint, folder, tmp_path, known):
     scores, protocol = evaluate(tmp_path / "out" / "predictions.json", tmp_path / "truth.json", max_dets=100)
     assert scores["AR100"] == pytest.approx(1)
     assert ("3 images matched by file_name" in protocol) == (not known)
+
+
+def test_links_that_lead_to_each_other_have_drawings_of_their_own(tmp_path):
+    (tmp_path / "a.png").symlink_to("b.png")
+    (tmp_path / "b.png").symlink_to("a.png")
+    assert picture_paths([tmp_path / "a.png"], tmp_path / "out") == [tmp_path / "out" / "a.png"]

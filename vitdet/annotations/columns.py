@@ -15,6 +15,8 @@ from vitdet.masks import box_of
 from vitdet.segmentations import MOST_PIXELS, check, farthest, is_missing
 
 NO_ID = -(2**63)
+# why an annotation is left out, of an image or a category
+UNKNOWN = "annotations left out: unknown {} id"
 # what is known of the mask of an annotation
 NO_MASK, POLYGONS, RUN_LENGTHS, BROKEN = range(4)
 NO_BOX = (float("nan"),) * 4
@@ -164,7 +166,7 @@ class Columns:
         position = order[place] if len(known) else np.full(len(ids), -1)
         position = np.where(known[position] == ids, position, -1) if len(known) else position
         if (position < 0).any():
-            self.notes[f"annotations left out: unknown {what} id"] = int((position < 0).sum())
+            self.notes[UNKNOWN.format(what)] = int((position < 0).sum())
         return position
 
     def _check_shift(self, key: str, ids: np.ndarray, known: list[int]) -> None:

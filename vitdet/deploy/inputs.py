@@ -86,7 +86,7 @@ def _below(folder: Path, leave_out: Path | None, others: dict[str, str]) -> Iter
     for root, folders, files in os.walk(folder, onerror=_fail):
         here = Path(root)
         if leave_out is not None:
-            folders[:] = [name for name in folders if (here / name).resolve() != leave_out.resolve()]
+            folders[:] = [name for name in folders if os.path.realpath(here / name) != os.path.realpath(leave_out)]
         links = [os.path.abspath(here / name) for name in folders if (here / name).is_symlink()]
         others |= dict.fromkeys(links, "links to folders")
         for path in map(here.joinpath, files):
@@ -129,8 +129,9 @@ def picture_paths(paths: Sequence[Path], output: Path) -> list[Path]:
         while picture in pictures:
             picture = picture.with_name(picture.name + ".png")
         pictures[picture] = None
-    inputs = {path.resolve() for path in absolute}
+    # unlike `Path.resolve`, also of links that lead to each other
+    inputs = {os.path.realpath(path) for path in absolute}
     for picture in pictures:
-        if picture.resolve() in inputs:
+        if os.path.realpath(picture) in inputs:
             raise FileExistsError(f"the drawing {picture} would overwrite an image; give another output folder")
     return list(pictures)

@@ -279,3 +279,19 @@ def test_a_folder_that_can_not_be_written_has_its_labels_kept_elsewhere(tmp_path
     finally:
         (tmp_path / "set").chmod(0o755)
     assert not (tmp_path / "set" / ".vitdet").exists() and str(tmp_path / "cache") in data.splits["train"].annotations
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (b"", "not valid JSON: it is empty"),
+        ('{"images": []}'.encode("utf-16"), "is in UTF-16; save it as UTF-8"),
+        (b"\x1f\x8b" + bytes(40), "is compressed; unpack it first"),
+        (b"[]", "got a list; is this a results file"),
+    ],
+)
+def test_a_damaged_file_of_a_split_is_no_reason_to_do_without_it(tmp_path, text, message):
+    folders.roboflow(tmp_path)
+    (tmp_path / "valid" / "_annotations.coco.json").write_bytes(text)
+    with pytest.raises(UserError, match=message):
+        vitdet.data.open(tmp_path)

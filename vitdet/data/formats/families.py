@@ -13,6 +13,7 @@ from vitdet.errors import DataError
 BESIDE = re.compile(r"^(captions|person_keypoints|stuff|image_info)_")
 # the name that COCO gives to the file of instances, and CVAT and Roboflow to theirs
 USUAL = re.compile(r"(^|/)(instances_(\*(\d{4})?|default)|_annotations\.coco)$")
+NAMED = re.compile(r"^(_annotations\.coco|instances_.*)\.json$")
 # a folder with more JSON files holds one for each image, as LabelMe writes them
 MAX_FILES = 50
 
@@ -78,13 +79,15 @@ def _split(path: str) -> tuple[str, str]:
 
 def kind_of(path: Path) -> Literal["instances", "panoptic"] | None:
     """Whether a file looks like a COCO JSON, and of which kind, by the keys that occur in it."""
+    # a damaged file of such a name is no reason to do without its split: it is an error where it is opened
+    damaged = "instances" if NAMED.match(path.name) else None
     with open(path, "rb") as file:
         if not path.stat().st_size:
-            return None
+            return damaged
         with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as text:
             start = text[:512].lstrip(b"\xef\xbb\xbf \t\r\n")
             if not start.startswith(b"{") or text.find(b'"images"') < 0:
-                return None
+                return damaged
             if text.find(b'"segments_info"') >= 0:
                 return "panoptic"
             return "instances" if text.find(b'"categories"') >= 0 or text.find(b'"annotations"') >= 0 else None
