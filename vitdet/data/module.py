@@ -162,7 +162,7 @@ class ImageData(L.LightningDataModule, Configurable):
         return self._first_index.num_classes
 
     def index(self, split: SplitName) -> Any:
-        """The images and classes of a split, a `CocoIndex` or `SemanticIndex`; without a test split, `test` means `val`.
+        """The index of the images and classes of a split; if there is no test split, `test` means `val`.
 
         Raises:
             UserError: the split is not given; the message names the keys to set.
