@@ -23,7 +23,7 @@ def disagree(boxes_xywh: np.ndarray, masks_xywh: np.ndarray) -> np.ndarray:
     """Which boxes are not those of their masks: a side is more than 4 pixels and a tenth of the box off."""
     corners, other = (np.concatenate([box[:, :2], box[:, :2] + box[:, 2:]], 1) for box in (boxes_xywh, masks_xywh))
     side = np.maximum(boxes_xywh[:, 2:], masks_xywh[:, 2:])
-    return (np.abs(corners - other) > np.maximum(4.0, 0.1 * np.concatenate([side, side], 1))).any(1)
+    return np.asarray((np.abs(corners - other) > np.maximum(4.0, 0.1 * np.concatenate([side, side], 1))).any(1))
 
 
 def box_formats(

@@ -206,7 +206,7 @@ class Columns:
         boxless = np.zeros(len(boxes), bool)
         if self.panoptic:
             # a comparison with NaN is false
-            boxless = ~((boxes[:, 2:] > 0).all(1) & np.isfinite(boxes).all(1))
+            boxless = np.asarray(~((boxes[:, 2:] > 0).all(1) & np.isfinite(boxes).all(1)))
             boxes = np.where(boxless[:, None], 0.0, boxes)
         if boxless.any():
             self.training_notes["segments have no box: it is taken from their pixels"] = int(boxless.sum())

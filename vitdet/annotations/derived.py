@@ -54,7 +54,7 @@ class Relabelled(CocoIndex):
         vars(self).update({name: value for name, value in vars(base).items() if name != "_text"})
         self._base = base
         self._made_by = (base, table, list(label_of)), {"reason": reason, "lines": list(lines), "wanted": wanted}
-        self.category_ids, self.names, self.things = (list(column) for column in table)
+        self.category_ids, self.names, self.things = list(table.ids), list(table.names), list(table.things)
         own: dict[int, int] = {}
         for number, label in zip(base.category_ids, label_of):
             own[label] = min(number, own.get(label, number))

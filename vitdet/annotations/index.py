@@ -228,7 +228,7 @@ class CocoIndex:
         return self.raw(rows.start) if rows.start < rows.stop else None
 
     @functools.cached_property
-    def _text(self) -> "FileText":
+    def _text(self) -> "FileText | bytes":
         text = FileText(self.path)
         if len(text) != self._bytes:
             raise DataError(f"{self.path} has changed since it was opened; start again")

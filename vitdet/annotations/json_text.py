@@ -3,14 +3,15 @@
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 from vitdet.errors import DataError, short
 
 Visitor = Callable[[int, int, Any], None]
 
 _decode = json.JSONDecoder().raw_decode
-_space = json.decoder.WHITESPACE
+# the standard library's own pattern, which the checker's description of it leaves out
+_space = json.decoder.WHITESPACE  # pyright: ignore[reportAttributeAccessIssue]
 NUMBERS, FLAGS = (int, float), (int, bool, float)
 UTF8_MARK = "\xef\xbb\xbf"
 PACKED = (b"\x1f\x8b", b"PK", b"BZh", b"\xfd7zXZ", b"7z\xbc\xaf", b"\x28\xb5\x2f\xfd")
@@ -197,12 +198,12 @@ def flag(value: Any) -> bool | None:
     return bool(value) if type(value) in FLAGS and value in (0, 1) else None
 
 
-def is_finite(value: Any) -> bool:
+def is_finite(value: Any) -> TypeGuard[float]:
     """Whether a JSON value is a number below 1e300 in magnitude, which leaves out NaN and infinity."""
     # NaN is not between any numbers
     return type(value) in NUMBERS and -1e300 < value < 1e300
 
 
-def is_box(value: Any) -> bool:
+def is_box(value: Any) -> TypeGuard[list[float]]:
     """Whether a JSON value is a box, which is a list of four finite numbers."""
     return type(value) is list and len(value) == 4 and all(map(is_finite, value))

@@ -81,8 +81,8 @@ def parse_text(raw: bytes | mmap.mmap, source: str) -> tuple[dict[str, np.ndarra
         if count > 1:
             same = f"categories have the same name, {short(name)}, and remain different classes"
             annotations.training_notes[same] = count
-    notes = {"notes": dict(notes), "training_notes": dict(annotations.training_notes)}
-    return image_arrays | arrays, {**meta, **notes, "unfit": unfit or nameless, "bytes": len(raw)}
+    reasons = {"notes": dict(notes), "training_notes": dict(annotations.training_notes)}
+    return image_arrays | arrays, {**meta, **reasons, "unfit": unfit or nameless, "bytes": len(raw)}
 
 
 class _Named:
@@ -98,10 +98,12 @@ class _Named:
 
 
 def _ids(items: list[Any], key: str) -> list[int]:
-    ids = [integer(item.get("id")) if isinstance(item, dict) else None for item in items]
-    for item, number in zip(items, ids):
+    ids: list[int] = []
+    for item in items:
+        number = integer(item.get("id")) if isinstance(item, dict) else None
         if number is None:
             raise WrongStructure(f'each of "{key}" needs an integer "id", got {short(item, 80)}')
+        ids.append(number)
     twice = [number for number, count in Counter(ids).items() if count > 1]
     if twice:
         raise WrongStructure(

@@ -158,4 +158,5 @@ def _of_zip(packed: zipfile.ZipFile, info: zipfile.ZipInfo, archive: Path) -> Me
 def _of_tar(packed: tarfile.TarFile, info: tarfile.TarInfo, archive: Path) -> Member:
     if not info.isfile():
         raise DownloadError(f"{archive} holds a link or device, {info.name!r}; it is not unpacked")
-    return Member(info.name, info.size, lambda: packed.extractfile(info))
+    # a file, of which `extractfile` never returns `None`
+    return Member(info.name, info.size, lambda: packed.extractfile(info))  # pyright: ignore[reportArgumentType]

@@ -33,7 +33,7 @@ def check_boxes(content: Content, findings: Findings) -> None:
     if not len(objects):
         return
     sizes = content.sizes()[objects.image]
-    usable = np.isfinite(objects.boxes_xywh).all(1) & (sizes > 0).all(1)
+    usable = np.asarray(np.isfinite(objects.boxes_xywh).all(1) & (sizes > 0).all(1))
     with np.errstate(invalid="ignore", over="ignore"):
         formats = box_formats(objects.boxes_xywh, sizes, objects.masks_xywh, objects.area, usable)
         for code, rows in formats.items():

@@ -155,11 +155,12 @@ def _content(reader: Reader, annotations: Path, kind: Kind, images: Path, segmen
     objects = _objects(reader, [number for number, *_ in rows], [number for number, _ in classes], names)
     place = {number: (name, path) for (number, *_), name, path in zip(rows, names, paths)}
     for code, faults in reader.faults.items():
-        findings.note(code, split, [_example(text, place.get(image)) for image, text in faults])
+        shown = [_example(text, None if image is None else place.get(image)) for image, text in faults]
+        findings.note(code, split, shown)
     sides = np.array([row[2:] for row in rows], np.int64).reshape(-1, 2)
-    content = Content(
-        split, kind, images, names, paths, *sides.T, [n for _, n in classes], [i for i, _ in classes], objects
-    )
+    widths, heights = sides.T
+    titles, ids = [title for _, title in classes], [number for number, _ in classes]
+    content = Content(split, kind, images, names, paths, widths, heights, titles, ids, objects)
     if kind == "panoptic":
         pngs = [reader.pngs.get(number) for number, *_ in rows]
         content.maps = [None if png is None else _path(segments or images, png) for png in pngs]

@@ -51,7 +51,8 @@ class Finding:
     count: int
     examples: list[Example] = field(default_factory=list)
     detail: str = ""
-    severity: Severity | None = None
+    # filled in below, so that it is never `None`
+    severity: Severity = None  # pyright: ignore[reportAssignmentType]
     of: int | None = None
 
     def __post_init__(self) -> None:

@@ -102,20 +102,20 @@ def _by(size: Iterable[int]) -> str:
 class _Seen:
     """An image of a split, with what it is compared by."""
 
-    def __init__(self, content: Content, i: int, facts: Facts) -> None:
+    def __init__(self, content: Content, i: int, path: Path) -> None:
         # several sources of a split, such as `train 1`, are one split
         self.split = content.split.split()[0]
-        self.name, self.path, self.facts = content.names[i], content.paths[i], facts
-        self.place = os.path.realpath(self.path)
+        self.name, self.path, self.facts = content.names[i], path, content.facts[i]
+        self.place = os.path.realpath(path)
 
 
 def check_copies(contents: Sequence[Content], findings: Findings) -> None:
     """Findings about images that are equal or look alike, within a split and between splits."""
     seen = [
-        _Seen(content, i, facts)
+        _Seen(content, i, path)
         for content in contents
-        for i, facts in enumerate(content.facts)
-        if facts.digest and content.paths[i] is not None
+        for i, (path, facts) in enumerate(zip(content.paths, content.facts))
+        if facts.digest and path is not None
     ]
     first: dict[tuple[str, bytes], _Seen] = {}
     copies: dict[str, list[Example]] = defaultdict(list)
@@ -138,7 +138,7 @@ def check_copies(contents: Sequence[Content], findings: Findings) -> None:
         findings.note("image-duplicate", split, places, of=_count(contents, split))
     for pair, places in leaks.items():
         findings.note("leak", pair, places, of=_count(contents, pair.split(", ")[1]))
-    _check_alike([image for image in kept if image.facts.grey is not None], findings)
+    _check_alike(kept, findings)
 
 
 def _splits(contents: Sequence[Content]) -> list[str]:
@@ -149,8 +149,10 @@ def _count(contents: Sequence[Content], split: str) -> int:
     return sum(len(content) for content in contents if content.split.split()[0] == split)
 
 
-def _check_alike(images: list[_Seen], findings: Findings) -> None:
-    grey = np.stack([image.facts.grey for image in images]) if images else np.zeros((0, 32, 32), np.uint8)
+def _check_alike(seen: list[_Seen], findings: Findings) -> None:
+    shown = [(image, grey) for image in seen if (grey := image.facts.grey) is not None]
+    images = [image for image, _ in shown]
+    grey = np.stack([picture for _, picture in shown]) if shown else np.zeros((0, 32, 32), np.uint8)
     within: dict[str, dict[int, Example]] = defaultdict(dict)
     between: dict[str, dict[int, Example]] = defaultdict(dict)
     for a, b in alike(grey):

@@ -16,14 +16,12 @@ def check_maps(content: Content, maps: Sequence[Map], findings: Findings) -> lis
     usable = list(maps)
     by_code: dict[str, list[Example]] = defaultdict(list)
     for i, found in enumerate(maps):
-        name = content.maps[i].name if content.maps[i] is not None else content.names[i]
+        path = content.maps[i]
+        name = content.names[i] if path is None else path.name
         if found.code:
             by_code[found.code].append(Example(f"{name}: {found.why}", content.paths[i]))
         elif (
-            content.maps[i] is not None
-            and content.kind == "panoptic"
-            and content.facts[i].width
-            and found.size != content.size(i)
+            path is not None and content.kind == "panoptic" and content.facts[i].width and found.size != content.size(i)
         ):
             (w, h), (width, height) = found.size, content.size(i)
             by_code["map-size"].append(Example(f"{name}: {w}×{h}, its image {width}×{height}", content.paths[i]))

@@ -2,7 +2,7 @@
 
 import json
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 from pycocotools import mask as rle
@@ -90,6 +90,7 @@ def _check_runs(row: int, code: dict[str, Any], width: int, height: int) -> Mask
     if size != (height, width):
         swapped = ", swapped" if size == (width, height) else ""
         return Mask(row, "mask-size", f"mask of {size[1]}×{size[0]}, image of {width}×{height}{swapped}")
-    runs = to_rle(code, height, width)
+    # pycocotools' stubs want a type of their own, which is private
+    runs = cast(Any, to_rle(code, height, width))
     box = tuple(rle.toBbox(runs).tolist())
     return Mask(row, "" if rle.area(runs) else "mask-empty", "" if rle.area(runs) else "no pixel in run lengths", box)

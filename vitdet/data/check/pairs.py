@@ -50,10 +50,10 @@ def read_pairs(
         findings.note("split-empty", split, [Example(found)])
         return None
     shown = [photos[stem] for stem in common]
-    sizes = np.zeros((2, len(common)), np.int64)
+    widths, heights = np.zeros((2, len(common)), np.int64)
     ids = list(range(len(names)) if values is None else values)
     paths: list[Path | None] = [images / name for name in shown]
-    content = Content(split, "semantic", images, shown, paths, *sizes, list(names), ids, no_objects())
+    content = Content(split, "semantic", images, shown, paths, widths, heights, list(names), ids, no_objects())
     content.maps = [labels / maps[stem] for stem in common]
     return content
 

@@ -33,9 +33,17 @@ def plan_of(source: str, kind: Any, options: dict[str, Any]) -> Plan:
         f"data.{key}" for key in ("classes", "rename") if options.get(key) and (kind, key) != ("semantic", "classes")
     ]
     lines = [f"{' and '.join(changed)}: not applied, the files are checked as they are"] if changed else []
-    suffixes = {key: options.get(key) for key in ("image_suffix", "label_suffix")}
-    exif = reading.get("exif", True)
-    return Plan(source, kind, places, names=names, values=values, exif=exif, lines=lines, **suffixes)
+    return Plan(
+        source,
+        kind,
+        places,
+        names=names,
+        values=values,
+        image_suffix=options.get("image_suffix"),
+        label_suffix=options.get("label_suffix"),
+        exif=reading.get("exif", True),
+        lines=lines,
+    )
 
 
 def _places(split: str, given: Any) -> list[tuple[str, Place]]:

@@ -34,7 +34,12 @@ def native(height: int, width: int) -> tuple[int, int]:
 
 def long_side(side: int) -> Callable[[int, int], tuple[int, int]]:
     """The rule that resizes an image so that its longer side has `side` pixels."""
-    return lambda height, width: tuple(max(1, round(s * side / max(height, width))) for s in (height, width))
+
+    def resized(height: int, width: int) -> tuple[int, int]:
+        longest = max(height, width)
+        return max(1, round(height * side / longest)), max(1, round(width * side / longest))
+
+    return resized
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 import csv
 import json
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,8 @@ FILES = (
 )
 MAX_BYTES = 1 << 20
 Colour = tuple[int, int, int]
+# the name of a class, and its pixel value or its colour
+Row = tuple[str, int | None, Colour | None]
 
 
 @dataclass(frozen=True)
@@ -71,6 +74,7 @@ def _read(path: Path) -> ClassList | None:
         text = path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
         raise DataError(f"{path} is no text in UTF-8; wanted a list of classes") from error
+    rows: list[Row] | None
     if path.suffix == ".json":
         rows = _of_json(path, text)
     elif path.suffix == ".csv":
@@ -84,23 +88,27 @@ def _read(path: Path) -> ClassList | None:
     return None if rows is None else _checked(path, rows)
 
 
-def _checked(path: Path, rows: list[tuple[str, int | None, Colour | None]]) -> ClassList:
-    names, values, colours = ([row[i] for row in rows] for i in range(3))
+def _checked(path: Path, rows: list[Row]) -> ClassList:
+    names = [name for name, _, _ in rows]
+    values = [value for _, value, _ in rows if value is not None]
+    colours = [colour for _, _, colour in rows if colour is not None]
     if not names:
         raise DataError(f"{path} lists no class; wanted a name on each line")
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
         raise DataError(f"{path} lists the class {twice[0]!r} twice; each needs its own name")
-    for what, some, wanted in (
+    columns: list[tuple[str, Sequence[Any], str]] = [
         ("pixel value", values, f"0..{MOST_VALUES - 1}"),
         ("colour", colours, "three numbers in 0..255"),
-    ):
-        given = [value for value in some if value is not None]
+    ]
+    for what, given, wanted in columns:
         again = [value for value in given if given.count(value) > 1]
         wrong = [value for value in given if not _is_value(value)]
         if again or wrong:
             raise DataError(f"{path} has the {what} {(wrong or again)[0]} {'' if wrong else 'twice'}; wanted {wanted}")
-    return ClassList(path, names, None if None in values else values, None if None in colours else colours)
+    # a column with gaps says nothing
+    count = len(names)
+    return ClassList(path, names, values if len(values) == count else None, colours if len(colours) == count else None)
 
 
 def _is_value(value: Any) -> bool:
@@ -109,7 +117,7 @@ def _is_value(value: Any) -> bool:
     return 0 <= value < MOST_VALUES
 
 
-def _of_line(line: str) -> tuple[str, int | None, Colour | None]:
+def _of_line(line: str) -> Row:
     """A name, with a value before it or a colour on either side, as tools write them.
 
     Example:
@@ -128,7 +136,7 @@ def _of_line(line: str) -> tuple[str, int | None, Colour | None]:
     return text.strip("'\"") or text, None, None
 
 
-def _of_csv(path: Path, text: str) -> list[tuple[str, int | None, Colour | None]] | None:
+def _of_csv(path: Path, text: str) -> list[Row] | None:
     rows = [
         [cell.strip() for cell in row] for row in csv.reader(text.splitlines()) if any(cell.strip() for cell in row)
     ]
@@ -142,19 +150,19 @@ def _of_csv(path: Path, text: str) -> list[tuple[str, int | None, Colour | None]
     if name is None or not numbers or not all(head):
         return [_of_line(",".join(row)) for row in rows]
     try:
-        return [
-            (
-                row[name],
-                None if value is None else int(row[value]),
-                None if None in colour else tuple(int(row[i]) for i in colour),
-            )
-            for row in rows[1:]
-        ]
+        return [(row[name], None if value is None else int(row[value]), _colour(row, *colour)) for row in rows[1:]]
     except (ValueError, IndexError) as error:
         raise DataError(f"{path} has a line that is not like its head ({', '.join(head)}): {error}") from error
 
 
-def _of_json(path: Path, text: str) -> list[tuple[str, int | None, Colour | None]] | None:
+def _colour(row: list[str], red: int | None, green: int | None, blue: int | None) -> Colour | None:
+    """The colour in three cells of a row, unless one of them is missing."""
+    if red is None or green is None or blue is None:
+        return None
+    return int(row[red]), int(row[green]), int(row[blue])
+
+
+def _of_json(path: Path, text: str) -> list[Row] | None:
     try:
         content = json.loads(text)
     except (ValueError, RecursionError) as error:
@@ -170,8 +178,8 @@ def _of_json(path: Path, text: str) -> list[tuple[str, int | None, Colour | None
         content = [_of_pair(key, value) for key, value in content.items()]
     if not isinstance(content, list):
         return None
-    rows = [_of_item(item) for item in content]
-    return None if None in rows else rows
+    rows = [row for item in content if (row := _of_item(item)) is not None]
+    return rows if len(rows) == len(content) else None
 
 
 def _of_pair(key: str, value: Any) -> Any:
@@ -181,12 +189,15 @@ def _of_pair(key: str, value: Any) -> Any:
     return {"name": key, "color" if isinstance(value, list) else "id": value}
 
 
-def _of_item(item: Any) -> tuple[str, int | None, Colour | None] | None:
+def _of_item(item: Any) -> Row | None:
     if isinstance(item, str):
         return item, None, None
-    if not isinstance(item, dict) or not isinstance(item.get("name", item.get("label")), str):
+    name = item.get("name", item.get("label")) if isinstance(item, dict) else None
+    if not isinstance(name, str):
         return None
     value, colour = item.get("id", item.get("value")), item.get("color", item.get("colour"))
-    whole = isinstance(value, int) and not isinstance(value, bool)
-    is_colour = isinstance(colour, list) and len(colour) == 3 and all(type(part) is int for part in colour)
-    return item.get("name", item.get("label")), value if whole else None, tuple(colour) if is_colour else None
+    whole = value if isinstance(value, int) and not isinstance(value, bool) else None
+    if isinstance(colour, list) and len(colour) == 3 and all(type(part) is int for part in colour):
+        red, green, blue = colour
+        return name, whole, (red, green, blue)
+    return name, whole, None

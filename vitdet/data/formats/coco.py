@@ -119,7 +119,8 @@ def _part(tree: Tree, split: str, path: Path, given: Mapping[str, Any]) -> Part:
     """A JSON file with the folder of its images, as far as they are found."""
     index = CocoIndex.open(path)
     index.check_images()
-    part = Part(split, path, index, *(Path(given[key]) if key in given else None for key in ("images", "segments")))
+    images, segments = (Path(given[key]) if key in given else None for key in ("images", "segments"))
+    part = Part(split, path, index, images, segments)
     own, beside = None if split == "all" else split, tree.relative(path.parent)
     names = index.file_names
     where = tree.relative(path) or path
@@ -138,8 +139,9 @@ def _part(tree: Tree, split: str, path: Path, given: Mapping[str, Any]) -> Part:
 
 def _match(part: Part, tree: Tree, split: str | None, names: list[str], where: str) -> None:
     """Takes the names of a JSON for those of files that are there, where other tools wrote them differently."""
-    here = {name: f"{part.images}/{name}" if part.images else name for name in names}
-    found = match(names, tree, split=split, folder=part.images or "")
+    folder = str(part.images or "")
+    here = {name: f"{folder}/{name}" if folder else name for name in names}
+    found = match(names, tree, split=split, folder=folder)
     changed = {name: path for name, path in found.items() if path != here[name].replace("/./", "/")}
     missing = [name for name in names if name not in found]
     if not found:

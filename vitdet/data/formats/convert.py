@@ -10,7 +10,7 @@ import shutil
 import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
@@ -20,6 +20,9 @@ from vitdet.data.formats.found import Found
 from vitdet.errors import DataError, UserError
 from vitdet.images import resolve
 from vitdet.masks import VOID, bounds, id_png
+
+if TYPE_CHECKING:
+    from vitdet.data.module import SplitName
 
 Say = Callable[[str], None]
 
@@ -101,7 +104,8 @@ def _write_panoptic(found: Found, split: str, draft: Path, out: Path, copy: bool
 
 def _write_semantic(found: Found, split: str, draft: Path, out: Path, copy: bool, say: Say) -> None:
     """Label maps in COCO's panoptic format: a segment for each class of an image, none of which can be counted."""
-    index: Any = found.module(**found.arguments).index(split)
+    # the splits of a data module have these three names
+    index: Any = found.module(**found.arguments).index(cast("SplitName", split))
     files: Any = found.splits[split]
     name = f"annotations/panoptic_{split}"
     say(f"writing {len(index)} label maps as PNGs of segments")

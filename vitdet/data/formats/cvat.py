@@ -104,12 +104,11 @@ def _object(shape: Element, where: str, notes: Notes) -> Object:
         notes.add(TURNED, where)
         return Object(name, where, polygons=[turned(corners, degrees)])
     if shape.tag == "ellipse":
-        outline = ellipse(*numbers("cx", "cy", "rx", "ry"), degrees)
-        return Object(name, where, polygons=[outline])
+        x, y, rx, ry = numbers("cx", "cy", "rx", "ry")
+        return Object(name, where, polygons=[ellipse(x, y, rx, ry, degrees)])
     if shape.tag == "mask":
-        return Object(
-            name, where, mask=_mask(shape.get("rle", ""), *map(int, numbers("left", "top", "width", "height")), where)
-        )
+        left, top, width, height = map(int, numbers("left", "top", "width", "height"))
+        return Object(name, where, mask=_mask(shape.get("rle", ""), left, top, width, height, where))
     pairs = [pair.split(",") for pair in shape.get("points", "").split(";")]
     if not all(len(pair) == 2 for pair in pairs):
         raise DataError(f"{where}: points are {shape.get('points', '')[:40]!r}; wanted x,y;x,y;…")

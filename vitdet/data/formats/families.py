@@ -9,6 +9,7 @@ from typing import Literal
 from vitdet.data.formats.tree import Tree, join, split_of
 from vitdet.errors import DataError
 
+Kind = Literal["instances", "panoptic"]
 # files that COCO publishes beside those of instances, and that say less or nothing of boxes
 BESIDE = re.compile(r"^(captions|person_keypoints|stuff|image_info)_")
 # the name that COCO gives to the file of instances, and CVAT and Roboflow to theirs
@@ -28,7 +29,7 @@ class Family:
         files: the path of each split, relative to the folder; a file without a split is `all`.
     """
 
-    kind: Literal["instances", "panoptic"]
+    kind: Kind
     name: str
     files: dict[str, str]
 
@@ -42,7 +43,7 @@ class Family:
 
 def families(tree: Tree) -> list[Family]:
     """All families of COCO JSON files under a folder."""
-    found: dict[tuple[str, str], dict[str, str]] = {}
+    found: dict[tuple[Kind, str], dict[str, str]] = {}
     for folder, names in tree.folders.items():
         jsons = [name for name in names if name.lower().endswith(".json") and not BESIDE.match(name)]
         for name in jsons if len(jsons) <= MAX_FILES else ():
@@ -77,7 +78,7 @@ def _split(path: str) -> tuple[str, str]:
     return split or "all", join(folder, plain)
 
 
-def kind_of(path: Path) -> Literal["instances", "panoptic"] | None:
+def kind_of(path: Path) -> Kind | None:
     """Whether a file looks like a COCO JSON, and of which kind, by the keys that occur in it."""
     # a damaged file of such a name is no reason to do without its split: it is an error where it is opened
     damaged = "instances" if NAMED.match(path.name) else None

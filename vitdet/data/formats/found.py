@@ -1,5 +1,6 @@
 """What was recognised in a folder of labelled images."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -36,7 +37,7 @@ class Found:
 
     layout: str
     kind: Kind
-    splits: dict[str, AnySplit]
+    splits: Mapping[str, AnySplit]
     options: dict[str, Any] = field(default_factory=dict)
     lines: list[str] = field(default_factory=list)
     source: str = ""

@@ -96,14 +96,23 @@ def place_mask(mask: np.ndarray, left: int, top: int, width: int, height: int) -
 
 def fill(polygons: Sequence[Sequence[float]], holes: Sequence[Sequence[float]], width: int, height: int) -> np.ndarray:
     """The mask `(height, width)` of polygons without their holes."""
-    whole = rle.decode(rle.merge(rle.frPyObjects([list(p) for p in polygons], height, width)))
+    whole = _fill(polygons, width, height)
     for hole in holes:
-        whole &= 1 - rle.decode(rle.merge(rle.frPyObjects([list(hole)], height, width)))
+        whole &= 1 - _fill([hole], width, height)
     return whole
+
+
+def _fill(polygons: Sequence[Sequence[float]], width: int, height: int) -> np.ndarray:
+    outlines = [list(polygon) for polygon in polygons]
+    # pycocotools takes fractions of a pixel, which its stubs do not say
+    codes = rle.frPyObjects(outlines, height, width)  # pyright: ignore[reportArgumentType, reportCallIssue]
+    return rle.decode(rle.merge(codes))
 
 
 def mask_object(mask: np.ndarray) -> tuple[dict[str, Any], list[float], int]:
     """The run lengths, the box `[left, top, width, height]` and the number of pixels of a mask `(H, W)`."""
     code = rle.encode(np.asfortranarray(mask, np.uint8))
     box = [float(value) for value in rle.toBbox(code)]
-    return {"size": list(mask.shape), "counts": code["counts"].decode()}, box, int(rle.area(code))
+    # bytes, where the stubs of pycocotools say text
+    counts = code["counts"].decode()  # pyright: ignore[reportAttributeAccessIssue]
+    return {"size": list(mask.shape), "counts": counts}, box, int(rle.area(code))

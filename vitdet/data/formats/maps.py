@@ -78,7 +78,7 @@ class Rule:
         values, unknown = load_values(source, colours=self.colours is not None), Counter()
         if values.ndim == 2:
             raise DataError(f"{source} has one value a pixel, where other maps beside it are colours; make them alike")
-        if self.grey:
+        if self.grey or self.colours is None:
             if (values != values[..., :1]).any():
                 raise DataError(f"{source} has colours, where other maps beside it are grey; make them alike")
             found = np.ascontiguousarray(values[..., 0])

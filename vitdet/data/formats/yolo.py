@@ -84,9 +84,12 @@ class _Split:
         for image in self.images:
             size = content.add_file(image, root)
             label = self.labels.get(image)
-            if size is not None and label is None:
+            if size is None:
+                continue
+            if label is None:
                 content.notes.add("images without a label file, which count as images without objects", image)
-            for row in rows_of(label, self.layout.keypoints) if size is not None and label is not None else ():
+                continue
+            for row in rows_of(label, self.layout.keypoints):
                 rows += 1
                 outside += not _add(content, row, size, classes)
         if not content.images:
