@@ -201,7 +201,8 @@ def deep_values(image: Image.Image) -> np.ndarray | None:
         return np.asarray(image)
     if not _has_deep_colours(image):
         return None
-    file, at = image.fp, image.fp.tell()
+    opened: Any = image
+    file, at = opened.fp, opened.fp.tell()
     file.seek(0)
     values = cv2.imdecode(np.frombuffer(file.read(), np.uint8), cv2.IMREAD_UNCHANGED)
     file.seek(at)

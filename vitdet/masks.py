@@ -4,9 +4,12 @@ from typing import Any
 
 import cv2
 import numpy as np
-from pycocotools import mask as rle
+from pycocotools import mask as pycocotools_mask
 
 from vitdet.segmentations import Extent, check_on_image, check_run_lengths, extent_of, farthest, polygons_of, size_of
+
+# the stubs of pycocotools know neither polygons nor lists of run lengths, and not that counts are bytes
+rle: Any = pycocotools_mask
 
 # the value of pixels without a class in a class map, which are neither trained on nor scored
 VOID = 255
@@ -30,8 +33,8 @@ def to_rle(segmentation: Any, height: int, width: int) -> dict[str, Any]:
     if isinstance(segmentation, dict):
         # of run lengths that are of another size and broken, the size says more
         check_on_image(Extent(*size_of(segmentation), polygons=False), height, width)
-        counts = segmentation.get("counts")
-        check_run_lengths(counts, height, width)
+        check_run_lengths(segmentation.get("counts"), height, width)
+        counts = segmentation["counts"]
         code = {"size": [height, width], "counts": counts}
         if isinstance(counts, (str, bytes)):
             return code

@@ -109,7 +109,7 @@ class TrainDataset(Samples):
         sample = self._read(draw.index, rng, draw.scale)
         size = self.size(*sample.size, draw.scale)
         window, until = self.augmentation.crop, self.augmentation.mosaic_until
-        shown = size if window is None else tuple(min(pair) for pair in zip(size, window))
+        shown = size if window is None else (min(size[0], window[0]), min(size[1], window[1]))
         if rng.random() < self.augmentation.mosaic and draw.progress < until and min(size) > 1:
             sample = self._mosaic(sample, size, shown, rng)
         else:
@@ -148,7 +148,7 @@ class TrainDataset(Samples):
     ) -> Sample:
         """The sample resized to `size` `(H, W)` times a random factor, and cropped to at most `shown` `(H, W)`."""
         scale = rng.uniform(*self.scale_jitter)
-        full = tuple(max(1, round(side * scale)) for side in size)
+        full = max(1, round(size[0] * scale)), max(1, round(size[1] * scale))
         return crop(sample, full, shown, rng, min_visible=self.source.min_visible)
 
     def _mixed(self, sample: Sample, draw: Draw, rng: np.random.Generator) -> Sample:
@@ -194,9 +194,9 @@ class TrainDataset(Samples):
             canvas[top : top + h, left : left + w] = tile.image
             boxes.append((tile.boxes * [w, h, w, h] + [left, top, left, top]) / [width, height, width, height])
             labels.append(tile.labels)
-            if tile.masks is not None:
+            if (shapes := tile.decoded) is not None:
                 around = ((0, 0), (top, height - top - h), (left, width - left - w))
-                masks.append(np.pad(tile.masks, around))
+                masks.append(np.pad(shapes, around))
         boxes = np.concatenate(boxes).astype(np.float32).clip(0, 1)
         return Sample(canvas, boxes, np.concatenate(labels), np.concatenate(masks) if masks else None)
 
@@ -226,7 +226,8 @@ class EvalDataset(Samples):
             self._skip(i, error)
             image = np.full((int(index.heights[i]), int(index.widths[i]), 3), 114, np.uint8)
         x = self.transform(image)
-        return x, make_target(index, i, Sample(image, *objects), tuple(x.shape[-2:]))
+        height, width = x.shape[-2:]
+        return x, make_target(index, i, Sample(image, *objects), (height, width))
 
 
 def stopping(error: DataError) -> DataError:

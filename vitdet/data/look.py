@@ -6,7 +6,7 @@ the training that follows. H×W is the size of an image in pixels.
 
 import time
 from collections.abc import Iterable, Iterator
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -40,20 +40,21 @@ def look(data: Any, split: str, dataset: Samples, bad: Bad) -> list[str]:
     Raises:
         DataError: nothing is left to find in the whole sample, or a sample can't be made; the message has the reasons.
     """
-    index = data.index(split)
+    # where the labels are panoptic, a `PanopticSource` or several, joined
+    index, source = data.index(split), cast(Any, dataset.source)
     if not len(index):
         raise DataError(f"{index.path} lists no image; correct data.{split}, or leave that split out")
     lines = list(_boxes(data, split))
     if data.kind == "semantic":
         lines += look_at_maps(index, _timed(spread(len(index), MAPS), least=8))
     elif data.kind == "panoptic":
-        lines += look_at_segments(dataset.source, _timed(_with_objects(index, MAPS), least=8))
+        lines += look_at_segments(source, _timed(_with_objects(index, MAPS), least=8))
     if isinstance(dataset, TrainDataset):
         _try(dataset, index, [*lines, *index.notes])
     else:
         for i in _timed(spread(len(index), IMAGES)):
             dataset[Draw(i)]
-    lines += _frames(dataset.source)
+    lines += _frames(source)
     for i, reason in dataset.take_notes():
         bad.add(i, reason)
     return [f"{split}: {line}" for line in lines]

@@ -66,7 +66,7 @@ class ImageData(L.LightningDataModule, Configurable):
     @ranged(RANGES)
     def __init__(
         self,
-        splits: dict[str, Any],
+        splits: dict[SplitName, Any],
         *,
         size: int | dict[str, int] | None = None,
         batch_size: int = 8,
@@ -83,7 +83,7 @@ class ImageData(L.LightningDataModule, Configurable):
         seed: int = 0,
     ) -> None:
         super().__init__()
-        self.splits = {name: split for name, split in splits.items() if split}
+        self.splits: dict[SplitName, Any] = {name: split for name, split in splits.items() if split}
         if not self.splits:
             raise UserError(f"no data is given; set {self.keys('train')}, and likewise val or test")
         self.size, self.image_size = size, Size.parse(size)
@@ -91,7 +91,8 @@ class ImageData(L.LightningDataModule, Configurable):
         self.eval_batch_size = batch_size if eval_batch_size is None else eval_batch_size
         transforms = TRANSFORMS if train_transforms is None else train_transforms
         self.augment = Augment(transforms, min_visible=self.source_class.min_visible)
-        self.scale_jitter, self.augmentation, self.reading = tuple(scale_jitter), augmentation, reading
+        self.scale_jitter = scale_jitter[0], scale_jitter[1]
+        self.augmentation, self.reading = augmentation, reading
         self.cache, self.resample, self.balance = cache, resample, balance
         self.num_workers, self.seed = num_workers, seed
         # common values, which `prepare` replaces by those of the backbone
@@ -102,7 +103,7 @@ class ImageData(L.LightningDataModule, Configurable):
         EvalTransform(mean=self.mean, std=self.std, resample=resample)
         opened = self._unify(open_parts(self.splits, self._open))
         self._indices = {name: join(indices) for name, indices in opened.items()}
-        self._parts = {name: list(zip(listed(self.splits[name]), indices)) for name, indices in opened.items()}
+        self._parts = {name: list(zip(listed(files), opened[name])) for name, files in self.splits.items()}
         # raises an error here if the labels don't list objects
         self.repeats()
         check_augmentation(self)
@@ -160,8 +161,8 @@ class ImageData(L.LightningDataModule, Configurable):
     def num_classes(self) -> int:
         return self._first_index.num_classes
 
-    def index(self, split: SplitName) -> CocoIndex | SemanticIndex:
-        """The images and classes of a split; if there is no test split, `test` means `val`.
+    def index(self, split: SplitName) -> Any:
+        """The index of the images and classes of a split; if there is no test split, `test` means `val`.
 
         Raises:
             UserError: the split is not given; the message names the keys to set.
@@ -250,7 +251,8 @@ class ImageData(L.LightningDataModule, Configurable):
             **self._ranks,
         )
         if self.trainer is not None:
-            sampler.same_order = bool(self.trainer.overfit_batches)
+            # Lightning sets it from outside of the class
+            sampler.same_order = bool(self.trainer.overfit_batches)  # pyright: ignore[reportAttributeAccessIssue]
         return self._loader(dataset, sampler, "train")
 
     def val_dataloader(self) -> Loader | list[Loader]:

@@ -13,12 +13,14 @@ from vitdet.masks import resize_labels, resize_mask
 
 # the rows and columns of a part of the full image
 Part = tuple[slice, slice]
+# whole numbers, one for each object
+Positions = Sequence[int] | np.ndarray
 
 
 class Masks:
     """The masks of an image as its annotations encode them; a call decodes some of them to arrays."""
 
-    def __call__(self, rows: Sequence[int], part: Part, size: tuple[int, int]) -> np.ndarray:
+    def __call__(self, rows: Positions, part: Part, size: tuple[int, int]) -> np.ndarray:
         """The masks of some objects, `(T, h, w)` uint8 with values 0 and 1.
 
         Args:
@@ -39,10 +41,12 @@ class CocoMasks(Masks):
     def __init__(self, rles: Sequence[dict[str, Any]]) -> None:
         self.rles = rles
 
-    def __call__(self, rows: Sequence[int], part: Part, size: tuple[int, int]) -> np.ndarray:
+    def __call__(self, rows: Positions, part: Part, size: tuple[int, int]) -> np.ndarray:
         out = np.zeros((len(rows), *size), np.uint8)
         for k, row in enumerate(rows):
-            out[k] = resize_mask(rle.decode(self.rles[row])[part], *size)
+            # the stubs of pycocotools have a private type for run lengths
+            mask = rle.decode(self.rles[row])  # pyright: ignore[reportArgumentType]
+            out[k] = resize_mask(mask[part], *size)
         return out
 
 
@@ -59,9 +63,9 @@ class IdMasks(Masks):
         [[[0, 0], [0, 1]]]
     """
 
-    def __init__(self, ids: np.ndarray, wanted: Sequence[int]) -> None:
+    def __init__(self, ids: np.ndarray, wanted: Positions) -> None:
         self.ids, self.wanted = ids, np.asarray(wanted)
 
-    def __call__(self, rows: Sequence[int], part: Part, size: tuple[int, int]) -> np.ndarray:
+    def __call__(self, rows: Positions, part: Part, size: tuple[int, int]) -> np.ndarray:
         shown = resize_labels(self.ids[part], *size)
         return (shown == self.wanted[list(rows), None, None]).astype(np.uint8)

@@ -3,7 +3,7 @@
 from bisect import bisect_right
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -15,13 +15,16 @@ from vitdet.data.sources import ImageSource
 from vitdet.data.transforms import Sample
 from vitdet.errors import UserError, check
 
+# the name of a split
+Name = TypeVar("Name", bound=str)
+
 
 def listed(files: Any) -> list[Any]:
     """The files of each source of a split, which may have a single one."""
     return list(files) if isinstance(files, (list, tuple)) else [files]
 
 
-def open_parts(splits: Mapping[str, Any], open_: Callable[[str, Any], Any]) -> dict[str, list[Any]]:
+def open_parts(splits: Mapping[Name, Any], open_: Callable[[Name, Any], Any]) -> dict[str, list[Any]]:
     """The index of each source of each split.
 
     Raises:
@@ -56,7 +59,8 @@ class JoinedSource(ImageSource):
     """
 
     def __init__(self, index: Any, sources: Sequence[ImageSource]) -> None:
-        self.index, self.sources = index, list(sources)
+        self.index = index
+        self.sources: list[Any] = list(sources)
         self.min_visible, self.with_masks = sources[0].min_visible, sources[0].with_masks
         self._starts = np.cumsum([0, *map(len, sources)]).tolist()
 

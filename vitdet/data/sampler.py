@@ -259,8 +259,9 @@ class Loader(DataLoader):
             if isinstance(batch, UserError):
                 raise batch
             if isinstance(batch, Noted):
-                for i, reason in batch.notes if self.bad is not None else ():
-                    self.bad.add(i, reason)
+                if self.bad is not None:
+                    for i, reason in batch.notes:
+                        self.bad.add(i, reason)
                 batch = batch.batch
             self._given += 1
             yield batch

@@ -4,9 +4,9 @@ H×W stands for the size of a sample in pixels, T for the number of its objects.
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import cv2
-import numpy as np
 import torch
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
@@ -48,7 +48,7 @@ def draw_sample(
     h, w = (max(1, round(length * factor)) for length in (height, width))
     pixels = cv2.resize(pixels, (w, h), interpolation=cv2.INTER_AREA)
     boxes = cxcywh_to_xyxy(target.boxes_cxcywh.detach().float().cpu()) * torch.tensor([w, h, w, h])
-    labels = target.labels.tolist()
+    labels: list[int] = target.labels.tolist()
     masks = None if target.masks is None or not labels else _smaller(target.masks.detach(), h, w).cpu().numpy()
     texts = [names[label] if label < len(names) else str(label) for label in labels]
     return draw(Image.fromarray(pixels), boxes.tolist(), texts, labels, masks=masks, outline=outline)
@@ -100,7 +100,6 @@ def is_target(value: object) -> bool:
     return isinstance(value, Target)
 
 
-def file_names(index: object) -> dict[int, str]:
+def file_names(index: Any) -> dict[int, str]:
     """The file name of each image of an index, by its id."""
-    ids: np.ndarray = index.image_ids
-    return dict(zip(ids.tolist(), index.file_names))
+    return dict(zip(index.image_ids.tolist(), index.file_names))

@@ -237,7 +237,7 @@ class SemanticSource(ImageSource):
 
     def sample(self, i: int, *, reduction: int = 1) -> Any:
         sample = super().sample(i, reduction=reduction)
-        if sample.masks is not None:
+        if isinstance(sample.masks, IdMasks):
             sample.labels = sample.masks.wanted.astype(np.int64)
             height, width = sample.masks.ids.shape
             whole = sample.masks.ids[None] == sample.labels[:, None, None]

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -14,6 +14,7 @@ from vitdet.data.masked import check_masks, say_masks
 from vitdet.data.module import ImageData, SplitName
 from vitdet.data.options import RANGES
 from vitdet.data.panoptic import PanopticSource
+from vitdet.data.parts import JoinedSource
 from vitdet.data.semantic import SemanticIndex, SemanticSource
 from vitdet.data.shapes import make_shapes
 from vitdet.data.shapes_scene import STUFF, THINGS
@@ -150,7 +151,7 @@ class PanopticData(ImageData):
     def truth(self, split: SplitName) -> Callable[[int], tuple]:
         """A function that returns the true segments of an image, given its id; see `PanopticSource.truth`."""
         split = self._given(split)
-        source = self.make_source(split)
+        source = cast(PanopticSource | JoinedSource, self.make_source(split))
         position = {number: i for i, number in enumerate(source.index.image_ids.tolist())}
         read = self.files.scored(split, source.truth, source.void)
         return lambda image_id: read(position[image_id])

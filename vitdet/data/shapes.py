@@ -168,6 +168,8 @@ def _write(root: Path, name: str, images: list, categories: list, annotations: l
 def _instance(scene: Scene, t: int, image_id: int, number: int) -> dict[str, Any]:
     visible = scene.ids == t
     code = rle.encode(np.asfortranarray(visible.astype(np.uint8)))
+    # the stubs of pycocotools have text here
+    counts: Any = code["counts"]
     return {
         "id": number,
         "image_id": image_id,
@@ -175,7 +177,7 @@ def _instance(scene: Scene, t: int, image_id: int, number: int) -> dict[str, Any
         "bbox": _bounds(visible),
         "area": int(visible.sum()),
         "iscrowd": 0,
-        "segmentation": {"size": list(code["size"]), "counts": code["counts"].decode()},
+        "segmentation": {"size": list(code["size"]), "counts": counts.decode()},
     }
 
 

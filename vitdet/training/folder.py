@@ -83,5 +83,4 @@ def make_loggers(folder: Path) -> list[Logger]:
     # the CSV logger would delete the file
     if earlier.exists():
         earlier.rename(folder / f"metrics_{len(list(folder.glob('metrics_*.csv')))}.csv")
-    place = {"name": "", "version": ""}
-    return [TensorBoard(folder, **place), CSVLogger(folder, **place)]
+    return [TensorBoard(folder, name="", version=""), CSVLogger(folder, name="", version="")]

@@ -7,6 +7,7 @@ import re
 import warnings
 from collections.abc import Sequence
 from random import Random
+from typing import Any
 
 import numpy as np
 
@@ -82,11 +83,11 @@ class Pipeline:
 def apply(compose: A.Compose, sample: Sample, rng: Random, generator: np.random.Generator) -> Sample:
     """The sample after `compose`, as it is, without a check."""
     compose.set_random_state(generator, rng)
-    masks = {} if sample.masks is None or not len(sample.masks) else {"masks": list(sample.masks)}
+    moved = sample.decoded
+    masks: dict[str, Any] = {} if moved is None or not len(moved) else {"masks": list(moved)}
     rows = np.arange(len(sample.boxes))
     out = compose(image=sample.image, bboxes=sample.boxes, labels=sample.labels, rows=rows, **masks)
     kept = np.asarray(out["rows"], np.int64).reshape(-1)
-    moved = sample.masks
     if moved is not None:
         moved = np.stack(out["masks"])[kept] if masks else np.zeros((0, *out["image"].shape[:2]), np.uint8)
     boxes = np.asarray(out["bboxes"], np.float32).reshape(-1, 4)

@@ -69,7 +69,7 @@ class Augment:
         Raises:
             UserError: a transform fails, or its result is no image to train on. The message has its name.
         """
-        if self.foreign:
+        if not isinstance(self.pipeline, OwnPipeline):
             from vitdet.data.transforms.trial import try_out
 
             try_out(self.pipeline, sizes, masks=masks)

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from vitdet.data.object_masks import Masks
 from vitdet.data.transforms.evaluate import resize
 from vitdet.data.transforms.sample import MIN_SIDE, MIN_VISIBLE, Sample
 from vitdet.data.transforms.size import Size
@@ -23,7 +24,7 @@ def crop(
     An object is dropped if less than the share `min_visible` of its box is left, or less than a pixel; other boxes are
     clipped. A crop without objects is not drawn again: it is a negative, like an image without annotations.
     """
-    shown = tuple(min(a, b) for a, b in zip(full, window))
+    shown = min(full[0], window[0]), min(full[1], window[1])
     height, width = sample.size
     # how many pixels of the file a pixel of the image stands for
     step = reduction(sample.size, sample.image.shape[:2])
@@ -36,9 +37,15 @@ def crop(
     clipped = moved.clip(0, limit)
     sides = (clipped[:, 2:] - clipped[:, :2]) * (np.array(shown[::-1], np.float32) / limit[:2])
     keep = (_area(clipped) > min_visible * _area(moved)) & (sides >= MIN_SIDE).all(1)
-    masks = None if sample.masks is None else sample.masks(np.flatnonzero(keep), part, shown)
+    masks = None if sample.masks is None else _encoded(sample.masks)(np.flatnonzero(keep), part, shown)
     pixels = sample.image[top // step : -(-bottom // step), left // step : -(-right // step)]
     return Sample(resize(pixels, *shown), (clipped / limit)[keep], sample.labels[keep], masks)
+
+
+def _encoded(masks: Masks | np.ndarray) -> Masks:
+    if not isinstance(masks, Masks):
+        raise TypeError("the masks of the sample are decoded, so it can't be cropped again")
+    return masks
 
 
 def reduction(size: tuple[int, int], wanted: tuple[int, int]) -> int:
@@ -48,17 +55,18 @@ def reduction(size: tuple[int, int], wanted: tuple[int, int]) -> int:
 
 def fit_boxes(sample: Sample) -> Sample:
     """The sample with boxes clipped to the bounds of their masks plus a pixel, and without objects of empty masks."""
-    if sample.masks is None:
+    masks = sample.decoded
+    if masks is None:
         return sample
     height, width = sample.image.shape[:2]
-    tight = bounds(sample.masks)
+    tight = bounds(masks)
     keep = np.flatnonzero(tight[:, 2] > 0)
     tight = (tight[keep] + np.array([-1, -1, 1, 1])) / np.array([width, height] * 2)
     boxes, tight = sample.boxes[keep], tight.clip(0, 1).astype(np.float32)
     cut = np.concatenate([np.maximum(boxes[:, :2], tight[:, :2]), np.minimum(boxes[:, 2:], tight[:, 2:])], axis=1)
     boxes = np.where((cut[:, 2:] > cut[:, :2]).all(1, keepdims=True), cut, tight)
     # masks take megabytes, so they are copied only where some are dropped
-    masks = sample.masks if len(keep) == len(sample.masks) else sample.masks[keep]
+    masks = masks if len(keep) == len(masks) else masks[keep]
     return Sample(sample.image, boxes, sample.labels[keep], masks)
 
 
@@ -88,6 +96,7 @@ def smallest_shown(
         window: `(H, W)`, the largest size of a crop.
     """
     pairs = np.unique(np.stack([heights, widths], axis=1), axis=0).tolist()
-    shown = [tuple(max(1, round(side * scale)) for side in size(*pair)) for pair in pairs]
+    resized = (size(*pair) for pair in pairs)
+    shown = [(max(1, round(height * scale)), max(1, round(width * scale))) for height, width in resized]
     shown = [pair if window is None else (min(pair[0], window[0]), min(pair[1], window[1])) for pair in shown]
     return list(dict.fromkeys([min(shown), min(shown, key=lambda pair: pair[::-1])]))

@@ -69,18 +69,18 @@ def to_tensor(image: np.ndarray, mean: Sequence[float], std: Sequence[float]) ->
     """An RGB image `(H, W, 3)` with values in 0 … 255 as a normalised float tensor `(3, H, W)`."""
     if image.dtype == np.uint8:
         # the same values, looked up in a table, which takes half of the time
-        x = np.empty((3, *image.shape[:2]), np.float32)
+        x: np.ndarray = np.empty((3, *image.shape[:2]), np.float32)
         for plane, channel, table in zip(x, cv2.split(image), _table(tuple(mean), tuple(std))):
             cv2.LUT(channel, table, dst=plane)
         return torch.from_numpy(x)
-    x = torch.from_numpy(np.array(image)).permute(2, 0, 1).contiguous().float()  # (H, W, 3) -> (3, H, W)
-    return _normalised(x.flatten(1), mean, std).view(x.shape)
+    pixels = torch.from_numpy(np.array(image)).permute(2, 0, 1).contiguous().float()  # (H, W, 3) -> (3, H, W)
+    return _normalised(pixels.flatten(1), mean, std).view(pixels.shape)
 
 
 def _normalised(x: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:
     """Values `(3, N)` in 0 … 255, normalised in place."""
-    mean, std = (torch.tensor(value).view(3, 1) for value in (mean, std))
-    return x.sub_(mean * 255).div_(std * 255)
+    shift, scale = (torch.tensor(value).view(3, 1) for value in (mean, std))
+    return x.sub_(shift * 255).div_(scale * 255)
 
 
 @functools.lru_cache(maxsize=8)

@@ -34,7 +34,9 @@ def mixup(sample: Sample, other: Sample, rng: np.random.Generator) -> Sample:
     image = sample.image.copy()
     part = image[top : top + height, left : left + width]
     part[...] = (weight * part + (1 - weight) * other.image).round().astype(np.uint8)
-    boxes, masks = _moved(other, np.arange(len(other.labels)), image.shape[:2], (top, left))
+    rows, size, masks = np.arange(len(other.labels)), image.shape[:2], other.decoded
+    boxes = _moved_boxes(other, rows, size, (top, left))
+    masks = None if masks is None else _moved_masks(masks, rows, size, (top, left))
     return _joined(Sample(image, sample.boxes, sample.labels, sample.masks), boxes, other.labels, masks)
 
 
@@ -52,24 +54,26 @@ def copy_paste(
         may: whether objects of a class may be pasted, by label.
         min_visible: the share of an object that must be left uncovered, or it is dropped.
     """
-    top, left = _place(sample, other, rng)
+    (top, left), theirs = _place(sample, other, rng), _masks(other)
     drawn = rng.random(len(other.labels)) < CHOSEN
-    chosen = [k for k, label in enumerate(other.labels.tolist()) if drawn[k] and may[label] and other.masks[k].any()]
+    chosen = [k for k, label in enumerate(other.labels.tolist()) if drawn[k] and may[label] and theirs[k].any()]
     if not chosen:
         return sample
     height, width = other.image.shape[:2]
-    boxes, masks = _moved(other, np.array(chosen), sample.image.shape[:2], (top, left))
-    covered = masks.any(0)
-    image = sample.image.copy()
+    image, rows, size = sample.image.copy(), np.array(chosen), sample.image.shape[:2]
+    boxes = _moved_boxes(other, rows, size, (top, left))
+    masks = _moved_masks(theirs, rows, size, (top, left))
+    # `asarray` is for the type only: numpy's stubs take a single flag into account
+    covered = np.asarray(masks.any(0))
     part = (slice(top, top + height), slice(left, left + width))
     image[part][covered[part]] = other.image[covered[part]]
-    rest = sample.masks * ~covered
-    before, after = (m.reshape(len(m), covered.size).sum(1, dtype=np.int64) for m in (sample.masks, rest))
+    ours = _masks(sample)
+    rest = ours * ~covered
+    before, after = (m.reshape(len(m), covered.size).sum(1, dtype=np.int64) for m in (ours, rest))
     kept = np.flatnonzero((after == before) | (after > min_visible * before))
     cut = after < before
-    size = np.array(image.shape[1::-1] * 2, np.float32)
     under = sample.boxes.copy()
-    under[cut] = bounds(rest[cut]) / size
+    under[cut] = bounds(rest[cut]) / np.array(image.shape[1::-1] * 2, np.float32)
     return _joined(Sample(image, under[kept], sample.labels[kept], rest[kept]), boxes, other.labels[chosen], masks)
 
 
@@ -110,18 +114,27 @@ def _place(sample: Sample, other: Sample, rng: np.random.Generator) -> tuple[int
     return top, left
 
 
-def _moved(
-    sample: Sample, rows: np.ndarray, size: tuple[int, int], corner: tuple[int, int]
-) -> tuple[np.ndarray, np.ndarray | None]:
-    """The boxes and masks of objects on a canvas of `size` `(H, W)`, on which the image lies at `corner`."""
+def _masks(sample: Sample) -> np.ndarray:
+    """The masks of a sample that must have them."""
+    masks = sample.decoded
+    if masks is None:
+        raise TypeError("the sample has no masks")
+    return masks
+
+
+def _moved_boxes(sample: Sample, rows: np.ndarray, size: tuple[int, int], corner: tuple[int, int]) -> np.ndarray:
+    """The boxes of objects on a canvas of `size` `(H, W)`, on which the image lies at `corner`."""
     (height, width), (top, left) = sample.image.shape[:2], corner
     boxes = sample.boxes[rows] * [width, height, width, height] + [left, top, left, top]
-    boxes = (boxes / [size[1], size[0], size[1], size[0]]).clip(0, 1).astype(np.float32)
-    if sample.masks is None:
-        return boxes, None
-    masks = np.zeros((len(rows), *size), np.uint8)
-    masks[:, top : top + height, left : left + width] = sample.masks[rows]
-    return boxes, masks
+    return (boxes / [size[1], size[0], size[1], size[0]]).clip(0, 1).astype(np.float32)
+
+
+def _moved_masks(masks: np.ndarray, rows: np.ndarray, size: tuple[int, int], corner: tuple[int, int]) -> np.ndarray:
+    """The masks of objects on the same canvas, `(T, H, W)`."""
+    (height, width), (top, left) = masks.shape[1:], corner
+    moved = np.zeros((len(rows), *size), np.uint8)
+    moved[:, top : top + height, left : left + width] = masks[rows]
+    return moved
 
 
 def _joined(sample: Sample, boxes: np.ndarray, labels: np.ndarray, masks: np.ndarray | None) -> Sample:
@@ -130,5 +143,5 @@ def _joined(sample: Sample, boxes: np.ndarray, labels: np.ndarray, masks: np.nda
         sample.image,
         np.concatenate([sample.boxes, boxes]),
         np.concatenate([sample.labels, labels]),
-        None if masks is None else np.concatenate([sample.masks, masks]),
+        None if masks is None else np.concatenate([_masks(sample), masks]),
     )

@@ -57,10 +57,10 @@ class HorizontalFlip(OwnTransform):
     def apply(self, sample: Sample, rng: Random, order: np.random.Generator) -> Sample:
         boxes = sample.boxes.copy()
         boxes[:, self.low], boxes[:, self.high] = 1 - sample.boxes[:, self.high], 1 - sample.boxes[:, self.low]
-        masks = sample.masks
-        if masks is not None:
-            masks = np.empty_like(sample.masks)
-            for mask, flipped in zip(sample.masks, masks):
+        before = masks = sample.decoded
+        if before is not None:
+            masks = np.empty_like(before)
+            for mask, flipped in zip(before, masks):
                 cv2.flip(mask, self.code, dst=flipped)
         return Sample(cv2.flip(sample.image, self.code), boxes, sample.labels, masks)
 
@@ -154,10 +154,14 @@ def _range(
         check(name, value, value >= 0, wanted)
         value = (around - value, around + value)
         value = (max(value[0], low), value[1]) if around else value
-    pair = isinstance(value, Sequence) and not isinstance(value, str) and len(value) == 2 and all(map(is_number, value))
-    ok = pair and value[0] <= value[1] and (low is None or value[0] >= low) and (high is None or value[1] <= high)
+    ok = _is_pair(value) and value[0] <= value[1]
+    ok = ok and (low is None or value[0] >= low) and (high is None or value[1] <= high)
     check(name, value, ok, wanted)
     return value[0], value[1]
+
+
+def _is_pair(value: Any) -> bool:
+    return isinstance(value, Sequence) and not isinstance(value, str) and len(value) == 2 and all(map(is_number, value))
 
 
 def _scaled(image: np.ndarray, factor: float, shift: float) -> np.ndarray:
@@ -219,5 +223,6 @@ class OwnPipeline:
         kept = np.flatnonzero((sides >= MIN_SIDE - 1e-7).all(1))
         if len(kept) == len(sample.boxes):
             return sample
-        masks = None if sample.masks is None else sample.masks[kept]
+        masks = sample.decoded
+        masks = None if masks is None else masks[kept]
         return Sample(sample.image, sample.boxes[kept], sample.labels[kept], masks)

@@ -36,3 +36,14 @@ class Sample:
     def size(self) -> tuple[int, int]:
         """`(H, W)` of the image file in pixels, or, after a crop, of the image."""
         return self.whole or self.image.shape[:2]
+
+    @property
+    def decoded(self) -> np.ndarray | None:
+        """The masks as an array, `(T, H, W)` uint8; `None` if the task needs none.
+
+        Raises:
+            TypeError: they are not decoded yet.
+        """
+        if isinstance(self.masks, Masks):
+            raise TypeError("the masks of the sample are not decoded; crop it first")
+        return self.masks

@@ -40,7 +40,7 @@ class Size(Configurable):
         for name, value in {**rules, "max_long_side": max_long_side}.items():
             check(f"size.{name}", value, value is None or is_whole(value), f"pixels, {wanted}")
         self.long_side, self.short_side, self.max_long_side, self.square = long_side, short_side, max_long_side, square
-        largest = max([0, *(rules[name] for name in given)])
+        largest = max(value or 0 for value in rules.values())
         check("size", largest, largest <= MAX_SIDE, f"at most {MAX_SIDE} pixels")
 
     @classmethod

@@ -7,6 +7,7 @@ training. Here each is applied to the smallest images that a training shows, wha
 from collections.abc import Iterable, Iterator
 from copy import deepcopy
 from random import Random
+from typing import Any
 
 import albumentations as A
 import cv2
@@ -53,7 +54,7 @@ def alternatives(transform: Transform) -> Iterator[Transform]:
         for k, surely in enumerate(alternatives(member)):
             # the first alternatives of all members are tried together
             if place == 0 or k > 0:
-                changed = deepcopy(transform)
+                changed: Any = deepcopy(transform)
                 firsts = [next(alternatives(other)) for other in members]
                 changed.p, changed.transforms = 1.0, [*firsts[:place], surely, *firsts[place + 1 :]]
                 yield changed
@@ -95,7 +96,7 @@ def _fault(out: Sample, before: Sample) -> str:
         return f"an array {image.shape}; {wanted}"
     if not (np.isfinite(out.boxes).all() and len(out.boxes) == len(out.labels) <= len(before.boxes)):
         return "boxes that are no longer those of the objects; leave it out"
-    masks = out.masks
+    masks = out.decoded
     if masks is not None and (masks.shape != (len(out.labels), *image.shape[:2]) or masks.max(initial=0) > 1):
         return f"masks {masks.shape} with values up to {masks.max(initial=0)}, which don't fit the image; leave it out"
     return ""
@@ -105,7 +106,7 @@ def made_up(size: tuple[int, int], objects: int, *, masks: bool) -> Sample:
     """A sample of `size` `(H, W)`: noise, on which brighter rectangles are the objects."""
     (height, width), rng = size, np.random.default_rng(0)
     coarse = rng.integers(0, 180, (max(2, height // 8), max(2, width // 8), 3), dtype=np.uint8)
-    image = cv2.resize(coarse, (width, height), interpolation=cv2.INTER_CUBIC)
+    image = np.asarray(cv2.resize(coarse, (width, height), interpolation=cv2.INTER_CUBIC), np.uint8)
     boxes = np.array([[0.1, 0.1, 0.5, 0.6], [0.3, 0.4, 0.9, 0.95], [0.05, 0.7, 0.25, 0.8]], np.float32)[:objects]
     shapes = np.zeros((objects, height, width), np.uint8)
     for shape, box in zip(shapes, boxes):

@@ -44,7 +44,7 @@ class FirstBatches(L.Callback):
 
     def _save(self, trainer: L.Trainer, task: L.LightningModule, batch: Any, batch_idx: int) -> None:
         images, targets = (part[:MOST] for part in batch)
-        data = getattr(trainer, "datamodule", None)
+        data: Any = getattr(trainer, "datamodule", None)
         names = file_names(data.index("train")) if hasattr(data, "index") else {}
         outline = getattr(data, "kind", "instances") == "instances"
         mean, std = task.backbone.mean, task.backbone.std
