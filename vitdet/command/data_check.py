@@ -97,7 +97,7 @@ def _plan(options: argparse.Namespace, rest: list[str]) -> Plan:
     if bool(explicit) == bool(options.source):
         wanted = "wanted a folder, a config, or --images DIR with --annotations JSON or --labels DIR"
         raise UserError(f"{'there is nothing to check' if not explicit else 'a source is given twice'}; {wanted}")
-    if explicit or Path(options.source).is_dir():
+    if explicit or Path(options.source).expanduser().is_dir():
         if explicit and rest:
             raise UserError(f"{rest[0]} is no option of vitdet data check; keys of a config go with a config")
         plan = _paths(options) if explicit else _folder(options.source, rest)

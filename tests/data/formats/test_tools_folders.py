@@ -140,3 +140,10 @@ def test_convert_takes_the_keys_that_errors_name(tmp_path, capsys):
         find(root)
     main(["data", "convert", str(root), str(tmp_path / "out"), "--data.layout", "YOLO"])
     assert "instances_val.json: 2 images, 4 objects" in capsys.readouterr().out
+
+
+def test_splits_in_one_folder_list_each_others_images(tmp_path, capsys):
+    names = [f"{i}.jpg" for i in range(6)]
+    texts = {"train.json": coco(names[:4], [(1, "cat")]), "val.json": coco(names[4:], [(1, "cat")])}
+    main(["data", "check", str(write(tmp_path, {f"images/{name}": None for name in names} | texts))])
+    assert "image-unlisted" not in capsys.readouterr().out

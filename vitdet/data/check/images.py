@@ -17,8 +17,14 @@ SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif")
 BITS, GREY = 6, 4.0
 
 
-def check_files(content: Content, findings: Findings) -> None:
-    """Findings about files that are missing, damaged or unusual."""
+def check_files(content: Content, contents: Sequence[Content], findings: Findings) -> None:
+    """Findings about files that are missing, damaged or unusual.
+
+    Args:
+        content: the split.
+        contents: all splits, whose images may lie in the same folder.
+        findings: where they go.
+    """
     split = content.split
     leaving = [content.image_example(i) for i, path in enumerate(content.paths) if path is None]
     findings.note("image-outside-folder", split, leaving)
@@ -39,7 +45,7 @@ def check_files(content: Content, findings: Findings) -> None:
     for code, places in by_code.items():
         findings.note(code, split, places, of=len(content))
     if content.kind != "semantic":
-        known = {os.path.normpath(path) for path in content.paths if path is not None}
+        known = {os.path.normpath(path) for other in contents for path in other.paths if path is not None}
         extra = [name for name in image_files(content.root) if os.path.normpath(content.root / name) not in known]
         findings.note("image-unlisted", split, [Example(name, content.root / name) for name in extra])
 

@@ -128,7 +128,7 @@ def check(plan: Plan, *, decode: bool = False, watch: Watch | None = None, threa
                 done += len(part)
                 if watch is not None:
                     watch(total, done)
-            _findings(content, job, plan, findings)
+            _findings(content, contents, job, plan, findings)
     meant = plan.kind != "semantic" or labels.check_values(contents, findings)
     images.check_copies(contents, findings)
     for content in contents:
@@ -192,9 +192,9 @@ class _Job:
         return part
 
 
-def _findings(content: Content, job: _Job, plan: Plan, findings: Findings) -> None:
+def _findings(content: Content, contents: Sequence[Content], job: _Job, plan: Plan, findings: Findings) -> None:
     """Findings about a single split."""
-    images.check_files(content, findings)
+    images.check_files(content, contents, findings)
     if content.kind == "instances":
         boxes.check_masks(content, [mask for i in sorted(job.masks) for mask in job.masks[i]], findings)
     else:
