@@ -19,6 +19,8 @@ USUAL = re.compile(r"(^|/)(instances_(\*(\d{4})?|default)|_annotations\.coco)$")
 NAMED = re.compile(r"^(_annotations\.coco|instances_.*)\.json$")
 # a folder with more JSON files holds one for each image, as LabelMe writes them
 MAX_FILES = 50
+# how many of several sets an error lists
+FEW = 3
 
 
 @dataclass(frozen=True)
@@ -130,7 +132,8 @@ def choose(found: list[Family], given: dict[str, str]) -> tuple[Family, list[Fam
         # `birds_train.json` and `more_val.json`
         files = {split: path for family in found for split, path in family.files.items()}
         return Family(found[0].kind, found[0].name, files), []
+    more = f"; and {len(found) - FEW} more" if len(found) > FEW else ""
     raise DataError(
-        f"it has several sets of {found[0].kind}: {'; '.join(map(str, found))}; say which: "
+        f"it has several sets of {found[0].kind}: {'; '.join(map(str, found[:FEW]))}{more}; say which: "
         "--data.train.annotations JSON --data.val.annotations JSON"
     )

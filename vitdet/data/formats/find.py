@@ -16,6 +16,8 @@ from vitdet.data.formats.tree import Tree, check_some, checked_folder
 from vitdet.errors import DataError, check
 
 KINDS = get_args(Kind)
+# how many of several layouts an error lists
+FEW = 4
 Candidate = Found | Pending | Fault
 
 
@@ -125,9 +127,11 @@ def _nothing(tree: Tree, seen: list[Candidate], kind: str | None, layout: str | 
 
 
 def _several(tree: Tree, likely: list[Candidate]) -> DataError:
-    shown = "; ".join(f"{one.layout} ({one.kind}): {one.source}" for one in likely)
-    kinds = list(dict.fromkeys(one.kind for one in likely))
+    few = likely[:FEW]
+    shown = "; ".join(f"{candidate.layout} ({candidate.kind}): {candidate.source}" for candidate in few)
+    shown += f"; and {len(likely) - FEW} more: is it a folder of several data sets?" if len(likely) > FEW else ""
+    kinds = list(dict.fromkeys(candidate.kind for candidate in likely))
     key = f"--data.kind {'|'.join(kinds)}"
     if len(kinds) < len(likely):
-        key = " or ".join(f"--data.layout {shlex.quote(one.layout)}" for one in likely)
+        key = " or ".join(f"--data.layout {shlex.quote(layout)}" for layout in dict.fromkeys(c.layout for c in few))
     return DataError(f"{tree.root} has labels of several kinds or layouts; say which to take: {key} ({shown})")
