@@ -55,10 +55,10 @@ class Relabelled(CocoIndex):
         self._base = base
         self._made_by = (base, table, list(label_of)), {"reason": reason, "lines": list(lines), "wanted": wanted}
         self.category_ids, self.names, self.things = list(table.ids), list(table.names), list(table.things)
-        own: dict[int, int] = {}
+        lowest: dict[int, int] = {}
         for number, label in zip(base.category_ids, label_of):
-            own[label] = min(number, own.get(label, number))
-        self.file_ids = [own.get(label, number) for label, number in enumerate(table.ids)]
+            lowest[label] = min(number, lowest.get(label, number))
+        self.file_ids = [lowest.get(label, number) for label, number in enumerate(table.ids)]
         labels = np.array([*label_of, -1], np.int32)[base.categories]
         image = np.repeat(np.arange(len(base)), np.diff(base.first))
         rows = np.flatnonzero(labels >= 0)

@@ -187,8 +187,8 @@ def _read(text: str) -> Any:
         return None
 
 
-def _likeness(one: str, other: str) -> float:
-    return difflib.SequenceMatcher(None, one, other).ratio()
+def _likeness(word: str, other: str) -> float:
+    return difflib.SequenceMatcher(None, word, other).ratio()
 
 
 def _kinds(base: type) -> list[type]:

@@ -33,14 +33,14 @@ def open_parts(splits: Mapping[Name, Any], open_: Callable[[Name, Any], Any]) ->
     """
     ok, wanted = POSITIVE
     for name, files in splits.items():
-        for k, one in enumerate(listed(files)):
+        for k, source in enumerate(listed(files)):
             place = f"data.{name}[{k}]" if isinstance(files, (list, tuple)) else f"data.{name}"
-            if not Path(one.images).is_dir():
-                raise FileNotFoundError(f"{place}.images is {one.images!r}, which is no folder")
-            check(f"{place}.weight", one.weight, ok(one.weight), wanted)
-            if one.weight != 1 and name != "train":
-                raise UserError(f"{place}.weight is {one.weight}; only training images have weights, leave it out")
-    return {name: [open_(name, one) for one in listed(files)] for name, files in splits.items()}
+            if not Path(source.images).is_dir():
+                raise FileNotFoundError(f"{place}.images is {source.images!r}, which is no folder")
+            check(f"{place}.weight", source.weight, ok(source.weight), wanted)
+            if source.weight != 1 and name != "train":
+                raise UserError(f"{place}.weight is {source.weight}; only training images have weights, leave it out")
+    return {name: [open_(name, source) for source in listed(files)] for name, files in splits.items()}
 
 
 def join(indices: Sequence[Any]) -> Any:

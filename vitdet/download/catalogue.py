@@ -123,8 +123,8 @@ PANOPTIC_PNGS = {f"annotations/panoptic_{split}": count for split, count in IMAG
 CSDOWNLOAD = "pip install cityscapesscripts && csDownload -d {folder} {files}"
 
 SETS = {
-    one.name: one
-    for one in [
+    published.name: published
+    for published in [
         Published(
             "coco",
             "COCO 2017, 80 classes, boxes and instance masks: 118,287 training and 5,000 validation images",

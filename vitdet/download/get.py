@@ -16,7 +16,11 @@ GIGABYTE = 1e9
 def missing(published: Published, output: Path) -> list[Archive]:
     """The archives of which something is not in its place."""
     folder = output / published.folder
-    return [one for one in published.archives if not all((folder / place).exists() for place in one.gives.values())]
+    return [
+        archive
+        for archive in published.archives
+        if not all((folder / place).exists() for place in archive.gives.values())
+    ]
 
 
 def packed(archive: Archive, folder: Path) -> Path | None:
@@ -76,8 +80,8 @@ def check_login(published: Published, output: Path, *, mirror: str | None = None
     DownloadError: files are missing that can only be had after a login; the message says how, and where to put them.
     """
     folder = output / published.folder
-    lacks = [one for one in missing(published, output) if packed(one, folder) is None]
-    wanted = [one.name for one in lacks if not address(one, mirror)]
+    lacks = [archive for archive in missing(published, output) if packed(archive, folder) is None]
+    wanted = [archive.name for archive in lacks if not address(archive, mirror)]
     if wanted:
         how = published.login.format(folder=folder, files=" ".join(wanted))
         raise DownloadError(

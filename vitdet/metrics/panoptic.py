@@ -164,7 +164,7 @@ def count(truth: Segments, found: Segments, num_classes: int) -> np.ndarray:
         if not crowd and ("true", a) not in matched:
             result[3, label] += 1
     for b, label in mine.items():
-        ignored = [0, *(a for a, (own, crowd) in real.items() if crowd and own == label)]
+        ignored = [0, *(a for a, (kind, crowd) in real.items() if crowd and kind == label)]
         if ("found", b) not in matched and sum(shared.get((a, b), 0) for a in ignored) <= 0.5 * area_found[b]:
             result[2, label] += 1
     return result

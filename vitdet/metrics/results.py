@@ -144,14 +144,14 @@ def _use_file_names(items: list[Any], truth: GroundTruth, source: str, annotatio
     """
     if not items:
         return {"detections: the results file is empty, so nothing is found": 0}
-    own = _ids_by_file(items, source)
-    if not own:
+    id_by_file = _ids_by_file(items, source)
+    if not id_by_file:
         return {}
     if not any(truth.file_names):
-        return {f'files matched by image_id: the images of {annotations} have no "file_name"': len(own)}
+        return {f'files matched by image_id: the images of {annotations} have no "file_name"': len(id_by_file)}
     known = FileNames(truth.file_names, annotations)
     id_of = {}
-    for name, position in zip(own, known.find(list(own))):
+    for name, position in zip(id_by_file, known.find(list(id_by_file))):
         if position is None:
             raise DataError(
                 f"{source} has detections in {clip(name)}, which is no image of {annotations}; "
@@ -159,7 +159,7 @@ def _use_file_names(items: list[Any], truth: GroundTruth, source: str, annotatio
                 f"or predict with --annotations {annotations}, which leaves out what that does not have"
             )
         id_of[name] = int(truth.image_ids[position])
-    differ = sum(own[name] != number for name, number in id_of.items())
+    differ = sum(id_by_file[name] != number for name, number in id_of.items())
     for n, item in enumerate(items):
         if not isinstance(item, dict):
             # `_rows` raises the error for it

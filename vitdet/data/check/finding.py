@@ -74,8 +74,8 @@ class Finding:
             {"text": e.text, "file": str(e.path) if e.path else None, "boxes": [list(box) for box in e.boxes_xywh]}
             for e in self.examples
         ]
-        own = {"code": self.code, "severity": self.severity, "split": self.split, "count": self.count, "of": self.of}
-        return own | {"text": self.text, "fix": self.fix, "examples": examples}
+        head = {"code": self.code, "severity": self.severity, "split": self.split, "count": self.count, "of": self.of}
+        return head | {"text": self.text, "fix": self.fix, "examples": examples}
 
 
 class Findings(list[Finding]):

@@ -162,14 +162,14 @@ def _check_alike(seen: list[_Seen], findings: Findings) -> None:
     within: dict[str, dict[int, Example]] = defaultdict(dict)
     between: dict[str, dict[int, Example]] = defaultdict(dict)
     for a, b in alike(grey):
-        one, other = images[a], images[b]
-        if one.facts.digest == other.facts.digest:
+        first, second = images[a], images[b]
+        if first.facts.digest == second.facts.digest:
             continue
-        if one.split == other.split:
-            within[one.split].setdefault(b, Example(f"{other.name} looks like {one.name}", other.path))
+        if first.split == second.split:
+            within[first.split].setdefault(b, Example(f"{second.name} looks like {first.name}", second.path))
         else:
-            text = f"{other.name} looks like {one.name} of {one.split}"
-            between[f"{one.split}, {other.split}"].setdefault(b, Example(text, other.path))
+            text = f"{second.name} looks like {first.name} of {first.split}"
+            between[f"{first.split}, {second.split}"].setdefault(b, Example(text, second.path))
     for code, found in (("image-near-duplicate", within), ("leak-near", between)):
         for split, places in found.items():
             findings.note(code, split, places.values())

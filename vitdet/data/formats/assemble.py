@@ -250,5 +250,5 @@ def _nearness(image: Path, parts: list[str], folders: set[str]) -> tuple[int, in
     """How much of a written path fits, how many folders are shared, and how few are not."""
     tail = list(image.parts[-len(parts) :])
     fits = next((n for n in range(len(parts), 0, -1) if tail[-n:] == parts[-n:]), 0)
-    own = set(image.parent.parts)
-    return fits, len(own & folders), -len(own - folders)
+    around = set(image.parent.parts)
+    return fits, len(around & folders), -len(around - folders)

@@ -70,10 +70,10 @@ def recognise(tree: Tree, all_families: list[Family], given: Mapping[str, Any], 
     for kind in ("instances", "panoptic"):
         some = [family for family in all_families if family.kind == kind]
         # relative to the folder where they lie in it; the path of any other file is absolute
-        own = {s: tree.relative(path) or str(Path(path).resolve()) for s, path in named.items() if kinds[s] == kind}
-        if some or own:
+        files = {s: tree.relative(path) or str(Path(path).resolve()) for s, path in named.items() if kinds[s] == kind}
+        if some or files:
             try:
-                found.append(_found(tree, *choose(some, own), given, fraction))
+                found.append(_found(tree, *choose(some, files), given, fraction))
             except UserError as error:
                 layout = PANOPTIC if kind == "panoptic" else _layout(some[0]) if some else "COCO"
                 found.append(Fault(layout, kind, error, isinstance(error, Absent)))
@@ -121,16 +121,16 @@ def _part(tree: Tree, split: str, path: Path, given: Mapping[str, Any]) -> Part:
     index.check_images()
     images, segments = (Path(given[key]) if key in given else None for key in ("images", "segments"))
     part = Part(split, path, index, images, segments)
-    own, beside = None if split == "all" else split, tree.relative(path.parent)
+    wanted, beside = None if split == "all" else split, tree.relative(path.parent)
     names = index.file_names
     where = tree.relative(path) or path
     if part.images is None and names:
-        part.images, share = folder_of(names, tree, split=own, beside=beside or "")
+        part.images, share = folder_of(names, tree, split=wanted, beside=beside or "")
         if share < 1:
-            _match(part, tree, own, list(names), str(where))
+            _match(part, tree, wanted, list(names), str(where))
     if index.panoptic and part.segments is None:
         maps = _segment_names(index)
-        part.segments, share = folder_of(maps, tree, split=own, beside=beside or "", maps=path.stem)
+        part.segments, share = folder_of(maps, tree, split=wanted, beside=beside or "", maps=path.stem)
         if not maps or part.segments is None:
             part.segments = None
             part.lines.append(f"{where} is left alone: none of the PNGs that it names is in the folder")

@@ -113,14 +113,14 @@ def choose(found: list[Family], given: dict[str, str]) -> tuple[Family, list[Fam
         DataError: nothing tells which to take; the message lists them.
     """
     if given:
-        own = [family for family in found if set(family.files.values()) & set(given.values())]
-        if not own and found and not {"train", "val"} <= given.keys():
+        chosen = [family for family in found if set(family.files.values()) & set(given.values())]
+        if not chosen and found and not {"train", "val"} <= given.keys():
             # files from elsewhere, for some of the splits of this folder
-            own = [choose(found, {})[0]]
-        files = dict(own[0].files) if len(own) == 1 else {}
+            chosen = [choose(found, {})[0]]
+        files = dict(chosen[0].files) if len(chosen) == 1 else {}
         if "train" in given or set(given.values()) & {files.get("all")}:
             files.pop("all", None)
-        name = own[0].name if own else next(iter(given.values()))
+        name = chosen[0].name if chosen else next(iter(given.values()))
         return Family(found[0].kind if found else "instances", name, {**files, **given}), []
     usual = [family for family in found if family.usual]
     divided = [family for family in found if "train" in family.files]

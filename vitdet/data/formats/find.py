@@ -90,24 +90,36 @@ def _chosen(tree: Tree, seen: list[Candidate], kind: Kind | None, layout: str | 
     Raises:
         DataError: there is none, or several.
     """
-    asked = [one for one in seen if kind in (None, one.kind) and (layout or one.layout).lower() == one.layout.lower()]
+    asked = [
+        candidate
+        for candidate in seen
+        if kind in (None, candidate.kind) and (layout or candidate.layout).lower() == candidate.layout.lower()
+    ]
     if not asked:
         raise _nothing(tree, seen, kind, layout)
     # a JSON file whose images or PNGs were not downloaded is no rival
-    asked = [one for one in asked if not (isinstance(one, Fault) and one.absent)] or asked
+    asked = [candidate for candidate in asked if not (isinstance(candidate, Fault) and candidate.absent)] or asked
     # it says so itself, and has no other labels
-    likely = [one for one in asked if one.layout == ROBOFLOW] or [one for one in asked if one.kind == prefer] or asked
+    likely = (
+        [candidate for candidate in asked if candidate.layout == ROBOFLOW]
+        or [candidate for candidate in asked if candidate.kind == prefer]
+        or asked
+    )
     if len(likely) > 1:
         raise _several(tree, likely)
     found = likely[0]
     if isinstance(found, Fault):
         raise DataError(f"{tree.root}: {found.error}") from found.error
-    rest = [one for one in seen if one is not found]
-    others = [f"{one.layout} ({one.kind})" for one in rest if not isinstance(one, Fault)]
+    rest = [candidate for candidate in seen if candidate is not found]
+    others = [f"{candidate.layout} ({candidate.kind})" for candidate in rest if not isinstance(candidate, Fault)]
     if isinstance(found, Pending):
         found = found.make()
     beside = [f"also there: {', '.join(others)}; --data.kind or --data.layout chooses"] if others else []
-    beside += [f"left alone: {one.layout} ({one.kind}): {one.error}" for one in rest if isinstance(one, Fault)]
+    beside += [
+        f"left alone: {candidate.layout} ({candidate.kind}): {candidate.error}"
+        for candidate in rest
+        if isinstance(candidate, Fault)
+    ]
     lines = [f"data: {tree.root}", f"layout: {found.layout}", *found.lines, f"kind: {found.kind}", *beside]
     return dataclasses.replace(found, lines=lines)
 
@@ -115,7 +127,7 @@ def _chosen(tree: Tree, seen: list[Candidate], kind: Kind | None, layout: str | 
 def _nothing(tree: Tree, seen: list[Candidate], kind: str | None, layout: str | None) -> DataError:
     if seen:
         asked = " and ".join(f"data.{key} {value}" for key, value in (("kind", kind), ("layout", layout)) if value)
-        there = ", ".join(f"{one.layout} ({one.kind})" for one in seen)
+        there = ", ".join(f"{candidate.layout} ({candidate.kind})" for candidate in seen)
         return DataError(f"{tree.root} has no labels of {asked}; it has {there}")
     images = sum(map(len, tree.images.values()))
     endings = sorted({name.rpartition(".")[2].lower() for name in tree.files if "." in name})

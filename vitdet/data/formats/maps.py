@@ -57,14 +57,14 @@ class Rule:
         return [self.colours, self.grey]
 
     def files(self, tree: Tree, maps: Mapping[str, list[Map]]) -> list[Path]:
-        return [tree.path(one.path) for some in maps.values() for one in some]
+        return [tree.path(label_map.path) for some in maps.values() for label_map in some]
 
     def write(self, tree: Tree, maps: Mapping[str, list[Map]], folder: Path) -> list[str]:
         """Writes the maps as values; returns a line about pixels whose colour is no class's."""
         jobs = [
-            (tree.path(one.path), folder / split / f"{one.name.rpartition('.')[0]}.png")
+            (tree.path(label_map.path), folder / split / f"{label_map.name.rpartition('.')[0]}.png")
             for split, some in maps.items()
-            for one in some
+            for label_map in some
         ]
         with ThreadPoolExecutor(os.cpu_count()) as pool:
             counts = sum(pool.map(lambda job: self._convert(*job), jobs), Counter())
@@ -116,7 +116,7 @@ def values_of(tree: Tree, maps: Mapping[str, list[Map]], classes: ClassList | No
     Raises:
         DataError: nothing tells.
     """
-    paths = [tree.path(one.path) for some in maps.values() for one in some]
+    paths = [tree.path(label_map.path) for some in maps.values() for label_map in some]
     looked = paths if classes is None else paths[:: max(1, len(paths) // SAMPLE)]
     pictures, grey, seen = False, True, Counter()
     only_colours = classes is not None and classes.values is None and classes.colours is not None

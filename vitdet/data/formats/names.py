@@ -105,8 +105,8 @@ def _likeliest(path: str, choices: list[str], split: str | None) -> str | None:
 
     def rank(choice: str) -> tuple[bool, int, bool]:
         same = 0
-        for one, other in zip(reversed(path.split("/")), reversed(choice.split("/"))):
-            if _plain(one) != _plain(other):
+        for part, chosen in zip(reversed(path.split("/")), reversed(choice.split("/"))):
+            if _plain(part) != _plain(chosen):
                 break
             same += 1
         words = parts(choice)[:-1]

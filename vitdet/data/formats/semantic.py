@@ -233,14 +233,14 @@ def _divided(
     if whole is None:
         return splits, counts, []
     images, labels = splits[whole].images, splits[whole].labels
-    stems = [_stem(one.name, pairs[whole].label_suffix) for one in maps[whole]]
+    stems = [_stem(label_map.name, pairs[whole].label_suffix) for label_map in maps[whole]]
     if whole == "all" and "train" in (lists := _lists(tree, set(stems))):
         found = {s: SemanticSplit(images, labels, files=str(tree.path(path))) for s, (path, _) in lists.items()}
         return found, {s: count for s, (_, count) in lists.items()}, [f"the splits are those of {LISTS}"]
     rest = {split: value for split, value in splits.items() if split != whole}
     flags, line = [], ""
     if "val" not in given and "val" not in splits:
-        flags, line = divide(tree.root, [one.path for one in maps[whole]], fraction)
+        flags, line = divide(tree.root, [label_map.path for label_map in maps[whole]], fraction)
     if not any(flags):
         return {"train": splits[whole], **rest}, {**counts, "train": counts[whole]}, []
     names = {split: [stem for stem, flag in zip(stems, flags) if flag == side] for split, side in SIDES.items()}

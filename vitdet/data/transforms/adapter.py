@@ -136,7 +136,7 @@ def transform(item: Item) -> Transform:
     except Exception as error:
         # pydantic's errors have many lines; those of the constructors have no class in common
         found = getattr(error.__cause__, "errors", list)()
-        faults = [f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in found]
+        faults = [f"{'.'.join(map(str, item['loc']))}: {item['msg']}" for item in found]
         reason = " ".join(("; ".join(faults) or str(error)).split())
         raise UserError(f"albumentations' {name} does not take {given}: {reason}") from error
     for note in notes:

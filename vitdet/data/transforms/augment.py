@@ -102,11 +102,11 @@ def name_and_arguments(item: Any) -> tuple[str, dict[str, Any]]:
     """
     several = f"{len(item)} keys in one item" if isinstance(item, dict) and len(item) > 1 else ""
     pair = isinstance(item, dict) and len(item) == 1
-    one = pair and all(isinstance(n, str) and isinstance(a, (dict, type(None))) for n, a in item.items())
+    single = pair and all(isinstance(n, str) and isinstance(a, (dict, type(None))) for n, a in item.items())
     wanted = "a name, or {Name: {argument: value}}"
     if several:
         wanted += f" with a single name: these are {several}, so put a dash before each, or indent the arguments"
-    check("one of train_transforms", item, isinstance(item, str) or one, wanted)
+    check("one of train_transforms", item, isinstance(item, str) or single, wanted)
     name, arguments = (item, {}) if isinstance(item, str) else next(iter(item.items()))
     return name, arguments or {}
 
