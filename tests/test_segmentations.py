@@ -96,7 +96,7 @@ SQUARE = [2, 2, 9, 2, 9, 9, 2, 9]
         (SQUARE, "neither polygons .* put the numbers of each polygon into a list within the list"),
         ([[[2, 2], [9, 2], [9, 9]]], "coordinate 0 of polygon 0 is .2, 2.; wanted a number"),
         ("ABC", "neither polygons"),
-        ([[0, 0, 9000, 9000] * 500], "the outline of polygon 0 is .* pixels long; wanted 4,000,000 at most"),
+        ([[0, 0, 9000, 9000] * 500], "the outline of polygon 0 is .* pixels long .*; wanted 4,000,000 at most"),
         ({"size": [20, 30], "counts": [600, 1]}, "run lengths cover 601 pixels, the image has 20×30"),
         ({"size": [20, 30], "counts": [599]}, "run lengths cover 599 pixels"),
         ({"size": [20, 30], "counts": []}, "run lengths cover 0 pixels"),

@@ -2,6 +2,7 @@
 syntax tree."""
 
 import ast
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -159,3 +160,8 @@ def test_the_rules_find_what_breaks_them():
 def test_every_part_is_ranked_and_there():
     parts = {path.relative_to(ROOT / "vitdet").parts[0].removesuffix(".py") for path in PACKAGE} - {"__init__"}
     assert parts == set(RANK)
+
+
+def test_no_two_files_of_tests_share_a_name():
+    names = Counter(path.name for path in (ROOT / "tests").rglob("test_*.py"))
+    assert not [name for name, count in names.items() if count > 1], "pytest can't collect both"

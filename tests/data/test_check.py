@@ -14,6 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
+from PIL import Image
 from pycocotools import mask as rle
 
 from vitdet.cli import main
@@ -329,3 +330,36 @@ def test_reports_are_plain(clean):
     report = check(planted.plan(clean, "panoptic"))
     json.dumps(report.as_dict())
     assert dataclasses.is_dataclass(report)
+
+
+REFUSED = {
+    "class-off-by-one": lambda content: [
+        item.update(category_id=item["category_id"] - 1) for item in content["annotations"]
+    ],
+    "class-unknown": lambda content: content["annotations"][0].update(category_id="cat"),
+    "size-missing": lambda content: content["images"][0].update(width=0),
+    "labels-unreadable": lambda content: '{"images": [',
+}
+
+
+@pytest.mark.parametrize("code", REFUSED)
+def test_a_folder_that_training_refuses_is_checked_all_the_same(tmp_path, capsys, code):
+    rng = np.random.default_rng(0)
+    images = [{"id": i, "file_name": f"{i}.png", "width": 64, "height": 48} for i in range(1, 9)]
+    boxes = [{"id": i, "image_id": i, "category_id": 1 + i % 2, "bbox": [4, 6, 20, 20]} for i in range(1, 9)]
+    content = {"images": images, "annotations": boxes, "categories": [{"id": k, "name": f"k{k}"} for k in (1, 2)]}
+    (tmp_path / "annotations").mkdir()
+    for split in ("val", "train"):
+        (tmp_path / split).mkdir()
+        for image in images:
+            pixels = rng.integers(0, 255, (48, 64, 3), dtype=np.uint8)
+            Image.fromarray(pixels).save(tmp_path / split / image["file_name"])
+        path = tmp_path / "annotations" / f"instances_{split}.json"
+        path.write_text(json.dumps(content))
+    text = REFUSED[code](content)
+    path.write_text(text if isinstance(text, str) else json.dumps(content))
+    with pytest.raises(SystemExit) as end:
+        main(["data", "check", str(tmp_path), "--json"])
+    report = json.loads(capsys.readouterr().out)
+    assert end.value.code == 1 and code in {finding["code"] for finding in report["findings"]}
+    assert any("can't be trained on" in line for line in report["recognised"])

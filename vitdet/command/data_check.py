@@ -17,7 +17,7 @@ from vitdet.data.check import Place, Plan, check
 from vitdet.data.check.page import page
 from vitdet.data.check.run import Watch, long_side
 from vitdet.data.check.text import show
-from vitdet.errors import UserError
+from vitdet.errors import DataError, UserError
 
 EPILOG = (
     "The exit status is 0 if no error was found, 1 if there was one (or, with --strict, a warning), and 2 if the data "
@@ -161,6 +161,7 @@ def _folder(source: str, words: list[str]) -> Plan:
     from vitdet.command.layers import read_words
     from vitdet.data.check.places import nested, plan_of
     from vitdet.data.formats.open import resolve
+    from vitdet.data.formats.refused import refused
 
     settings, flags = read_words(words)
     if wrong := [f"--{key}" for key, _ in settings if tuple(key.split(".")[:2]) not in OF_FOLDERS] + flags:
@@ -168,7 +169,13 @@ def _folder(source: str, words: list[str]) -> Plan:
         raise UserError(
             f"{wrong[0]} is no option of vitdet data check, and no key that says how a folder is read: {known}"
         )
-    found, arguments = resolve(source, nested({key.removeprefix("data."): value for key, value in settings}))
+    given = nested({key.removeprefix("data."): value for key, value in settings})
+    try:
+        found, arguments = resolve(source, given)
+    except DataError as error:
+        # training stops at the first fault; the check is to find all of them
+        found = refused(source, error, given.get("kind"))
+        arguments = dict(found.splits)
     plan = plan_of(source, found.kind, arguments)
     # a class that the folder itself leaves out is told by its lines
     chosen = plan.lines if any(key == "data.classes" for key, _ in settings) else []

@@ -99,7 +99,7 @@ def kind_of(path: Path) -> Kind | None:
                 return damaged
             if text.find(b'"segments_info"') >= 0:
                 return "panoptic"
-            return "instances" if text.find(b'"categories"') >= 0 or text.find(b'"annotations"') >= 0 else None
+            return "instances" if text.find(b'"categories"') >= 0 or text.find(b'"annotations"') >= 0 else damaged
 
 
 def choose(found: list[Family], given: dict[str, str]) -> tuple[Family, list[Family]]:

@@ -55,7 +55,7 @@ def find(
     check("data.val_fraction", val_fraction, number, "a number from 0, and below 1")
     root = checked_folder(folder)
     try:
-        tree = _inner(Tree.of(root))
+        tree = inner(Tree.of(root))
         check_some(tree)
         seen = list(_candidates(tree, given or {}, val_fraction))
         return _chosen(tree, seen, kind, layout, prefer)
@@ -63,12 +63,12 @@ def find(
         raise DataError(f"{error.filename or root}: {error.strerror or error}; check the folder {root}") from error
 
 
-def _inner(tree: Tree) -> Tree:
+def inner(tree: Tree) -> Tree:
     """The only folder in a folder that holds nothing else, as archives unpack."""
     inside = [name for name in tree.folders if name and "/" not in name]
     if tree.folders[""] or len(inside) != 1 or len(tree.folders) == 2:
         return tree
-    return _inner(Tree.of(tree.root / inside[0]))
+    return inner(Tree.of(tree.root / inside[0]))
 
 
 def _candidates(tree: Tree, given: Mapping[str, Any], fraction: float) -> Iterable[Candidate]:
