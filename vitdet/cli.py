@@ -4,6 +4,7 @@ Nothing heavy is imported before it is needed: `vitdet --help` answers at once.
 """
 
 import contextlib
+import importlib
 import logging
 import os
 import sys
@@ -51,7 +52,11 @@ def _main(argv: list[str]) -> None:
         raise UserError(f"there is no verb {verb!r}; choose from {', '.join(VERBS)}")
     if os.getcwd() not in sys.path:
         sys.path.append(os.getcwd())  # last, so that it hides nothing: a head of the user's own is found there
-    _RUN[verb](rest)
+    if verb in _RUN:
+        _RUN[verb](rest)
+        return
+    with _reports(ranks=False):
+        importlib.import_module(f"vitdet.command.{verb}").run(rest)
 
 
 def _usage() -> str:
@@ -178,13 +183,6 @@ def _zoo(argv: list[str]) -> None:
     print_cards()
 
 
-def _data(argv: list[str]) -> None:
-    from vitdet.command import data
-
-    with _reports(ranks=False):
-        data.run(argv)
-
-
 def _parser(verb: str) -> Parser:
     return Parser(verb, VERBS[verb])
 
@@ -201,12 +199,12 @@ def load_config(path: str | Path, overrides: list[str] | None = None) -> tuple[A
     return cli.model, cli.datamodule
 
 
+# the verbs that are not run by a module of their name in `vitdet.command`
 _RUN = {
     "train": _train,
     "test": _test,
     "predict": _predict,
     "evaluate": _evaluate,
-    "data": _data,
     "benchmark": _benchmark,
     "zoo": _zoo,
 }

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from vitdet import zoo
 from vitdet.checkpoint import Checkpoint
@@ -71,11 +71,23 @@ class Detector:
         batches = (images[i : i + batch_size] for i in range(0, len(images), batch_size))
         return [prediction for batch in batches for prediction in self._batch(batch, threshold)]
 
+    def infer(self, x: Sequence[Tensor], sizes: Sequence[tuple[int, int]]) -> list[Prediction]:
+        """Runs the model.
+
+        Args:
+            x: images as `transform` returns them, each `(3, H, W)`, on the device.
+            sizes: `(H, W)` in pixels of the originals.
+
+        Returns:
+            A prediction of all scores for each image, in pixels of the original, without class names.
+        """
+        return self.head.infer(self.backbone, x, sizes)
+
     @torch.inference_mode()
     def _batch(self, images: Sequence[ImageLike], threshold: float) -> list[Prediction]:
         arrays = [as_array(image, bit_depth=self.transform.bit_depth) for image in images]
         x = [self.transform(array).to(self.device) for array in arrays]
-        predictions = self.head.infer(self.backbone, x, [array.shape[:2] for array in arrays])
+        predictions = self.infer(x, [array.shape[:2] for array in arrays])
         for prediction, image in zip(predictions, images):
             prediction.names, prediction.category_ids = self.classes, self.category_ids
             prediction.path = str(image) if isinstance(image, (str, Path)) else None
