@@ -31,10 +31,10 @@ RANKS = [
     {"backbone"},
     {"losses"},
     {"heads"},
-    {"annotations", "checkpoint"},
+    {"annotations", "checkpoint", "model_folder"},
     {"data", "download", "metrics", "zoo"},
     {"training"},
-    {"deploy"},
+    {"deploy", "share"},
     {"command", "cli", "__main__"},
 ]
 RANK = {part: rank for rank, parts in enumerate(RANKS) for part in parts}

@@ -26,6 +26,7 @@ VERBS = {
     "evaluate": "PREDICTIONS.json ANNOTATIONS.json: score a COCO results file",
     "data": "SUBCOMMAND …: what is done with data sets besides training; `vitdet data` lists it",
     "benchmark": "CONFIG|CHECKPOINT [--key value …]: size, speed and memory of a model",
+    "push": "CHECKPOINT|FOLDER USER/NAME: share a model on the Hugging Face hub",
     "zoo": "list the published models that load by name",
 }
 
