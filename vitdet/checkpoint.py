@@ -69,7 +69,8 @@ class Checkpoint:
             SharedModelError: the shared model can't be fetched or read.
         """
         if model_folder.is_shared(path):
-            return cls.of(model_folder.read(path), path)
+            weights, saved = model_folder.read(path)
+            return cls.of({_WEIGHTS: weights, _ENTRY: saved}, path)
         if Path(path).is_dir() and str(path):
             inside = next((name for name in ("best.ckpt", "last.ckpt") if Path(path, name).is_file()), "last.ckpt")
             raise CheckpointError(f"checkpoint {path} is a folder; {WANTED}, such as {Path(path, inside)}")

@@ -38,8 +38,8 @@ def is_shared(name: str | Path) -> bool:
     return str(name).startswith(HUB) or (str(name) != "" and Path(name, WEIGHTS).is_file())
 
 
-def read(name: str | Path) -> dict[str, Any]:
-    """The contents of a shared model as those of a checkpoint: the weights, and the entry `vitdet`.
+def read(name: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """The weights of a shared model, and what `config.json` says of it.
 
     Args:
         name: the folder, or `hf://user/name`, `hf://user/name@revision`.
@@ -66,7 +66,7 @@ def read(name: str | Path) -> dict[str, Any]:
         weights = load_file(folder / WEIGHTS)
     except (SafetensorError, OSError) as error:
         raise SharedModelError(f"{name}: {WEIGHTS} is damaged ({error}); fetch or write it again") from error
-    return {"state_dict": weights, "vitdet": saved}
+    return weights, saved
 
 
 def write(folder: Path, saved: Mapping[str, Any], weights: Mapping[str, Tensor], *, version: str) -> None:

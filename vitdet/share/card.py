@@ -127,8 +127,8 @@ def _limits(facts: Facts) -> str:
         "## Intended use and limits\n",
         "It is meant for images like those that it was trained on, and for the classes above: it knows no others.",
         "It overlooks objects, and reports some that are not there; the scores say how often.",
-        "They hold for the validation data: other cameras, places, light and groups of people were not tested. Score it",
-        "on images of your own before you rely on it, and leave decisions that can harm somebody to people.",
+        "They hold for the validation data: other cameras, places, light and groups of people were not tested.",
+        "Score it on images of your own before you rely on it, and leave decisions that can harm somebody to people.",
     ]
     if facts.data == BUILT_IN:
         lines.append("The built-in shapes are drawn, not photographed: the model is a demonstration.")
