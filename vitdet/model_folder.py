@@ -4,7 +4,9 @@
 parts, and those of modules that the program has imported itself, so that no file decides which code is run.
 """
 
+import hashlib
 import json
+import logging
 import os
 import re
 import sys
@@ -18,7 +20,11 @@ from torch import Tensor
 
 from vitdet.errors import UserError
 
+log = logging.getLogger("vitdet")
+
 WEIGHTS, CONFIG = "model.safetensors", "config.json"
+# the key of the digest of the weights
+DIGEST = "weights_sha256"
 HUB = "hf://"
 # seconds to wait for the hub's answer
 SECONDS = 10.0
@@ -63,10 +69,27 @@ def read(name: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
                 f"{name} needs {path}, which is no part of vitdet; if you trust it, import {module or path} first"
             )
     try:
+        _check(folder / WEIGHTS, content.get(DIGEST))
         weights = load_file(folder / WEIGHTS)
     except (SafetensorError, OSError) as error:
         raise SharedModelError(f"{name}: {WEIGHTS} is damaged ({error}); fetch or write it again") from error
     return weights, saved
+
+
+def _check(path: Path, wanted: str | None) -> None:
+    """Raises:
+    OSError: the content of a file is not the one that the digest was made of.
+    """
+    if wanted is not None and (found := _digest(path)) != wanted:
+        raise OSError(f"its SHA-256 is {found[:12]}…, and {CONFIG} says {wanted[:12]}…")
+
+
+def _digest(path: Path) -> str:
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while chunk := file.read(1 << 20):
+            digest.update(chunk)
+    return digest.hexdigest()
 
 
 def write(folder: Path, saved: Mapping[str, Any], weights: Mapping[str, Tensor], *, version: str) -> None:
@@ -78,12 +101,13 @@ def write(folder: Path, saved: Mapping[str, Any], weights: Mapping[str, Tensor],
     Raises:
         SharedModelError: the folder can't be written.
     """
-    content = {"library_name": "vitdet", "vitdet_version": version, "vitdet": dict(saved)}
     # tensors of a safetensors file share no memory
     tensors = {name: value.detach().cpu().contiguous().clone() for name, value in weights.items()}
     try:
         folder.mkdir(parents=True, exist_ok=True)
         save_file(tensors, folder / WEIGHTS, metadata={"format": "pt"})
+        about = {"library_name": "vitdet", "vitdet_version": version, DIGEST: _digest(folder / WEIGHTS)}
+        content = {**about, "vitdet": dict(saved)}
         (folder / CONFIG).write_text(json.dumps(content, indent=2, allow_nan=False) + "\n", encoding="utf-8")
         # safetensors writes a file that its owner alone may read
         (folder / WEIGHTS).chmod((folder / CONFIG).stat().st_mode)
@@ -122,14 +146,7 @@ def fetch(name: str) -> Path:
         SharedModelError: the name is wrong, there is no such model, or it is neither in the cache nor to be reached.
     """
     from huggingface_hub import constants, snapshot_download
-    from huggingface_hub.errors import (
-        EntryNotFoundError,
-        GatedRepoError,
-        HfHubHTTPError,
-        LocalEntryNotFoundError,
-        RepositoryNotFoundError,
-        RevisionNotFoundError,
-    )
+    from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError
 
     repository, revision = split_name(name)
     wanted = {"repo_id": repository, "revision": revision, "allow_patterns": [WEIGHTS, CONFIG]}
@@ -141,12 +158,15 @@ def fetch(name: str) -> Path:
     except RevisionNotFoundError as error:
         raise SharedModelError(f"{name}: {repository} has no revision {revision}; leave @{revision} out") from error
     except RepositoryNotFoundError as error:
-        fix = "check the name, or log in if it is private: hf auth login"
-        raise SharedModelError(
-            f"there is no model {repository} at {constants.ENDPOINT} that you may read; {fix}"
-        ) from error
-    except (LocalEntryNotFoundError, EntryNotFoundError, HfHubHTTPError, OSError) as error:
-        raise SharedModelError(_unreachable(name, repository, str(constants.HF_HUB_CACHE), error)) from error
+        what = f"there is no model {repository} at {constants.ENDPOINT} that you may read"
+        raise SharedModelError(f"{what}; check the name, or log in if it is private: hf auth login") from error
+    # errors of the network are those of whichever HTTP library huggingface_hub was built on
+    except Exception as error:
+        try:
+            folder = Path(snapshot_download(**wanted, local_files_only=True))
+        except Exception:
+            raise SharedModelError(_unreachable(name, repository, str(constants.HF_HUB_CACHE), error)) from error
+        log.warning("%s: the hub gives no answer (%s), so the files of the cache are taken", name, type(error).__name__)
     if missing := [file for file in (CONFIG, WEIGHTS) if not (folder / file).is_file()]:
         raise SharedModelError(f"{name} is no model of vitdet's: it has no {' and no '.join(missing)}")
     return folder
