@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -90,11 +91,21 @@ class Detector:
         """
         return self.head.infer(self.backbone, x, sizes)
 
+    def see(self, arrays: Sequence[np.ndarray]) -> list[Prediction]:
+        """Transforms images and runs the model; what predicts in another way, such as in tiles, overrides this.
+
+        Args:
+            arrays: RGB images, each `(H, W, 3)` uint8.
+
+        Returns:
+            As `infer`.
+        """
+        x = [self.transform(array).to(self.device) for array in arrays]
+        return self.infer(x, [array.shape[:2] for array in arrays])
+
     @torch.inference_mode()
     def _batch(self, images: Sequence[ImageLike], threshold: Threshold) -> list[Prediction]:
-        arrays = [as_array(image, bit_depth=self.transform.bit_depth) for image in images]
-        x = [self.transform(array).to(self.device) for array in arrays]
-        predictions = self.infer(x, [array.shape[:2] for array in arrays])
+        predictions = self.see([as_array(image, bit_depth=self.transform.bit_depth) for image in images])
         for prediction, image in zip(predictions, images):
             prediction.names, prediction.category_ids = self.classes, self.category_ids
             prediction.path = str(image) if isinstance(image, (str, Path)) else None
