@@ -79,6 +79,8 @@ class Detector:
         batches = (images[i : i + batch_size] for i in range(0, len(images), batch_size))
         return [prediction for batch in batches for prediction in self._batch(batch, threshold)]
 
+    __call__ = predict
+
     def infer(self, x: Sequence[Tensor], sizes: Sequence[tuple[int, int]]) -> list[Prediction]:
         """Runs the model.
 
@@ -91,17 +93,18 @@ class Detector:
         """
         return self.head.infer(self.backbone, x, sizes)
 
-    def see(self, arrays: Sequence[np.ndarray]) -> list[Prediction]:
+    def see(self, arrays: Sequence[np.ndarray], x: Sequence[Tensor] | None = None) -> list[Prediction]:
         """Transforms images and runs the model; what predicts in another way, such as in tiles, overrides this.
 
         Args:
             arrays: RGB images, each `(H, W, 3)` uint8.
+            x: what `transform` made of them, where that was done ahead. Never given to a class that overrides this.
 
         Returns:
             As `infer`.
         """
-        x = [self.transform(array).to(self.device) for array in arrays]
-        return self.infer(x, [array.shape[:2] for array in arrays])
+        x = [self.transform(array) for array in arrays] if x is None else x
+        return self.infer([image.to(self.device) for image in x], [array.shape[:2] for array in arrays])
 
     @torch.inference_mode()
     def _batch(self, images: Sequence[ImageLike], threshold: Threshold) -> list[Prediction]:
