@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -79,7 +80,9 @@ class Detector:
         batches = (images[i : i + batch_size] for i in range(0, len(images), batch_size))
         return [prediction for batch in batches for prediction in self._batch(batch, threshold)]
 
-    __call__ = predict
+    def __call__(self, images: ImageLike | Sequence[ImageLike], **options: Any) -> Prediction | list[Prediction]:
+        """The same as `predict`."""
+        return self.predict(images, **options)
 
     def infer(self, x: Sequence[Tensor], sizes: Sequence[tuple[int, int]]) -> list[Prediction]:
         """Runs the model.
