@@ -20,6 +20,8 @@ RANKS = [
         "progress",
         "ranges",
         "structures",
+        "prediction",
+        "detections",
         "thresholds",
         "boxes",
         "masks",
@@ -48,7 +50,7 @@ LIBRARIES = {  # a library: the paths under vitdet/ that may import it
     "pycocotools.mask": ("masks.py", "metrics/", "data/"),
     "ultrafast_pycocotools": ("metrics/",),
     "torchmetrics": ("metrics/",),
-    "supervision": ("structures.py",),
+    "supervision": ("prediction.py",),
 }
 
 

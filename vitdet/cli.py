@@ -132,26 +132,6 @@ def _test(argv: list[str]) -> None:
         cli.trainer.test(cli.model, cli.datamodule, ckpt_path=cli.ckpt_path, weights_only=True, verbose=False)
 
 
-def _predict(argv: list[str]) -> None:
-    parser = _parser("predict")
-    parser.add_argument("checkpoint", help="a checkpoint of a run, or the name of a published model")
-    parser.add_argument("images", nargs="+", metavar="image", help="image files, folders of images, or globs")
-    parser.add_argument(
-        "--output", default="predictions", help="folder for drawings and predictions.json (%(default)s)"
-    )
-    known = "those that were chosen on validation data, by class, else 0.3"
-    parser.add_argument("--threshold", type=float, help=f"draw and count what scores at least this ({known})")
-    parser.add_argument("--annotations", help="a COCO file whose images these are: the results then have its image ids")
-    parser.add_argument("--batch_size", type=int, default=8, help="images at a time (%(default)s)")
-    parser.add_argument("--device", help="cpu, cuda, cuda:1, …; the best there is, if not given")
-    options = {key: value for key, value in vars(parser.parse_args(argv)).items() if value is not None}
-    from vitdet.deploy import predict_files
-
-    with _reports():
-        if not predict_files(**options).read:
-            raise SystemExit(1)  # what could not be read has been said
-
-
 def _evaluate(argv: list[str]) -> None:
     parser = _parser("evaluate")
     parser.add_argument("predictions", help="a COCO results file")
@@ -200,7 +180,6 @@ def load_config(path: str | Path, overrides: list[str] | None = None) -> tuple[A
 _RUN = {
     "train": _train,
     "test": _test,
-    "predict": _predict,
     "evaluate": _evaluate,
     "benchmark": _benchmark,
     "zoo": _zoo,

@@ -2,7 +2,9 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -78,6 +80,10 @@ class Detector:
         batches = (images[i : i + batch_size] for i in range(0, len(images), batch_size))
         return [prediction for batch in batches for prediction in self._batch(batch, threshold)]
 
+    def __call__(self, images: ImageLike | Sequence[ImageLike], **options: Any) -> Prediction | list[Prediction]:
+        """The same as `predict`."""
+        return self.predict(images, **options)
+
     def infer(self, x: Sequence[Tensor], sizes: Sequence[tuple[int, int]]) -> list[Prediction]:
         """Runs the model.
 
@@ -90,11 +96,22 @@ class Detector:
         """
         return self.head.infer(self.backbone, x, sizes)
 
+    def see(self, arrays: Sequence[np.ndarray], x: Sequence[Tensor] | None = None) -> list[Prediction]:
+        """Transforms images and runs the model; what predicts in another way, such as in tiles, overrides this.
+
+        Args:
+            arrays: RGB images, each `(H, W, 3)` uint8.
+            x: what `transform` made of them, where that was done ahead. Never given to a class that overrides this.
+
+        Returns:
+            As `infer`.
+        """
+        x = [self.transform(array) for array in arrays] if x is None else x
+        return self.infer([image.to(self.device) for image in x], [array.shape[:2] for array in arrays])
+
     @torch.inference_mode()
     def _batch(self, images: Sequence[ImageLike], threshold: Threshold) -> list[Prediction]:
-        arrays = [as_array(image, bit_depth=self.transform.bit_depth) for image in images]
-        x = [self.transform(array).to(self.device) for array in arrays]
-        predictions = self.infer(x, [array.shape[:2] for array in arrays])
+        predictions = self.see([as_array(image, bit_depth=self.transform.bit_depth) for image in images])
         for prediction, image in zip(predictions, images):
             prediction.names, prediction.category_ids = self.classes, self.category_ids
             prediction.path = str(image) if isinstance(image, (str, Path)) else None
