@@ -20,6 +20,7 @@ RANKS = [
         "progress",
         "ranges",
         "structures",
+        "thresholds",
         "boxes",
         "masks",
         "segmentations",

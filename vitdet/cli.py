@@ -133,17 +133,14 @@ def _test(argv: list[str]) -> None:
 
 
 def _predict(argv: list[str]) -> None:
-    from vitdet.structures import THRESHOLD
-
     parser = _parser("predict")
     parser.add_argument("checkpoint", help="a checkpoint of a run, or the name of a published model")
     parser.add_argument("images", nargs="+", metavar="image", help="image files, folders of images, or globs")
     parser.add_argument(
         "--output", default="predictions", help="folder for drawings and predictions.json (%(default)s)"
     )
-    parser.add_argument(
-        "--threshold", type=float, default=THRESHOLD, help="draw and count what scores at least this (%(default)s)"
-    )
+    known = "those that were chosen on validation data, by class, else 0.3"
+    parser.add_argument("--threshold", type=float, help=f"draw and count what scores at least this ({known})")
     parser.add_argument("--annotations", help="a COCO file whose images these are: the results then have its image ids")
     parser.add_argument("--batch_size", type=int, default=8, help="images at a time (%(default)s)")
     parser.add_argument("--device", help="cpu, cuda, cuda:1, …; the best there is, if not given")

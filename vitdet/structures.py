@@ -17,19 +17,11 @@ from PIL import Image
 from torch import Tensor, nn
 
 from vitdet.draw import draw, draw_classes
-from vitdet.errors import UserError, check
+from vitdet.errors import UserError
 from vitdet.images import as_array
 from vitdet.masks import encode, id_png
-
-# the default of the score that a detection must have to be shown, counted and returned
-THRESHOLD = 0.3
-
-
-def check_threshold(value: float) -> None:
-    """Raises a `UserError` if `value` is not a score in [0, 1]."""
-    # numbers of Python, NumPy or PyTorch
-    number = isinstance(value, (int, float)) or getattr(value, "ndim", None) == 0
-    check("threshold", value, number and 0 <= value <= 1, "a score from 0 to 1")
+from vitdet.thresholds import THRESHOLD as THRESHOLD
+from vitdet.thresholds import Threshold, check_threshold, reach
 
 
 def equal_grids(grids: Sequence[tuple[int, int]]) -> list[list[int]]:
@@ -202,14 +194,17 @@ class Prediction:
     def cpu(self) -> "Prediction":
         return _with_tensors(self, lambda tensor: tensor.detach().cpu())
 
-    def above(self, threshold: float) -> "Prediction":
+    def above(self, threshold: Threshold) -> "Prediction":
         """Only the detections with a score of at least `threshold`; pixels of all others belong to no segment.
 
+        Args:
+            threshold: a score in [0, 1], or a list of scores, indexed by label.
+
         Raises:
-            UserError: the threshold is not in [0, 1].
+            UserError: the threshold is not in [0, 1], or is a list without a score for each class.
         """
-        check_threshold(threshold)
-        keep = self.scores >= threshold
+        check_threshold(threshold, classes=len(self.names) or None)
+        keep = reach(self.scores, self.labels, threshold)
         names = ("boxes_xyxy", "scores", "labels", *(() if self.masks is None else ("masks",)))
         kept = {name: getattr(self, name)[keep] for name in names}
         if self.panoptic is not None:
@@ -251,7 +246,7 @@ class Prediction:
         """The class name of a label, or the label's number if names are not known."""
         return self.names[label] if len(self.names) else str(label)
 
-    def plot(self, image: Any = None, *, threshold: float = 0.0) -> Any:
+    def plot(self, image: Any = None, *, threshold: Threshold = 0.0) -> Any:
         """A PIL image on which the detections with a score of at least `threshold` are drawn, by default all of them.
 
         Args:
@@ -274,7 +269,7 @@ class Prediction:
         texts = [f"{self.name_of(label)} {score:.2f}" for label, score in zip(labels, kept.scores.tolist())]
         return draw(canvas, kept.boxes_xyxy.tolist(), texts, labels, masks=masks, outline=self.panoptic is None)
 
-    def save(self, path: str | Path, *, image: Any = None, threshold: float = 0.0) -> None:
+    def save(self, path: str | Path, *, image: Any = None, threshold: Threshold = 0.0) -> None:
         """Writes `plot(image, threshold=threshold)` to `path`; the suffix selects the format, and folders are made."""
         picture = self.plot(image, threshold=threshold)
         Path(path).parent.mkdir(parents=True, exist_ok=True)

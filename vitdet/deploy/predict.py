@@ -14,7 +14,8 @@ from vitdet.data.transforms import EvalTransform
 from vitdet.errors import UserError, check
 from vitdet.images import ImageLike, as_array
 from vitdet.ranges import whole
-from vitdet.structures import THRESHOLD, Prediction, check_threshold
+from vitdet.structures import Prediction
+from vitdet.thresholds import THRESHOLD, Threshold, check_threshold
 from vitdet.zoo.cards import Card
 
 
@@ -28,9 +29,10 @@ class Detector:
         category_ids: Ids of the classes in the data set, indexed by label.
         transform: Transform of an RGB array `(H, W, 3)` uint8 into the input of the backbone.
         device: Device to run on. By default CUDA if it is available, otherwise the CPU.
+        thresholds: Lowest score of a returned detection for each class, indexed by label. By default 0.3 for all.
 
     Raises:
-        UserError: the device does not exist.
+        UserError: the device does not exist, or the thresholds are not one score for each class.
     """
 
     def __init__(
@@ -42,10 +44,13 @@ class Detector:
         category_ids: Sequence[int],
         transform: EvalTransform,
         device: str | torch.device | None = None,
+        thresholds: Sequence[float] | None = None,
     ) -> None:
         self.device = pick_device(device)
         self.backbone, self.head = backbone.to(self.device).eval(), head.to(self.device).eval()
         self.classes, self.category_ids, self.transform = list(classes), list(category_ids), transform
+        self.thresholds = [THRESHOLD] * len(self.classes) if thresholds is None else list(map(float, thresholds))
+        check_threshold(self.thresholds, classes=len(self.classes))
 
     @property
     def kind(self) -> str:
@@ -58,14 +63,15 @@ class Detector:
         return self.head.predicts
 
     def predict(
-        self, images: ImageLike | Sequence[ImageLike], *, threshold: float = THRESHOLD, batch_size: int = 8
+        self, images: ImageLike | Sequence[ImageLike], *, threshold: Threshold | None = None, batch_size: int = 8
     ) -> Prediction | list[Prediction]:
         """Predicts on an image, or on each image of a list.
 
         Args:
             images: a path, a PIL image, or an RGB array `(H, W, 3)` uint8 or uint16, or a list of these. Sizes may
                 differ, and files are read batch by batch. Images of 16 bits are scaled as in the training.
-            threshold: the lowest score, in [0, 1], of the predictions that are returned.
+            threshold: the lowest score, in [0, 1], of the predictions that are returned, or a list of such scores,
+                indexed by label; by default `self.thresholds`, which were chosen on the validation data.
             batch_size: the number of images in a batch.
 
         Returns:
@@ -76,7 +82,8 @@ class Detector:
             TypeError: an element is not an image.
             UserError: the threshold is not in [0, 1], or the batch size is not positive.
         """
-        check_threshold(threshold)
+        threshold = self.thresholds if threshold is None else threshold
+        check_threshold(threshold, classes=len(self.classes))
         check_batch_size(batch_size)
         if not isinstance(images, (list, tuple)):
             return self._batch([images], threshold)[0]
@@ -96,7 +103,7 @@ class Detector:
         return self.head.infer(self.backbone, x, sizes)
 
     @torch.inference_mode()
-    def _batch(self, images: Sequence[ImageLike], threshold: float) -> list[Prediction]:
+    def _batch(self, images: Sequence[ImageLike], threshold: Threshold) -> list[Prediction]:
         arrays = [as_array(image, bit_depth=self.transform.bit_depth) for image in images]
         x = [self.transform(array).to(self.device) for array in arrays]
         predictions = self.infer(x, [array.shape[:2] for array in arrays])
@@ -152,7 +159,7 @@ def load(
     backbone, head = saved.build()
     transform = EvalTransform(**saved.eval_transform)
     names = {"classes": saved.classes, "category_ids": saved.category_ids}
-    return Detector(backbone, head, **names, transform=transform, device=device)
+    return Detector(backbone, head, **names, transform=transform, device=device, thresholds=saved.thresholds)
 
 
 def _published(card: Card, checkpoint: str | Path | None, device: str | torch.device | None) -> Detector:
