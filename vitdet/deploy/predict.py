@@ -62,6 +62,11 @@ class Detector:
         """What is scored of its predictions, see `Head.predicts`."""
         return self.head.predicts
 
+    @property
+    def runs_on(self) -> str:
+        """The library and the device that run it, for the line that says how scores were counted."""
+        return f"torch {torch.__version__} ({self.device.type})"
+
     def predict(
         self, images: ImageLike | Sequence[ImageLike], *, threshold: Threshold | None = None, batch_size: int = 8
     ) -> Prediction | list[Prediction]:

@@ -57,7 +57,7 @@ def score(detector: Detector, data: ImageData, *, split: str = "test", images: i
     """
     ok, wanted = whole(1)
     check("images", images, images is None or ok(images), wanted)
-    check_same_classes(detector, data)
+    ids = category_ids(detector, data)
     prepare(data, detector)
     metric = create_metric(detector.predicts, data, split=split, seen_only=images is not None)
     loader = data.test_dataloader() if split == "test" else data.evaluation(split)
@@ -68,12 +68,12 @@ def score(detector: Detector, data: ImageData, *, split: str = "test", images: i
         predictions = detector.infer([image.to(detector.device) for image in batch], [t.orig_size for t in targets])
         seconds += time.perf_counter() - start
         for prediction, target in zip(predictions, targets):
-            prediction.names, prediction.category_ids = detector.classes, detector.category_ids
+            prediction.names, prediction.category_ids = detector.classes, ids
             prediction.image_id = target.image_id
         metric.update(predictions, targets)
         seen += len(targets)
     values = {name: float(value) for name, value in metric.compute().items()}
-    return Scores(values, metric.protocol(), seen, seconds, metric)
+    return Scores(values, f"{metric.protocol()}, {detector.runs_on}", seen, seconds, metric)
 
 
 def prepare(data: ImageData, detector: Detector) -> None:
@@ -88,22 +88,27 @@ def prepare(data: ImageData, detector: Detector) -> None:
     data.files.check("test")
 
 
-def check_same_classes(detector: Detector, data: ImageData) -> None:
-    """Checks that the data have labels of the detector's kind, and its classes.
+def category_ids(detector: Detector, data: ImageData) -> list[int]:
+    """The data's ids of the detector's classes, indexed by label.
 
     Raises:
-        UserError: they have not.
+        UserError: the data have labels of another kind, or other classes.
     """
     if data.kind != detector.kind:
         raise UserError(
-            f"the model predicts {detector.kind}, and the data are of the kind {data.kind}; give data like those of its "
-            "training"
+            f"the model predicts {detector.kind}, and the data are of the kind {data.kind}; give data like those of "
+            "its training"
         )
-    if list(data.classes) != list(detector.classes):
-        raise UserError(
-            f"the model has the classes {_few(detector.classes)}, the data have {_few(data.classes)}; give data with "
-            "the classes of its training"
-        )
+    if list(data.classes) == list(detector.classes):
+        return data.category_ids
+    # of a data set with the same ids, such as COCO's, some names are spelt in another way
+    shared, known = set(data.classes) & set(detector.classes), set(detector.category_ids) <= set(data.category_ids)
+    if data.kind == "instances" and known and 2 * len(shared) >= len(detector.classes):
+        return detector.category_ids
+    raise UserError(
+        f"the model has the classes {_few(detector.classes)}, the data have {_few(data.classes)}; give data with the "
+        "classes of its training"
+    )
 
 
 def _few(names: list[str]) -> str:

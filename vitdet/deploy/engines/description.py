@@ -66,12 +66,16 @@ class Description:
                 entries=entries,
             )
             if found.predicts not in KINDS or len(found.classes) != len(found.category_ids):
-                raise ValueError(f"kind {found.predicts!r}, {len(found.classes)} classes, {len(found.category_ids)} ids")
+                raise ValueError(
+                    f"kind {found.predicts!r}, {len(found.classes)} classes, {len(found.category_ids)} ids"
+                )
         except EngineError:
             raise
         except (ValueError, KeyError, TypeError, AttributeError, UserError) as error:
             reason = short(error.args[0] if error.args else error, 120)
-            raise EngineError(f"the metadata {KEY!r} of {path} are damaged ({reason}); export the model again") from error
+            raise EngineError(
+                f"the metadata {KEY!r} of {path} are damaged ({reason}); export the model again"
+            ) from error
         return found
 
     @property

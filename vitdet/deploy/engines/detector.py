@@ -16,10 +16,10 @@ from vitdet.deploy.engines.description import Description
 from vitdet.deploy.engines.onnx_runtime import OnnxRuntime
 from vitdet.deploy.engines.open_vino import OpenVino
 from vitdet.deploy.engines.package import Package
-from vitdet.deploy.export.finish import finish
 from vitdet.deploy.predict import Detector
 from vitdet.errors import UserError
 from vitdet.structures import Prediction, equal_grids
+from vitdet.thresholds import THRESHOLD, check_threshold
 
 EngineName = Literal["onnxruntime", "openvino"]
 ENGINES = {"onnxruntime": OnnxRuntime, "openvino": OpenVino, "pt2": Package}
@@ -69,7 +69,13 @@ class EngineDetector(Detector):
     def predicts(self) -> str:
         return self.description.predicts
 
+    @property
+    def runs_on(self) -> str:
+        return self.engine.name
+
     def infer(self, x: Sequence[Tensor], sizes: Sequence[tuple[int, int]]) -> list[Prediction]:
+        from vitdet.deploy.export.finish import finish
+
         found: list[Prediction] = [None] * len(x)  # pyright: ignore[reportAssignmentType]
         for members in equal_grids([tuple(image.shape[-2:]) for image in x]):
             outputs = self.run(torch.stack([x[i] for i in members]))
