@@ -17,6 +17,8 @@ from vitdet.command.parser import Parser
 from vitdet.errors import UserError
 
 VERBS = {
+    "configs": "[NAME]: list the configs that come with vitdet, or print one",
+    "new": "FILE --from NAME: begin a config of your own, on top of one that comes with vitdet",
     "train": "CONFIG [--key value …]: train, and score on the validation data",
     "test": "CHECKPOINT, or CONFIG --ckpt_path CHECKPOINT, [--key value …]: score a model, "
     "also the published one that CONFIG starts from; --engine FILE: an exported one",
