@@ -17,6 +17,8 @@ RANKS = [
         "errors",
         "handshake",
         "images",
+        "pixels",
+        "fetch",
         "progress",
         "ranges",
         "structures",
