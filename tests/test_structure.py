@@ -35,6 +35,7 @@ RANKS = [
     {"data", "download", "metrics", "zoo"},
     {"training"},
     {"deploy"},
+    {"serve"},
     {"command", "cli", "__main__"},
 ]
 RANK = {part: rank for rank, parts in enumerate(RANKS) for part in parts}
@@ -49,6 +50,7 @@ LIBRARIES = {  # a library: the paths under vitdet/ that may import it
     "ultrafast_pycocotools": ("metrics/",),
     "torchmetrics": ("metrics/",),
     "supervision": ("structures.py",),
+    **dict.fromkeys(("fastapi", "starlette", "uvicorn", "h11", "prometheus_client"), ("serve/",)),
 }
 
 

@@ -20,7 +20,7 @@ from starlette.types import ASGIApp
 from vitdet import __version__
 from vitdet.errors import UserError
 from vitdet.serve.asking import kind_of, most_bytes, parse
-from vitdet.serve.description import ABOUT, PREDICT
+from vitdet.serve.description import ABOUT, PREDICT, STATES
 from vitdet.serve.guard import Access, Guard, refuse
 from vitdet.serve.refusal import Gone, Refusal
 from vitdet.serve.service import Service
@@ -128,15 +128,15 @@ async def _answer(service: Service, request: Request, body: bytes) -> Response:
 def _add_state(app: FastAPI, service: Service) -> None:
     """What the server says of itself."""
 
-    @app.get("/health", summary="Whether the server is alive and ready", tags=["state"])
+    @app.get("/health", summary="Whether the server is alive and ready", tags=["state"], responses=STATES)
     async def health() -> Response:
         return _state(service, service.alive and service.state == "ready")
 
-    @app.get("/health/live", summary="503 where the process should be started anew", tags=["state"])
+    @app.get("/health/live", summary="503 where the process should be started anew", tags=["state"], responses=STATES)
     async def live() -> Response:
         return _state(service, service.alive)
 
-    @app.get("/health/ready", summary="503 where requests should go elsewhere", tags=["state"])
+    @app.get("/health/ready", summary="503 where requests should go elsewhere", tags=["state"], responses=STATES)
     async def ready() -> Response:
         return _state(service, service.alive and service.state == "ready")
 

@@ -4,7 +4,7 @@ from typing import Any
 
 from vitdet.serve.asking import FORM, JSON, MASKS, OUTPUTS, RAW
 
-ABOUT = "Finds objects in images. Refusals have the form `{error: a sentence, status: the number}`."
+ABOUT = "Finds objects in images. Refusals have the form {error: a sentence, status: the number}."
 REFUSALS = {
     400: "the form or JSON can't be read",
     401: "the key is missing or wrong",
@@ -17,7 +17,7 @@ REFUSALS = {
     504: "no answer in time",
 }
 _THRESHOLD = {
-    "description": "lowest score of an object that is told, or `{class: score}`; the model's own by default",
+    "description": "lowest score of an object that is told, or {class: score}; the model's own by default",
     "anyOf": [
         {"type": "number", "minimum": 0, "maximum": 1},
         {"type": "object", "additionalProperties": {"type": "number", "minimum": 0, "maximum": 1}},
@@ -33,7 +33,8 @@ _OPTIONS: dict[str, Any] = {
         "description": "JSON, or the image with what was found",
     },
 }
-_FILE = {"type": "string", "format": "binary"}
+_FILE = {"type": "string", "format": "binary", "description": "the file"}
+_URL = {"type": "string", "description": "its address, where the server allows addresses"}
 _BOX = {"type": "array", "items": {"type": "number"}, "description": "left, top, right, bottom in pixels"}
 _OBJECT = {
     "type": "object",
@@ -69,13 +70,13 @@ _BODY = {
     "content": {
         "image/*": {"schema": _FILE},
         RAW: {"schema": _FILE},
-        FORM: {"schema": {"type": "object", "properties": {"image": _FILE, "url": {"type": "string"}, **_OPTIONS}}},
+        FORM: {"schema": {"type": "object", "properties": {"image": _FILE, "url": _URL, **_OPTIONS}}},
         JSON: {
             "schema": {
                 "type": "object",
                 "properties": {
                     "image": {"type": "string", "description": "the file in base64"},
-                    "url": {"type": "string", "description": "its address, where the server allows addresses"},
+                    "url": _URL,
                     **_OPTIONS,
                 },
             }
@@ -100,3 +101,5 @@ PREDICT: dict[str, Any] = {
         ],
     },
 }
+# answers of the paths of health
+STATES: dict[int | str, Any] = {200: {"description": "it is"}, 503: {"description": "it is not"}}
