@@ -113,6 +113,11 @@ def polygons(mask: np.ndarray, size: Sequence[int]) -> list[list[float]]:
     part = mask[top : top + high, left : left + wide].astype(np.uint8).repeat(2, 0).repeat(2, 1)
     outlines, _ = cv2.findContours(np.pad(part, 1), cv2.RETR_CCOMP, cv2.CHAIN_APPROX_SIMPLE)
     scale = np.array([size[1] / mask.shape[1], size[0] / mask.shape[0]])
-    # without the steps of slanted borders; the padding has moved all by a pixel, whose centre is at half of it
-    simple = [cv2.approxPolyDP(outline, 0.8, True)[:, 0] for outline in outlines]
-    return [np.round(((line - 0.5) / 2 + (left, top)) * scale, 1).ravel().tolist() for line in simple if len(line) > 2]
+    found = []
+    for outline in outlines:
+        # without the steps of slanted borders, unless that leaves nothing
+        simple = cv2.approxPolyDP(outline, 0.8, True)
+        line = (simple if len(simple) > 2 else outline)[:, 0]
+        # the padding has moved all by a pixel, whose centre is at half of it
+        found.append(np.round(((line - 0.5) / 2 + (left, top)) * scale, 1).ravel().tolist())
+    return found
