@@ -39,6 +39,7 @@ RANKS = [
     {"data", "download", "metrics", "zoo"},
     {"training"},
     {"deploy"},
+    {"serve"},
     {"command", "cli", "__main__"},
 ]
 RANK = {part: rank for rank, parts in enumerate(RANKS) for part in parts}
@@ -53,6 +54,7 @@ LIBRARIES = {  # a library: the paths under vitdet/ that may import it
     "ultrafast_pycocotools": ("metrics/",),
     "torchmetrics": ("metrics/",),
     "supervision": ("prediction.py",),
+    **dict.fromkeys(("fastapi", "starlette", "uvicorn", "h11", "prometheus_client"), ("serve/",)),
 }
 
 

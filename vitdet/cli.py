@@ -26,6 +26,7 @@ VERBS = {
     "evaluate": "PREDICTIONS.json ANNOTATIONS.json: score a COCO results file",
     "data": "SUBCOMMAND …: what is done with data sets besides training; `vitdet data` lists it",
     "benchmark": "CONFIG|CHECKPOINT [--key value …]: size, speed and memory of a model",
+    "serve": "CHECKPOINT|NAME [--host …] [--port …]: answer HTTP requests, with a page to try it",
     "zoo": "list the published models that load by name",
 }
 
