@@ -46,7 +46,7 @@ LIBRARIES = {  # a library: the paths under vitdet/ that may import it
     "albumentations": ("data/transforms/adapter.py", "data/transforms/trial.py"),
     "pycocotools": ("metrics/",),
     "pycocotools.mask": ("masks.py", "metrics/", "data/"),
-    "ultrafast_pycocotools": ("metrics/",),
+    "hotcoco": ("metrics/", "report/"),
     "torchmetrics": ("metrics/",),
     "supervision": ("structures.py",),
 }
