@@ -17,9 +17,13 @@ RANKS = [
         "errors",
         "handshake",
         "images",
+        "pixels",
+        "fetch",
         "progress",
         "ranges",
         "structures",
+        "prediction",
+        "detections",
         "thresholds",
         "boxes",
         "masks",
@@ -48,7 +52,7 @@ LIBRARIES = {  # a library: the paths under vitdet/ that may import it
     "pycocotools.mask": ("masks.py", "metrics/", "data/"),
     "hotcoco": ("metrics/", "report/"),
     "torchmetrics": ("metrics/",),
-    "supervision": ("structures.py",),
+    "supervision": ("prediction.py",),
 }
 
 
