@@ -90,8 +90,6 @@ def test_odd_boxes_and_images_without_any_are_noted(tmp_path, box, said):
 
 def test_scoring_a_file_imports_no_pytorch(tmp_path):
     files = write(tmp_path, TRUTH, [ROW])
-    code = (
-        "import sys; from vitdet.cli import main; main(['evaluate', *sys.argv[1:]]); assert 'torch' not in sys.modules"
-    )
+    code = "import sys; from vitdet.cli import main; main(['evaluate', *sys.argv[1:]]); print('torch' in sys.modules)"
     run = subprocess.run([sys.executable, "-c", code, *map(str, files)], capture_output=True, text=True, check=False)
     assert run.stdout.splitlines()[-1] == "False", run.stderr
