@@ -148,7 +148,7 @@ def _evaluate(argv: list[str]) -> None:
     options = parser.parse_args(argv)
     from vitdet.metrics import evaluate, print_scores
 
-    with _reports():
+    with _reports(ranks=False):
         print_scores(*evaluate(options.predictions, options.annotations, iou_type=options.iou_type))
 
 

@@ -2,7 +2,6 @@
 
 from typing import Any
 
-import cv2
 import numpy as np
 from pycocotools import mask as pycocotools_mask
 
@@ -64,6 +63,8 @@ def box_of(segmentation: Any) -> list[float]:
 
 def resize_mask(mask: np.ndarray, height: int, width: int) -> np.ndarray:
     """A mask `(H, W)` uint8 of 0 and 1 at another size: a pixel is 1 if at least half of the area it covers was."""
+    import cv2
+
     out = np.zeros((height, width), np.uint8)
     # pycocotools decodes masks column by column, which OpenCV would copy
     _, left, _, wide = cv2.boundingRect(mask.T)
@@ -71,19 +72,15 @@ def resize_mask(mask: np.ndarray, height: int, width: int) -> np.ndarray:
         return out
     # The height first, then the width, because either may shrink while the other grows. So the first pass is needed for
     # the columns of the object only, the second for its rows.
-    strip = cv2.resize(mask[:, left : left + wide] * np.uint8(255), (wide, height), interpolation=_filter(mask, height))
+    filters = [cv2.INTER_AREA if new < old else cv2.INTER_LINEAR for new, old in zip((height, width), mask.shape)]
+    strip = cv2.resize(mask[:, left : left + wide] * np.uint8(255), (wide, height), interpolation=filters[0])
     _, top, _, high = cv2.boundingRect(strip)
     if not high:
         return out
     band = np.zeros((high, mask.shape[1]), np.uint8)
     band[:, left : left + wide] = strip[top : top + high]
-    out[top : top + high] = cv2.resize(band, (width, high), interpolation=_filter(mask.T, width)) > 127
+    out[top : top + high] = cv2.resize(band, (width, high), interpolation=filters[1]) > 127
     return out
-
-
-def _filter(mask: np.ndarray, rows: int) -> int:
-    """The filter of OpenCV that changes the number of rows: area averaging if it shrinks."""
-    return cv2.INTER_AREA if rows < len(mask) else cv2.INTER_LINEAR
 
 
 def resize_labels(labels: np.ndarray, height: int, width: int) -> np.ndarray:
@@ -107,6 +104,8 @@ def bounds(masks: np.ndarray) -> np.ndarray:
 
 def id_png(ids: np.ndarray) -> bytes:
     """A map `(H, W)` of segment numbers as a PNG in COCO's panoptic format: a number is R + 256 G + 65536 B."""
+    import cv2
+
     # OpenCV writes the channels in the order B, G, R
     planes = [(ids >> shift & 255).astype(np.uint8) for shift in (16, 8, 0)]
     return cv2.imencode(".png", np.stack(planes, -1))[1].tobytes()
