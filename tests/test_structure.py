@@ -17,9 +17,14 @@ RANKS = [
         "errors",
         "handshake",
         "images",
+        "pixels",
+        "fetch",
         "progress",
         "ranges",
         "structures",
+        "prediction",
+        "detections",
+        "thresholds",
         "boxes",
         "masks",
         "segmentations",
@@ -51,7 +56,7 @@ LIBRARIES = {  # a library: the paths under vitdet/ that may import it
     "ultrafast_pycocotools": ("metrics/",),
     "hotcoco": ("metrics/", "report/"),
     "torchmetrics": ("metrics/",),
-    "supervision": ("structures.py",),
+    "supervision": ("prediction.py",),
 }
 
 

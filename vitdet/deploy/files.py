@@ -19,7 +19,8 @@ from vitdet.deploy.predict import check_batch_size, load, pick_device
 from vitdet.errors import UserError
 from vitdet.images import ImageError, load_image
 from vitdet.metrics.panoptic import write_panoptic
-from vitdet.structures import THRESHOLD, Prediction, check_threshold
+from vitdet.structures import Prediction
+from vitdet.thresholds import Threshold, check_threshold, describe_threshold
 
 # the folder of label maps
 LABELS = "predicted_labels"
@@ -42,7 +43,7 @@ def predict_files(
     images: Sequence[str | Path] | str | Path,
     *,
     output: str | Path = "predictions",
-    threshold: float = THRESHOLD,
+    threshold: Threshold | None = None,
     device: str | torch.device | None = None,
     batch_size: int = 8,
     annotations: str | Path | None = None,
@@ -62,8 +63,8 @@ def predict_files(
         checkpoint: checkpoint of a run, or name of a published model.
         images: image files, folders (searched recursively) or globs.
         output: folder for drawings and results.
-        threshold: lowest score, in [0, 1], of the predictions that are drawn and counted. Results files hold all
-            scores.
+        threshold: lowest score, in [0, 1], of the predictions that are drawn and counted, or a list of such scores,
+            indexed by label; by default the model's thresholds. Results files hold all scores.
         device: the device to run on. By default CUDA if it is available, otherwise the CPU.
         batch_size: number of images in a batch.
         annotations: COCO annotation file that provides the image ids. Images that it does not contain are left out.
@@ -77,7 +78,8 @@ def predict_files(
         UserError: an argument is out of its range, the device does not exist, the output can't be written, or
             `annotations` describes other images.
     """
-    check_threshold(threshold)
+    if threshold is not None:
+        check_threshold(threshold)
     check_batch_size(batch_size)
     device, output = pick_device(device), Path(output)
     console = Console(soft_wrap=True, highlight=False, markup=False)
@@ -91,10 +93,11 @@ def predict_files(
             console.print(_printable(line))
     _make_folder(output, console)
     detector = load(checkpoint, device=device)
+    threshold = detector.thresholds if threshold is None else threshold
     if known is not None:
         known.check_classes(detector.category_ids, detector.classes, console)
     pictures = picture_paths(paths, output)
-    results = Results(output, getattr(detector.head, "task", "instances"))
+    results = Results(output, detector.kind)
     counts: Counter[str] = Counter()
     start = time.perf_counter()
     for batch in _batches(paths, batch_size, counts, console, bit_depth=detector.transform.bit_depth):
@@ -109,11 +112,13 @@ def predict_files(
                 prediction.save(pictures[i], image=image, threshold=threshold)
             shown = prediction.above(threshold)
             counts["objects"] += len(shown)
-            console.print(f"{_printable(paths[i])}: {_describe(shown)}")
+            console.print(f"{_printable(paths[i])}: {shown.describe()}")
     return _finish(results, counts, threshold, time.perf_counter() - start, console)
 
 
-def _finish(results: "Results", counts: Counter[str], threshold: float, seconds: float, console: Console) -> Predicted:
+def _finish(
+    results: "Results", counts: Counter[str], threshold: Threshold, seconds: float, console: Console
+) -> Predicted:
     done = Predicted(counts["read"], counts["unreadable"])
     if not done.read:
         console.print(
@@ -123,7 +128,8 @@ def _finish(results: "Results", counts: Counter[str], threshold: float, seconds:
     with _writing(results.output):
         written = results.write()
     left_out = f", {done.unreadable} could not be read" if done.unreadable else ""
-    objects = "" if results.kind == "semantic" else f", {counts['objects']} objects of score {threshold:g} or more"
+    least = describe_threshold(threshold)
+    objects = "" if results.kind == "semantic" else f", {counts['objects']} objects of score {least} or more"
     console.print(
         f"{done.read} images in {seconds:.1f} s{objects}{left_out}; drawings and {written} are in {results.output}"
     )
@@ -225,12 +231,3 @@ class Results:
         self.output.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps(self.rows), encoding="utf-8")
         return f"predictions.json ({len(self.rows)} rows, any score)"
-
-
-def _describe(prediction: Prediction) -> str:
-    if prediction.semantic is not None:
-        labels, areas = np.unique(prediction.semantic.numpy(), return_counts=True)
-        shares = sorted(zip((areas / areas.sum()).tolist(), labels.tolist()), reverse=True)
-        return ", ".join(f"{share:.0%} {prediction.name_of(label)}" for share, label in shares if share >= 0.005)
-    counts = Counter(prediction.name_of(label) for label in prediction.labels.tolist())
-    return ", ".join(f"{count} {name}" for name, count in counts.most_common()) or "nothing"
