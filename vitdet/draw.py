@@ -130,7 +130,9 @@ def _middle(mask: np.ndarray) -> tuple[float, float] | None:
     if not small.any():
         return None
     far = cv2.distanceTransform(small, cv2.DIST_L2, 3)
-    y, x = np.unravel_index(int(far.argmax()), far.shape)
+    # of several such pixels, the one in the middle of them
+    places = np.argwhere(far >= far.max() - 0.5)
+    y, x = places[np.abs(places - places.mean(0)).sum(1).argmin()]
     return (float(x) - 0.5) * step, (float(y) - 0.5) * step
 
 
