@@ -17,9 +17,11 @@ from vitdet.command.parser import Parser
 from vitdet.errors import UserError
 
 VERBS = {
+    "configs": "[NAME]: list the configs that come with vitdet, or print one",
+    "new": "FILE --from NAME: begin a config of your own, on top of one that comes with vitdet",
     "train": "CONFIG [--key value …]: train, and score on the validation data",
     "test": "CHECKPOINT, or CONFIG --ckpt_path CHECKPOINT, [--key value …]: score a model, "
-    "also the published one that CONFIG starts from",
+    "also the published one that CONFIG starts from; --engine FILE: an exported one",
     "predict": "CHECKPOINT|NAME IMAGE…: find objects in image files, folders or globs",
     "evaluate": "PREDICTIONS.json ANNOTATIONS.json: score a COCO results file",
     "data": "SUBCOMMAND …: what is done with data sets besides training; `vitdet data` lists it",
@@ -122,6 +124,11 @@ def _train(argv: list[str]) -> None:
 
 def _test(argv: list[str]) -> None:
     with _reports():
+        if any(word.partition("=")[0] == "--engine" for word in argv):
+            from vitdet.command.test_engine import run
+
+            run(argv)
+            return
         cli = _config("test", argv)
         if cli is None:
             return

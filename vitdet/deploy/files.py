@@ -97,7 +97,7 @@ def predict_files(
     if known is not None:
         known.check_classes(detector.category_ids, detector.classes, console)
     pictures = picture_paths(paths, output)
-    results = Results(output, getattr(detector.head, "task", "instances"))
+    results = Results(output, detector.kind)
     counts: Counter[str] = Counter()
     start = time.perf_counter()
     for batch in _batches(paths, batch_size, counts, console, bit_depth=detector.transform.bit_depth):

@@ -1,6 +1,7 @@
 """Loads a trained model and predicts on images."""
 
-from collections.abc import Sequence
+import importlib
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +52,21 @@ class Detector:
         self.classes, self.category_ids, self.transform = list(classes), list(category_ids), transform
         self.thresholds = [THRESHOLD] * len(self.classes) if thresholds is None else list(map(float, thresholds))
         check_threshold(self.thresholds, classes=len(self.classes))
+
+    @property
+    def kind(self) -> str:
+        """What it predicts: `instances`, `semantic` or `panoptic`."""
+        return getattr(self.head, "task", "instances")
+
+    @property
+    def predicts(self) -> str | None:
+        """What is scored of its predictions, see `Head.predicts`."""
+        return self.head.predicts
+
+    @property
+    def runs_on(self) -> str:
+        """The library and the device that run it, for the line that says how scores were counted."""
+        return f"torch {torch.__version__} ({self.device.type})"
 
     def predict(
         self, images: ImageLike | Sequence[ImageLike], *, threshold: Threshold | None = None, batch_size: int = 8
@@ -118,25 +134,44 @@ class Detector:
         return [prediction.cpu().above(threshold) for prediction in predictions]
 
 
+def _is_exported(name: str) -> bool:
+    return name.endswith((".onnx", ".xml", ".pt2")) or (bool(name) and any(Path(name).glob("*.xml")))
+
+
+# Models that are neither a checkpoint nor a published name: the module whose function `load(model, device=…, …)` loads
+# them, and whether a name means such a model. A module is imported only for a model of its own.
+LOADERS: dict[str, Callable[[str], bool]] = {"vitdet.deploy.engines.detector": _is_exported}
+
+
 def load(
-    model: str | Path, *, checkpoint: str | Path | None = None, device: str | torch.device | None = None
+    model: str | Path,
+    *,
+    checkpoint: str | Path | None = None,
+    device: str | torch.device | None = None,
+    **options: Any,
 ) -> Detector:
-    """Loads a detector from a checkpoint, or a published model by its name.
+    """Loads a detector from a checkpoint, an exported model, or a published model by its name.
 
     Args:
-        model: the checkpoint of a run, or a name that `vitdet zoo` lists. A checkpoint needs no other files, and its
-            averaged weights are used if it holds them. The weights of a published model come from the cache, or are
-            downloaded.
+        model: the checkpoint of a run, a model that `vitdet export` wrote (`.onnx`, `.xml`, `.pt2`), or a name that
+            `vitdet zoo` lists. A checkpoint needs no other files, and its averaged weights are used if it holds them.
+            The weights of a published model come from the cache, or are downloaded.
         checkpoint: a file with the weights of the published model `model`.
         device: the device to run on, such as `"cpu"` or `"cuda"`. By default CUDA if it is available, otherwise the
-            CPU.
+            CPU. An exported model takes the devices of its engine, too.
+        options: options of an exported model alone, `engine` and `threads`, see `EngineDetector`.
 
     Raises:
         FileNotFoundError: there is no such file.
         CheckpointError: the file is damaged, holds another model, or needs a part that is not installed.
         DownloadError: the weights can't be downloaded.
-        UserError: the device does not exist.
+        UserError: the device does not exist, or an option is not one of this model.
     """
+    for module, suits in LOADERS.items():
+        if checkpoint is None and suits(str(model)):
+            return importlib.import_module(module).load(model, device=device, **options)
+    if options:
+        raise UserError(f"{min(options)} is an option of exported models, such as model.onnx, and {model} is none")
     device = pick_device(device)
     card, _ = zoo.of(str(model), checkpoint)
     if card is not None:
