@@ -153,7 +153,7 @@ def outlines(mask: np.ndarray, *, tolerance: float = 0.0) -> list[np.ndarray]:
     # OpenCV follows the centres of pixels; those of pixels of half the size tell on which side of the border they are
     fine = part.astype(np.uint8).repeat(2, 0).repeat(2, 1)
     found, tree = cv2.findContours(fine, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_SIMPLE)
-    lines = [_line(contour, tolerance) + (left, top) for contour in found]
+    lines = [_line(contour, tolerance) + np.array([left, top]) for contour in found]
     parts: dict[int, list[np.ndarray]] = {i: [] for i, (_, _, _, owner) in enumerate(tree[0]) if owner < 0}
     for i, (_, _, _, owner) in enumerate(tree[0]):
         parts[i if owner < 0 else owner].insert(0 if owner < 0 else len(parts[owner]), lines[i])

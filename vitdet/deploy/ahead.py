@@ -1,5 +1,6 @@
 """Work that threads do ahead of the model, in order, with a bound on the memory that waits for it."""
 
+import itertools
 import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -54,6 +55,18 @@ def ahead(
     finally:
         # also where whoever uses the results stops early
         pool.shutdown(wait=True, cancel_futures=True)
+
+
+def batched(items: Iterable[T], size: int) -> Iterator[list[T]]:
+    """Lists of `size` items, the last of which may be shorter.
+
+    Example:
+        >>> list(batched("abc", 2))
+        [['a', 'b'], ['c']]
+    """
+    left = iter(items)
+    while batch := list(itertools.islice(left, size)):
+        yield batch
 
 
 def _bytes(waiting: Iterable[Future[Any]], size: Callable[[Any], int]) -> int:

@@ -1,5 +1,6 @@
-"""The files that `vitdet predict` writes: COCO results, label maps, tables and crops; `labelling` has those of labelling
-tools.
+"""The files that `vitdet predict` writes: COCO results, label maps, tables and crops.
+
+`vitdet.deploy.labelling` has those of labelling tools.
 
 Files of a single image are written at once; what belongs into a file about all images is given back as text, so that
 nothing but the present images is kept in memory.
@@ -16,6 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
+import torch
 from PIL import Image
 
 from vitdet.errors import UserError
@@ -169,7 +171,7 @@ class Csv(Format):
 
     def __init__(self, output: Path, model: Model) -> None:
         super().__init__(output, model)
-        none = Prediction.nothing((1, 1)).to_table()
+        none = Prediction(torch.zeros(0, 4), torch.zeros(0), torch.zeros(0, dtype=torch.int64), size=(1, 1)).to_table()
         self.files = {"predictions.csv": [",".join(none) + "\n", Stream("csv")]}
 
     def write(self, found: Found) -> Written:

@@ -53,7 +53,9 @@ class Journal:
         try:
             self._lock.acquire()
         except Timeout as error:
-            raise UserError(f"another process is predicting into {output}; wait for it, or give another output") from error
+            raise UserError(
+                f"another process is predicting into {output}; wait for it, or give another output"
+            ) from error
         except NotImplementedError:
             # a file system without locks
             pass
@@ -87,8 +89,8 @@ class Journal:
             keys = [key for key in {**known, **about} if known.get(key) != about.get(key)]
             was, now = short(known.get(keys[0]), 120), short(about.get(keys[0]), 120)
             raise UserError(
-                f"{self.output} holds an unfinished run with {keys[0]} {was}, and this one has {now}: repeat that run to "
-                f"go on with it, give another output, or delete {self.folder} to begin anew"
+                f"{self.output} holds an unfinished run with {keys[0]} {was}, and this one has {now}: repeat that run "
+                f"to go on with it, give another output, or delete {self.folder} to begin anew"
             )
 
     def _read(self, part: Path) -> int:
@@ -163,4 +165,3 @@ class Journal:
                 return True
             finally:
                 Path(lock.lock_file).unlink(missing_ok=True)
-

@@ -26,7 +26,7 @@ LABELME = "5.5.0"
 
 
 def labels_of(found: Found, name: str, counts: Counter[str]) -> Iterator[tuple[Detection, Any, list[np.ndarray]]]:
-    """Each detection, its box `(x1, y1, x2, y2)` inside the image, and the polygons `(N, 2)` of its mask, if it has one.
+    """Each detection, its box `(x1, y1, x2, y2)` inside the image, and the polygons `(N, 2)` of its mask, if any.
 
     What has no area inside the image is counted, under the name of the format.
     """
@@ -90,7 +90,9 @@ class LabelMe(Format):
                     }
                 )
         height, width = found.shown.size
-        image = found.file if is_url(found.file) else os.path.relpath(os.path.abspath(found.file), path.parent.absolute())
+        image = (
+            found.file if is_url(found.file) else os.path.relpath(os.path.abspath(found.file), path.parent.absolute())
+        )
         content = {
             "version": LABELME,
             "flags": {},
@@ -108,16 +110,20 @@ class LabelMe(Format):
 
 
 class LabelStudio(Format):
-    """`labelstudio/tasks.json`, with the predictions as Label Studio's pre-annotations, and the labelling interface that
-    fits them in `labelstudio/config.xml`.
+    """`labelstudio/tasks.json`, with the predictions as Label Studio's pre-annotations, and the labelling interface
+    that fits them in `labelstudio/config.xml`.
 
     Files are those of Label Studio's local storage, relative to the folder that all images share.
     """
 
     def __init__(self, output: Path, model: Model) -> None:
         super().__init__(output, model)
-        colours = [f"#{red:02x}{green:02x}{blue:02x}" for red, green, blue in map(class_colour, range(len(model.classes)))]
-        labels = [f"    <Label value={quoteattr(n)} background={quoteattr(c)}/>" for n, c in zip(model.classes, colours)]
+        colours = [
+            f"#{red:02x}{green:02x}{blue:02x}" for red, green, blue in map(class_colour, range(len(model.classes)))
+        ]
+        labels = [
+            f"    <Label value={quoteattr(n)} background={quoteattr(c)}/>" for n, c in zip(model.classes, colours)
+        ]
         kinds = ["RectangleLabels", "PolygonLabels"]
         lines = ["<View>", '  <Image name="image" value="$image"/>']
         for kind in kinds:

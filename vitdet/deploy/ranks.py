@@ -47,7 +47,9 @@ class Ranks(NamedTuple):
         values = [env.get(name, "0") for name in found]
         said = ", ".join(f"{name}={value}" for name, value in zip(found, values))
         if not all(value.isdigit() for value in values) or int(values[0]) >= int(values[1]):
-            raise UserError(f"the environment has {said}; wanted the number of a process, from 0, and how many there are")
+            raise UserError(
+                f"the environment has {said}; wanted the number of a process, from 0, and how many there are"
+            )
         rank, world, local = map(int, values)
         run = None
         if found[0].startswith("SLURM") and "SLURM_JOB_ID" in env:
