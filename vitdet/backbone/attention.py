@@ -58,8 +58,7 @@ def attend(
 ) -> Tensor:
     """Softmax attention `(N, heads, d)` inside each sequence.
 
-    Sequences of equal length are a single batched `scaled_dot_product_attention`, without a copy if all are equal. For
-    unequal lengths in half precision on CUDA, PyTorch's variable-length kernel is used.
+    Sequences of equal length are a single batched call. For unequal lengths on CUDA, see `_varlen_fits`.
 
     Args:
         lengths: the number of tokens of each sequence.
@@ -211,17 +210,17 @@ class SelfAttention(nn.Module):
 
 
 def _project(attn: SelfAttention, x: Tensor) -> tuple[Tensor, ...]:
-    return attn.qkv(x).unflatten(1, (3, attn.heads, attn.head_dim)).unbind(1)  # (N, 3*C) -> 3 × (N, heads, d)
+    return attn.qkv(x).view(x.shape[0], 3, attn.heads, attn.head_dim).unbind(1)  # (N, 3*C) -> 3 × (N, heads, d)
 
 
 def _project_without_key_bias(attn: SelfAttention, x: Tensor) -> tuple[Tensor, ...]:
     qkv = F.linear(x, attn.qkv.weight, torch.cat([attn.q_bias, attn.k_bias, attn.v_bias]))
-    return qkv.unflatten(1, (3, attn.heads, attn.head_dim)).unbind(1)  # (N, 3*C) -> 3 × (N, heads, d)
+    return qkv.view(x.shape[0], 3, attn.heads, attn.head_dim).unbind(1)  # (N, 3*C) -> 3 × (N, heads, d)
 
 
 def _project_apart(attn: SelfAttention, x: Tensor) -> tuple[Tensor, ...]:
     projected = (attn.q_proj(x), attn.k_proj(x), attn.v_proj(x))
-    return tuple(y.unflatten(1, (-1, attn.head_dim)) for y in projected)  # (N, C) -> (N, heads, d)
+    return tuple(y.view(x.shape[0], -1, attn.head_dim) for y in projected)  # (N, C) -> (N, heads, d)
 
 
 class DropPath(nn.Module):

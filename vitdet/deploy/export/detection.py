@@ -33,7 +33,7 @@ def centres(maps: Tensor, stride: float, size: tuple[Size, Size]) -> Tensor:
 def decoded(
     logits: Tensor, boxes_cxcywh: Tensor, size: tuple[Size, Size], count: int, num_classes: int
 ) -> tuple[Tensor, ...]:
-    """Boxes, scores and labels of the best (query, class) pairs, as in `best_detections`, and their queries `(B, D)`."""
+    """Boxes, scores and labels of the best (query, class) pairs, see `best_detections`, and their queries `(B, D)`."""
     scores, index = logits.sigmoid().flatten(1).topk(count, dim=1)
     queries = index // num_classes
     scale = torch.stack([real(side) for side in (size[1], size[0], size[1], size[0])])
@@ -194,5 +194,7 @@ class PlainGraph(nn.Module):
             x = layer.norm1(x + attention(layer.self_attention, q, q, x))
             x = layer.ffn(layer.norm2(x + attention(layer.cross_attention, x + queries, keys, memory)))
         x = head.norm(x)
-        boxes, scores, labels, _ = decoded(head.classify(x), head.box(x).sigmoid(), size, head.num_queries, head.num_classes)
+        boxes, scores, labels, _ = decoded(
+            head.classify(x), head.box(x).sigmoid(), size, head.num_queries, head.num_classes
+        )
         return {"boxes": boxes, "scores": scores, "labels": labels}

@@ -33,7 +33,9 @@ def infer(
     """
     tile = metadata["decode"].get("tile")
     if tile is None:
-        found = _in_order(images, lambda some, members: finish(run(some), some.shape[-2:], [sizes[i] for i in members], metadata))
+        found = _in_order(
+            images, lambda some, members: finish(run(some), some.shape[-2:], [sizes[i] for i in members], metadata)
+        )
         return list(found)
     tiles, places = cut(images, tile)
     scores = _in_order(tiles, lambda some, _: list(_pixel_scores(run(some), some.shape[-2:], metadata)))

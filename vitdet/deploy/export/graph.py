@@ -3,7 +3,7 @@
 B images, H×W their size in pixels, D detections, Q queries, K classes, h×w a map of a stride that the metadata names
 
 Inputs
-    images   `(B, 3, H, W)` float32, normalised by mean and std; or, with pre-processing inside, `(B, H, W, 3)` uint8 RGB
+    images   `(B, 3, H, W)` float32, normalised by mean and std; with pre-processing inside, `(B, H, W, 3)` uint8 RGB
 
 Outputs, by the kind of head (`decode` in the metadata)
     detections (DETRHead, PlainDETRHead, DEIMHead), best score first

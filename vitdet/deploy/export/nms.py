@@ -1,7 +1,5 @@
 """Non-maximum suppression of a batch as one operator of PyTorch, which is `NonMaxSuppression` in ONNX."""
 
-from typing import Any
-
 import torch
 from torch import Tensor
 from torchvision.ops import nms
@@ -27,14 +25,3 @@ def suppressed(boxes_xyxy: Tensor, scores: Tensor, iou: float) -> Tensor:
     number = found[:, 0] * scores.shape[1] + found[:, 2]
     alone = torch.zeros_like(scores).flatten().scatter(0, number, 1.0)
     return alone.view_as(scores) == 0
-
-
-def register() -> None:
-    """Teaches PyTorch's exporter what the operator is in ONNX."""
-    torch.onnx.register_custom_op_symbolic("vitdet::kept", _symbol, 18)
-
-
-def _symbol(g: Any, boxes: Any, scores: Any, iou: Any) -> Any:
-    most = g.op("Constant", value_t=torch.tensor([2**31 - 1]))
-    # 1: float32, the type of the operator's thresholds
-    return g.op("NonMaxSuppression", boxes, scores, most, g.op("Cast", iou, to_i=1))

@@ -1,4 +1,4 @@
-"""Where the tokens of an image are: windows, rotary embeddings and relative positions, for grids of unknown size.
+"""Where the tokens of an image are: windows and relative positions, for grids of unknown size.
 
 B images, h×w the patch grid, P prefix tokens, L tokens of an image, heads, d channels of a head
 R×S windows of at most r×s tokens; a window with fewer rows or columns repeats its last, and hides the copies
@@ -6,16 +6,12 @@ R×S windows of at most r×s tokens; a window with fewer rows or columns repeats
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
-from timm.layers import RotaryEmbeddingCat, RotaryEmbeddingDinoV3, RotaryEmbeddingMixed
-from timm.layers.pos_embed_sincos import get_mixed_freqs
 from torch import Tensor
 
 from vitdet.backbone.windows import Windows
-from vitdet.deploy.export.dynamic import Size, cells, divided, least, linear_matrix, real, rounded_up
-from vitdet.errors import UserError
+from vitdet.deploy.export.dynamic import Size, divided, least, linear_matrix, real, rounded_up
 
 
 @dataclass
@@ -41,8 +37,8 @@ class Cut:
 
 
 class _Side:
-    """The windows of one side of a grid: their `number` and largest size `most`, and `(number, most)` the `cell` of each
-    token, its `place` in the window, and whether it is a `copy`; `window` and `inner` `(side,)` are those of a cell."""
+    """The windows of one side of a grid: their `number` and largest size `most`, and `(number, most)` the `cell` of
+    each token, its `place` in the window, and whether it is a `copy`; `window` and `inner` `(side,)` are of a cell."""
 
     def __init__(self, side: Size, size: int, parts: int) -> None:
         self.number = rounded_up(side, size) if size else least(parts, side)
@@ -79,52 +75,6 @@ def cut(windows: Windows, grid: tuple[Size, Size]) -> Cut:
     return Cut(*sizes, order, inverse.flatten(), places, copies, (down.most, across.most))
 
 
-def rotations(rope: Any, grid: tuple[Size, Size]) -> Tensor:
-    """Sine and cosine of the patches, `(blocks or 1, h*w, heads or 1, 2*d)`, as timm's `get_embed` makes them.
-
-    Raises:
-        UserError: the rotary embedding is of a kind that is not known here.
-    """
-    if type(rope) is RotaryEmbeddingMixed:
-        x, y = _coordinates(rope, grid, "index").flatten(0, 1).unbind(1)
-        return get_mixed_freqs(rope.freqs, x, y).transpose(1, 2)
-    if type(rope) is RotaryEmbeddingDinoV3:
-        table = torch.cat(rope._get_pos_embed_from_coords(_coordinates(rope, grid, "centered").flatten(0, 1)), -1)
-    elif type(rope) is RotaryEmbeddingCat:
-        angles = (_coordinates(rope, grid, rope.grid_type)[..., None] * rope.bands).flatten(0, 1).flatten(1)
-        if rope.rotate_half:
-            angles = torch.cat([angles, angles], -1)
-        else:
-            angles = angles.repeat_interleave(2, -1)
-        table = torch.cat([angles.sin(), angles.cos()], -1)
-    else:
-        raise UserError(f"its rotary embedding is a {type(rope).__name__}, which can't be exported")
-    return table[None, :, None]
-
-
-def _coordinates(rope: Any, grid: tuple[Size, Size], kind: str) -> Tensor:
-    """The coordinates `(h, w, 2)` of the patches, in the order of channels of the embedding."""
-    offset, reference = getattr(rope, "grid_offset", 0.0), getattr(rope, "ref_feat_shape", None)
-    across = rope.grid_indexing == "xy"
-    sides = []
-    for axis, side in enumerate(grid):
-        place = cells(side)
-        if kind == "pixel":
-            # as `linspace` from -1 to 1; a single cell is at -1
-            place = place * (2 / torch.clamp(real(side) - 1, min=1)) - 1
-        elif kind == "centered":
-            whole = {"max": torch.maximum, "min": torch.minimum}.get(rope.normalize_coords)
-            total = real(side) if whole is None else whole(real(grid[0]), real(grid[1]))
-            place = 2 * ((place + 0.5 + offset) / total) - 1
-        else:
-            place = place + offset
-        if reference is not None:
-            place = place / real(side) * reference[axis]
-        sides.append(place)
-    y, x = sides[0][:, None].expand(grid[0], grid[1]), sides[1].expand(grid[0], grid[1])
-    return torch.stack([x, y] if across else [y, x], -1)
-
-
 class RelativePlaces:
     """What `Places` of `vitdet.backbone.relative` is, for images of equal size.
 
@@ -158,4 +108,3 @@ class RelativePlaces:
         """Queries and keys `(N, heads, d + H + W)`, whose dot product is the scaled product plus `products`."""
         keys = self.keys.expand(-1, k.shape[1], -1)
         return torch.cat([q * q.shape[-1] ** -0.5, products], -1), torch.cat([k, keys], -1), v
-

@@ -11,10 +11,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vitdet.backbone import Backbone
+from vitdet.backbone.rotary import rotations
 from vitdet.backbone.sequences import EqualSequences
 from vitdet.backbone.trunk import ViT
 from vitdet.deploy.export.dynamic import Size, cubic_matrix, divided, resample, rounded_up
-from vitdet.deploy.export.places import Cut, RelativePlaces, cut, rotations
+from vitdet.deploy.export.places import Cut, RelativePlaces, cut
 
 
 @dataclass

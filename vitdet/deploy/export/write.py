@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from vitdet.deploy.export import nms
+from vitdet.deploy.export import symbols
 from vitdet.deploy.export.graph import Graph, decoding
 from vitdet.deploy.predict import Detector, load
 from vitdet.errors import UserError
@@ -103,7 +103,7 @@ def trace(graph: Graph, images: Tensor, path: Path, *, free: bool) -> None:
     """
     names = output_names(graph.head.head)
     batch, sides = {0: "B"}, {1: "H", 2: "W"} if images.dtype == torch.uint8 else {2: "H", 3: "W"}
-    axes = {"images": batch | (sides if free else {}), **{name: batch for name in names}}
+    axes = {"images": batch | (sides if free else {}), **dict.fromkeys(names, batch)}
     for name in ("masks", "logits"):
         if name in names and free:
             axes[name] = batch | {2: "h", 3: "w"}
@@ -123,7 +123,7 @@ def trace(graph: Graph, images: Tensor, path: Path, *, free: bool) -> None:
 @contextmanager
 def _exporting() -> Iterator[None]:
     """Without fused operators that exporters do not know, and with an error where a size would become a constant."""
-    nms.register()
+    symbols.register(OPSET)
     fast = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)
     try:
