@@ -52,7 +52,17 @@ class EngineDetector(Detector):
         engine: EngineName | None = None,
         threads: int | None = None,
     ) -> None:
-        self.engine: Engine = open_engine(path, device=device, engine=engine, threads=threads)
+        self._use(open_engine(path, device=device, engine=engine, threads=threads), path)
+
+    @classmethod
+    def of(cls, engine: Engine, path: str | Path) -> "EngineDetector":
+        """The detector of a graph that is open already; `path` is named in messages."""
+        detector = cls.__new__(cls)
+        detector._use(engine, path)
+        return detector
+
+    def _use(self, engine: Engine, path: str | Path) -> None:
+        self.engine = engine
         self.description = said = Description.read(self.engine.metadata, path)
         # where its inputs and outputs are; the engine has its own device
         self.device = torch.device("cpu")

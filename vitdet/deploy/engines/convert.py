@@ -1,0 +1,98 @@
+"""Converts an exported ONNX file for OpenVINO, in 32 or 16 bits, or with whole numbers of 8 bits."""
+
+import json
+import os
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from vitdet.deploy.engines.base import EngineError, file_of, first_line, library, reading
+from vitdet.deploy.engines.description import KEY
+from vitdet.deploy.engines.open_vino import HALF, Compiled, read_metadata
+
+# the number of images from which the ranges of values are estimated for 8 bits
+CALIBRATION = 300
+# the AP that int8 may lose; NNCF takes layers back to 32 bits until no more is lost
+INT8_LOSS = 0.01
+
+
+def to_openvino(source: str | Path, output: str | Path, *, half: bool = False) -> Path:
+    """Writes an ONNX file as `output`, an `.xml` file, and a `.bin` file beside it.
+
+    Args:
+        source: the ONNX file.
+        output: the `.xml` file.
+        half: whether weights are stored in 16 bits, and the model runs in the fastest type of 16 bits of its device.
+
+    Raises:
+        EngineError: OpenVINO is not installed, or can't convert the file.
+    """
+    openvino, model, metadata = _read(source)
+    return _write(openvino, model, output, metadata, half=half)
+
+
+def to_int8(
+    source: str | Path,
+    output: str | Path,
+    images: Iterable[np.ndarray],
+    *,
+    items: Iterable[Any] = (),
+    score: Callable[[Compiled, Iterable[Any]], float] | None = None,
+) -> Path:
+    """Writes an ONNX file for OpenVINO, with matrix products and convolutions in whole numbers of 8 bits, by NNCF.
+
+    Args:
+        source: the ONNX file.
+        output: the `.xml` file.
+        images: what the graph takes, an image at a time, from which the ranges of values are estimated.
+        items: what `score` takes, such as batches of a validation set, which must be possible to go through repeatedly.
+        score: gives the main score of a model on some of the items. If it is given, layers are taken back to 32 bits
+            until no more than `INT8_LOSS` is lost.
+
+    Raises:
+        EngineError: OpenVINO or NNCF is not installed, or can't convert the file.
+    """
+    openvino, model, metadata = _read(source)
+    # NNCF would send what it is used for to its makers
+    os.environ["NNCF_CI"] = "1"
+    nncf = library("nncf", for_what="int8")
+    nncf.set_log_level(40)
+    options = {"model_type": nncf.ModelType.TRANSFORMER, "preset": nncf.QuantizationPreset.MIXED}
+    calibration = nncf.Dataset(images)
+    with reading(Path(source), f"NNCF {nncf.__version__}"):
+        if score is None:
+            model = nncf.quantize(model, calibration, subset_size=CALIBRATION, **options)
+        else:
+            judge = lambda compiled, some: (score(Compiled(compiled, metadata, "OpenVINO ("), some), None)  # noqa: E731
+            model = nncf.quantize_with_accuracy_control(
+                model,
+                calibration,
+                nncf.Dataset(items),
+                judge,
+                max_drop=INT8_LOSS,
+                subset_size=CALIBRATION,
+                **options,
+            )
+    return _write(openvino, model, output, metadata)
+
+
+def _read(source: str | Path) -> tuple[Any, Any, dict[str, Any]]:
+    """OpenVINO, the model of a file, and its metadata."""
+    source = file_of(source)
+    openvino = library("openvino", for_what="the format openvino")
+    with reading(source, f"OpenVINO {openvino.__version__.split('-')[0]}"):
+        # not `openvino.convert_model`, which sends what it is used for to its makers
+        model = openvino.Core().read_model(source)
+    return openvino, model, json.loads(read_metadata(model) or "{}")
+
+
+def _write(openvino: Any, model: Any, output: str | Path, metadata: dict[str, Any], *, half: bool = False) -> Path:
+    metadata |= {"precision": HALF} if half else {}
+    model.set_rt_info(json.dumps(metadata), KEY)
+    try:
+        openvino.save_model(model, str(output), compress_to_fp16=half)
+    except RuntimeError as error:
+        raise EngineError(f"{output} can't be written: {first_line(error)}; give another --output") from error
+    return Path(output)
