@@ -1,6 +1,7 @@
 """Converts an exported ONNX file for OpenVINO, in 32 or 16 bits, or with whole numbers of 8 bits."""
 
 import json
+import logging
 import os
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -76,6 +77,48 @@ def to_int8(
                 **options,
             )
     return _write(openvino, model, output, metadata)
+
+
+def to_int8_onnx(source: str | Path, output: str | Path) -> Path:
+    """Writes an ONNX file for onnxruntime, with the weights of matrix products in whole numbers of 8 bits.
+
+    The range of the other factor is found as the model runs, so no images are needed.
+
+    Args:
+        source: the ONNX file.
+        output: the new ONNX file.
+
+    Raises:
+        EngineError: onnxruntime is not installed, or can't convert the file.
+    """
+    source = file_of(source)
+    runtime = library("onnxruntime", for_what="int8")
+    quantization = library("onnxruntime.quantization", for_what="int8")
+    # it advises to run what the export has done already
+    logging.getLogger().addFilter(_no_advice)
+    try:
+        with reading(source, f"onnxruntime {runtime.__version__}"):
+            quantization.quantize_dynamic(
+                str(source),
+                str(output),
+                op_types_to_quantize=["MatMul", "Gemm"],
+                per_channel=True,
+                nodes_to_exclude=_not_linear(library("onnx", for_what="int8").load(source)),
+            )
+    finally:
+        logging.getLogger().removeFilter(_no_advice)
+    return Path(output)
+
+
+def _not_linear(model: Any) -> list[str]:
+    """Products with constants that are no matrices, such as for the size of position embeddings: onnxruntime has no
+    ranges for each of their channels."""
+    sizes = {weight.name: len(weight.dims) for weight in model.graph.initializer}
+    return [node.name for node in model.graph.node if any(sizes.get(name, 2) > 2 for name in node.input)]
+
+
+def _no_advice(record: logging.LogRecord) -> bool:
+    return "pre-processing before quantization" not in record.getMessage()
 
 
 def _read(source: str | Path) -> tuple[Any, Any, dict[str, Any]]:

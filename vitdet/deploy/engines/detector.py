@@ -16,9 +16,10 @@ from vitdet.deploy.engines.description import Description
 from vitdet.deploy.engines.onnx_runtime import OnnxRuntime
 from vitdet.deploy.engines.open_vino import OpenVino
 from vitdet.deploy.engines.package import Package
+from vitdet.deploy.export.finish import infer
 from vitdet.deploy.predict import Detector
 from vitdet.errors import UserError
-from vitdet.structures import Prediction, equal_grids
+from vitdet.structures import Prediction
 from vitdet.thresholds import THRESHOLD, check_threshold
 
 EngineName = Literal["onnxruntime", "openvino"]
@@ -84,16 +85,7 @@ class EngineDetector(Detector):
         return self.engine.name
 
     def infer(self, x: Sequence[Tensor], sizes: Sequence[tuple[int, int]]) -> list[Prediction]:
-        from vitdet.deploy.export.finish import finish
-
-        found: list[Prediction] = [None] * len(x)  # pyright: ignore[reportAssignmentType]
-        for members in equal_grids([tuple(image.shape[-2:]) for image in x]):
-            outputs = self.run(torch.stack([x[i] for i in members]))
-            input_size = tuple(x[members[0]].shape[-2:])
-            done = finish(outputs, input_size, [tuple(sizes[i]) for i in members], self.description.entries)
-            for i, prediction in zip(members, done):
-                found[i] = prediction
-        return found
+        return infer(self.run, x, sizes, self.description.entries)
 
     def run(self, images: Tensor) -> dict[str, Tensor]:
         """The outputs of the graph for normalised images `(B, 3, H, W)`.
