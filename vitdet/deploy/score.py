@@ -61,7 +61,7 @@ def score(detector: Detector, data: ImageData, *, split: str = "test", images: i
     """
     ok, wanted = whole(1)
     check("images", images, images is None or ok(images), wanted)
-    prepare(data, detector)
+    prepare(data, detector, split=split)
     loader = data.test_dataloader() if split == "test" else data.evaluation(split)
     batches = loader if images is None else islice(loader, -(-images // data.eval_batch_size))
     return score_batches(detector, data, batches, split=split, seen_only=images is not None)
@@ -93,7 +93,7 @@ def score_batches(
     return Scores(values, f"{metric.protocol()}, {detector.runs_on}", seen, seconds, metric)
 
 
-def prepare(data: ImageData, detector: Detector) -> None:
+def prepare(data: ImageData, detector: Detector, *, split: str = "test") -> None:
     """Makes the data's images what the detector's transform makes of them.
 
     Raises:
@@ -107,7 +107,7 @@ def prepare(data: ImageData, detector: Detector) -> None:
     # patches only say which images are put in a batch together
     data.prepare(Progress(), Needs(mean, std, patch_size=16, masks=masks))
     data.files.read_like(transform)
-    data.files.check("test")
+    data.files.check("validate" if split == "val" else "test")
 
 
 def category_ids(detector: Detector, data: ImageData) -> list[int]:

@@ -15,8 +15,6 @@ from vitdet.deploy.engines.open_vino import HALF, Compiled, read_metadata
 
 # the number of images from which the ranges of values are estimated for 8 bits
 CALIBRATION = 300
-# the AP that int8 may lose; NNCF takes layers back to 32 bits until no more is lost
-INT8_LOSS = 0.01
 
 
 def to_openvino(source: str | Path, output: str | Path, *, half: bool = False) -> Path:
@@ -41,6 +39,7 @@ def to_int8(
     *,
     items: Iterable[Any] = (),
     score: Callable[[Compiled, Iterable[Any]], float] | None = None,
+    loss: float = 0.01,
 ) -> Path:
     """Writes an ONNX file for OpenVINO, with matrix products and convolutions in whole numbers of 8 bits, by NNCF.
 
@@ -50,7 +49,8 @@ def to_int8(
         images: what the graph takes, an image at a time, from which the ranges of values are estimated.
         items: what `score` takes, such as batches of a validation set, which must be possible to go through repeatedly.
         score: gives the main score of a model on some of the items. If it is given, layers are taken back to 32 bits
-            until no more than `INT8_LOSS` is lost.
+            until no more than `loss` is lost.
+        loss: the largest loss of the score, in [0, 1].
 
     Raises:
         EngineError: OpenVINO or NNCF is not installed, or can't convert the file.
@@ -72,7 +72,7 @@ def to_int8(
                 calibration,
                 nncf.Dataset(items),
                 judge,
-                max_drop=INT8_LOSS,
+                max_drop=loss,
                 subset_size=CALIBRATION,
                 **options,
             )
@@ -107,6 +107,23 @@ def to_int8_onnx(source: str | Path, output: str | Path) -> Path:
             )
     finally:
         logging.getLogger().removeFilter(_no_advice)
+    return Path(output)
+
+
+def to_half_onnx(source: str | Path, output: str | Path) -> Path:
+    """Writes an ONNX file whose weights and products are in 16 bits, for GPUs; its inputs and outputs are in 32 bits.
+
+    Args:
+        source: the ONNX file.
+        output: the new ONNX file.
+
+    Raises:
+        EngineError: onnxruntime is not installed, or can't convert the file.
+    """
+    source, onnx = file_of(source), library("onnx", for_what="half")
+    convert = library("onnxruntime.transformers.float16", for_what="half").convert_float_to_float16
+    with reading(source, "onnxruntime"):
+        onnx.save(convert(onnx.load(source), keep_io_types=True), output)
     return Path(output)
 
 

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from vitdet.data.transforms import EvalTransform
 from vitdet.deploy.engines.base import Engine, EngineError, first_line
 from vitdet.deploy.engines.description import Description
 from vitdet.deploy.engines.onnx_runtime import OnnxRuntime
@@ -67,7 +68,7 @@ class EngineDetector(Detector):
         self.description = said = Description.read(self.engine.metadata, path)
         # where its inputs and outputs are; the engine has its own device
         self.device = torch.device("cpu")
-        self.path, self.transform = Path(path), said.transform
+        self.path, self.transform, self.data = Path(path), said.transform, said.entries.get("data")
         self.classes, self.category_ids = said.classes, said.category_ids
         self.thresholds = [THRESHOLD] * len(self.classes) if said.thresholds is None else said.thresholds
         check_threshold(self.thresholds, classes=len(self.classes))
@@ -95,7 +96,7 @@ class EngineDetector(Detector):
         """
         (name, (dtype, shape)), *_ = self.engine.inputs.items()
         if self.description.preprocessing:
-            images = self._pixels(images)
+            images = to_pixels(images, self.transform)
         try:
             outputs = self.engine.run({name: np.ascontiguousarray(images.numpy().astype(dtype, copy=False))})
         except Exception as error:
@@ -106,10 +107,11 @@ class EngineDetector(Detector):
         tensors = {key: torch.from_numpy(np.asarray(value)) for key, value in outputs.items()}
         return {key: value.float() if value.is_floating_point() else value for key, value in tensors.items()}
 
-    def _pixels(self, images: Tensor) -> Tensor:
-        """Normalised images `(B, 3, H, W)` as the RGB values `(B, H, W, 3)` uint8 that they were."""
-        mean, std = (torch.tensor(value).view(3, 1, 1) for value in (self.transform.mean, self.transform.std))
-        return ((images * std + mean) * 255).round().clamp(0, 255).byte().permute(0, 2, 3, 1)
+
+def to_pixels(images: Tensor, transform: EvalTransform) -> Tensor:
+    """Normalised images `(B, 3, H, W)` as the RGB values `(B, H, W, 3)` uint8 that they were."""
+    mean, std = (torch.tensor(value).view(3, 1, 1) for value in (transform.mean, transform.std))
+    return ((images * std + mean) * 255).round().clamp(0, 255).byte().permute(0, 2, 3, 1)
 
 
 def open_engine(
