@@ -6,6 +6,7 @@ from vitdet.training.callbacks.ema import EMA
 from vitdet.training.callbacks.last import DivergedError, LastCheckpoint, StepSeed
 from vitdet.training.callbacks.report import FinalValidation, Pictures, Summary
 from vitdet.training.callbacks.samples import FirstBatches
+from vitdet.training.callbacks.thresholds import Thresholds
 
 __all__ = [
     "EMA",
@@ -19,4 +20,5 @@ __all__ = [
     "ProgressReport",
     "StepSeed",
     "Summary",
+    "Thresholds",
 ]
