@@ -29,16 +29,20 @@ RANKS = [
         "masks",
         "segmentations",
         "draw",
+        "plates",
+        "pages",
         "config",
         "renamed",
     },
     {"backbone"},
     {"losses"},
     {"heads"},
-    {"annotations", "checkpoint"},
+    {"annotations", "checkpoint", "model_folder"},
     {"data", "download", "metrics", "zoo"},
+    {"report"},
     {"training"},
-    {"deploy"},
+    {"deploy", "share"},
+    {"serve"},
     {"command", "cli", "__main__"},
 ]
 RANK = {part: rank for rank, parts in enumerate(RANKS) for part in parts}
@@ -53,6 +57,7 @@ LIBRARIES = {  # a library: the paths under vitdet/ that may import it
     "hotcoco": ("metrics/", "report/"),
     "torchmetrics": ("metrics/",),
     "supervision": ("prediction.py",),
+    **dict.fromkeys(("fastapi", "starlette", "uvicorn", "h11", "prometheus_client"), ("serve/",)),
 }
 
 

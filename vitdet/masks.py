@@ -1,5 +1,6 @@
 """Functions on masks as numpy arrays: run lengths, resizing and bounds; T is the number of masks, H×W their size."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -124,3 +125,57 @@ def encode(masks: np.ndarray) -> list[bytes]:
     return [
         code["counts"] for part in parts for code in rle.encode(np.asfortranarray(part.transpose(1, 2, 0), np.uint8))
     ]
+
+
+def outlines(mask: np.ndarray, *, tolerance: float = 0.0) -> list[np.ndarray]:
+    """The borders of the parts of a mask, along the edges of its pixels, as one closed line each.
+
+    The line of a part with holes goes to each hole and back on the same way, which encloses no area, so that a
+    polygon filled by the even-odd rule, as all common tools fill them, is the mask.
+
+    Args:
+        mask: `(H, W)` bool.
+        tolerance: how far, in pixels, a line may leave out corners; steps of single pixels become slopes at 0.5.
+
+    Returns:
+        `(N, 2)` float x and y in pixels of each part, the largest first.
+
+    Example:
+        >>> outlines(np.array([[False, True, True]]))[0].tolist()
+        [[1.0, 0.0], [1.0, 1.0], [3.0, 1.0], [3.0, 0.0]]
+    """
+    import cv2
+
+    rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
+    if not len(rows):
+        return []
+    top, left = rows[0], columns[0]
+    part = mask[top : rows[-1] + 1, left : columns[-1] + 1]
+    # OpenCV follows the centres of pixels; those of pixels of half the size tell on which side of the border they are
+    fine = part.astype(np.uint8).repeat(2, 0).repeat(2, 1)
+    found, tree = cv2.findContours(fine, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_SIMPLE)
+    lines = [_line(contour, tolerance) + np.array([left, top]) for contour in found]
+    parts: dict[int, list[np.ndarray]] = {i: [] for i, (_, _, _, owner) in enumerate(tree[0]) if owner < 0}
+    for i, (_, _, _, owner) in enumerate(tree[0]):
+        parts[i if owner < 0 else owner].insert(0 if owner < 0 else len(parts[owner]), lines[i])
+    largest = sorted(parts.values(), key=lambda some: -cv2.contourArea(some[0].astype(np.float32)))
+    return [joined(some) for some in largest]
+
+
+def joined(lines: Sequence[np.ndarray]) -> np.ndarray:
+    """Closed lines `(N, 2)` as a single one, which goes from the first to each other and back on the same way."""
+    first, *others = lines
+    return np.concatenate([first, *(step for line in others for step in (first[:1], line, line[:1]))])
+
+
+def _line(contour: np.ndarray, tolerance: float) -> np.ndarray:
+    """A contour `(N, 1, 2)` on pixels of half the size as `(N, 2)` float along the edges of whole pixels."""
+    import cv2
+
+    corners = (contour[:, 0] + 1) // 2
+    different = (corners != np.roll(corners, 1, axis=0)).any(1)
+    corners = corners[different].astype(np.float64)
+    if tolerance:
+        fewer = cv2.approxPolyDP(corners.astype(np.float32)[:, None], tolerance, True)[:, 0]
+        return fewer.astype(np.float64) if len(fewer) > 2 else corners
+    return corners

@@ -199,13 +199,22 @@ class CocoMetric(Metric):
         """A line that describes how the last `compute` counted: images, evaluator, limits, and what was left out."""
         return self._protocol or protocol(self.truth, max_dets=self.max_dets, images=len(self.truth))
 
+    def detections(self) -> tuple[np.ndarray, np.ndarray, list[bytes]]:
+        """All predictions: the positions of the images in `truth`, `(I,)`, the detections, and their run lengths.
+
+        The detections are `(D, 7)`: image, left, top, width, height (in pixels), score, class. There are run lengths
+        only if masks are scored. Under `torch.distributed` every process must call it.
+        """
+        with self.sync_context(dist_sync_fn=self.dist_sync_fn):
+            seen = np.sort([self._position_of[image_id] for image_id in self.images.tolist()]).astype(np.int64)
+            return seen, self.rows.numpy(), self._run_lengths() if self.iou_type == "segm" else []
+
     def save(self, path: str | Path) -> None:
         """Write all predictions as a COCO results file with the ids of the annotation file.
 
         Under `torch.distributed` every process must call it, and rank 0 writes the file.
         """
-        with self.sync_context(dist_sync_fn=self.dist_sync_fn):
-            rows, masks = self.rows.numpy(), self._run_lengths()
+        _, rows, masks = self.detections()
         if rank() != 0:
             return
         Path(path).parent.mkdir(parents=True, exist_ok=True)

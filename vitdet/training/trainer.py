@@ -26,6 +26,7 @@ from vitdet.training.callbacks import (
     LastCheckpoint,
     Pictures,
     ProgressReport,
+    Report,
     StepSeed,
     Summary,
     Thresholds,
@@ -70,7 +71,7 @@ class Trainer(L.Trainer):
             `val/mIoU` or `val/PQ`.
         mode: Whether a higher score is better ("max") or a lower score ("min").
         pictures: Number of validation images to draw predictions on; unless it is 0, the first training batches are
-            drawn, too.
+            drawn, too, and `report.html` is written after the training.
         thresholds: How the score from which a detection counts is chosen for each class by the validations: `f1` for
             the best F1 score, or a wanted `precision=P` or `recall=R`, such as `precision=0.9`. With `None`, it is 0.3.
         progress: Whether to show the progress: a bar on a terminal, otherwise a line about every 30 s.
@@ -125,7 +126,7 @@ class Trainer(L.Trainer):
         if not given.bare:
             ours += [StepSeed(), *([EMA(ema)] if ema else []), FinalValidation(), Thresholds(thresholds), Summary()]
             ours += [ProgressReport()] if given.shows(progress) and not arguments.has_bar(extra) else []
-            ours += [Pictures(pictures), FirstBatches()] if pictures and not given.dry else []
+            ours += [Pictures(pictures), FirstBatches(), Report()] if pictures and not given.dry else []
             ours += [BestCheckpoint(monitor=monitor, mode=mode), LastCheckpoint()] if given.checkpoints else []
         with arguments.refusals(TypeError, RuntimeError):
             super().__init__(
