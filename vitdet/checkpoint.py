@@ -11,6 +11,8 @@ their average (`ema_state_dict`), and an entry `vitdet` of plain values:
     mean, std       normalisation of RGB values in [0, 1] that the backbone expects
     training        the training arguments of the task
     data            configuration of the data module, if it can be built again
+    thresholds      the lowest score of a detection that counts: `values`, indexed by label, and the `rule` by which
+                    they were chosen on the validation data; none if none were chosen
 """
 
 import dataclasses
@@ -132,6 +134,12 @@ class Checkpoint:
         """The class and all arguments of `backbone` and `head`."""
         return self.saved["model"]
 
+    @property
+    def thresholds(self) -> list[float] | None:
+        """The lowest score of a detection that counts, indexed by label; `None` if none were chosen."""
+        chosen = self.saved.get("thresholds")
+        return None if chosen is None else list(chosen["values"])
+
     def config(self) -> dict[str, Any]:
         """Returns `backbone` and `head` as in a config file, without arguments derived from the backbone and the data.
 
@@ -201,6 +209,7 @@ def write(
     eval_transform: Mapping[str, Any],
     settings: Mapping[str, Any] | None = None,
     data: Mapping[str, Any] | None = None,
+    thresholds: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Adds the entry `vitdet` to the contents of a checkpoint.
 
@@ -211,6 +220,8 @@ def write(
         eval_transform: the arguments of `EvalTransform` for validation.
         settings: the training arguments of the task.
         data: the configuration of the data module, if it can be built again.
+        thresholds: `values`, the lowest score of a detection that counts for each class, and the `rule` by which they
+            were chosen.
 
     Returns:
         `contents`.
@@ -228,6 +239,7 @@ def write(
         "classes": list(classes),
         "category_ids": list(category_ids),
         "eval_transform": dict(eval_transform),
+        "thresholds": None if thresholds is None else dict(thresholds),
         "mean": [float(value) for value in backbone.mean],
         "std": [float(value) for value in backbone.std],
     }

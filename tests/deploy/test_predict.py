@@ -2,6 +2,7 @@
 
 import json
 import pickle
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -96,7 +97,7 @@ def test_threshold_keeps_what_scores_at_least_that(checkpoint, array):
     assert 0 < len(detector.predict(array)) == int((scores >= THRESHOLD).sum()) < len(scores)
 
 
-@pytest.mark.parametrize("threshold", [50, -1, float("nan"), 1.01, "0.3", None])
+@pytest.mark.parametrize("threshold", [50, -1, float("nan"), 1.01, "0.3", [0.3, 7], [None]])
 def test_what_is_no_score_is_no_threshold(checkpoint, array, file, tmp_path, threshold):
     detector = load(checkpoint, device="cpu")
     prediction = detector.predict(array, threshold=0)
@@ -108,7 +109,7 @@ def test_what_is_no_score_is_no_threshold(checkpoint, array, file, tmp_path, thr
         lambda: predict_files(checkpoint, [file], output=tmp_path / "out", threshold=threshold),
     ]
     for call in refused:
-        with pytest.raises(UserError, match="threshold is .*; wanted a score from 0 to 1"):
+        with pytest.raises(UserError, match="threshold (of a class )?is .*; wanted a score from 0 to 1"):
             call()
     assert not (tmp_path / "out").exists()
 
@@ -161,10 +162,11 @@ def test_pictures_that_are_turned_by_exif_come_upright(checkpoint, array, tmp_pa
 
 
 @pytest.mark.parametrize(
-    "image", [np.zeros((4, 4), np.uint8), np.zeros((4, 4, 3), np.float32), torch.zeros(3, 4, 4), 5]
+    "image",
+    [np.zeros((4, 4, 2), np.uint8), np.zeros((3, 9, 9)), np.zeros((4, 4, 3), np.int64), torch.zeros(2, 4, 4), 5],
 )
 def test_what_is_no_image_is_refused(checkpoint, image):
-    with pytest.raises(TypeError, match="wanted a path, a PIL image"):
+    with pytest.raises(TypeError, match="wanted (a path, a URL|uint8, uint16)"):
         load(checkpoint, device="cpu").predict(image)
 
 
@@ -210,6 +212,26 @@ def test_checkpoints_that_do_not_fit_are_refused(contents, tmp_path):
         torch.save(bad, path)
         with pytest.raises(CheckpointError, match=message):
             load(path)
+
+
+def test_each_class_has_its_threshold_and_a_checkpoint_keeps_them(checkpoint, array, tmp_path):
+    contents = torch.load(checkpoint, weights_only=True)
+    contents["state_dict"]["head.decoder.classify.bias"] += 3.3  # scores on both sides of the default
+    contents["vitdet"]["thresholds"] = {"values": [0.25, 0.9, 0.4], "rule": "f1"}
+    torch.save(contents, tmp_path / "chosen.ckpt")
+    detector = load(tmp_path / "chosen.ckpt", device="cpu")
+    assert detector.thresholds == [0.25, 0.9, 0.4] and load(checkpoint, device="cpu").thresholds == [THRESHOLD] * 3
+    everything = detector.predict(array, threshold=0)
+    wanted = everything.scores >= torch.tensor([0.25, 0.9, 0.4])[everything.labels]
+    assert 0 < wanted.sum() < len(wanted)
+    for threshold in (None, [0.25, 0.9, 0.4], np.array([0.25, 0.9, 0.4]), torch.tensor([0.25, 0.9, 0.4])):
+        assert_same(detector.predict(array, threshold=threshold), everything.above(detector.thresholds))
+    assert torch.equal(detector.predict(array).scores, everything.scores[wanted])
+    assert len(detector.predict(array, threshold=0.0)) == len(everything)
+    with pytest.raises(UserError, match="threshold has 2 scores; wanted one for each of the 3 classes"):
+        detector.predict(array, threshold=[0.1, 0.2])
+    with pytest.raises(UserError, match="threshold has 1 scores, and there is a detection of label 1"):
+        replace(everything, names=(), labels=torch.ones_like(everything.labels)).above([0.5])
 
 
 def test_a_missing_image_names_its_file(checkpoint, tmp_path):
