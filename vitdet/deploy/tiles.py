@@ -59,7 +59,19 @@ class TiledDetector(Detector):
         self.detector, self.tile, self.overlap, self.whole = detector, tile, overlap, whole
         self.tile_batch, self.limit = batch_size, limit
 
-    def see(self, arrays: Sequence[np.ndarray]) -> list[Prediction]:
+    @property
+    def kind(self) -> str:
+        return self.detector.kind
+
+    @property
+    def predicts(self) -> str | None:
+        return self.detector.predicts
+
+    @property
+    def runs_on(self) -> str:
+        return self.detector.runs_on
+
+    def see(self, arrays: Sequence[np.ndarray], x: Sequence[torch.Tensor] | None = None) -> list[Prediction]:
         small = [max(array.shape[:2]) <= self.tile for array in arrays]
         untiled = iter(self.detector.see([array for array, one in zip(arrays, small) if one]) if any(small) else ())
         return [next(untiled) if one else self._tiled(array) for array, one in zip(arrays, small)]
@@ -68,7 +80,7 @@ class TiledDetector(Detector):
         size = (array.shape[0], array.shape[1])
         places = list(tiles(size, self.tile, self.overlap))
         batches = [places[i : i + self.tile_batch] for i in range(0, len(places), self.tile_batch)]
-        if self.whole and getattr(self.head, "task", None) != "semantic":
+        if self.whole and self.kind != "semantic":
             places.append((0, 0, size[1], size[0]))
             batches.append(places[-1:])
         maps, found = [], []

@@ -1,5 +1,6 @@
 """Predictions in tiles are those that were made of the whole image, where a detector finds the same in both."""
 
+import json
 from itertools import pairwise
 
 import cv2
@@ -8,7 +9,9 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 
+from vitdet.cli import main
 from vitdet.data.transforms import EvalTransform
 from vitdet.deploy import Detector, load
 from vitdet.deploy.merge import Found, merge
@@ -23,21 +26,25 @@ class Rectangles(Detector):
     """Finds what is red (class 0) or green (class 1), each connected region an object, whose score is its blue.
 
     Args:
-        kind: what it predicts: `boxes`, `masks` or `semantic`.
+        finds: what it predicts: `boxes`, `masks` or `semantic`.
     """
 
-    def __init__(self, kind: str = "masks") -> None:
+    def __init__(self, finds: str = "masks") -> None:
         names = {"classes": ["red", "green"], "category_ids": [1, 2]}
         super().__init__(torch.nn.Identity(), torch.nn.Identity(), **names, transform=EvalTransform(**MEAN))
-        self.kind, self.seen = kind, []
+        self.finds, self.seen = finds, []
 
-    def see(self, arrays):
+    @property
+    def kind(self):
+        return "semantic" if self.finds == "semantic" else "instances"
+
+    def see(self, arrays, x=None):
         self.seen += [array.shape[:2] for array in arrays]
         return [self._one(array) for array in arrays]
 
     def _one(self, array):
         size, found = array.shape[:2], []
-        if self.kind == "semantic":
+        if self.finds == "semantic":
             empty = torch.zeros(0)
             return Prediction(empty.view(0, 4), empty, empty.long(), size, semantic=torch.from_numpy(array[..., 0] * 1))
         for label in (0, 1):
@@ -49,7 +56,7 @@ class Rectangles(Detector):
         boxes = torch.tensor(np.array(boxes, np.float32).reshape(-1, 4))
         labels = torch.tensor([label for label, _ in found], dtype=torch.long)
         order = scores.argsort(descending=True)
-        masks = torch.from_numpy(masks)[order] if self.kind == "masks" else None
+        masks = torch.from_numpy(masks)[order] if self.finds == "masks" else None
         return Prediction(boxes[order], scores[order], labels[order], size, masks=masks)
 
 
@@ -186,3 +193,17 @@ def test_the_best_are_kept_and_masks_are_kept_small(caplog, monkeypatch):
 def test_arguments_out_of_range_are_told(wrong):
     with pytest.raises(UserError, match=next(iter(wrong))):
         TiledDetector(Rectangles(), **wrong)
+
+
+def test_command_sees_large_images_in_tiles(checkpoint, tmp_path, capsys):
+    rng = np.random.default_rng(0)
+    Image.fromarray(rng.integers(0, 256, (90, 150, 3), np.uint8)).save(tmp_path / "large.png")
+    counts = []
+    for options in ([], ["--tile", "64", "--overlap", "0.3", "--whole"]):
+        output = tmp_path / f"out{len(counts)}"
+        main(["predict", str(checkpoint), str(tmp_path / "large.png"), "--output", str(output), *options])
+        counts.append(len(json.loads((output / "predictions.json").read_text())))
+    assert counts[1] > counts[0]
+    with pytest.raises(SystemExit):
+        main(["predict", str(checkpoint), str(tmp_path / "large.png"), "--overlap", "0.3"])
+    assert "--overlap is about tiles" in capsys.readouterr().err
