@@ -42,6 +42,7 @@ RANKS = [
     {"report"},
     {"training"},
     {"deploy"},
+    {"serve"},
     {"command", "cli", "__main__"},
 ]
 RANK = {part: rank for rank, parts in enumerate(RANKS) for part in parts}
@@ -53,10 +54,10 @@ LIBRARIES = {  # a library: the paths under vitdet/ that may import it
     "albumentations": ("data/transforms/adapter.py", "data/transforms/trial.py"),
     "pycocotools": ("metrics/",),
     "pycocotools.mask": ("masks.py", "metrics/", "data/"),
-    "ultrafast_pycocotools": ("metrics/",),
     "hotcoco": ("metrics/", "report/"),
     "torchmetrics": ("metrics/",),
     "supervision": ("prediction.py",),
+    **dict.fromkeys(("fastapi", "starlette", "uvicorn", "h11", "prometheus_client"), ("serve/",)),
 }
 
 

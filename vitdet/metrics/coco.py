@@ -18,9 +18,10 @@ import torch
 from vitdet.annotations import CocoIndex
 from vitdet.errors import UserError, check
 from vitdet.masks import encode
-from vitdet.metrics.average_precision import EVALUATOR, coco_scores, max_dets_levels
+from vitdet.metrics.average_precision import coco_scores
 from vitdet.metrics.base import Metric, rank
 from vitdet.metrics.ground_truth import GroundTruth
+from vitdet.metrics.protocol import protocol
 from vitdet.ranges import whole
 from vitdet.structures import Prediction
 
@@ -216,22 +217,6 @@ class CocoMetric(Metric):
             result["segmentation"] = {"size": self.truth.sizes[position].tolist(), "counts": counts.decode()}
         with open(path, "w", encoding="utf-8") as file:
             json.dump(results, file)
-
-
-def protocol(
-    truth: GroundTruth, *, max_dets: int, images: int, notes: Mapping[str, int] | None = None, kind: str = "box"
-) -> str:
-    """The line that is printed with every result and describes how it was counted."""
-    total = len(truth)
-    parts = [
-        f"COCO {kind} AP",
-        f"only the {images} images seen of {total}" if images != total else f"all {total} images",
-        f"{len(truth.names)} classes",
-        "IoU 0.50:0.95",
-        f"maxDets {'/'.join(map(str, max_dets_levels(max_dets)))}",
-        EVALUATOR,
-    ]
-    return ", ".join(parts + [f"{count} {reason}" for reason, count in {**truth.notes, **(notes or {})}.items()])
 
 
 def _few(values: Sequence[int]) -> str:
