@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from vitdet.masks import bounds
-from vitdet.plates import Plate, covered, extent, font, padding, plates
+from vitdet.plates import Plate, covered, extent, font_of, padding, plates
 
 Colour = tuple[int, int, int]
 MASK_OPACITY = 0.45
@@ -141,7 +141,7 @@ def _write(pen: ImageDraw.ImageDraw, plate: Plate, colour: Colour) -> None:
     pen.rounded_rectangle(plate.place, radius=pad, fill=colour)
     ink = (0, 0, 0) if _brightness(colour) > 125 else (255, 255, 255)
     middle = (plate.place[1] + plate.place[3]) / 2
-    pen.text((plate.place[0] + pad, middle), plate.text, fill=ink, font=font(plate.size), anchor="lm")
+    pen.text((plate.place[0] + pad, middle), plate.text, fill=ink, font=font_of(plate.size, plate.text), anchor="lm")
 
 
 def _write_key(

@@ -3,7 +3,9 @@
 T is the number of objects. Rectangles are `(x1, y1, x2, y2)` in pixels.
 """
 
+import contextlib
 import functools
+import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -33,15 +35,38 @@ class Plate:
     size: int
 
 
-@functools.lru_cache(maxsize=64)
-def font(size: int) -> ImageFont.FreeTypeFont:
-    """The font of a height in pixels."""
-    return ImageFont.load_default(size)  # pyright: ignore[reportReturnType]
+# The font that comes with Pillow has the letters of English alone; these are usual on Linux, macOS and Windows.
+FONTS = (
+    "DejaVuSans",
+    "NotoSans-Regular",
+    "NotoSansCJK-Regular",
+    "Arial Unicode",
+    "PingFang",
+    "Arial",
+    "msyh",
+    "YuGothM",
+)
+
+
+@functools.lru_cache(maxsize=256)
+def font_of(size: int, text: str) -> ImageFont.FreeTypeFont:
+    """A font of a height in pixels that has the letters of a text; that of Pillow if there is none."""
+    own: ImageFont.FreeTypeFont = ImageFont.load_default(size)  # pyright: ignore[reportAssignmentType]
+    if text.isascii():
+        return own
+    for name, suffix in itertools.product(FONTS, (".ttf", ".ttc")):
+        with contextlib.suppress(OSError):
+            found = ImageFont.truetype(name + suffix, size)
+            # what stands for a letter that a font does not have
+            nothing = bytes(found.getmask("\uffff"))
+            if all(letter.isspace() or bytes(found.getmask(letter)) != nothing for letter in set(text)):
+                return found
+    return own
 
 
 def extent(text: str, size: int) -> tuple[float, float]:
     """Width and height of the plate of a text."""
-    letters, pad = font(size), padding(size)
+    letters, pad = font_of(size, text), padding(size)
     ascent, descent = letters.getmetrics()
     return letters.getlength(text) + 2 * pad, ascent + descent + (pad if size > SMALLEST + 2 else 0)
 
