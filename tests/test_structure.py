@@ -17,9 +17,13 @@ RANKS = [
         "errors",
         "handshake",
         "images",
+        "pixels",
+        "fetch",
         "progress",
         "ranges",
         "structures",
+        "prediction",
+        "detections",
         "thresholds",
         "boxes",
         "masks",
@@ -49,7 +53,7 @@ LIBRARIES = {  # a library: the paths under vitdet/ that may import it
     "pycocotools.mask": ("masks.py", "metrics/", "data/"),
     "ultrafast_pycocotools": ("metrics/",),
     "torchmetrics": ("metrics/",),
-    "supervision": ("structures.py",),
+    "supervision": ("prediction.py",),
     **dict.fromkeys(("fastapi", "starlette", "uvicorn", "h11", "prometheus_client"), ("serve/",)),
 }
 

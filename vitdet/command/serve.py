@@ -5,19 +5,15 @@ from collections.abc import Sequence
 from dataclasses import fields
 
 from vitdet.command.parser import Parser
-from vitdet.errors import UserError
+from vitdet.errors import extra
 
 
 def run(argv: Sequence[str]) -> None:
     """Serves until SIGINT or SIGTERM."""
     from vitdet.cli import VERBS
 
-    try:
+    with extra("serve", "vitdet serve"):
         from vitdet.serve import Limits, serve
-    except ImportError as error:
-        if (error.name or "").startswith("vitdet"):
-            raise
-        raise UserError(f"vitdet serve needs {error.name}: pip install 'vitdet[serve]'") from error
     default = {name: given.default for name, given in inspect.signature(serve).parameters.items()}
     parser = Parser("serve", VERBS["serve"])
     parser.add_argument("model", help="a checkpoint, an exported model, or the name of a published one")

@@ -97,7 +97,7 @@ def predict_files(
     if known is not None:
         known.check_classes(detector.category_ids, detector.classes, console)
     pictures = picture_paths(paths, output)
-    results = Results(output, getattr(detector.head, "task", "instances"))
+    results = Results(output, detector.kind)
     counts: Counter[str] = Counter()
     start = time.perf_counter()
     for batch in _batches(paths, batch_size, counts, console, bit_depth=detector.transform.bit_depth):
@@ -112,7 +112,7 @@ def predict_files(
                 prediction.save(pictures[i], image=image, threshold=threshold)
             shown = prediction.above(threshold)
             counts["objects"] += len(shown)
-            console.print(f"{_printable(paths[i])}: {_describe(shown)}")
+            console.print(f"{_printable(paths[i])}: {shown.describe()}")
     return _finish(results, counts, threshold, time.perf_counter() - start, console)
 
 
@@ -231,12 +231,3 @@ class Results:
         self.output.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps(self.rows), encoding="utf-8")
         return f"predictions.json ({len(self.rows)} rows, any score)"
-
-
-def _describe(prediction: Prediction) -> str:
-    if prediction.semantic is not None:
-        labels, areas = np.unique(prediction.semantic.numpy(), return_counts=True)
-        shares = sorted(zip((areas / areas.sum()).tolist(), labels.tolist()), reverse=True)
-        return ", ".join(f"{share:.0%} {prediction.name_of(label)}" for share, label in shares if share >= 0.005)
-    counts = Counter(prediction.name_of(label) for label in prediction.labels.tolist())
-    return ", ".join(f"{count} {name}" for name, count in counts.most_common()) or "nothing"

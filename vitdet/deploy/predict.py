@@ -1,8 +1,11 @@
 """Loads a trained model and predicts on images."""
 
-from collections.abc import Sequence
+import importlib
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -50,6 +53,21 @@ class Detector:
         self.thresholds = [THRESHOLD] * len(self.classes) if thresholds is None else list(map(float, thresholds))
         check_threshold(self.thresholds, classes=len(self.classes))
 
+    @property
+    def kind(self) -> str:
+        """What it predicts: `instances`, `semantic` or `panoptic`."""
+        return getattr(self.head, "task", "instances")
+
+    @property
+    def predicts(self) -> str | None:
+        """What is scored of its predictions, see `Head.predicts`."""
+        return self.head.predicts
+
+    @property
+    def runs_on(self) -> str:
+        """The library and the device that run it, for the line that says how scores were counted."""
+        return f"torch {torch.__version__} ({self.device.type})"
+
     def predict(
         self, images: ImageLike | Sequence[ImageLike], *, threshold: Threshold | None = None, batch_size: int = 8
     ) -> Prediction | list[Prediction]:
@@ -78,6 +96,10 @@ class Detector:
         batches = (images[i : i + batch_size] for i in range(0, len(images), batch_size))
         return [prediction for batch in batches for prediction in self._batch(batch, threshold)]
 
+    def __call__(self, images: ImageLike | Sequence[ImageLike], **options: Any) -> Prediction | list[Prediction]:
+        """The same as `predict`."""
+        return self.predict(images, **options)
+
     def infer(self, x: Sequence[Tensor], sizes: Sequence[tuple[int, int]]) -> list[Prediction]:
         """Runs the model.
 
@@ -90,36 +112,66 @@ class Detector:
         """
         return self.head.infer(self.backbone, x, sizes)
 
+    def see(self, arrays: Sequence[np.ndarray], x: Sequence[Tensor] | None = None) -> list[Prediction]:
+        """Transforms images and runs the model; what predicts in another way, such as in tiles, overrides this.
+
+        Args:
+            arrays: RGB images, each `(H, W, 3)` uint8.
+            x: what `transform` made of them, where that was done ahead. Never given to a class that overrides this.
+
+        Returns:
+            As `infer`.
+        """
+        x = [self.transform(array) for array in arrays] if x is None else x
+        return self.infer([image.to(self.device) for image in x], [array.shape[:2] for array in arrays])
+
     @torch.inference_mode()
     def _batch(self, images: Sequence[ImageLike], threshold: Threshold) -> list[Prediction]:
-        arrays = [as_array(image, bit_depth=self.transform.bit_depth) for image in images]
-        x = [self.transform(array).to(self.device) for array in arrays]
-        predictions = self.infer(x, [array.shape[:2] for array in arrays])
+        predictions = self.see([as_array(image, bit_depth=self.transform.bit_depth) for image in images])
         for prediction, image in zip(predictions, images):
             prediction.names, prediction.category_ids = self.classes, self.category_ids
             prediction.path = str(image) if isinstance(image, (str, Path)) else None
         return [prediction.cpu().above(threshold) for prediction in predictions]
 
 
+def _is_exported(name: str) -> bool:
+    return name.endswith((".onnx", ".xml", ".pt2")) or (bool(name) and any(Path(name).glob("*.xml")))
+
+
+# Models that are neither a checkpoint nor a published name: the module whose function `load(model, device=…, …)` loads
+# them, and whether a name means such a model. A module is imported only for a model of its own.
+LOADERS: dict[str, Callable[[str], bool]] = {"vitdet.deploy.engines.detector": _is_exported}
+
+
 def load(
-    model: str | Path, *, checkpoint: str | Path | None = None, device: str | torch.device | None = None
+    model: str | Path,
+    *,
+    checkpoint: str | Path | None = None,
+    device: str | torch.device | None = None,
+    **options: Any,
 ) -> Detector:
-    """Loads a detector from a checkpoint, or a published model by its name.
+    """Loads a detector from a checkpoint, an exported model, or a published model by its name.
 
     Args:
-        model: the checkpoint of a run, or a name that `vitdet zoo` lists. A checkpoint needs no other files, and its
-            averaged weights are used if it holds them. The weights of a published model come from the cache, or are
-            downloaded.
+        model: the checkpoint of a run, a model that `vitdet export` wrote (`.onnx`, `.xml`, `.pt2`), or a name that
+            `vitdet zoo` lists. A checkpoint needs no other files, and its averaged weights are used if it holds them.
+            The weights of a published model come from the cache, or are downloaded.
         checkpoint: a file with the weights of the published model `model`.
         device: the device to run on, such as `"cpu"` or `"cuda"`. By default CUDA if it is available, otherwise the
-            CPU.
+            CPU. An exported model takes the devices of its engine, too.
+        options: options of an exported model alone, `engine` and `threads`, see `EngineDetector`.
 
     Raises:
         FileNotFoundError: there is no such file.
         CheckpointError: the file is damaged, holds another model, or needs a part that is not installed.
         DownloadError: the weights can't be downloaded.
-        UserError: the device does not exist.
+        UserError: the device does not exist, or an option is not one of this model.
     """
+    for module, suits in LOADERS.items():
+        if checkpoint is None and suits(str(model)):
+            return importlib.import_module(module).load(model, device=device, **options)
+    if options:
+        raise UserError(f"{min(options)} is an option of exported models, such as model.onnx, and {model} is none")
     device = pick_device(device)
     card, _ = zoo.of(str(model), checkpoint)
     if card is not None:

@@ -1,0 +1,30 @@
+"""`vitdet predict`: its options, and which function runs it."""
+
+from vitdet.cli import VERBS
+from vitdet.command.parser import Parser
+
+
+def parser() -> Parser:
+    """The options of the verb; those that are given are the arguments of `predict_files`."""
+    parser = Parser("predict", VERBS["predict"])
+    parser.add_argument("checkpoint", help="a checkpoint of a run, or the name of a published model")
+    parser.add_argument("images", nargs="+", metavar="image", help="image files, folders of images, or globs")
+    parser.add_argument(
+        "--output", default="predictions", help="folder for drawings and predictions.json (%(default)s)"
+    )
+    known = "those that were chosen on validation data, by class, else 0.3"
+    parser.add_argument("--threshold", type=float, help=f"draw and count what scores at least this ({known})")
+    parser.add_argument("--annotations", help="a COCO file whose images these are: the results then have its image ids")
+    parser.add_argument("--batch_size", type=int, default=8, help="images at a time (%(default)s)")
+    parser.add_argument("--device", help="cpu, cuda, cuda:1, …; the best there is, if not given")
+    return parser
+
+
+def run(argv: list[str]) -> None:
+    """Runs the verb; the exit status is 1 where no image could be read."""
+    options = {key: value for key, value in vars(parser().parse_args(argv)).items() if value is not None}
+    from vitdet.deploy import predict_files
+
+    if not predict_files(**options).read:
+        # what could not be read has been said
+        raise SystemExit(1)
