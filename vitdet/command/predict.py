@@ -8,10 +8,19 @@ def parser() -> Parser:
     """The options of the verb; those that are given are the arguments of `predict_files`."""
     parser = Parser("predict", VERBS["predict"])
     parser.add_argument("checkpoint", help="a checkpoint of a run, or the name of a published model")
-    parser.add_argument("images", nargs="+", metavar="image", help="image files, folders of images, or globs")
+    parser.add_argument(
+        "images", nargs="+", metavar="image", help="image files, folders, globs, URLs, or - for standard input"
+    )
     parser.add_argument(
         "--output", default="predictions", help="folder for drawings and predictions.json (%(default)s)"
     )
+    parser.add_argument(
+        "--format",
+        dest="formats",
+        type=lambda text: [name for name in text.split(",") if name],
+        help="coco, yolo, labelme, labelstudio, csv or crops; several with commas between (coco)",
+    )
+    parser.add_argument("--no_drawings", dest="drawings", action="store_false", help="don't draw on the images")
     known = "those that were chosen on validation data, by class, else 0.3"
     parser.add_argument("--threshold", type=float, help=f"draw and count what scores at least this ({known})")
     parser.add_argument("--annotations", help="a COCO file whose images these are: the results then have its image ids")
@@ -25,6 +34,7 @@ def run(argv: list[str]) -> None:
     options = {key: value for key, value in vars(parser().parse_args(argv)).items() if value is not None}
     from vitdet.deploy import predict_files
 
-    if not predict_files(**options).read:
+    done = predict_files(**options)
+    if done.unreadable and not done.read:
         # what could not be read has been said
         raise SystemExit(1)

@@ -36,6 +36,8 @@ from vitdet.training import Task, Trainer
 from vitdet.training.folder import find, runs
 from vitdet.training.quiet import quiet
 
+# the verbs that score a checkpoint as it is
+SCORING = ("test", "report")
 DEFAULT_CLASSES = {"data": "CocoData", "model.backbone": "Backbone", "model.head": "DETRHead"}
 
 
@@ -198,12 +200,12 @@ def config_of_checkpoint(path: str, verb: str) -> dict[str, Any]:
         )
     saved = Checkpoint.read(path)
     if not saved.data:
-        option = "ckpt_path" if verb == "test" else "model.checkpoint"
+        option = "ckpt_path" if verb in SCORING else "model.checkpoint"
         raise ConfigError(
             f"{path} does not know its data; say what config it was trained with: "
             f"vitdet {verb} CONFIG --{option} {path}"
         )
-    return {"model": {"checkpoint": path}, "data": saved.data, "ckpt_path": path if verb == "test" else None}
+    return {"model": {"checkpoint": path}, "data": saved.data, "ckpt_path": path if verb in SCORING else None}
 
 
 def _resume(config: dict[str, Any], typed: set[str], verb: str) -> str | None:
