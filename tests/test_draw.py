@@ -59,7 +59,7 @@ def test_the_wrong_image_is_refused():
     with pytest.raises(ValueError, match=r"plot\(image\)"):
         prediction().plot()
     with pytest.raises(TypeError, match="wanted a path"):
-        prediction().plot(torch.zeros(3, 4, 4))
+        prediction().plot(object())
 
 
 def test_saved_files_are_pictures(tmp_path):

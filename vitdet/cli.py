@@ -27,6 +27,7 @@ VERBS = {
     "report": "CHECKPOINT [--data FOLDER] [--output report.html]: score a model, and write a page that says why",
     "data": "SUBCOMMAND …: what is done with data sets besides training; `vitdet data` lists it",
     "benchmark": "CONFIG|CHECKPOINT [--key value …]: size, speed and memory of a model",
+    "push": "CHECKPOINT|FOLDER USER/NAME: share a model on the Hugging Face hub",
     "serve": "CHECKPOINT|NAME [--host …] [--port …]: answer HTTP requests, with a page to try it",
     "zoo": "list the published models that load by name",
 }

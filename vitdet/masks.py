@@ -144,6 +144,8 @@ def outlines(mask: np.ndarray, *, tolerance: float = 0.0) -> list[np.ndarray]:
         >>> outlines(np.array([[False, True, True]]))[0].tolist()
         [[1.0, 0.0], [1.0, 1.0], [3.0, 1.0], [3.0, 0.0]]
     """
+    import cv2
+
     rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
     if not len(rows):
         return []
@@ -168,6 +170,8 @@ def joined(lines: Sequence[np.ndarray]) -> np.ndarray:
 
 def _line(contour: np.ndarray, tolerance: float) -> np.ndarray:
     """A contour `(N, 1, 2)` on pixels of half the size as `(N, 2)` float along the edges of whole pixels."""
+    import cv2
+
     corners = (contour[:, 0] + 1) // 2
     different = (corners != np.roll(corners, 1, axis=0)).any(1)
     corners = corners[different].astype(np.float64)

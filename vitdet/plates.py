@@ -110,7 +110,7 @@ def _choose(
         if len(taken):
             good &= covered(places, taken).max(1) == 0
         if good.any():
-            # of the places that will do, the one that hides least, the first of equal ones; or the nearest to the middle
+            # of the places that will do, the one that hides least, or the nearest to the middle
             cost = hidden.sum(1) + mine if centre is None else np.zeros(len(places))
             best = np.flatnonzero(good)[np.argmin(cost[good].round(2))]
             return Plate(words, tuple(places[best].tolist()), size)
