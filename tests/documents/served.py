@@ -25,7 +25,11 @@ class Server:
         command = [sys.executable, "-m", "vitdet", "serve", *words]
         self._process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=folder, env=environment)
         self.said = "".join(self._process.stdout.readline() for _ in range(2))
-        self.url = re.search(r"http://[\d.]+:\d+", self.said)[0]
+        found = re.search(r"http://[\d.]+:\d+", self.said)
+        if found is None:
+            self._process.kill()
+        assert found, self.said
+        self.url = found[0]
 
     def stop(self) -> str:
         """What it has said until it ended."""
@@ -39,7 +43,7 @@ def once(words: list[str], folder: Path) -> str:
     """A server that is asked whether it is ready, and stopped."""
     server = Server(words, folder)
     try:
-        with urllib.request.urlopen(f"{server.url}/health/ready") as answer:
+        with urllib.request.urlopen(f"{server.url}/health/ready", timeout=60) as answer:
             assert answer.status == 200
     finally:
         said = server.stop()
