@@ -17,13 +17,19 @@ from vitdet.command.parser import Parser
 from vitdet.errors import UserError
 
 VERBS = {
+    "configs": "[NAME]: list the configs that come with vitdet, or print one",
+    "new": "FILE --from NAME: begin a config of your own, on top of one that comes with vitdet",
     "train": "CONFIG [--key value …]: train, and score on the validation data",
     "test": "CHECKPOINT, or CONFIG --ckpt_path CHECKPOINT, [--key value …]: score a model, "
-    "also the published one that CONFIG starts from",
+    "also the published one that CONFIG starts from; --engine FILE: an exported one",
     "predict": "CHECKPOINT|NAME IMAGE…: find objects in image files, folders or globs",
     "evaluate": "PREDICTIONS.json ANNOTATIONS.json: score a COCO results file",
+    "report": "CHECKPOINT [--data FOLDER] [--output report.html]: score a model, and write a page that says why",
+    "export": "CHECKPOINT|NAME [--format onnx|openvino|pt2]: a file that other engines run, judged by its score there",
     "data": "SUBCOMMAND …: what is done with data sets besides training; `vitdet data` lists it",
     "benchmark": "CONFIG|CHECKPOINT [--key value …]: size, speed and memory of a model",
+    "push": "CHECKPOINT|FOLDER USER/NAME: share a model on the Hugging Face hub",
+    "serve": "CHECKPOINT|NAME [--host …] [--port …]: answer HTTP requests, with a page to try it",
     "zoo": "list the published models that load by name",
 }
 
@@ -122,6 +128,11 @@ def _train(argv: list[str]) -> None:
 
 def _test(argv: list[str]) -> None:
     with _reports():
+        if any(word.partition("=")[0] == "--engine" for word in argv):
+            from vitdet.command.test_engine import run
+
+            run(argv)
+            return
         cli = _config("test", argv)
         if cli is None:
             return
@@ -132,26 +143,6 @@ def _test(argv: list[str]) -> None:
         cli.trainer.test(cli.model, cli.datamodule, ckpt_path=cli.ckpt_path, weights_only=True, verbose=False)
 
 
-def _predict(argv: list[str]) -> None:
-    parser = _parser("predict")
-    parser.add_argument("checkpoint", help="a checkpoint of a run, or the name of a published model")
-    parser.add_argument("images", nargs="+", metavar="image", help="image files, folders of images, or globs")
-    parser.add_argument(
-        "--output", default="predictions", help="folder for drawings and predictions.json (%(default)s)"
-    )
-    known = "those that were chosen on validation data, by class, else 0.3"
-    parser.add_argument("--threshold", type=float, help=f"draw and count what scores at least this ({known})")
-    parser.add_argument("--annotations", help="a COCO file whose images these are: the results then have its image ids")
-    parser.add_argument("--batch_size", type=int, default=8, help="images at a time (%(default)s)")
-    parser.add_argument("--device", help="cpu, cuda, cuda:1, …; the best there is, if not given")
-    options = {key: value for key, value in vars(parser.parse_args(argv)).items() if value is not None}
-    from vitdet.deploy import predict_files
-
-    with _reports():
-        if not predict_files(**options).read:
-            raise SystemExit(1)  # what could not be read has been said
-
-
 def _evaluate(argv: list[str]) -> None:
     parser = _parser("evaluate")
     parser.add_argument("predictions", help="a COCO results file")
@@ -160,7 +151,7 @@ def _evaluate(argv: list[str]) -> None:
     options = parser.parse_args(argv)
     from vitdet.metrics import evaluate, print_scores
 
-    with _reports():
+    with _reports(ranks=False):
         print_scores(*evaluate(options.predictions, options.annotations, iou_type=options.iou_type))
 
 
@@ -200,7 +191,6 @@ def load_config(path: str | Path, overrides: list[str] | None = None) -> tuple[A
 _RUN = {
     "train": _train,
     "test": _test,
-    "predict": _predict,
     "evaluate": _evaluate,
     "benchmark": _benchmark,
     "zoo": _zoo,

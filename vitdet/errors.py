@@ -1,6 +1,8 @@
 """Errors that the user of vitdet can correct, as opposed to faults of vitdet."""
 
+import contextlib
 import reprlib
+from collections.abc import Iterator
 from typing import Any
 
 _brief = reprlib.Repr()
@@ -20,6 +22,32 @@ class DataError(UserError):
 
     The message names the file and, as far as they are known, the image, the annotation, the key and the value.
     """
+
+
+class MissingLibraryError(UserError, ImportError):
+    """A library of one of vitdet's extras is not installed; the message has the command that installs it."""
+
+
+@contextlib.contextmanager
+def extra(name: str, what: str) -> Iterator[None]:
+    """Says how an extra is installed, where an import inside the block finds that it is not.
+
+    Args:
+        name: the extra of vitdet that has the library.
+        what: what needs it.
+
+    Raises:
+        MissingLibraryError: a library is not installed, or can't be imported.
+
+    Example:
+        >>> with extra("video", "vitdet predict --track"):
+        ...     import json
+    """
+    try:
+        yield
+    except ImportError as error:
+        reason = f"{error.name} is not installed" if isinstance(error, ModuleNotFoundError) else str(error)
+        raise MissingLibraryError(f"{what} needs another library: {reason}; pip install 'vitdet[{name}]'") from error
 
 
 def check(name: str, value: Any, ok: bool, wanted: str) -> None:

@@ -4,32 +4,34 @@ Photographs are scaled to 8 bits; the numbers of id maps and label maps are neve
 """
 
 import contextlib
-import functools
-import logging
+import io
 import os
 import stat
 import warnings
 from collections.abc import Iterator
 from pathlib import Path, PurePath
-from typing import Any
+from typing import Any, BinaryIO
 
-import cv2
 import numpy as np
-from PIL import Image, ImageOps
+import torch
+from PIL import Image
 
-from vitdet.errors import DataError, clip
-
-log = logging.getLogger("vitdet")
+from vitdet.errors import clip
+from vitdet.fetch import STDIN, fetch, is_url, standard_input
+from vitdet.pixels import (
+    WANTED,
+    ImageError,
+    NoImageError,
+    array_rgb,
+    has_deep_colours,
+    tensor_rgb,
+    to_rgb,
+)
 
 # the number of pixels from which PIL warns about decompression bombs; the setting in PIL is not changed
 MAX_PIXELS = 89_478_485
 # the most characters of the name of a file on common file systems
 LONGEST_NAME = 255
-# the number of bits of a pixel for which images with more than 8 bits a channel are made
-MAX_BITS = 16
-# the tag of EXIF that says how an image is turned
-ORIENTATION = 0x0112
-WANTED = "a path, a PIL image, an RGB array (H, W, 3) uint8 or uint16, or a list of these"
 KINDS = {
     stat.S_IFDIR: "a folder",
     stat.S_IFIFO: "a pipe",
@@ -37,33 +39,23 @@ KINDS = {
     stat.S_IFCHR: "a device",
     stat.S_IFBLK: "a device",
 }
-
-# what has been said of an image in this process
-_said: set[str] = set()
-
-
-class ImageError(DataError):
-    """A file is no image, is damaged, or is too large to be decoded; the message has its name."""
-
-
-class NoImageError(ImageError, TypeError):
-    """A value that is given in place of an image is of a type, or holds numbers, that can't be shown."""
-
-
-ImageLike = str | Path | Image.Image | np.ndarray
+# what may be given as an image
+ImageLike = str | Path | bytes | bytearray | memoryview | BinaryIO | Image.Image | np.ndarray | torch.Tensor
 
 
 def as_array(image: ImageLike, *, bit_depth: int | None = None) -> np.ndarray:
     """An image as upright RGB `(H, W, 3)` uint8; the same picture gives the same array in whatever form it comes.
 
     Args:
-        image: the path of an image file, a PIL image (of several frames, the present one), an RGB array `(H, W, 3)`
-            uint8, which is returned as it is, or an array uint16, `(H, W, 3)` or grey `(H, W)`. Once it has decoded a
-            colour image of 16 bits, PIL keeps the upper 8 only.
+        image: the path of an image file, an address (`http://…`, `https://…`, see `vitdet.fetch`), `-` for standard
+            input, the bytes of a file or a file that is open for reading bytes, a PIL image of any mode (of several
+            frames, the present one), an array (see `array_rgb`) or a tensor (see `tensor_rgb`). Integers of more than 8
+            bits are scaled by `bit_depth`; floats are taken from 0 to 1, but not from files, which don't say what is
+            white. Once it has decoded a colour image of 16 bits, PIL keeps the upper 8 only.
         bit_depth: the number of bits that images with more than 8 bits a channel use, see `load_image`.
 
     Raises:
-        ImageError: the file can't be read, or its pixels are floats.
+        ImageError: the image can't be read, or its values are out of range.
         NoImageError: a `TypeError` as well: the image is of another type.
 
     Example:
@@ -72,17 +64,37 @@ def as_array(image: ImageLike, *, bit_depth: int | None = None) -> np.ndarray:
         >>> as_array(np.full((4, 2), 4095, np.uint16), bit_depth=12).max()
         np.uint8(255)
     """
-    if isinstance(image, (str, Path)):
+    if isinstance(image, (str, Path)) and not is_url(image) and str(image) != STDIN:
         return load_image(image, bit_depth=bit_depth)
     if isinstance(image, Image.Image):
-        return to_rgb(image, exif=True, bit_depth=bit_depth, name="the image")
+        try:
+            return to_rgb(image, exif=True, bit_depth=bit_depth, name="the image", floats=True)
+        except ImageError:
+            raise
+        except Exception as error:
+            # PIL decodes a file when its pixels are first used
+            raise ImageError(f"the image can't be decoded: {error}") from error
     if isinstance(image, np.ndarray):
-        if image.dtype == np.uint8 and image.ndim == 3 and image.shape[2] == 3:
-            return image
-        # PIL reads 16-bit grey images as arrays of these types
-        deep = image.dtype.kind in "ui" and image.dtype.itemsize in (2, 4)
-        if deep and (image.ndim == 2 or (image.ndim == 3 and image.shape[2] == 3)):
-            return _eight_bits(image, bit_depth, "the array")
+        return array_rgb(image, bit_depth=bit_depth)
+    if isinstance(image, torch.Tensor):
+        return tensor_rgb(image, bit_depth=bit_depth)
+    content, name = _content(image)
+    with _decoding(io.BytesIO(content), name, MAX_PIXELS) as opened:
+        return to_rgb(opened, exif=True, bit_depth=bit_depth, name=name)
+
+
+def _content(image: Any) -> tuple[bytes, str]:
+    """The bytes of an image file that is given in another way than by its path, and what it is called in messages."""
+    if isinstance(image, (str, Path)):
+        return (fetch(str(image)), str(image)) if is_url(image) else (standard_input(), "standard input")
+    if isinstance(image, (bytes, bytearray, memoryview)):
+        return bytes(image), f"the file of {len(image):,} bytes"
+    if callable(getattr(image, "read", None)):
+        name = getattr(image, "name", None)
+        content = image.read()
+        if isinstance(content, bytes):
+            return content, name if isinstance(name, str) else "the open file"
+        raise NoImageError("got a file that is open as text; wanted one that is open for bytes, with mode 'rb'")
     what = type(image).__name__
     if hasattr(image, "shape") and hasattr(image, "dtype"):
         what = f"{what} {tuple(image.shape)} {image.dtype}"
@@ -131,13 +143,13 @@ def load_values(path: str | Path, *, colours: bool = False, max_pixels: int = MA
             raise ImageError(f"{path} is {image.format}, which changes the numbers; wanted a lossless file like PNG")
         if image.mode in ("P", "PA") and colours:
             image = image.convert("RGBA")
-        if image.mode in ("RGB", "RGBA", "RGBX") and not _has_deep_colours(image):
+        if image.mode in ("RGB", "RGBA", "RGBX") and not has_deep_colours(image):
             return np.asarray(image)[..., :3]
         if image.mode in ("1", "L", "P", "LA", "PA") or image.mode.startswith("I"):
             values = np.asarray(image)
             values = values.astype(np.uint8) if values.dtype == bool else values
             return values[..., 0] if values.ndim == 3 else values
-        bits = ", with 16 bits a channel" if _has_deep_colours(image) else ""
+        bits = ", with 16 bits a channel" if has_deep_colours(image) else ""
         raise ImageError(f"{path} has pixels of mode {image.mode}{bits}; wanted whole numbers, or RGB of 8 bits")
 
 
@@ -154,11 +166,18 @@ def open_image(path: str | Path, *, max_pixels: int = MAX_PIXELS) -> Iterator[Im
             the statement fails.
     """
     check_regular(path)
+    with _decoding(path, path, max_pixels) as image:
+        yield image
+
+
+@contextlib.contextmanager
+def _decoding(source: str | Path | io.BytesIO, path: Any, max_pixels: int) -> Iterator[Image.Image]:
+    """`open_image` of a file that exists, or of its bytes; `path` stands for it in messages."""
     try:
         with warnings.catch_warnings():
             # `max_pixels` is checked below instead
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            image = Image.open(path)
+            image = Image.open(source)
     except Exception as error:
         # the decoders of PIL raise errors of many classes: OSError, SyntaxError, RuntimeError …
         raise ImageError(f"{path} can't be read as an image: {error}") from error
@@ -190,86 +209,6 @@ def check_regular(path: str | Path) -> None:
         wrong = str(getattr(error, "strerror", None) or error)
     if wrong is not None:
         raise ImageError(f"{clip(str(path), 300)} can't be read as an image: {wrong}")
-
-
-def deep_values(image: Image.Image) -> np.ndarray | None:
-    """The values of a PIL image with more than 8 bits a channel, `(H, W)` or `(H, W, 3)`; `None` for other images.
-
-    PIL cuts colours of 16 bits to 8 when it decodes them, so this must come before the image is decoded.
-    """
-    if image.mode.startswith("I") or image.mode == "F":
-        return np.asarray(image)
-    if not _has_deep_colours(image):
-        return None
-    opened: Any = image
-    file, at = opened.fp, opened.fp.tell()
-    file.seek(0)
-    values = cv2.imdecode(np.frombuffer(file.read(), np.uint8), cv2.IMREAD_UNCHANGED)
-    file.seek(at)
-    if values is None or values.dtype != np.uint16:
-        return None
-    # OpenCV orders the channels B, G, R, and alpha
-    return values[..., 2::-1] if values.ndim == 3 and values.shape[2] > 2 else values
-
-
-def _has_deep_colours(image: Image.Image) -> bool:
-    """Whether an image in which PIL shows 8 bits a channel is stored with 16; known until it is decoded."""
-    tiles: Any = getattr(image, "tile", None) or []
-    return image.mode in ("RGB", "RGBA", "LA") and any(";16" in str(tile[-1]) for tile in tiles)
-
-
-def to_rgb(image: Image.Image, *, exif: bool, bit_depth: int | None, name: str) -> np.ndarray:
-    """A PIL image as RGB `(H, W, 3)` uint8; `name` stands for it in messages, and the rest as in `load_image`."""
-    values = deep_values(image)
-    if values is not None:
-        # PGM and PPM say themselves which value is white, and PIL scales them to 16 bits
-        bit_depth = None if image.format == "PPM" else bit_depth
-        turn = image.getexif().get(ORIENTATION)
-        image = Image.fromarray(_eight_bits(values, bit_depth, name))
-        image.getexif()[ORIENTATION] = turn or 1
-    image.load()
-    if exif and image.getexif().get(ORIENTATION, 1) != 1:
-        image = ImageOps.exif_transpose(image)
-    # PIL warns where it drops a palette's transparency, and can't convert some modes in a single step
-    between = {"P": "RGBA" if "transparency" in image.info else "P", "RGBa": "RGBA", "La": "LA"}
-    image = image.convert(between.get(image.mode, image.mode))
-    return np.asarray(image if image.mode == "RGB" else image.convert("RGB"))
-
-
-def _eight_bits(values: np.ndarray, bit_depth: int | None, name: str) -> np.ndarray:
-    """Values `(H, W)` or `(H, W, 3)` of up to 16 bits as RGB `(H, W, 3)` uint8."""
-    low, high = values.min(initial=0), values.max(initial=0)
-    if values.dtype.kind == "f":
-        raise ImageError(
-            f"{name} has floats from {low:g} to {high:g}, whose white is not known; save it with 8 or 16 bits"
-        )
-    if low < 0 or high >= 2**MAX_BITS:
-        raise ImageError(f"{name} has pixels from {low} to {high}; wanted 8 or 16 bits, 0 to 65535")
-    bits = MAX_BITS if bit_depth is None else bit_depth
-    if high >= 2**bits:
-        _say_once(f"{name} has values up to {high}: those beyond {bits} bits become white, as in other such images")
-    elif bit_depth is None and 0 < high < 2**12:
-        _say_once(
-            f"{name} has 16 bits but no value above {high}, so it is nearly black; if its white is less than 65535, "
-            "give the bit_depth, such as 12"
-        )
-    scaled = _table(bits)[values]
-    return np.repeat(scaled[..., None], 3, axis=2) if scaled.ndim == 2 else scaled
-
-
-@functools.cache
-def _table(bits: int) -> np.ndarray:
-    """What each value of 16 bits is with 8, where the largest value of `bits` is white."""
-    top = 2**bits - 1
-    return (np.arange(2**MAX_BITS).clip(max=top) / (top / 255)).round().astype(np.uint8)
-
-
-def _say_once(text: str) -> None:
-    """Logs a warning about an image, unless the same has been said of another."""
-    kind = text.rpartition(": ")[2].rpartition("; ")[2]
-    if kind not in _said:
-        _said.add(kind)
-        log.warning(text)
 
 
 def resolve(root: str | Path, file_name: str) -> Path:

@@ -162,10 +162,11 @@ def test_pictures_that_are_turned_by_exif_come_upright(checkpoint, array, tmp_pa
 
 
 @pytest.mark.parametrize(
-    "image", [np.zeros((4, 4), np.uint8), np.zeros((4, 4, 3), np.float32), torch.zeros(3, 4, 4), 5]
+    "image",
+    [np.zeros((4, 4, 2), np.uint8), np.zeros((3, 9, 9)), np.zeros((4, 4, 3), np.int64), torch.zeros(2, 4, 4), 5],
 )
 def test_what_is_no_image_is_refused(checkpoint, image):
-    with pytest.raises(TypeError, match="wanted a path, a PIL image"):
+    with pytest.raises(TypeError, match="wanted (a path, a URL|uint8, uint16)"):
         load(checkpoint, device="cpu").predict(image)
 
 

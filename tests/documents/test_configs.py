@@ -1,11 +1,14 @@
 """Every config under `configs/` runs with the command at its head: two steps of training with the precision, gradient
 clipping, accumulation and optimiser of the config."""
 
+from pathlib import Path
+
 import lightning as L
 import pytest
 import tiny
 import torch
 
+from vitdet.command.recipes import recipe
 from vitdet.command.run import read_command
 
 CONFIGS = tiny.ROOT / "configs"
@@ -44,8 +47,8 @@ def folder(tmp_path_factory):
 @every_model
 def test_it_trains_with_its_own_settings(path, model, folder, tmp_path, monkeypatch, capfd):
     monkeypatch.chdir(folder)
-    python, script, name, *words = tiny.placeholders(tiny.header(path), folder / "datasets")
-    assert (python, script, name) == ("python", "tools/train.py", path.relative_to(tiny.ROOT).as_posix())
+    program, verb, name, *words = tiny.placeholders(tiny.header(path), folder / "datasets")
+    assert (program, verb) == ("vitdet", "train") and Path(recipe(name)[0]) == path
     own = {"max_steps": STEPS, "root": str(tmp_path / "runs"), "accelerator": "cpu", "logger": False, "pictures": 0}
     config = tiny.resolved(path, model)
     small = tiny.overrides(config, tmp_path) + tiny.words({f"trainer.{key}": value for key, value in own.items()})
@@ -70,7 +73,7 @@ def test_it_trains_with_its_own_settings(path, model, folder, tmp_path, monkeypa
 @every_config
 def test_it_is_short_and_says_how_to_run_it(path):
     text = path.read_text(encoding="utf-8")
-    assert text.startswith("#") and f"python tools/train.py {path.relative_to(tiny.ROOT).as_posix()}" in text
+    assert text.startswith("#") and f"vitdet train {path.relative_to(CONFIGS).with_suffix('').as_posix()}" in text
     assert len([line for line in text.splitlines() if line and not line.startswith("#")]) <= 15
 
 

@@ -243,6 +243,6 @@ def placeholders(command: list[str], root: Path) -> list[str]:
 def header(path: Path) -> list[str]:
     """The words of the command that stands at the head of a config."""
     lines = [line.removeprefix("#").strip() for line in path.read_text(encoding="utf-8").splitlines()]
-    first = next(i for i, line in enumerate(lines) if line.startswith("python "))
+    first = next(i for i, line in enumerate(lines) if line.startswith("vitdet "))
     last = next(i for i in range(first, len(lines)) if not lines[i].endswith("\\"))
     return shlex.split(" ".join(line.rstrip("\\") for line in lines[first : last + 1]))

@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 
 import yaml
 
+from vitdet.command import shipped
 from vitdet.errors import UserError
 
 # The most values that a file may hold once its aliases are written out; a config has some hundred.
@@ -46,7 +47,8 @@ def read_text(path: Path) -> str:
         inside = sorted(path.glob("*.yaml"))
         raise ConfigError(f"{path} is a folder; give a config file" + (f", such as {inside[0]}" if inside else ""))
     if not path.is_file():
-        near = difflib.get_close_matches(str(path), [str(p) for p in Path("configs").rglob("*.yaml")], 1, 0.4)
+        known = [*map(str, Path("configs").rglob("*.yaml")), *map(str, Path().glob("*.yaml")), *shipped.names()]
+        near = difflib.get_close_matches(str(path), known, 1, 0.4)
         raise ConfigError(f"there is no config {path}" + (f"; did you mean {near[0]}?" if near else ""))
     try:
         return path.read_text(encoding="utf-8")

@@ -1,7 +1,7 @@
 """Config files and the words of the command line to a single mapping, without torch.
 
-A file may begin with `base: other.yaml` (or a list of paths), relative to itself: those are read first, and the file
-says what differs. What the command line sets lies on top, as if every option were one more file.
+A file may begin with `base: other.yaml` (or a list of paths), relative to itself, or with the name of a config that
+comes with vitdet: those are read first, and the file says what differs. The command line lies on top, as one more file.
 """
 
 import inspect
@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from vitdet.command import folder
+from vitdet.command import folder, shipped
 from vitdet.command.files import ConfigError, describe, parse, read_text
 from vitdet.renamed import in_one_form, renew, renew_arguments
 
@@ -69,7 +69,10 @@ def read_layers(path: str | Path, *, above: tuple[Path, ...] = ()) -> dict[str, 
     if not isinstance(bases, list) or not all(isinstance(base, str) for base in bases):
         raise ConfigError(f"{path}: base is {describe(bases)}; wanted the path of another config, or a list of paths")
     config: dict[str, Any] = {}
-    for layer in [*(read_layers(path.parent / base, above=(*above, path.resolve())) for base in bases), content]:
+    for layer in [
+        *(read_layers(shipped.base_of(path, base), above=(*above, path.resolve())) for base in bases),
+        content,
+    ]:
         config = put_over(config, layer)
     return config
 

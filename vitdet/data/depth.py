@@ -5,7 +5,8 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from vitdet.data.sources import ImageSource
-from vitdet.images import MAX_BITS, ImageError, deep_values, open_image
+from vitdet.images import open_image
+from vitdet.pixels import MAX_BITS, ImageError, deep_values
 
 # the bits that cameras and scanners give
 BITS = (8, 10, 12, 14, MAX_BITS)

@@ -4,7 +4,8 @@ from pathlib import Path
 
 import numpy as np
 
-from vitdet.images import MAX_PIXELS, ORIENTATION, open_image, to_rgb
+from vitdet.images import MAX_PIXELS, open_image
+from vitdet.pixels import ORIENTATION, to_rgb
 
 
 def load_reduced(

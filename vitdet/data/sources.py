@@ -15,7 +15,8 @@ from vitdet.data.names import why
 from vitdet.data.object_masks import CocoMasks, Masks
 from vitdet.data.reduced import load_reduced
 from vitdet.data.transforms import MIN_VISIBLE, Sample
-from vitdet.images import MAX_PIXELS, ORIENTATION, ImageError, open_image, resolve
+from vitdet.images import MAX_PIXELS, ImageError, open_image, resolve
+from vitdet.pixels import ORIENTATION
 
 
 class ImageSource:

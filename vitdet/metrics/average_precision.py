@@ -3,23 +3,17 @@
 I is the number of images, D of detections, K of classes, and M of limits on the detections of an image. Precision is
 `(10, 101, K, 4, M)`: IoU thresholds, recall levels, classes, areas (all, small, medium, large) and limits; recall is
 `(10, K, 4, M)`.
-
-`ultrafast_pycocotools` computes what pycocotools does, and the tests compare the two on generated cases. Images,
-classes and annotations are renumbered for the evaluator, because pycocotools treats annotation id 0 as "unmatched".
 """
 
-import contextlib
-import io
 from collections.abc import Sequence
-from importlib.metadata import version
 from typing import Any
 
+import hotcoco
 import numpy as np
-from ultrafast_pycocotools import COCO, COCOeval
 
+from vitdet.metrics.evaluation import evaluator
 from vitdet.metrics.ground_truth import GroundTruth
 
-EVALUATOR = f"ultrafast-pycocotools {version('ultrafast-pycocotools')}"
 # the score that COCO gives if there is no ground truth
 ABSENT = -1.0
 
@@ -45,26 +39,51 @@ def average_precision(
         max_dets: the number of detections of an image and a class that count.
         masks: the compressed run lengths of each detection, if masks are to be scored instead of boxes.
     """
+    return _evaluated(truth, detections, images=images, max_dets=max_dets, masks=masks)[0]
+
+
+def _evaluated(
+    truth: GroundTruth,
+    detections: np.ndarray,
+    *,
+    images: np.ndarray | None = None,
+    max_dets: int = 100,
+    masks: Sequence[bytes] | None = None,
+) -> tuple[dict[str, float], hotcoco.COCOeval | None]:
+    """The scores of `average_precision`, and the evaluator that gave them; none where there is nothing to score."""
     levels = max_dets_levels(max_dets)
     images = np.arange(len(truth)) if images is None else np.asarray(images)
-    precision, recall = curves(truth, detections, images=images, levels=levels, masks=masks)
+    if not len(images) or not truth.names:
+        return _scores(*_nothing(truth, levels), levels, truth), None
+    made = evaluator(truth, detections, images=images, levels=levels, masks=masks)
+    return summary(made, truth), made
+
+
+def summary(made: hotcoco.COCOeval, truth: GroundTruth) -> dict[str, float]:
+    """The scores of `average_precision`, from an evaluator that has accumulated; `truth` names the classes."""
+    # a copy of all curves
+    curves = made.eval
+    return _scores(curves["precision"], curves["recall"], made.params.max_dets, truth)
+
+
+def _scores(precision: np.ndarray, recall: np.ndarray, levels: Sequence[int], truth: GroundTruth) -> dict[str, float]:
     per_class = {key: _mean(precision[:, :, k, 0, -1]) for k, key in enumerate(truth.keys())}
     return _summary(precision, recall, levels) | per_class
 
 
 def coco_scores(
     truth: GroundTruth, detections: np.ndarray, *, masks: Sequence[bytes] | None = None, **options: Any
-) -> dict[str, float]:
-    """The `average_precision` of masks if there are any, else of boxes.
+) -> tuple[dict[str, float], hotcoco.COCOeval | None]:
+    """The `average_precision` of masks if there are any, else of boxes, and the evaluator, if there is one, of these.
 
     The scores of masks are followed by `box_AP`, `box_AP50` and `box_AP75`, and those of single classes come last.
     """
-    found = average_precision(truth, detections, masks=masks, **options)
+    found, made = _evaluated(truth, detections, masks=masks, **options)
     if masks is None:
-        return found
+        return found, made
     boxes = average_precision(truth, detections, **options)
     classes = {name: found.pop(name) for name in list(found) if "/" in name}
-    return found | {f"box_{name}": boxes[name] for name in ("AP", "AP50", "AP75")} | classes
+    return found | {f"box_{name}": boxes[name] for name in ("AP", "AP50", "AP75")} | classes, made
 
 
 def max_dets_levels(max_dets: int) -> list[int]:
@@ -81,52 +100,16 @@ def curves(
     masks: Sequence[bytes] | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Precision `(10, 101, K, 4, M)` and recall `(10, K, 4, M)`, -1 if there is no ground truth."""
-    # the evaluator takes an empty list for "all"
     if not len(images) or not truth.names:
-        classes, limits = len(truth.names), len(levels)
-        return np.full((10, 101, classes, 4, limits), ABSENT), np.full((10, classes, 4, limits), ABSENT)
-    # the evaluator prints a line about a conversion, which is of no interest here
-    with contextlib.redirect_stdout(io.StringIO()):
-        coco = _as_coco(truth)
-        results = coco.loadRes(detections) if masks is None else _mask_results(truth, coco, detections, masks)
-        evaluator = COCOeval(coco, results, "bbox" if masks is None else "segm", print_function=lambda _: None)
-    evaluator.params.imgIds, evaluator.params.maxDets = images.tolist(), levels
-    evaluator.evaluate()
-    evaluator.accumulate()
-    return evaluator.eval["precision"], evaluator.eval["recall"]
+        return _nothing(truth, levels)
+    found = evaluator(truth, detections, images=images, levels=levels, masks=masks).eval
+    return found["precision"], found["recall"]
 
 
-def _as_coco(truth: GroundTruth) -> COCO:
-    columns = zip(
-        truth.image.tolist(),
-        truth.label.tolist(),
-        truth.boxes_xywh.tolist(),
-        truth.area.tolist(),
-        truth.iscrowd.astype(int).tolist(),
-    )
-    keys = ("id", "image_id", "category_id", "bbox", "area", "iscrowd")
-    annotations = [dict(zip(keys, (number, *row))) for number, row in enumerate(columns, start=1)]
-    for annotation, run_lengths in zip(annotations, truth.rles):
-        annotation["segmentation"] = run_lengths
-    images = [{"id": i, "height": h, "width": w} for i, (h, w) in enumerate(truth.sizes.tolist())]
-    categories = [{"id": k, "name": name} for k, name in enumerate(truth.names)]
-    return COCO({"images": images, "categories": categories, "annotations": annotations}, verbose=False)
-
-
-def _mask_results(truth: GroundTruth, coco: COCO, detections: np.ndarray, masks: Sequence[bytes]) -> COCO:
-    sizes = truth.sizes.tolist()
-    rows = [
-        {
-            "image_id": int(row[0]),
-            "category_id": int(row[6]),
-            "score": row[5],
-            "segmentation": {"size": sizes[int(row[0])], "counts": counts},
-        }
-        for row, counts in zip(detections, masks)
-    ]
-    if not rows:
-        return coco.loadRes(np.empty((0, 7)))
-    return coco.loadRes(rows)
+def _nothing(truth: GroundTruth, levels: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
+    """The curves of no image or no class."""
+    classes, limits = len(truth.names), len(levels)
+    return np.full((10, 101, classes, 4, limits), ABSENT), np.full((10, classes, 4, limits), ABSENT)
 
 
 def _mean(values: np.ndarray) -> float:
@@ -134,7 +117,7 @@ def _mean(values: np.ndarray) -> float:
     return float(present.mean()) if present.size else ABSENT
 
 
-def _summary(precision: np.ndarray, recall: np.ndarray, levels: list[int]) -> dict[str, float]:
+def _summary(precision: np.ndarray, recall: np.ndarray, levels: Sequence[int]) -> dict[str, float]:
     """The twelve scores by name."""
     numbers = {
         "AP": precision[..., 0, -1],

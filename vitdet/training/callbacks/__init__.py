@@ -4,8 +4,10 @@ from vitdet.training.callbacks.bar import ProgressReport
 from vitdet.training.callbacks.best import BestCheckpoint, CheckMonitors
 from vitdet.training.callbacks.ema import EMA
 from vitdet.training.callbacks.last import DivergedError, LastCheckpoint, StepSeed
+from vitdet.training.callbacks.page import Report
 from vitdet.training.callbacks.report import FinalValidation, Pictures, Summary
 from vitdet.training.callbacks.samples import FirstBatches
+from vitdet.training.callbacks.thresholds import Thresholds
 
 __all__ = [
     "EMA",
@@ -17,6 +19,8 @@ __all__ = [
     "LastCheckpoint",
     "Pictures",
     "ProgressReport",
+    "Report",
     "StepSeed",
     "Summary",
+    "Thresholds",
 ]

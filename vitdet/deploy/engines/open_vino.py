@@ -1,0 +1,103 @@
+"""OpenVINO's own files, and ONNX files, on OpenVINO."""
+
+import json
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from vitdet.deploy.engines.base import EngineError, check_threads, file_of, library, reading
+from vitdet.deploy.engines.description import KEY
+
+# the entry `precision` of the metadata of a model that is to run in the fastest type of 16 bits
+HALF = "half"
+
+
+class Compiled:
+    """A model that OpenVINO has compiled.
+
+    Args:
+        model: the compiled model.
+        metadata: what its file holds under `vitdet`.
+        name: the version and the device.
+    """
+
+    def __init__(self, model: Any, metadata: str | None, name: str) -> None:
+        self._model, self.metadata = model, metadata
+        self.name = f"{name}, {model.get_property('INFERENCE_PRECISION_HINT').to_string()})"
+        self.inputs = {
+            port.get_any_name(): (
+                np.dtype(port.get_element_type().to_dtype()),
+                [side.get_length() if side.is_static else str(side) for side in port.get_partial_shape()],
+            )
+            for port in model.inputs
+        }
+        self._outputs = [port.get_any_name() for port in model.outputs]
+
+    def run(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        found = self._model(dict(inputs))
+        return {name: np.array(found[port]) for name, port in zip(self._outputs, self._model.outputs)}
+
+
+class OpenVino(Compiled):
+    """A model on OpenVINO: its own format, `model.xml` with `model.bin` beside it, or an ONNX file.
+
+    Models that were exported with `--half` run in the type that the device is fastest in, bf16 or f16, others in f32:
+    left to itself, OpenVINO computes in bf16 on CPUs that can, whatever the type of the file.
+
+    Args:
+        path: the file, or a folder with a single `.xml` file.
+        device: one of OpenVINO's devices, such as `cpu`, `gpu`, `npu` or `auto`; by default the CPU.
+        threads: the number of threads; by default OpenVINO's choice, one for each core.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        EngineError: OpenVINO is not installed, can't read the file, or does not have the device.
+    """
+
+    def __init__(self, path: str | Path, *, device: str | None = None, threads: int | None = None) -> None:
+        check_threads(threads)
+        path = file_of(_file_in(path))
+        if path.suffix == ".xml":
+            file_of(path.with_suffix(".bin"))
+        openvino = library("openvino", for_what=f"reading {path}")
+        core, version = openvino.Core(), openvino.__version__.split("-")[0]
+        where, there = (device or "cpu").upper(), core.available_devices
+        if re.split("[.:]", where)[0] not in {"AUTO", *(name.partition(".")[0] for name in there)}:
+            raise EngineError(f"OpenVINO has no device {device!r} here; choose from {', '.join(there).lower()}")
+        with reading(path, f"OpenVINO {version}"):
+            model = core.read_model(path)
+            metadata = read_metadata(model)
+            options: dict[str, Any] = {} if _is_half(metadata) else {"INFERENCE_PRECISION_HINT": "f32"}
+            if threads is not None:
+                options["INFERENCE_NUM_THREADS"] = threads
+            super().__init__(core.compile_model(model, where, options), metadata, f"OpenVINO {version} ({where}")
+
+
+def _file_in(path: str | Path) -> Path:
+    """The `.xml` file of a folder; a file itself."""
+    folder = Path(path)
+    if not folder.is_dir():
+        return folder
+    files = sorted(folder.glob("*.xml"))
+    if len(files) != 1:
+        raise EngineError(f"{folder} has {len(files)} .xml files; give the one of the model")
+    return files[0]
+
+
+def read_metadata(model: Any) -> str | None:
+    """What the file holds under `vitdet`; OpenVINO keeps the metadata of an ONNX file under `framework`."""
+    for keys in ([KEY], ["framework", KEY]):
+        if model.has_rt_info(keys):
+            return str(model.get_rt_info(keys).astype(str))
+    return None
+
+
+def _is_half(metadata: str | None) -> bool:
+    try:
+        entries = json.loads(metadata or "{}")
+    except ValueError:
+        return False
+    return isinstance(entries, dict) and entries.get("precision") == HALF
