@@ -37,11 +37,11 @@ RANKS = [
     {"backbone"},
     {"losses"},
     {"heads"},
-    {"annotations", "checkpoint"},
+    {"annotations", "checkpoint", "model_folder"},
     {"data", "download", "metrics", "zoo"},
     {"report"},
     {"training"},
-    {"deploy"},
+    {"deploy", "share"},
     {"serve"},
     {"command", "cli", "__main__"},
 ]

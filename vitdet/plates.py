@@ -72,7 +72,7 @@ def extent(text: str, size: int) -> tuple[float, float]:
 
 
 def smallest(largest: int) -> int:
-    """The height of the smallest letters of a picture, given that of the largest; those of large pictures are shrunk."""
+    """The height of the smallest letters of a picture, given that of the largest: half, as long as they can be read."""
     return max(SMALLEST, largest // 2)
 
 

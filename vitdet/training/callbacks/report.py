@@ -11,7 +11,9 @@ from torch import Tensor
 from vitdet.data import ImageData
 from vitdet.data.samples import caption, draw_found, draw_sample, file_names, sheet, with_labels
 from vitdet.metrics import Metric, print_scores
-from vitdet.structures import THRESHOLD, Prediction, Target
+from vitdet.metrics.thresholds import print_thresholds
+from vitdet.structures import Prediction, Target
+from vitdet.thresholds import THRESHOLD, Threshold
 from vitdet.training.callbacks.bar import duration, show
 from vitdet.training.callbacks.best import BestCheckpoint, validates, worth
 from vitdet.training.callbacks.last import LastCheckpoint
@@ -58,10 +60,11 @@ class Pictures(L.Callback):
 
     Args:
         count: Number of images: the first `count` of each validation.
-        threshold: Lowest score, in [0, 1], of the predictions that are drawn.
+        threshold: Lowest score, in [0, 1], of the predictions that are drawn; by default the thresholds that the last
+            validation chose.
     """
 
-    def __init__(self, count: int = 4, *, threshold: float = THRESHOLD) -> None:
+    def __init__(self, count: int = 4, *, threshold: Threshold | None = None) -> None:
         self.count, self.threshold = count, threshold
         self._drawn = 0
 
@@ -74,10 +77,12 @@ class Pictures(L.Callback):
         if trainer.sanity_checking or trainer.state.fn != "fit" or not trainer.is_global_zero:
             return
         images, targets = batch
+        chosen = getattr(pl_module, "thresholds", None)
+        least = self.threshold if self.threshold is not None else THRESHOLD if chosen is None else chosen["values"]
         for image, target, prediction in zip(images, targets, outputs):
             if self._drawn == self.count:
                 return
-            self._draw(trainer, pl_module, image, target, prediction.cpu().above(self.threshold))
+            self._draw(trainer, pl_module, image, target, prediction.cpu().above(least))
             self._drawn += 1
 
     def _draw(
@@ -109,6 +114,12 @@ class Summary(L.Callback):
     def __init__(self) -> None:
         self._started = time.monotonic()
         self._trained = self._scored = False
+        # the scores of the newest validation, by name, its step, and how they were counted
+        self._scores: dict[str, Any] = {}
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a checkpoint says of its scores, for those who share it."""
+        return self._scores
 
     def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self._started, self._trained, self._scored = time.monotonic(), False, False
@@ -123,6 +134,10 @@ class Summary(L.Callback):
             return
         self._scored = True
         logged = {k: float(v) for k, v in trainer.callback_metrics.items() if k.startswith(("train/loss", "val/"))}
+        values = {k: v for k, v in logged.items() if k.startswith("val/")}
+        metric = pl_module.metric("val")
+        how = metric.protocol() if isinstance(metric, Metric) else ""
+        self._scores = {"values": values, "step": trainer.global_step, "protocol": how}
         shown = list(logged.items())[:4]
         scores = "  ".join(f"{key} {value:.4g}" if worth(value, key) else f"{key} none" for key, value in shown)
         minutes = (time.monotonic() - self._started) / 60
@@ -143,6 +158,8 @@ class Summary(L.Callback):
         elif self._scored:
             spent = duration(time.monotonic() - self._started)
             self._report(trainer, pl_module, "val", f"last validation, after {spent}")
+            if getattr(pl_module, "thresholds", None) is not None:
+                print_thresholds(pl_module.thresholds, pl_module.classes)
         self._next(trainer)
 
     def _next(self, trainer: L.Trainer) -> None:
