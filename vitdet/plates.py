@@ -71,6 +71,11 @@ def extent(text: str, size: int) -> tuple[float, float]:
     return letters.getlength(text) + 2 * pad, ascent + descent + (pad if size > SMALLEST + 2 else 0)
 
 
+def smallest(largest: int) -> int:
+    """The height of the smallest letters of a picture, given that of the largest: half, as long as they can be read."""
+    return max(SMALLEST, largest // 2)
+
+
 def padding(size: int) -> int:
     """The space between a text and the sides of its plate."""
     return max(1, round(size / 5))
@@ -145,8 +150,9 @@ def _choose(
 def _variants(box: np.ndarray, text: str, largest: int) -> Iterator[tuple[str, int]]:
     """Texts and heights of letters, the most wanted first: small objects have small letters."""
     side = max(1.0, float((box[2] - box[0]) * (box[3] - box[1]))) ** 0.5
-    first = int(min(largest, max(SMALLEST, side / 4)))
-    sizes = list(dict.fromkeys([first, max(SMALLEST, round(first * 0.75)), SMALLEST]))
+    least = smallest(largest)
+    first = int(min(largest, max(least, side / 4)))
+    sizes = list(dict.fromkeys([first, max(least, round(first * 0.75)), least]))
     head, _, tail = text.rpartition(" ")
     texts = [text, head] if head and tail.replace(".", "").isdigit() else [text]
     for words in texts:
