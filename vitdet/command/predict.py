@@ -2,6 +2,7 @@
 
 from vitdet.cli import VERBS
 from vitdet.command.parser import Parser
+from vitdet.errors import UserError
 
 
 def parser() -> Parser:
@@ -26,15 +27,23 @@ def parser() -> Parser:
     parser.add_argument("--annotations", help="a COCO file whose images these are: the results then have its image ids")
     parser.add_argument("--batch_size", type=int, default=8, help="images at a time (%(default)s)")
     parser.add_argument("--device", help="cpu, cuda, cuda:1, …; the best there is, if not given")
+    parser.add_argument(
+        "--tile", type=int, help="see images larger than this in overlapping tiles of this side, in pixels"
+    )
+    parser.add_argument("--overlap", type=float, help="… which overlap by at least this share of the side (0.2)")
+    parser.add_argument("--whole", action="store_true", default=None, help="… and see the whole image, too")
     return parser
 
 
 def run(argv: list[str]) -> None:
     """Runs the verb; the exit status is 1 where no image could be read."""
     options = {key: value for key, value in vars(parser().parse_args(argv)).items() if value is not None}
+    tiling = {key: options.pop(key) for key in ("tile", "overlap", "whole") if key in options}
+    if tiling and "tile" not in tiling:
+        raise UserError(f"--{min(tiling)} is about tiles; give their side, such as --tile 640")
     from vitdet.deploy import predict_files
 
-    done = predict_files(**options)
+    done = predict_files(**options, tiling=tiling or None)
     if done.unreadable and not done.read:
         # what could not be read has been said
         raise SystemExit(1)
