@@ -209,9 +209,10 @@ class Frames:
         return frames
 
     def _time(self, frame: Any, index: int) -> float:
-        if frame.pts is None or frame.time_base is None:
+        if frame.pts is None:
             return float(index / self.rate)
-        time = frame.pts * frame.time_base
+        # the last frames, which the decoder still held, don't know their clock
+        time = frame.pts * (frame.time_base or self.stream.time_base)
         if self.start is None:
             self.start = time
         return float(time - self.start)

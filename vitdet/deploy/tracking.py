@@ -65,12 +65,15 @@ class Tracker:
 
         Returns:
             The detections that are shown, those that reach the threshold or go on with a track, and the number of the
-            track of each; `None` for those that are new, which become a track in the next frame.
+            track of each; `None` for those that are new, which become a track in the next frame. Of several classes
+            that the model gives the same box, only the best counts.
         """
         import supervision
 
         scores = self._scaled(prediction)
-        near = np.flatnonzero(scores >= SURE * LEAST)
+        # a query that gives several classes has found one object: the best of them
+        _, first = np.unique(prediction.boxes_xyxy.numpy(), axis=0, return_index=True)
+        near = np.sort(first[scores[first] >= SURE * LEAST])
         boxes = prediction.boxes_xyxy.numpy()[near].astype(np.float64)
         detections = supervision.Detections(
             xyxy=boxes, confidence=scores[near], class_id=prediction.labels.numpy()[near], data={"row": near}

@@ -22,6 +22,7 @@ from vitdet.deploy.predict import Detector, check_batch_size
 from vitdet.deploy.tracking import Tracker
 from vitdet.deploy.writing import to_disk
 from vitdet.draw import class_colour, draw
+from vitdet.errors import UserError
 from vitdet.masks import encode
 from vitdet.structures import Prediction
 from vitdet.thresholds import Threshold, check_threshold, describe_threshold
@@ -132,7 +133,7 @@ class _Writing:
         output.mkdir(parents=True, exist_ok=True)
         self.source, self.path, self.drawings = frames, output / f"{name}.mp4", drawings
         if os.path.realpath(self.path) == os.path.realpath(frames.source):
-            raise FileExistsError(f"the video {self.path} would overwrite its original; give another output folder")
+            raise UserError(f"the video {self.path} would overwrite its original; give another output folder")
         self.rows: TextIO = self.path.with_suffix(".jsonl").open("w", encoding="utf-8")
         self.encoder: Encoder | None = None
         self.frames = self.objects = 0
