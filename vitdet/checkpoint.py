@@ -143,8 +143,12 @@ class Checkpoint:
     @property
     def thresholds(self) -> list[float] | None:
         """The lowest score of a detection that counts, indexed by label; `None` if none were chosen."""
-        chosen = self.saved.get("thresholds")
-        return None if chosen is None else list(chosen["values"])
+        return None if self.chosen is None else list(self.chosen["values"])
+
+    @property
+    def chosen(self) -> dict[str, Any] | None:
+        """The thresholds with how they were chosen, see `vitdet.metrics.thresholds.choose`; `None` if none were."""
+        return self.saved.get("thresholds")
 
     def config(self) -> dict[str, Any]:
         """Returns `backbone` and `head` as in a config file, without arguments derived from the backbone and the data.

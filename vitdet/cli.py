@@ -25,6 +25,7 @@ VERBS = {
     "predict": "CHECKPOINT|NAME IMAGE…: find objects in image files, folders or globs",
     "evaluate": "PREDICTIONS.json ANNOTATIONS.json: score a COCO results file",
     "report": "CHECKPOINT [--data FOLDER] [--output report.html]: score a model, and write a page that says why",
+    "export": "CHECKPOINT|NAME [--format onnx|openvino|pt2]: a file that other engines run, judged by its score there",
     "data": "SUBCOMMAND …: what is done with data sets besides training; `vitdet data` lists it",
     "benchmark": "CONFIG|CHECKPOINT [--key value …]: size, speed and memory of a model",
     "push": "CHECKPOINT|FOLDER USER/NAME: share a model on the Hugging Face hub",

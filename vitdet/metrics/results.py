@@ -82,7 +82,7 @@ def evaluate(
     rows = _rows(items, truth, str(predictions))
     notes |= _oddities(rows, truth)
     kind = "box" if masks is None else "mask"
-    found = coco_scores(truth, rows, max_dets=max_dets, masks=masks)
+    found, _ = coco_scores(truth, rows, max_dets=max_dets, masks=masks)
     return found, protocol(truth, max_dets=max_dets, images=len(truth), kind=kind, notes=notes)
 
 

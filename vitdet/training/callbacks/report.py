@@ -11,7 +11,8 @@ from PIL import Image
 from torch import Tensor
 
 from vitdet.metrics import Metric, print_scores
-from vitdet.structures import THRESHOLD
+from vitdet.metrics.thresholds import print_thresholds
+from vitdet.thresholds import THRESHOLD, Threshold
 from vitdet.training.callbacks.bar import duration, show
 from vitdet.training.callbacks.best import BestCheckpoint, validates, worth
 from vitdet.training.callbacks.last import LastCheckpoint
@@ -55,10 +56,11 @@ class Pictures(L.Callback):
 
     Args:
         count: Number of images: the first `count` of each validation.
-        threshold: Lowest score, in [0, 1], of the predictions that are drawn.
+        threshold: Lowest score, in [0, 1], of the predictions that are drawn; by default the thresholds that the last
+            validation chose.
     """
 
-    def __init__(self, count: int = 4, *, threshold: float = THRESHOLD) -> None:
+    def __init__(self, count: int = 4, *, threshold: Threshold | None = None) -> None:
         self.count, self.threshold = count, threshold
         self._drawn = 0
 
@@ -71,10 +73,12 @@ class Pictures(L.Callback):
         if trainer.sanity_checking or trainer.state.fn != "fit" or not trainer.is_global_zero:
             return
         images, targets = batch
+        chosen = getattr(pl_module, "thresholds", None)
+        least = self.threshold if self.threshold is not None else THRESHOLD if chosen is None else chosen["values"]
         for image, target, prediction in zip(images, targets, outputs):
             if self._drawn == self.count:
                 return
-            self._draw(trainer, pl_module, image, target.orig_size, prediction.cpu().above(self.threshold))
+            self._draw(trainer, pl_module, image, target.orig_size, prediction.cpu().above(least))
             self._drawn += 1
 
     def _draw(
@@ -143,6 +147,8 @@ class Summary(L.Callback):
         elif self._scored:
             spent = duration(time.monotonic() - self._started)
             self._report(trainer, pl_module, "val", f"last validation, after {spent}")
+            if getattr(pl_module, "thresholds", None) is not None:
+                print_thresholds(pl_module.thresholds, pl_module.classes)
         self._next(trainer)
 
     def _next(self, trainer: L.Trainer) -> None:
