@@ -18,7 +18,7 @@ import numpy as np
 
 from vitdet.deploy.ahead import ahead
 from vitdet.deploy.predict import Detector, Read
-from vitdet.errors import UserError, check
+from vitdet.errors import UserError, check, extra
 from vitdet.ranges import whole
 
 _CONTAINERS = """3gp asf avi flv h264 h265 hevc ivf m2ts m3u8 m4v mjpeg mjpg mkv mov mp4 mpeg mpg mts mxf nut ogv ts vob
@@ -115,7 +115,7 @@ class Frames:
 
     Raises:
         UserError: it can't be opened, or has no video.
-        ImportError: PyAV is not installed.
+        MissingLibraryError: PyAV is not installed.
     """
 
     def __init__(self, source: str | Path, detector: Detector, *, every: int = 1, count: int = 16) -> None:
@@ -230,10 +230,8 @@ def _bytes(frame: Frame | None) -> int:
 
 
 def _open(source: str) -> Any:
-    try:
+    with extra("video", "reading a video"):
         import av
-    except ImportError as error:
-        raise ImportError("video files and cameras need PyAV: pip install 'vitdet[video]'") from error
     # what decoders say of damage is counted instead
     av.logging.set_level(av.logging.PANIC)
     camera, options = _camera(source), {}

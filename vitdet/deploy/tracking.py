@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from vitdet.errors import check
+from vitdet.errors import check, extra
 from vitdet.structures import Prediction
 from vitdet.thresholds import Threshold
 
@@ -37,15 +37,13 @@ class Tracker:
 
     Raises:
         UserError: there is no such tracker.
-        ImportError: the library is not installed.
+        MissingLibraryError: the library is not installed.
     """
 
     def __init__(self, threshold: Threshold, *, rate: float | Fraction = 30, name: str = "bytetrack") -> None:
         check("track", name, name in TRACKERS, f"one of {', '.join(TRACKERS)}")
-        try:
+        with extra("video", "tracking"):
             import trackers
-        except ImportError as error:
-            raise ImportError("tracking needs the library trackers: pip install 'vitdet[video]'") from error
         self.threshold = threshold
         options = {"frame_rate": float(rate)}
         if name != "ocsort":

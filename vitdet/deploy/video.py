@@ -84,7 +84,7 @@ def predict_video(
 
     Raises:
         UserError: the source can't be opened, the output can't be written, or an argument is out of its range.
-        ImportError: PyAV or, for tracking, trackers is not installed.
+        MissingLibraryError: PyAV or, for tracking, trackers is not installed.
     """
     threshold = detector.thresholds if threshold is None else threshold
     check_threshold(threshold, classes=len(detector.classes))
