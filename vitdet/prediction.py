@@ -71,8 +71,9 @@ class Prediction(Detections):
             {"image_id": self.image_id, "category_id": category, "bbox": [x1, y1, x2 - x1, y2 - y1], "score": score}
             for (x1, y1, x2, y2), score, category in found
         ]
+        size = [] if self.masks is None else list(self.masks.shape[1:])
         for row, code in zip(rows, codes):
-            row["segmentation"] = {"size": list(self.masks.shape[1:]), "counts": code.decode()}
+            row["segmentation"] = {"size": size, "counts": code.decode()}
         return rows
 
     def to_coco_panoptic(self) -> tuple[bytes, list[dict[str, Any]]]:
