@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from vitdet.draw import _meet, _place, class_colour, draw
+from vitdet.draw import class_colour, draw, draw_classes
+from vitdet.plates import OTHERS, OWN, SMALLEST, covered, plates
 from vitdet.structures import Prediction
 
 
@@ -58,7 +59,7 @@ def test_the_wrong_image_is_refused():
     with pytest.raises(ValueError, match=r"plot\(image\)"):
         prediction().plot()
     with pytest.raises(TypeError, match="wanted a path"):
-        prediction().plot(torch.zeros(3, 4, 4))
+        prediction().plot(object())
 
 
 def test_saved_files_are_pictures(tmp_path):
@@ -80,13 +81,56 @@ def test_any_boxes_can_be_drawn(boxes, size):
     assert picture.size == size
 
 
-def test_texts_keep_clear_of_each_other_and_inside():
-    taken = []
-    for box in [(10, 40, 200, 300), (10, 40, 190, 280), (0, 0, 60, 80), (150, 0, 299, 60), (12, 42, 180, 250)]:
-        plate = _place(box, (60, 14), (300, 400), taken, 2)
-        assert not any(_meet(plate, other) for other in taken)
-        assert plate[0] >= 0 and plate[2] <= 300 and plate[1] >= 0 and plate[3] <= 400
-        taken.append(plate)
+BOXES = st.lists(st.tuples(*[st.floats(-30, 330)] * 2, *[st.floats(0, 150)] * 2), min_size=1, max_size=40)
+
+
+@settings(max_examples=60, deadline=None)
+@given(BOXES, st.integers(60, 400), st.integers(60, 300), st.sampled_from(["cat 0.93", "a rather long name 0.5", "x"]))
+def test_plates_hide_neither_objects_nor_each_other(boxes, width, height, text):
+    boxes_xyxy = np.array([(x, y, x + w, y + h) for x, y, w, h in boxes])
+    found = plates(boxes_xyxy, [text] * len(boxes), (width, height), width=2, largest=14)
+    shown = np.clip(boxes_xyxy, 0, [width, height] * 2)
+    for n, plate in enumerate(found):
+        if plate is None:
+            continue
+        hidden = covered(np.array([plate.place]), shown)[0]
+        assert hidden[n] <= OWN and (np.delete(hidden, n) <= OTHERS).all()
+        x1, y1, x2, y2 = plate.place
+        assert x1 >= 0 and y1 >= 0 and x2 <= width and y2 <= height
+        assert SMALLEST <= plate.size <= 14 and text.startswith(plate.text)
+        others = np.array([other.place for other in found[:n] if other is not None]).reshape(-1, 4)
+        assert not covered(np.array([plate.place]), others).any()
+
+
+def test_the_first_of_few_objects_get_all_of_their_text():
+    boxes = np.array([(10, 60, 200, 200), (220, 60, 390, 290)])
+    found = plates(boxes, ["dog 0.93", "cat 0.81"], (400, 300), width=2, largest=14)
+    assert [plate.text for plate in found] == ["dog 0.93", "cat 0.81"] and found[0].size == 14
+
+
+def test_small_objects_have_small_letters_and_a_crowd_a_key():
+    near = [(x, y, x + 14, y + 14) for y in range(2, 100, 15) for x in range(2, 140, 15)]
+    found = plates(np.array(near), ["nucleus 0.93"] * len(near), (145, 110), width=2, largest=14)
+    assert not any(plate is not None and plate.size > SMALLEST for plate in found)
+    assert sum(plate is None for plate in found) > len(near) / 2
+    alone = plates(np.array([(60, 60, 74, 74)]), ["nucleus 0.93"], (145, 110), width=2, largest=14)
+    assert alone[0].text == "nucleus 0.93" and alone[0].size == SMALLEST
+    # what has no plate is named in a corner that is free
+    picture = draw(
+        Image.new("RGB", (320, 240)), [(x, y, x + 9, y + 9) for x, y, _, _ in near], ["n 0.9"] * 70, [0] * 70
+    )
+    assert (np.asarray(picture)[:, 160:] == class_colour(0)).all(2).any()
+
+
+def test_a_region_is_named_in_its_middle():
+    classes = np.zeros((100, 200), np.int64)
+    classes[60:, 100:] = 1
+    picture = np.asarray(draw_classes(Image.new("RGB", (200, 100)), classes, ["sky", "sea"].__getitem__))
+    plate = (picture == class_colour(1)).all(2)
+    y, x = np.nonzero(plate)
+    assert len(x) and y.min() >= 60 and x.min() >= 100 and abs(y.mean() - 80) < 8
+    empty = draw_classes(Image.new("RGB", (20, 10)), np.full((10, 20), 255), str, void=255)
+    assert not np.asarray(empty).any()
 
 
 def test_classes_near_each_other_have_different_colours():

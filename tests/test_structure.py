@@ -29,16 +29,20 @@ RANKS = [
         "masks",
         "segmentations",
         "draw",
+        "plates",
+        "pages",
         "config",
         "renamed",
     },
     {"backbone"},
     {"losses"},
     {"heads"},
-    {"annotations", "checkpoint"},
+    {"annotations", "checkpoint", "model_folder"},
     {"data", "download", "metrics", "zoo"},
+    {"report"},
     {"training"},
-    {"deploy"},
+    {"deploy", "share"},
+    {"serve"},
     {"command", "cli", "__main__"},
 ]
 RANK = {part: rank for rank, parts in enumerate(RANKS) for part in parts}
@@ -50,9 +54,10 @@ LIBRARIES = {  # a library: the paths under vitdet/ that may import it
     "albumentations": ("data/transforms/adapter.py", "data/transforms/trial.py"),
     "pycocotools": ("metrics/",),
     "pycocotools.mask": ("masks.py", "metrics/", "data/"),
-    "ultrafast_pycocotools": ("metrics/",),
+    "hotcoco": ("metrics/", "report/"),
     "torchmetrics": ("metrics/",),
     "supervision": ("prediction.py",),
+    **dict.fromkeys(("fastapi", "starlette", "uvicorn", "h11", "prometheus_client"), ("serve/",)),
 }
 
 

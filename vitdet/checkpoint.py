@@ -13,6 +13,7 @@ their average (`ema_state_dict`), and an entry `vitdet` of plain values:
     data            configuration of the data module, if it can be built again
     thresholds      the lowest score of a detection that counts: `values`, indexed by label, and the `rule` by which
                     they were chosen on the validation data; none if none were chosen
+A shared model is a folder with the weights and this entry, see `vitdet.model_folder`.
 """
 
 import dataclasses
@@ -25,6 +26,7 @@ from typing import Any
 from torch import Tensor, nn
 from torch.utils.serialization import config as serialization
 
+from vitdet import model_folder
 from vitdet.backbone.weights import read_file
 from vitdet.config import build, check_parts, config_of
 from vitdet.errors import UserError
@@ -59,12 +61,16 @@ class Checkpoint:
 
     @classmethod
     def read(cls, path: str | Path) -> "Checkpoint":
-        """Reads the checkpoint at `path`, without running any code in it.
+        """Reads the checkpoint at `path`, or a shared model, without running any code in it.
 
         Raises:
             FileNotFoundError: there is no such file.
             CheckpointError: the file is damaged, was not written by vitdet, or by a version with another format.
+            SharedModelError: the shared model can't be fetched or read.
         """
+        if model_folder.is_shared(path):
+            weights, saved = model_folder.read(path)
+            return cls.of({_WEIGHTS: weights, _ENTRY: saved}, path)
         if Path(path).is_dir() and str(path):
             inside = next((name for name in ("best.ckpt", "last.ckpt") if Path(path, name).is_file()), "last.ckpt")
             raise CheckpointError(f"checkpoint {path} is a folder; {WANTED}, such as {Path(path, inside)}")

@@ -24,8 +24,11 @@ VERBS = {
     "also the published one that CONFIG starts from; --engine FILE: an exported one",
     "predict": "CHECKPOINT|NAME IMAGE…: find objects in image files, folders or globs",
     "evaluate": "PREDICTIONS.json ANNOTATIONS.json: score a COCO results file",
+    "report": "CHECKPOINT [--data FOLDER] [--output report.html]: score a model, and write a page that says why",
     "data": "SUBCOMMAND …: what is done with data sets besides training; `vitdet data` lists it",
     "benchmark": "CONFIG|CHECKPOINT [--key value …]: size, speed and memory of a model",
+    "push": "CHECKPOINT|FOLDER USER/NAME: share a model on the Hugging Face hub",
+    "serve": "CHECKPOINT|NAME [--host …] [--port …]: answer HTTP requests, with a page to try it",
     "zoo": "list the published models that load by name",
 }
 
@@ -147,7 +150,7 @@ def _evaluate(argv: list[str]) -> None:
     options = parser.parse_args(argv)
     from vitdet.metrics import evaluate, print_scores
 
-    with _reports():
+    with _reports(ranks=False):
         print_scores(*evaluate(options.predictions, options.annotations, iou_type=options.iou_type))
 
 

@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from typing import Any
 
-import cv2
 import numpy as np
 from pycocotools import mask as pycocotools_mask
 
@@ -65,6 +64,8 @@ def box_of(segmentation: Any) -> list[float]:
 
 def resize_mask(mask: np.ndarray, height: int, width: int) -> np.ndarray:
     """A mask `(H, W)` uint8 of 0 and 1 at another size: a pixel is 1 if at least half of the area it covers was."""
+    import cv2
+
     out = np.zeros((height, width), np.uint8)
     # pycocotools decodes masks column by column, which OpenCV would copy
     _, left, _, wide = cv2.boundingRect(mask.T)
@@ -72,19 +73,15 @@ def resize_mask(mask: np.ndarray, height: int, width: int) -> np.ndarray:
         return out
     # The height first, then the width, because either may shrink while the other grows. So the first pass is needed for
     # the columns of the object only, the second for its rows.
-    strip = cv2.resize(mask[:, left : left + wide] * np.uint8(255), (wide, height), interpolation=_filter(mask, height))
+    filters = [cv2.INTER_AREA if new < old else cv2.INTER_LINEAR for new, old in zip((height, width), mask.shape)]
+    strip = cv2.resize(mask[:, left : left + wide] * np.uint8(255), (wide, height), interpolation=filters[0])
     _, top, _, high = cv2.boundingRect(strip)
     if not high:
         return out
     band = np.zeros((high, mask.shape[1]), np.uint8)
     band[:, left : left + wide] = strip[top : top + high]
-    out[top : top + high] = cv2.resize(band, (width, high), interpolation=_filter(mask.T, width)) > 127
+    out[top : top + high] = cv2.resize(band, (width, high), interpolation=filters[1]) > 127
     return out
-
-
-def _filter(mask: np.ndarray, rows: int) -> int:
-    """The filter of OpenCV that changes the number of rows: area averaging if it shrinks."""
-    return cv2.INTER_AREA if rows < len(mask) else cv2.INTER_LINEAR
 
 
 def resize_labels(labels: np.ndarray, height: int, width: int) -> np.ndarray:
@@ -108,6 +105,8 @@ def bounds(masks: np.ndarray) -> np.ndarray:
 
 def id_png(ids: np.ndarray) -> bytes:
     """A map `(H, W)` of segment numbers as a PNG in COCO's panoptic format: a number is R + 256 G + 65536 B."""
+    import cv2
+
     # OpenCV writes the channels in the order B, G, R
     planes = [(ids >> shift & 255).astype(np.uint8) for shift in (16, 8, 0)]
     return cv2.imencode(".png", np.stack(planes, -1))[1].tobytes()
@@ -145,6 +144,8 @@ def outlines(mask: np.ndarray, *, tolerance: float = 0.0) -> list[np.ndarray]:
         >>> outlines(np.array([[False, True, True]]))[0].tolist()
         [[1.0, 0.0], [1.0, 1.0], [3.0, 1.0], [3.0, 0.0]]
     """
+    import cv2
+
     rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
     if not len(rows):
         return []
@@ -169,6 +170,8 @@ def joined(lines: Sequence[np.ndarray]) -> np.ndarray:
 
 def _line(contour: np.ndarray, tolerance: float) -> np.ndarray:
     """A contour `(N, 1, 2)` on pixels of half the size as `(N, 2)` float along the edges of whole pixels."""
+    import cv2
+
     corners = (contour[:, 0] + 1) // 2
     different = (corners != np.roll(corners, 1, axis=0)).any(1)
     corners = corners[different].astype(np.float64)

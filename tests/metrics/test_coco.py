@@ -100,7 +100,7 @@ def test_an_image_is_given_once(metric):
 
 
 def test_the_protocol_says_what_was_counted(metric, caplog):
-    assert "all 2 images, 2 classes, IoU 0.50:0.95, maxDets 1/10/100, ultrafast-pycocotools 0." in metric.protocol()
+    assert "all 2 images, 2 classes, IoU 0.50:0.95, maxDets 1/10/100, hotcoco 1." in metric.protocol()
     metric.update([one()])
     metric.compute()
     assert metric.protocol().endswith("1 images got no prediction and count as missed")

@@ -33,7 +33,7 @@ WORKS = {  # an argument, and the files of the run folder
     "callbacks in a tuple": ({"callbacks": (EMA(0.5),)}, FILES),
     "own average": ({"callbacks": [EMA(0.5)]}, FILES),
     "own bar": ({"callbacks": [RichProgressBar()]}, FILES),
-    "own pictures": ({"callbacks": [Pictures(1)], "pictures": 4}, FILES | {"pictures"}),
+    "own pictures": ({"callbacks": [Pictures(1)], "pictures": 4}, FILES | {"pictures", "report.html"}),
     "no logger of its own": ({"logger": None}, FILES | {"metrics.csv"}),
     "fewest epochs, which a maximum ends before": ({"min_epochs": 3, "max_epochs": 5}, FILES),
     "half weights": ({"precision": "bf16-true"}, FILES),

@@ -50,7 +50,8 @@ def box_formats(
     for code, other in (("box-xyxy", corners), ("box-centre", centred)):
         fits = rest & (other[:, 2:] > 0).all(1) & (overhang(other, sizes) <= tolerance(sizes))
         # by the mask, or by the area where the box as it stands is beyond the image
-        by_mask = fits & disagree(boxes, masks_xywh) & ~np.isnan(masks_xywh[:, 0]) & ~disagree(other, masks_xywh)
+        by_mask, rows = np.zeros(len(boxes), bool), np.flatnonzero(fits & ~np.isnan(masks_xywh[:, 0]))
+        by_mask[rows] = disagree(boxes[rows], masks_xywh[rows]) & ~disagree(other[rows], masks_xywh[rows])
         product = other[:, 2] * other[:, 3]
         by_area = fits & over & (np.abs(area - product) < 0.01 * product) & (code == "box-xyxy")
         # or because all fit so, and many do not fit as they stand

@@ -1,7 +1,6 @@
 """Attention over packed sequences, and timm's transformer blocks built on it.
 
-`attend` is the only function that decides which tokens attend to each other. Differences between timm's families of
-ViTs are handled in the constructors of the blocks.
+`attend` alone decides which tokens attend to each other. Constructors of blocks handle differences between families.
 
 N tokens of all sequences, S sequences, L tokens of a sequence, C channels, heads, d channels of a head, B images
 q, k, v  (N, heads, d)   sequence after sequence; sum(lengths) == N
@@ -20,6 +19,7 @@ from timm.models.vision_transformer import Block as TimmBlock
 from timm.models.vision_transformer import ResPostBlock
 from torch import Tensor, nn
 
+from vitdet.backbone.sequences import EqualSequences
 from vitdet.errors import UserError
 
 if TYPE_CHECKING:
@@ -51,15 +51,14 @@ def attend(
     q: Tensor,
     k: Tensor,
     v: Tensor,
-    lengths: Sequence[int],
+    lengths: Sequence[int] | EqualSequences,
     *,
     dropout: float = 0.0,
     allowed: Sequence[Tensor] | None = None,
 ) -> Tensor:
     """Softmax attention `(N, heads, d)` inside each sequence.
 
-    Sequences of equal length are computed in a single batched `scaled_dot_product_attention`, which needs no copy if
-    all lengths are equal. For unequal lengths in half precision on CUDA, PyTorch's variable-length kernel is used.
+    Sequences of equal length are a single batched call. For unequal lengths on CUDA, see `_varlen_fits`.
 
     Args:
         lengths: the number of tokens of each sequence.
@@ -68,6 +67,8 @@ def attend(
     Raises:
         UserError: the lengths do not add up to N.
     """
+    if isinstance(lengths, EqualSequences):
+        return lengths.attend(q, k, v)
     lengths = tuple(lengths)
     if sum(lengths) != len(q):
         raise UserError(
@@ -209,17 +210,17 @@ class SelfAttention(nn.Module):
 
 
 def _project(attn: SelfAttention, x: Tensor) -> tuple[Tensor, ...]:
-    return attn.qkv(x).view(len(x), 3, attn.heads, attn.head_dim).unbind(1)  # (N, 3*C) -> 3 × (N, heads, d)
+    return attn.qkv(x).view(x.shape[0], 3, attn.heads, attn.head_dim).unbind(1)  # (N, 3*C) -> 3 × (N, heads, d)
 
 
 def _project_without_key_bias(attn: SelfAttention, x: Tensor) -> tuple[Tensor, ...]:
     qkv = F.linear(x, attn.qkv.weight, torch.cat([attn.q_bias, attn.k_bias, attn.v_bias]))
-    return qkv.view(len(x), 3, attn.heads, attn.head_dim).unbind(1)  # (N, 3*C) -> 3 × (N, heads, d)
+    return qkv.view(x.shape[0], 3, attn.heads, attn.head_dim).unbind(1)  # (N, 3*C) -> 3 × (N, heads, d)
 
 
 def _project_apart(attn: SelfAttention, x: Tensor) -> tuple[Tensor, ...]:
     projected = (attn.q_proj(x), attn.k_proj(x), attn.v_proj(x))
-    return tuple(y.view(len(x), -1, attn.head_dim) for y in projected)  # (N, C) -> (N, heads, d)
+    return tuple(y.view(x.shape[0], -1, attn.head_dim) for y in projected)  # (N, C) -> (N, heads, d)
 
 
 class DropPath(nn.Module):

@@ -26,7 +26,7 @@ def recipe(name: str) -> tuple[str, str | None]:
     own = Path("configs", f"{name}.yaml")
     if file := own if own.is_file() else shipped.find(name):
         return str(file), None
-    if Path(name).suffix or Path(name).exists():
+    if Path(name).suffix or Path(name).exists() or "://" in name:
         return name, None
     for file, model in _published(name):
         return str(file), model

@@ -31,11 +31,14 @@ from vitdet.command.layers import (
 from vitdet.command.mistakes import Checked, explain
 from vitdet.command.recipes import recipe
 from vitdet.data import ImageData
+from vitdet.model_folder import is_shared
 from vitdet.renamed import OldOptionError, renew
 from vitdet.training import Task, Trainer
 from vitdet.training.folder import find, runs
 from vitdet.training.quiet import quiet
 
+# the verbs that score a checkpoint as it is
+SCORING = ("test", "report")
 DEFAULT_CLASSES = {"data": "CocoData", "model.backbone": "Backbone", "model.head": "DETRHead"}
 
 
@@ -180,8 +183,8 @@ def _mistakes(path: str, start: str | None) -> Iterator[None]:
 
 
 def is_checkpoint(path: str | Path) -> bool:
-    """Whether it is a file of a model rather than a config, by its name."""
-    return Path(path).suffix in (".ckpt", ".pt", ".pth", ".safetensors")
+    """Whether it is a model rather than a config, by its name."""
+    return is_shared(path) or Path(path).suffix in (".ckpt", ".pt", ".pth", ".safetensors")
 
 
 def config_of_checkpoint(path: str, verb: str) -> dict[str, Any]:
@@ -198,12 +201,12 @@ def config_of_checkpoint(path: str, verb: str) -> dict[str, Any]:
         )
     saved = Checkpoint.read(path)
     if not saved.data:
-        option = "ckpt_path" if verb == "test" else "model.checkpoint"
+        option = "ckpt_path" if verb in SCORING and not is_shared(path) else "model.checkpoint"
         raise ConfigError(
             f"{path} does not know its data; say what config it was trained with: "
             f"vitdet {verb} CONFIG --{option} {path}"
         )
-    return {"model": {"checkpoint": path}, "data": saved.data, "ckpt_path": path if verb == "test" else None}
+    return {"model": {"checkpoint": path}, "data": saved.data, "ckpt_path": path if verb in SCORING else None}
 
 
 def _resume(config: dict[str, Any], typed: set[str], verb: str) -> str | None:

@@ -99,9 +99,10 @@ class FeedForward(nn.Module):
         self.norm = nn.LayerNorm(dim)
 
     def forward(self, x: Tensor) -> Tensor:
-        rows = x.flatten(0, -2)  # (..., C) -> (N, C)
-        if len(rows) <= CHUNK or not self._trains_plainly(x):
+        # in this order, because the number of rows is not known in an exported graph
+        if not self._trains_plainly(x) or x[..., 0].numel() <= CHUNK:
             return self.norm(x + self.net(x))
+        rows = x.flatten(0, -2)  # (..., C) -> (N, C)
         first, last = self.net[0], self.net[3]
         y = _ReluMLP.apply(rows, first.weight, first.bias, last.weight, last.bias)
         return self.norm(x + y.view_as(x))

@@ -1,16 +1,28 @@
-"""The metrics, and the scoring of results files."""
+"""The metrics, and the scoring of results files.
 
-import difflib
-from collections.abc import Callable
-from typing import Any
+What needs PyTorch is imported when it is used, so that `vitdet evaluate` starts at once.
+"""
 
-from vitdet.errors import UserError
-from vitdet.metrics.base import Metric
-from vitdet.metrics.coco import CocoMetric
-from vitdet.metrics.panoptic import PanopticMetric
+import importlib
+from typing import TYPE_CHECKING, Any
+
 from vitdet.metrics.results import evaluate, print_scores
-from vitdet.metrics.semantic import SemanticMetric
 
+if TYPE_CHECKING:
+    from vitdet.metrics.base import Metric
+    from vitdet.metrics.coco import CocoMetric
+    from vitdet.metrics.create import METRICS, create_metric
+    from vitdet.metrics.panoptic import PanopticMetric
+    from vitdet.metrics.semantic import SemanticMetric
+
+_PLACE_OF = {
+    "METRICS": "create",
+    "CocoMetric": "coco",
+    "Metric": "base",
+    "PanopticMetric": "panoptic",
+    "SemanticMetric": "semantic",
+    "create_metric": "create",
+}
 __all__ = [
     "METRICS",
     "CocoMetric",
@@ -22,33 +34,9 @@ __all__ = [
     "print_scores",
 ]
 
-METRICS: dict[str, Callable[..., Metric]] = {
-    "boxes": lambda data, split, **options: CocoMetric(data.index(split), **options),
-    "masks": lambda data, split, **options: CocoMetric(data.index(split), iou_type="segm", **options),
-    "semantic": lambda data, split, **options: SemanticMetric(
-        data.truth(split), data.classes, len(data.index(split)), **options
-    ),
-    "panoptic": lambda data, split, **options: PanopticMetric(
-        data.truth(split), data.classes, data.things, data.index(split).file_ids, len(data.index(split)), **options
-    ),
-}
-"""What scores each kind of prediction: what a head says that it `predicts`."""
 
-
-def create_metric(predicts: str, data: Any, *, split: str = "val", seen_only: bool = False) -> Metric:
-    """The metric for a kind of prediction on a split of a data module.
-
-    Args:
-        predicts: the kind of prediction, a key of `METRICS`.
-        data: the data module.
-        split: the name of the split.
-        seen_only: whether only images with a prediction are scored, see `Metric`.
-
-    Raises:
-        UserError: there is no metric for this kind of prediction.
-    """
-    if predicts not in METRICS:
-        near = difflib.get_close_matches(predicts, METRICS, n=1)
-        hint = f"; did you mean {near[0]!r}?" if near else ""
-        raise UserError(f"no metric for {predicts!r}{hint} (there are {sorted(METRICS)})")
-    return METRICS[predicts](data, split, seen_only=seen_only)
+def __getattr__(name: str) -> Any:
+    if name not in _PLACE_OF:
+        raise AttributeError(f"module 'vitdet.metrics' has no attribute {name!r}")
+    globals()[name] = value = getattr(importlib.import_module(f"vitdet.metrics.{_PLACE_OF[name]}"), name)
+    return value

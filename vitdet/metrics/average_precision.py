@@ -3,23 +3,17 @@
 I is the number of images, D of detections, K of classes, and M of limits on the detections of an image. Precision is
 `(10, 101, K, 4, M)`: IoU thresholds, recall levels, classes, areas (all, small, medium, large) and limits; recall is
 `(10, K, 4, M)`.
-
-`ultrafast_pycocotools` computes what pycocotools does, and the tests compare the two on generated cases. Images,
-classes and annotations are renumbered for the evaluator, because pycocotools treats annotation id 0 as "unmatched".
 """
 
-import contextlib
-import io
 from collections.abc import Sequence
-from importlib.metadata import version
 from typing import Any
 
+import hotcoco
 import numpy as np
-from ultrafast_pycocotools import COCO, COCOeval
 
+from vitdet.metrics.evaluation import evaluator
 from vitdet.metrics.ground_truth import GroundTruth
 
-EVALUATOR = f"ultrafast-pycocotools {version('ultrafast-pycocotools')}"
 # the score that COCO gives if there is no ground truth
 ABSENT = -1.0
 
@@ -48,6 +42,17 @@ def average_precision(
     levels = max_dets_levels(max_dets)
     images = np.arange(len(truth)) if images is None else np.asarray(images)
     precision, recall = curves(truth, detections, images=images, levels=levels, masks=masks)
+    return _scores(precision, recall, levels, truth)
+
+
+def summary(made: hotcoco.COCOeval, truth: GroundTruth) -> dict[str, float]:
+    """The scores of `average_precision`, from an evaluator that has accumulated; `truth` names the classes."""
+    # a copy of all curves
+    curves = made.eval
+    return _scores(curves["precision"], curves["recall"], made.params.max_dets, truth)
+
+
+def _scores(precision: np.ndarray, recall: np.ndarray, levels: Sequence[int], truth: GroundTruth) -> dict[str, float]:
     per_class = {key: _mean(precision[:, :, k, 0, -1]) for k, key in enumerate(truth.keys())}
     return _summary(precision, recall, levels) | per_class
 
@@ -85,48 +90,9 @@ def curves(
     if not len(images) or not truth.names:
         classes, limits = len(truth.names), len(levels)
         return np.full((10, 101, classes, 4, limits), ABSENT), np.full((10, classes, 4, limits), ABSENT)
-    # the evaluator prints a line about a conversion, which is of no interest here
-    with contextlib.redirect_stdout(io.StringIO()):
-        coco = _as_coco(truth)
-        results = coco.loadRes(detections) if masks is None else _mask_results(truth, coco, detections, masks)
-        evaluator = COCOeval(coco, results, "bbox" if masks is None else "segm", print_function=lambda _: None)
-    evaluator.params.imgIds, evaluator.params.maxDets = images.tolist(), levels
-    evaluator.evaluate()
-    evaluator.accumulate()
-    return evaluator.eval["precision"], evaluator.eval["recall"]
-
-
-def _as_coco(truth: GroundTruth) -> COCO:
-    columns = zip(
-        truth.image.tolist(),
-        truth.label.tolist(),
-        truth.boxes_xywh.tolist(),
-        truth.area.tolist(),
-        truth.iscrowd.astype(int).tolist(),
-    )
-    keys = ("id", "image_id", "category_id", "bbox", "area", "iscrowd")
-    annotations = [dict(zip(keys, (number, *row))) for number, row in enumerate(columns, start=1)]
-    for annotation, run_lengths in zip(annotations, truth.rles):
-        annotation["segmentation"] = run_lengths
-    images = [{"id": i, "height": h, "width": w} for i, (h, w) in enumerate(truth.sizes.tolist())]
-    categories = [{"id": k, "name": name} for k, name in enumerate(truth.names)]
-    return COCO({"images": images, "categories": categories, "annotations": annotations}, verbose=False)
-
-
-def _mask_results(truth: GroundTruth, coco: COCO, detections: np.ndarray, masks: Sequence[bytes]) -> COCO:
-    sizes = truth.sizes.tolist()
-    rows = [
-        {
-            "image_id": int(row[0]),
-            "category_id": int(row[6]),
-            "score": row[5],
-            "segmentation": {"size": sizes[int(row[0])], "counts": counts},
-        }
-        for row, counts in zip(detections, masks)
-    ]
-    if not rows:
-        return coco.loadRes(np.empty((0, 7)))
-    return coco.loadRes(rows)
+    made = evaluator(truth, detections, images=images, levels=levels, masks=masks)
+    found = made.eval
+    return found["precision"], found["recall"]
 
 
 def _mean(values: np.ndarray) -> float:
@@ -134,7 +100,7 @@ def _mean(values: np.ndarray) -> float:
     return float(present.mean()) if present.size else ABSENT
 
 
-def _summary(precision: np.ndarray, recall: np.ndarray, levels: list[int]) -> dict[str, float]:
+def _summary(precision: np.ndarray, recall: np.ndarray, levels: Sequence[int]) -> dict[str, float]:
     """The twelve scores by name."""
     numbers = {
         "AP": precision[..., 0, -1],

@@ -18,9 +18,10 @@ import torch
 from vitdet.annotations import CocoIndex
 from vitdet.errors import UserError, check
 from vitdet.masks import encode
-from vitdet.metrics.average_precision import EVALUATOR, coco_scores, max_dets_levels
+from vitdet.metrics.average_precision import coco_scores
 from vitdet.metrics.base import Metric, rank
 from vitdet.metrics.ground_truth import GroundTruth
+from vitdet.metrics.protocol import protocol
 from vitdet.ranges import whole
 from vitdet.structures import Prediction
 
@@ -189,13 +190,22 @@ class CocoMetric(Metric):
         """A line that describes how the last `compute` counted: images, evaluator, limits, and what was left out."""
         return self._protocol or protocol(self.truth, max_dets=self.max_dets, images=len(self.truth))
 
+    def detections(self) -> tuple[np.ndarray, np.ndarray, list[bytes]]:
+        """All predictions: the positions of the images in `truth`, `(I,)`, the detections, and their run lengths.
+
+        The detections are `(D, 7)`: image, left, top, width, height (in pixels), score, class. There are run lengths
+        only if masks are scored. Under `torch.distributed` every process must call it.
+        """
+        with self.sync_context(dist_sync_fn=self.dist_sync_fn):
+            seen = np.sort([self._position_of[image_id] for image_id in self.images.tolist()]).astype(np.int64)
+            return seen, self.rows.numpy(), self._run_lengths() if self.iou_type == "segm" else []
+
     def save(self, path: str | Path) -> None:
         """Write all predictions as a COCO results file with the ids of the annotation file.
 
         Under `torch.distributed` every process must call it, and rank 0 writes the file.
         """
-        with self.sync_context(dist_sync_fn=self.dist_sync_fn):
-            rows, masks = self.rows.numpy(), self._run_lengths()
+        _, rows, masks = self.detections()
         if rank() != 0:
             return
         Path(path).parent.mkdir(parents=True, exist_ok=True)
@@ -207,22 +217,6 @@ class CocoMetric(Metric):
             result["segmentation"] = {"size": self.truth.sizes[position].tolist(), "counts": counts.decode()}
         with open(path, "w", encoding="utf-8") as file:
             json.dump(results, file)
-
-
-def protocol(
-    truth: GroundTruth, *, max_dets: int, images: int, notes: Mapping[str, int] | None = None, kind: str = "box"
-) -> str:
-    """The line that is printed with every result and describes how it was counted."""
-    total = len(truth)
-    parts = [
-        f"COCO {kind} AP",
-        f"only the {images} images seen of {total}" if images != total else f"all {total} images",
-        f"{len(truth.names)} classes",
-        "IoU 0.50:0.95",
-        f"maxDets {'/'.join(map(str, max_dets_levels(max_dets)))}",
-        EVALUATOR,
-    ]
-    return ", ".join(parts + [f"{count} {reason}" for reason, count in {**truth.notes, **(notes or {})}.items()])
 
 
 def _few(values: Sequence[int]) -> str:

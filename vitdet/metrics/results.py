@@ -10,14 +10,16 @@ from rich.console import Console
 from rich.table import Table
 
 from vitdet.annotations import CocoIndex
-from vitdet.annotations.json_text import integer, is_box, is_finite, read_json
+from vitdet.annotations.json_text import check_json, integer, is_box, is_finite, read_json
 from vitdet.annotations.misread import look_for_misread
 from vitdet.errors import DataError, UserError, check, clip, short
 from vitdet.masks import to_rle
-from vitdet.metrics.average_precision import ABSENT, coco_scores
-from vitdet.metrics.coco import protocol
+from vitdet.metrics.average_precision import ABSENT, coco_scores, max_dets_levels, summary
+from vitdet.metrics.evaluation import as_coco, match
 from vitdet.metrics.file_names import FileNames, split
 from vitdet.metrics.ground_truth import GroundTruth
+from vitdet.metrics.plain import is_odd, is_plain, odd_boxes, read_plain
+from vitdet.metrics.protocol import protocol
 from vitdet.ranges import whole
 
 KEYS = ("image_id", "category_id", "bbox", "score")
@@ -57,6 +59,10 @@ def evaluate(
         raise UserError(
             f"results file {predictions} is a folder; wanted a COCO results file; `vitdet test` scores label maps"
         )
+    check_json(Path(predictions), "results file")
+    count = is_plain(predictions) if iou_type != "segm" else 0
+    if count and (found := _evaluate_plain(predictions, annotations, count, max_dets)) is not None:
+        return found
     items = read_json(predictions, "results file")
     _check_kind(items, str(predictions))
     some = any(isinstance(item, dict) and item.get("segmentation") for item in items)
@@ -78,6 +84,25 @@ def evaluate(
     kind = "box" if masks is None else "mask"
     found = coco_scores(truth, rows, max_dets=max_dets, masks=masks)
     return found, protocol(truth, max_dets=max_dets, images=len(truth), kind=kind, notes=notes)
+
+
+def _evaluate_plain(
+    predictions: str | Path, annotations: str | Path, count: int, max_dets: int
+) -> tuple[dict[str, float], str] | None:
+    """The boxes of a plain results file of `count` items scored; none if it has a fault, or is odd."""
+    index = CocoIndex.open(annotations)
+    truth = GroundTruth.read(index)
+    if min([*truth.category_ids, *truth.image_ids.tolist()], default=-1) < 0:
+        return None
+    notes = _check_truth(truth, str(annotations)) | dict.fromkeys(look_for_misread(index), 0)
+    coco = as_coco(truth, own_ids=True)
+    found, missed = read_plain(predictions, count, coco) or (None, 0)
+    if found is None or is_odd(found, count, truth):
+        return None
+    notes |= _missed(missed)
+    levels = max_dets_levels(max_dets)
+    made = match(coco, found, images=truth.image_ids, levels=levels)
+    return summary(made, truth), protocol(truth, max_dets=max_dets, images=len(truth), notes=notes)
 
 
 def print_scores(scores: Mapping[str, float], protocol: str, console: Console | None = None) -> None:
@@ -117,20 +142,12 @@ def _oddities(rows: np.ndarray, truth: GroundTruth) -> dict[str, int]:
     """Notes on detections `(D, 7)` that look like boxes in another format, and on images without detections."""
     if not len(rows):
         return {}
-    image, (left, top, width, height) = rows[:, 0].astype(int), rows[:, 1:5].T
-    # with a tolerance, because boxes of detectors may reach a little beyond the border
-    limits = 1.1 * truth.sizes[image].T
-    beyond = limits.all(0) & ((left + width > limits[1]) | (top + height > limits[0]))
-    tiny = (left + width <= 1) & (top + height <= 1)
-    notes = {
-        "boxes of a negative width or height: is each left, top, width, height?": ((width < 0) | (height < 0)).sum(),
-        "boxes end outside their image: is each left, top, width, height, not right and bottom?": beyond.sum()
-        if beyond.mean() > 0.1
-        else 0,
-        "boxes, all, end within the first pixel: are they in pixels, not fractions?": len(rows) if tiny.all() else 0,
-        "images have no detection, and count as missed": len(truth) - len(np.unique(image)),
-    }
-    return {reason: int(count) for reason, count in notes.items() if count}
+    image = rows[:, 0].astype(int)
+    return odd_boxes(rows[:, 1:5], truth.sizes[image]) | _missed(len(truth) - len(np.unique(image)))
+
+
+def _missed(count: int) -> dict[str, int]:
+    return {"images have no detection, and count as missed": count} if count else {}
 
 
 def _use_file_names(items: list[Any], truth: GroundTruth, source: str, annotations: str) -> dict[str, int]:

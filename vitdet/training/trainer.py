@@ -26,6 +26,7 @@ from vitdet.training.callbacks import (
     LastCheckpoint,
     Pictures,
     ProgressReport,
+    Report,
     StepSeed,
     Summary,
 )
@@ -69,7 +70,7 @@ class Trainer(L.Trainer):
             `val/mIoU` or `val/PQ`.
         mode: Whether a higher score is better ("max") or a lower score ("min").
         pictures: Number of validation images to draw predictions on; unless it is 0, the first training batches are
-            drawn, too.
+            drawn, too, and `report.html` is written after the training.
         progress: Whether to show the progress: a bar on a terminal, otherwise a line about every 30 s.
         max_time: Longest time of the training, as days:hours:minutes:seconds, such as 00:00:12:00.
 
@@ -122,7 +123,7 @@ class Trainer(L.Trainer):
         if not given.bare:
             ours += [StepSeed(), *([EMA(ema)] if ema else []), FinalValidation(), Summary()]
             ours += [ProgressReport()] if given.shows(progress) and not arguments.has_bar(extra) else []
-            ours += [Pictures(pictures), FirstBatches()] if pictures and not given.dry else []
+            ours += [Pictures(pictures), FirstBatches(), Report()] if pictures and not given.dry else []
             ours += [BestCheckpoint(monitor=monitor, mode=mode), LastCheckpoint()] if given.checkpoints else []
         with arguments.refusals(TypeError, RuntimeError):
             super().__init__(

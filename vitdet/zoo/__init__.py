@@ -5,6 +5,7 @@ from pathlib import Path
 
 from vitdet.checkpoint import CheckpointError
 from vitdet.download.files import DownloadError
+from vitdet.model_folder import is_shared
 from vitdet.zoo import deimv2, eomt, eomt_dinov3, lw_detr, rf_detr
 from vitdet.zoo.cards import Card
 from vitdet.zoo.start import architecture, start
@@ -28,7 +29,7 @@ def find(name: str) -> Card:
 
 
 def of(name: str, file: str | None = None) -> tuple[Card | None, str | None]:
-    """Resolves `name`, the name of a published model or the path of a checkpoint.
+    """Resolves `name`, the name of a published model, the path of a checkpoint, or a shared model.
 
     Args:
         name: the name or path.
@@ -42,7 +43,7 @@ def of(name: str, file: str | None = None) -> tuple[Card | None, str | None]:
     """
     if name in CARDS:
         return CARDS[name], file
-    if file is not None or not (Path(name).suffix or Path(name).exists()):
+    if file is not None or not (Path(name).suffix or Path(name).exists() or is_shared(name)):
         # raises an error that suggests similar names
         find(name)
     return None, name

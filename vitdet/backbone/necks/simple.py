@@ -26,8 +26,9 @@ class Expand(nn.Module):
         self.proj = nn.Linear(in_channels, 4 * out_channels)
 
     def forward(self, x: Tensor) -> Tensor:
-        x = self.proj(x).unflatten(-1, (2, 2, -1))  # (b, h, w, 4*C) -> (b, h, w, 2, 2, C)
-        return x.transpose(2, 3).flatten(3, 4).flatten(1, 2)  # (b, h, 2, w, 2, C) -> (b, 2*h, 2*w, C)
+        b, h, w, _ = x.shape
+        x = self.proj(x).view(b, h, w, 2, 2, self.proj.out_features // 4)
+        return x.transpose(2, 3).reshape(b, 2 * h, 2 * w, self.proj.out_features // 4)  # from (b, h, 2, w, 2, C)
 
 
 class Merge(nn.Module):
@@ -41,8 +42,11 @@ class Merge(nn.Module):
         self.proj = nn.Linear(4 * in_channels, out_channels)
 
     def forward(self, x: Tensor) -> Tensor:
-        x = F.pad(x, (0, 0, 0, x.shape[2] % 2, 0, x.shape[1] % 2)) if x.shape[1] % 2 or x.shape[2] % 2 else x
-        x = x.unflatten(2, (-1, 2)).unflatten(1, (-1, 2))  # (b, h, w, C) -> (b, h/2, 2, w/2, 2, C)
+        # in an exported graph, whose sizes are not known, there is no branch
+        if torch.jit.is_tracing() or x.shape[1] % 2 or x.shape[2] % 2:
+            x = F.pad(x, (0, 0, 0, x.shape[2] % 2, 0, x.shape[1] % 2))
+        b, h, w, c = x.shape
+        x = x.reshape(b, h // 2, 2, w // 2, 2, c)
         return self.proj(x.transpose(2, 3).flatten(3))  # (b, h/2, w/2, 2, 2, C) -> (b, h/2, w/2, 4*C)
 
 

@@ -7,7 +7,7 @@ from typing import Any
 from vitdet.data.check.finding import Finding
 from vitdet.data.check.pictures import picture
 from vitdet.data.check.report import Report
-from vitdet.data.check.style import STYLE
+from vitdet.pages.document import bars, document
 
 # how many pictures a finding gets, and how many the page has at most
 PICTURES, MOST = 4, 120
@@ -20,15 +20,12 @@ def page(report: Report, *, exif: bool = True) -> str:
         report: what was found.
         exif: whether images are shown upright by their EXIF tag.
     """
-    parts = [*_head(report), *_findings(report, exif), *_numbers(report), *_classes(report), "</main>"]
-    title = f"{escape(report.source)}: {report.verdict}"
-    head = '<meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">'
-    head += f"<title>{title}</title><style>{STYLE}</style>"
-    return f'<!DOCTYPE html>\n<html lang="en"><head>{head}</head><body>{"".join(parts)}</body></html>\n'
+    parts = [*_head(report), *_findings(report, exif), *_numbers(report), *_classes(report)]
+    return document(f"{report.source}: {report.verdict}", parts)
 
 
 def _head(report: Report) -> Iterator[str]:
-    yield f"<main><h1>{escape(report.source)}</h1><p class=verdict>"
+    yield f"<h1>{escape(report.source)}</h1><p class=verdict>"
     for severity in ("error", "warning", "note"):
         count = report.count(severity)
         name = severity if count == 1 else f"{severity}s"
@@ -97,16 +94,7 @@ def _numbers(report: Report) -> Iterator[str]:
         yield "</table></div>"
         if bins := numbers.get("box_patches_bins"):
             yield "<h4>Boxes by their size in patches of the model</h4>"
-            yield from _bars([(name, count, f"{count:,}") for name, count in bins.items()])
-
-
-def _bars(rows: list[tuple[str, float, str]]) -> Iterator[str]:
-    most = max((value for _, value, _ in rows), default=0) or 1
-    yield "<div class=bars>"
-    for name, value, text in rows:
-        width = 100 * value / most
-        yield f'<span>{escape(name)}</span><i><b style="width:{width:.1f}%"></b></i><span>{text}</span>'
-    yield "</div>"
+            yield bars([(name, count, f"{count:,}") for name, count in bins.items()])
 
 
 def _classes(report: Report) -> Iterator[str]:
@@ -117,7 +105,7 @@ def _classes(report: Report) -> Iterator[str]:
     for split, numbers in report.statistics.items():
         rows = sorted(numbers["classes"], key=lambda row: -row[unit])
         yield f"<h3>{escape(split)}</h3>"
-        yield from _bars([(row["name"], row[unit], _count(row, unit)) for row in rows])
+        yield bars([(row["name"], row[unit], _count(row, unit)) for row in rows])
 
 
 def _count(row: dict[str, Any], unit: str) -> str:

@@ -1,7 +1,5 @@
 """Small pictures of examples, with the boxes in question, for the page of a report."""
 
-import base64
-import io
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +7,7 @@ from PIL import Image, ImageDraw, ImageOps
 
 from vitdet.data.check.finding import Example
 from vitdet.data.check.maps import numbers_of
+from vitdet.pages.document import data_uri
 
 # the longest side of a picture in pixels
 SIDE = 360
@@ -47,9 +46,7 @@ def picture(example: Example, *, exif: bool = True) -> str:
     pen = ImageDraw.Draw(shown)
     for box in example.boxes_xywh:
         _mark(pen, np.array(box) * scale, shown.size)
-    buffer = io.BytesIO()
-    shown.save(buffer, "JPEG", quality=72)
-    return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()
+    return data_uri(shown)
 
 
 def _mark(pen: ImageDraw.ImageDraw, box: np.ndarray, size: tuple[int, int]) -> None:

@@ -99,7 +99,7 @@ class RefinedMasks(nn.Module):
         return on_maps(features[0], self._resize, MASK_STRIDE)
 
     def _resize(self, x: Tensor) -> Tensor:
-        size = [round(side * self.factor) for side in x.shape[1:3]]
+        size = [scaled(side, self.factor) for side in x.shape[1:3]]
         x = F.interpolate(x.permute(0, 3, 1, 2), size, mode="bilinear", align_corners=False)  # (b, C, h, w)
         return x.permute(0, 2, 3, 1)
 
@@ -111,6 +111,15 @@ class RefinedMasks(nn.Module):
     def _pixels(self, level: Level) -> Level:
         x = self.pixels(level.x)
         return Level(torch.cat([x, x.new_ones(len(x), 1)], 1), level.grids, level.stride)
+
+
+def scaled(side: int, factor: float) -> int:
+    """`round(side * factor)`, without a branch for multiples of a quarter: in an exported graph the side is unknown."""
+    if 4 * factor != int(4 * factor):
+        return round(side * factor)
+    whole, quarters = side * int(4 * factor) // 4, side * int(4 * factor) % 4
+    # a half is rounded to an even number
+    return whole + quarters // 3 + (quarters // 2 - quarters // 3) * (whole % 2)
 
 
 BRANCHES = {"plain": PlainMasks, "refined": RefinedMasks}

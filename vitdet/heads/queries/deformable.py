@@ -42,6 +42,10 @@ class Memory:
         # (B, levels, 2): height and width, in tokens, of each image without padding
         self.cells = sizes[:, None, :] / strides[None, :, None]
 
+    def sample(self, value: Tensor, images: Tensor, levels: Tensor, locations: Tensor, weights: Tensor) -> Tensor:
+        """See `sample`."""
+        return sample(value, self, images, levels, locations, weights)
+
 
 class _WeightedSum(torch.autograd.Function):
     """`out[r] = sum_j weights[r, j] * table[index[r, j]]`.
@@ -141,7 +145,7 @@ class DeformableAttention(nn.Module):
         points = [num_points] * num_levels if isinstance(num_points, int) else list(num_points)
         if len(points) != num_levels:
             raise UserError(f"num_points is {points}, but there are {num_levels} levels; give one number for each")
-        self.num_heads = num_heads
+        self.num_heads, self.points = num_heads, points
         self.offsets = nn.Linear(dim, num_heads * sum(points) * 2)
         self.weights = nn.Linear(dim, num_heads * sum(points))
         self.value = nn.Linear(dim, dim) if projected else nn.Identity()
@@ -168,10 +172,10 @@ class DeformableAttention(nn.Module):
 
     def forward(self, x: Tensor, boxes_cxcywh: Tensor, images: Tensor, memory: Memory) -> Tensor:
         """The output `(Q, C)` for queries `x` `(Q, C)` with boxes `(Q, 4)`, whose images are `images` `(Q,)`."""
-        A, S = self.num_heads, len(self.levels)
+        A, S = self.num_heads, sum(self.points)
         value = self.value(memory.x).unflatten(1, (A, -1)).float()  # (N, C) -> (N, A, D)
         offsets = self.offsets(x).float().view(-1, A, S, 2)
         weights = self.weights(x).float().view(-1, A, S).softmax(-1)
         centre, size = boxes_cxcywh[:, None, None].split(2, dim=-1)
         locations = centre + offsets * self.reach * size
-        return self.proj(sample(value, memory, images, self.levels, locations, weights).to(x.dtype))
+        return self.proj(memory.sample(value, images, self.levels, locations, weights).to(x.dtype))

@@ -4,6 +4,7 @@ from vitdet.training.callbacks.bar import ProgressReport
 from vitdet.training.callbacks.best import BestCheckpoint, CheckMonitors
 from vitdet.training.callbacks.ema import EMA
 from vitdet.training.callbacks.last import DivergedError, LastCheckpoint, StepSeed
+from vitdet.training.callbacks.page import Report
 from vitdet.training.callbacks.report import FinalValidation, Pictures, Summary
 from vitdet.training.callbacks.samples import FirstBatches
 
@@ -17,6 +18,7 @@ __all__ = [
     "LastCheckpoint",
     "Pictures",
     "ProgressReport",
+    "Report",
     "StepSeed",
     "Summary",
 ]

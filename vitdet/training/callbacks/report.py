@@ -99,6 +99,12 @@ class Summary(L.Callback):
     def __init__(self) -> None:
         self._started = time.monotonic()
         self._trained = self._scored = False
+        # the scores of the newest validation, by name, its step, and how they were counted
+        self._scores: dict[str, Any] = {}
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a checkpoint says of its scores, for those who share it."""
+        return self._scores
 
     def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self._started, self._trained, self._scored = time.monotonic(), False, False
@@ -113,6 +119,10 @@ class Summary(L.Callback):
             return
         self._scored = True
         logged = {k: float(v) for k, v in trainer.callback_metrics.items() if k.startswith(("train/loss", "val/"))}
+        values = {k: v for k, v in logged.items() if k.startswith("val/")}
+        metric = pl_module.metric("val")
+        how = metric.protocol() if isinstance(metric, Metric) else ""
+        self._scores = {"values": values, "step": trainer.global_step, "protocol": how}
         shown = list(logged.items())[:4]
         scores = "  ".join(f"{key} {value:.4g}" if worth(value, key) else f"{key} none" for key, value in shown)
         minutes = (time.monotonic() - self._started) / 60

@@ -1,0 +1,51 @@
+"""Sequences of equal length as dense tensors: attention without lists of lengths, for graphs whose sizes are dynamic.
+
+B images, L tokens of an image, P of them in front of all windows, S windows of T tokens: L = P + S*T; heads, d channels
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass
+class EqualSequences:
+    """Describes packed tokens `(B*L, …)`: of each image a sequence of `front` tokens, then `count` windows of `length`.
+
+    Attributes:
+        batch: the number of images.
+        count, length: the number of windows of an image and of their tokens; one window is the entire image.
+        front: how many tokens are a sequence before the windows.
+        hidden: `(count, length)` float that is added to the logits of keys, -inf for those that are padding.
+        scale: factor of the logits; one over the square root of d if not given.
+    """
+
+    batch: int
+    count: int
+    length: int
+    front: int = 0
+    hidden: Tensor | None = None
+    scale: float | None = None
+
+    def attend(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        """Softmax attention `(B*L, heads, d)` inside each sequence."""
+        heads, batch, length = q.shape[1], self.batch, self.front + self.count * self.length
+        q, k, v = (part.reshape(batch, length, heads, part.shape[2]) for part in (q, k, v))
+        windows = [part[:, self.front :] for part in (q, k, v)] if self.front else (q, k, v)
+        windows = [part.reshape(batch * self.count, self.length, heads, part.shape[3]) for part in windows]
+        # (S, T) -> (B*S, 1, 1, T)
+        mask = None if self.hidden is None else self.hidden.repeat(batch, 1)[:, None, None]
+        y = self._softmax(*windows, mask)
+        if self.front:
+            y = y.reshape(batch, self.count * self.length, heads, v.shape[3])
+            y = torch.cat([self._softmax(*(part[:, : self.front] for part in (q, k, v)), None), y], 1)
+        return y.reshape(batch * length, heads, v.shape[3])
+
+    def _softmax(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
+        """Attention `(S, T, heads, d)`, written out, so that an exporter has nothing to decompose."""
+        scale = q.shape[-1] ** -0.5 if self.scale is None else self.scale
+        q = (q * scale).transpose(1, 2)  # (S, T, heads, d) -> (S, heads, T, d)
+        logits = q @ k.permute(0, 2, 3, 1)
+        weights = (logits if mask is None else logits + mask).softmax(-1)
+        return (weights @ v.transpose(1, 2)).transpose(1, 2)

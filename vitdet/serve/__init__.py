@@ -1,0 +1,6 @@
+"""A trained model as an HTTP service, with a page for people: `vitdet serve`."""
+
+from vitdet.serve.limits import Limits
+from vitdet.serve.server import serve
+
+__all__ = ["Limits", "serve"]
