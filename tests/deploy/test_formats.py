@@ -128,9 +128,8 @@ def test_label_studio(found, tmp_path):
     view = ElementTree.parse(tmp_path / "out" / "labelstudio" / "config.xml").getroot()
     (image,) = view.findall("Image")
     controls = {tag.get("name"): tag for tag in view if tag is not image}
-    assert [task["data"]["image"] for task in tasks] == [
-        "/data/local-files/?d=a.png", "/data/local-files/?d=deep/ein%20B%C3%A4r.jpg", "/data/local-files/?d=deep/none.png"
-    ]  # fmt: skip
+    places = ["a.png", "deep/ein%20B%C3%A4r.jpg", "deep/none.png"]
+    assert [task["data"]["image"] for task in tasks] == [f"/data/local-files/?d={place}" for place in places]
     assert image.get("value") == "$image"
     for task, prediction in zip(tasks, found.values()):
         (said,) = task["predictions"]
