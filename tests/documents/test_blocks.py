@@ -186,6 +186,7 @@ KINDS = {
     "vitdet data check": looked_at,
     "vitdet data show": looked_at,
     "vitdet train": shell,
+    "vitdet predict": shell,
     "torchrun": shell,
     "image ->": picture,
     "errors, ": order,

@@ -22,6 +22,7 @@ from vitdet.data.formats import find
 from vitdet.data.formats.foreign import MODULES
 from vitdet.data.label_sets import label_set
 from vitdet.data.label_sets.scenes import ADE20K_PANOPTIC
+from vitdet.deploy.files import FORMATS as FORMATS_OF_RESULTS
 from vitdet.zoo import CARDS
 
 ROOT = tiny.ROOT
@@ -290,7 +291,19 @@ def formats(row, site):
 
 # in the exports that tests write
 OBJECTS = {"YOLO": 4, "Pascal VOC": 2, "LabelMe": 4, "CVAT for images": 4, "Supervisely": 3, "VGG Image Annotator": 4}
+
+
+def written(row, site):
+    """The files of a format are written."""
+    (name,), files = pages.spans(row.cells[0]), pages.spans(row.cells[1])
+    options = ["--format", name, "--no_drawings", "--output", f"as_{name}", "--threshold", "0"]
+    site.main("predict", BEST, "folder", *options)
+    assert files and all((site.folder / f"as_{name}" / file).exists() for file in files)
+    assert name in FORMATS_OF_RESULTS
+
+
 TABLES = {
+    ("`--format`", "files", "what is in them"): written,
     ("format", "order of the classes", "objects", "an image without labels"): formats,
     ("layout", "what it looks like", "what is recognised"): layouts,
     ("task", "data", "head", "score", "on the built-in data"): segmentation,
