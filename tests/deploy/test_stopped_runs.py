@@ -1,6 +1,5 @@
 """Runs over a folder by real processes: killed at any point and gone on with, and shared by several."""
 
-import contextlib
 import json
 import multiprocessing
 import os
@@ -179,7 +178,7 @@ def test_a_process_that_comes_late_does_nothing_again(folder, model, whole, tmp_
 
 def test_an_unfinished_run_of_something_else_is_kept(folder, model, tmp_path, capsys):
     output = tmp_path / "out"
-    assert _killed(end(start(folder, output, model, stop=60)))
+    assert end(start(folder, output, model, environment=ranks(0, 2))) == 10
     options = {"output": output, "batch_size": 2, "formats": FORMATS, "threshold": 0.0}
     for other, said in (
         ({"threshold": 0.5}, r"threshold 0\.0, and this one has 0\.5: repeat that run to go on with it"),
@@ -194,7 +193,22 @@ def test_an_unfinished_run_of_something_else_is_kept(folder, model, tmp_path, ca
     (folder / "new.png").unlink()
     capsys.readouterr()
     assert predict_files(model, [folder], **options) == (6, 1)
-    assert "batches were predicted before" in capsys.readouterr().out
+    assert "2 of 4 batches were predicted before" in capsys.readouterr().out
+
+
+def test_a_disk_that_is_full_at_the_end(folder, model, whole, tmp_path, capsys):
+    output = tmp_path / "out"
+    options = {"output": output, "batch_size": 2, "formats": FORMATS, "threshold": 0.0}
+    (output / ".unfinished").mkdir(parents=True)
+    (output / ".unfinished" / "predictions.csv").symlink_to("/dev/full")  # no space left on that device
+    with pytest.raises(UserError, match="No space left on device.*the same command goes on with it"):
+        predict_files(model, [folder], **options)
+    assert not (output / "predictions.json").exists()
+    (output / ".unfinished" / "predictions.csv").unlink()
+    capsys.readouterr()
+    assert predict_files(model, [folder], **options) == (6, 1)
+    assert "4 of 4 batches were predicted before" in capsys.readouterr().out
+    assert tree(output) == whole
 
 
 def test_two_runs_into_a_folder_at_the_same_time(folder, model, tmp_path):
@@ -260,12 +274,10 @@ def test_who_this_process_is(monkeypatch, tmp_path):
         Ranks(0, 2, 0, "run").wait(tmp_path, patience=0.1)
 
 
-def test_a_batch_that_was_predicted_before_is_not_predicted_again(folder, model, tmp_path):
-    """Image files that are done may even be gone, as long as their names are the same."""
+def test_a_batch_that_was_predicted_before_is_not_predicted_again(folder, model, whole, tmp_path):
+    """Image files that are done may even be gone, as long as the list of their names is the same."""
     output = tmp_path / "out"
-    assert _killed(end(start(folder, output, model, stop=75)))
-    done = [int(line.split()[0]) for line in (output / ".unfinished" / "0-of-1.lines").read_text().splitlines()]
-    assert 0 in done
+    assert end(start(folder, output, model, environment=ranks(0, 2))) == 10
     (folder / "a.png").write_bytes(b"changed")
-    with contextlib.suppress(UserError):
-        assert predict_files(model, [folder], output=output, batch_size=2, threshold=0.0, formats=FORMATS) == (6, 1)
+    assert predict_files(model, [folder], output=output, batch_size=2, threshold=0.0, formats=FORMATS) == (6, 1)
+    assert tree(output) == whole
