@@ -7,11 +7,11 @@ All of a table take turns, A B C A B C, on the same images; times are medians.
 """
 
 import argparse
-import contextlib
 import statistics
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -101,9 +101,11 @@ def judge(name: str, *, config: str | None, threads: int, rounds: int, pt2: bool
         with torch.inference_mode():
             for count in (1, 8):
                 x, sizes = [image for image, _ in seen[:count]], [size for _, size in seen[:count]]
-                runs = {key: lambda one=one: one.infer(x, sizes) for key, one in models.items()}
+                runs = {key: partial(one.infer, x, sizes) for key, one in models.items()}
                 times[count] = in_turn(runs, rounds=rounds)
-        table = Table("engine", "score", "ms, batch 1", "ms, batch 8", title=f"{name}, {tuple(shape)}, {threads} threads")
+        table = Table(
+            "engine", "score", "ms, batch 1", "ms, batch 8", title=f"{name}, {tuple(shape)}, {threads} threads"
+        )
         for key, one in models.items():
             found = score(one, data, split="val")
             figures = [f"{statistics.median(times[count][key]):.1f}" for count in (1, 8)]
@@ -141,12 +143,12 @@ def beside_rfdetr(name: str, *, threads: int, rounds: int) -> None:
             for key, file in files.items():
                 session = onnxruntime.InferenceSession(str(file), options)
                 feed = {session.get_inputs()[0].name: x}
-                runs[f"onnxruntime fp32 | {key}"] = lambda session=session, feed=feed: session.run(None, feed)
+                runs[f"onnxruntime fp32 | {key}"] = partial(session.run, None, feed)
             for kind in ("f32", "bf16"):
                 for key, file in files.items():
                     given = {"INFERENCE_PRECISION_HINT": kind, "INFERENCE_NUM_THREADS": threads}
                     compiled = core.compile_model(core.read_model(file), "CPU", given)
-                    runs[f"OpenVINO {kind} | {key}"] = lambda compiled=compiled: compiled([x])
+                    runs[f"OpenVINO {kind} | {key}"] = partial(compiled, [x])
             times = in_turn(runs, rounds=rounds)
             table = Table("engine", "graph", "median ms", "fastest ms", title=f"{name}, {side}×{side}, batch {count}")
             for key, values in times.items():
@@ -167,5 +169,4 @@ if __name__ == "__main__":
         if model.startswith("rf-detr"):
             beside_rfdetr(model, threads=given.threads, rounds=given.rounds)
         else:
-            with contextlib.suppress(KeyboardInterrupt):
-                judge(model, config=given.config, threads=given.threads, rounds=given.rounds, pt2=given.pt2)
+            judge(model, config=given.config, threads=given.threads, rounds=given.rounds, pt2=given.pt2)
