@@ -120,7 +120,7 @@ class DeformableGraph(nn.Module):
         memory = DenseMemory(levels, head.strides, size, self.points)
         tokens, boxes = self.selected(memory.tokens, levels, head.strides, size)
         content, boxes = self._queries(tokens, boxes)
-        sequences = EqualSequences(batch, 1, head.num_queries)
+        sequences = EqualSequences(batch, 1, head.num_queries, scale=1.0)
         queries = Queries(content.flatten(0, 1), boxes.flatten(0, 1), None, sequences)
         if isinstance(head, DEIMHead):
             found = head.decoder(queries, memory)

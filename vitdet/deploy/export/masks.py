@@ -85,7 +85,7 @@ class EoMTGraph(nn.Module):
     def forward(self, maps: Sequence[Tensor], rest: Rest, size: tuple[Size, Size]) -> dict[str, Tensor]:
         head, batch, count = self.head, rest.x.shape[0], self.head.queries.num_embeddings
         x = torch.cat([head.queries.weight.expand(batch, -1, -1), rest.x], 1)
-        sequences = EqualSequences(batch, 1, x.shape[1])
+        sequences = EqualSequences(batch, 1, x.shape[1], scale=rest.scale)
         length, x = x.shape[1], x.flatten(0, 1)
         for block, rope in rest.blocks:
             if rope is not None:
