@@ -127,6 +127,11 @@ def debug(site, says):
         assert traceback == told
 
 
+def report(site, says):
+    assert "report: page.html" in site.say(says[0])
+    assert "Worst images" in (site.folder / "page.html").read_text(encoding="utf-8")
+
+
 CHECKS = {
     "see every key that a config takes": keys,
     "bound the time, in days, hours, minutes and seconds": bound,
@@ -135,6 +140,7 @@ CHECKS = {
     "score it on other data": score_other,
     "find objects in images": find,
     "find and score them": find_and_score,
+    "see where it fails, and why": report,
     "score anybody's results file": score_file,
     "see size, speed and memory": measure,
     "bound the memory of a batch": max_tokens,

@@ -110,7 +110,7 @@ class PanopticReport:
         text = f"{name}: costs {loss:.4f} PQ; {right} segments matched, {wrong} wrong, {missed} missed"
         truth, found = Segments(*self.truth(image_id)), self._segments(image_id)
         sources = [data_uri(picture(pixels, self._shown(side), outline=False)) for side in (truth, found)]
-        return pair(*((source, head, f"{name}: {head}") for source, head in zip(sources, ("labels", "found"))), text)
+        return pair(((source, head, f"{name}: {head}") for source, head in zip(sources, ("labels", "found"))), text)
 
     def _shown(self, segments: Segments) -> list[Shown]:
         objects = []
