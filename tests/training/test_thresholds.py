@@ -3,8 +3,9 @@
 import pytest
 import torch
 
-from vitdet import Prediction, Task, load
+from vitdet import DETRHead, Prediction, Task, load
 from vitdet.checkpoint import Checkpoint
+from vitdet.cli import main
 from vitdet.errors import UserError
 from vitdet.metrics.thresholds import choose
 from vitdet.training.callbacks import Pictures
@@ -65,6 +66,27 @@ def test_another_rule_is_an_option_and_a_wrong_one_refused_at_once(knowing):
     assert task.thresholds["rule"] == "recall=0.5" and min(task.thresholds["recall"]) >= 0.5
     with pytest.raises(UserError, match="thresholds is 'precison=0.9'; wanted f1, or precision=P"):
         knowing(thresholds="precison=0.9")
+
+
+def test_an_existing_checkpoint_gets_thresholds(knowing, capsys, monkeypatch):
+    task, data, trainer = knowing(thresholds=None)
+    trainer.fit(task, data)
+    file = trainer.run_folder / "last.ckpt"
+    before = torch.load(file, weights_only=True)
+    command = ["thresholds", str(file), "--device", "cpu", "--rule"]
+    with pytest.raises(SystemExit):
+        main([*command, "best"])
+    assert "thresholds is 'best'; wanted f1, or precision=P" in capsys.readouterr().err
+    # a head that finds what `Knowing` finds
+    monkeypatch.setattr(DETRHead, "infer", lambda self, backbone, x, sizes: [known.pop(0) for _ in sizes])
+    known = [one for batch in data.evaluation("val") for one in task.predict_step(batch, 0)]
+    main([*command, "precision=1.0"])
+    assert "precision=1.0 at IoU 0.5" in capsys.readouterr().out
+    after = torch.load(file, weights_only=True)
+    assert after["vitdet"].pop("thresholds")["rule"] == "precision=1.0" and before["vitdet"].pop("thresholds") is None
+    assert after["vitdet"] == before["vitdet"] and after.keys() == before.keys()
+    assert all(torch.equal(value, after["state_dict"][name]) for name, value in before["state_dict"].items())
+    assert load(file, device="cpu").thresholds == pytest.approx([0.75 * (0.4 + k / 20) for k in range(6)])
 
 
 def test_pictures_take_thresholds_of_classes(tiny):

@@ -209,6 +209,12 @@ class CocoMetric(Metric):
             seen = np.sort([self._position_of[image_id] for image_id in self.images.tolist()]).astype(np.int64)
             return seen, self.rows.numpy(), self._run_lengths() if self.iou_type == "segm" else []
 
+    def found(self) -> tuple[np.ndarray, list[bytes] | None]:
+        """All detections `(D, 7)`: position of the image, left, top, width, height, score, class; and their run lengths
+        if masks are scored. Under `torch.distributed` every process must call it, and gets those of all."""
+        with self.sync_context(dist_sync_fn=self.dist_sync_fn):
+            return self.rows.numpy(), self._run_lengths() if self.iou_type == "segm" else None
+
     def save(self, path: str | Path) -> None:
         """Write all predictions as a COCO results file with the ids of the annotation file.
 

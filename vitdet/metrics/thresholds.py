@@ -164,6 +164,23 @@ def at(scores: np.ndarray, right: np.ndarray, objects: int, threshold: float) ->
     return Point(threshold, precision, float(kept.sum() / objects) if objects else -1.0)
 
 
+def by_label(chosen: dict[str, Any], known: list[int], category_ids: list[int]) -> dict[str, Any]:
+    """Thresholds of the classes of an annotation file as those of a model's labels.
+
+    Args:
+        chosen: what `choose` returns.
+        known: the category ids of the annotation file, in the order of the thresholds.
+        category_ids: those of the model, indexed by label; a class that the file lacks has no objects.
+    """
+    place = {number: k for k, number in enumerate(known)}
+    absent = {"values": chosen["all"], "precision": -1.0, "recall": -1.0, "objects": 0, "own": False}
+    columns = {
+        name: [chosen[name][place[number]] if number in place else default for number in category_ids]
+        for name, default in absent.items()
+    }
+    return {**chosen, **columns}
+
+
 def print_thresholds(chosen: dict[str, Any], names: list[str], console: Console | None = None) -> None:
     """Print the thresholds that `choose` has chosen, of each class if these are few, and by what rule."""
     console = console or Console(soft_wrap=True, highlight=False)

@@ -26,6 +26,7 @@ from vitdet.report.semantic import SemanticReport
 from vitdet.report.write import write_report
 from vitdet.training.callbacks.bar import duration, show
 from vitdet.training.callbacks.best import BestCheckpoint, worth
+from vitdet.training.recipe import recipe
 
 # of so many images a report counts the detections
 MOST = 2000
@@ -182,7 +183,8 @@ class Report(L.Callback):
         title = "/".join(Path(folder).absolute().parts[-2:]) if folder else type(task.head).__name__
         scored = f"{type(task.head).__name__} on {type(task.backbone).__name__}"
         scored += ", scored on the validation images" if self.validated else f", best validation: {best.when}"
-        run = Run(title, scored, best.scores, metric.protocol(), self.figures.get("command", ""))
+        how = f"{metric.protocol()}, {recipe(task)}"
+        run = Run(title, scored, best.scores, how, self.figures.get("command", ""))
         run.history = read_history(folder) if folder else {}
         run.figures = _figures(self.figures)
         album = Album(data, "val")

@@ -17,6 +17,7 @@ from vitdet.thresholds import THRESHOLD, Threshold
 from vitdet.training.callbacks.bar import duration, show
 from vitdet.training.callbacks.best import BestCheckpoint, validates, worth
 from vitdet.training.callbacks.last import LastCheckpoint
+from vitdet.training.recipe import protocol
 
 # the longest side of each half of a picture, in pixels
 SIDE = 640
@@ -133,9 +134,7 @@ class Summary(L.Callback):
         self._scored = True
         logged = {k: float(v) for k, v in trainer.callback_metrics.items() if k.startswith(("train/loss", "val/"))}
         values = {k: v for k, v in logged.items() if k.startswith("val/")}
-        metric = pl_module.metric("val")
-        how = metric.protocol() if isinstance(metric, Metric) else ""
-        self._scores = {"values": values, "step": trainer.global_step, "protocol": how}
+        self._scores = {"values": values, "step": trainer.global_step, "protocol": protocol(pl_module, "val")}
         shown = list(logged.items())[:4]
         scores = "  ".join(f"{key} {value:.4g}" if worth(value, key) else f"{key} none" for key, value in shown)
         minutes = (time.monotonic() - self._started) / 60
@@ -201,7 +200,6 @@ class Summary(L.Callback):
     def _report(self, trainer: L.Trainer, task: L.LightningModule, split: str, title: str) -> None:
         prefix = f"{split}/"
         scores = {k.removeprefix(prefix): float(v) for k, v in trainer.callback_metrics.items() if k.startswith(prefix)}
-        metric = task.metric(split)
         if scores:
             show(title)
-            print_scores(scores, metric.protocol() if isinstance(metric, Metric) else "")
+            print_scores(scores, protocol(task, split))

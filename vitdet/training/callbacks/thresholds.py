@@ -1,10 +1,8 @@
 """The thresholds of detections that are chosen by each validation, and saved with the model."""
 
-from typing import Any
-
 import lightning as L
 
-from vitdet.metrics.thresholds import check_rule, choose
+from vitdet.metrics.thresholds import by_label, check_rule, choose
 
 
 class Thresholds(L.Callback):
@@ -32,20 +30,3 @@ class Thresholds(L.Callback):
             return
         chosen = choose(matches, self.rule)
         pl_module.thresholds = chosen and by_label(chosen, metric.truth.category_ids, pl_module.category_ids)
-
-
-def by_label(chosen: dict[str, Any], known: list[int], category_ids: list[int]) -> dict[str, Any]:
-    """Thresholds of the classes of an annotation file as those of a model's labels.
-
-    Args:
-        chosen: what `choose` returns.
-        known: the category ids of the annotation file, in the order of the thresholds.
-        category_ids: those of the model, indexed by label; a class that the file lacks has no objects.
-    """
-    place = {number: k for k, number in enumerate(known)}
-    absent = {"values": chosen["all"], "precision": -1.0, "recall": -1.0, "objects": 0, "own": False}
-    columns = {
-        name: [chosen[name][place[number]] if number in place else default for number in category_ids]
-        for name, default in absent.items()
-    }
-    return {**chosen, **columns}
