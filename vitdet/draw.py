@@ -68,7 +68,9 @@ def draw(
     for plate, colour in reversed(list(zip(placed, colours))):
         if plate is not None:
             _write(pen, plate, colour)
-    left_out = {text: colour for plate, text, colour in zip(placed, texts, colours) if text and plate is None}
+    left_out: dict[str, Colour] = {
+        text: colour for plate, text, colour in zip(placed, texts, colours) if text and plate is None
+    }
     if left_out:
         taken = [plate.place for plate in placed if plate is not None]
         _write_key(pen, left_out, boxes, taken, smallest(largest))

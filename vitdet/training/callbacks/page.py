@@ -127,9 +127,9 @@ class Report(L.Callback):
     def _keep(self, trainer: L.Trainer, task: Any, metric: Metric) -> None:
         """Keeps this validation if it is the best so far."""
         best = next((one for one in trainer.checkpoint_callbacks if isinstance(one, BestCheckpoint)), None)
-        key = (best.monitor if best is not None else None) or task.main_score
+        key: str | None = (best.monitor if best is not None else None) or task.main_score
         score = trainer.callback_metrics.get(key) if key else None
-        score = float(score) if score is not None and worth(score, key) else None
+        score = float(score) if score is not None and key is not None and worth(score, key) else None
         sign = -1 if best is not None and best.mode == "min" else 1
         known = self._best.score if self._best is not None else None
         if known is not None and (score is None or sign * score <= sign * known):

@@ -89,7 +89,7 @@ class Pictures(L.Callback):
             self._drawn += 1
 
     def _draw(self, trainer: Any, task: Any, image: Tensor, target: Target, prediction: Prediction) -> None:
-        data = getattr(trainer, "datamodule", None)
+        data: Any = getattr(trainer, "datamodule", None)
         outline = getattr(data, "kind", "instances") == "instances"
         options = {"mean": task.backbone.mean, "std": task.backbone.std, "side": SIDE}
         if isinstance(data, ImageData) and (not outline or prediction.masks is not None):
