@@ -17,12 +17,14 @@ A shared model is a folder with the weights and this entry, see `vitdet.model_fo
 """
 
 import dataclasses
+import os
 import re
 import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch.utils.serialization import config as serialization
 
@@ -143,8 +145,12 @@ class Checkpoint:
     @property
     def thresholds(self) -> list[float] | None:
         """The lowest score of a detection that counts, indexed by label; `None` if none were chosen."""
-        chosen = self.saved.get("thresholds")
-        return None if chosen is None else list(chosen["values"])
+        return None if self.chosen is None else list(self.chosen["values"])
+
+    @property
+    def chosen(self) -> dict[str, Any] | None:
+        """The thresholds with how they were chosen, see `vitdet.metrics.thresholds.choose`; `None` if none were."""
+        return self.saved.get("thresholds")
 
     def config(self) -> dict[str, Any]:
         """Returns `backbone` and `head` as in a config file, without arguments derived from the backbone and the data.
@@ -250,6 +256,24 @@ def write(
         "std": [float(value) for value in backbone.std],
     }
     return contents
+
+
+def write_thresholds(path: str | Path, thresholds: Mapping[str, Any]) -> None:
+    """Replaces the thresholds in a checkpoint, whose other contents stay.
+
+    Raises:
+        CheckpointError: the file is no checkpoint, or can't be written.
+    """
+    saved, place = Checkpoint.read(path), Path(path).resolve()
+    contents = {**saved.contents, _ENTRY: {**saved.contents[_ENTRY], "thresholds": dict(thresholds)}}
+    beside = place.with_name(f"{place.name}.{os.getpid()}.tmp")
+    try:
+        torch.save(contents, beside)
+        # the file that is read from is replaced as a whole
+        os.replace(beside, place)
+    except OSError as error:
+        beside.unlink(missing_ok=True)
+        raise CheckpointError(f"{path} can't be written: {error.strerror or error}") from error
 
 
 def write_weights(contents: dict[str, Any], weights: Mapping[str, Tensor]) -> None:

@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+import served
 import tiny
 import yaml
 
@@ -33,6 +34,17 @@ class Site:
 
     def __init__(self, folder: Path) -> None:
         self.folder, self.said = folder, {}
+        self.server: served.Server | None = None
+
+    @property
+    def url(self) -> str:
+        """The address of a server of the earlier run, which goes on until `close`."""
+        self.server = self.server or served.Server(["earlier.ckpt"], self.folder)
+        return self.server.url
+
+    def close(self) -> None:
+        if self.server is not None:
+            self.server.stop()
 
     def say(self, text: str) -> str:
         """What the documented command `text` prints, standard error included; each is run once."""
@@ -59,6 +71,8 @@ class Site:
 
     def vitdet(self, verb: str, *words: str) -> str:
         """Runs a verb; a config gets small sizes, which the words of the page come after."""
+        if verb == "serve":
+            return served.once(list(words), self.folder)
         if verb == "data" and words[0] == "get" and len(words) > 1:
             return fetched(words[1:])
         if verb == "data":
@@ -133,23 +147,23 @@ def fetched(words: tuple[str, ...]) -> str:
 
 def torchrun(site: Site, words: list[str]) -> str:
     """Two processes on the CPU for eight GPUs."""
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
-    if words[2] == "tools/predict.py":
-        own = [ELLIPSIS.get(word, word) for word in words[3:]]
-        options = ["--batch_size", "1", "--device", "cpu", "--output", "shared"]
-        said = site.process(*command, str(tiny.ROOT / words[2]), *own, *options)
+    assert words[:4] == ["--nproc_per_node", "8", "-m", "vitdet"]
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", *words[2:5]]
+    if words[4] == "predict":
+        own = [ELLIPSIS.get(word, word) for word in words[5:]]
+        said = site.process(*command, *own, "--batch_size", "1", "--device", "cpu", "--output", "shared")
         assert "process " in said and "2 images in" in said and not (site.folder / "shared" / ".unfinished").exists()
         return said
-    assert words[:2] == ["--nproc_per_node", "8"] and words[-2:] == ["--trainer.devices", "8"]
+    assert words[4] == "train" and words[-2:] == ["--trainer.devices", "8"]
     small = [*site.small(CONFIG, train=True), "--trainer.name", "torchrun", "--trainer.devices", "2"]
-    return site.process(*command, str(tiny.ROOT / words[2]), CONFIG, *small)
+    return site.process(*command, CONFIG, *small)
 
 
 def srun(site: Site, words: list[str]) -> str:
     """There is no SLURM here: the part after `srun`, in what SLURM would give the one task of one node."""
     assert words[:4] == ["--nodes", "2", "--ntasks-per-node", "8"]
-    python, script, config, *options = words[4:]
-    if script == "tools/predict.py":
+    program, verb, config, *options = words[4:]
+    if verb == "predict":
         with pytest.MonkeyPatch.context() as patch:
             for name, value in {"PROCID": "0", "NTASKS": "1", "JOB_ID": "1", "STEP_ID": "0"}.items():
                 patch.setenv(f"SLURM_{name}", value)
@@ -161,19 +175,24 @@ def srun(site: Site, words: list[str]) -> str:
         for name, value in task.items():
             patch.setenv(f"SLURM_{name}", value)
         one = ["--trainer.name", "srun", "--trainer.num_nodes", "1", "--trainer.devices", "1"]
-        return site._one([python, script, config, *one])
+        return site._one([program, verb, config, *one])
 
 
 def pip(site: Site, words: list[str]) -> str:
     """Not run: `.ci/run` does it in a fresh environment. What it names is there."""
     assert words[0] == "install"
     project = tiny.ROOT / "pyproject.toml"
-    if words[1] == "-e":
-        extras = words[2].removeprefix(".").strip("[]")
+    given = words[2].removeprefix(".") if words[1] == "-e" else words[1].removeprefix("vitdet")
+    if given.startswith("[") or words[1] == "-e":
+        extras = given.strip("[]")
         declared = re.findall(r"^(\w+) = \[", project.read_text(), re.MULTILINE)
         assert not extras or set(extras.split(",")) <= set(declared)
-    else:
-        assert words[1:] == ["wandb"]  # a row of the table of commands tells what it is for
+    elif words[1].startswith("vitdet["):
+        assert set(words[1].removeprefix("vitdet").strip("[]").split(",")) <= set(
+            re.findall(r"^(\w+) = \[", project.read_text(), re.MULTILINE)
+        )
+    else:  # a row of the table of commands tells what wandb is for; `.ci/wheel` installs vitdet
+        assert words[1:] in (["wandb"], ["vitdet"], ["."])
     return ""
 
 
@@ -207,6 +226,8 @@ def pre_commit(site: Site, words: list[str]) -> str:
 
 
 PROGRAMS: dict[str, Callable[[Site, list[str]], str]] = {
+    "curl": served.curl,
+    "docker": served.docker,
     "torchrun": torchrun,
     "srun": srun,
     "pip": pip,

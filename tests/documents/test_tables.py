@@ -4,6 +4,8 @@ import inspect
 import json
 import re
 import sys
+import urllib.request
+from dataclasses import fields
 from pathlib import Path
 
 import pages
@@ -13,6 +15,7 @@ import tiny
 import torch
 import yaml
 from commands import BEST, CONFIG
+from test_dependencies import declared
 from test_structure import RANK
 
 import vitdet
@@ -23,6 +26,8 @@ from vitdet.data.formats.foreign import MODULES
 from vitdet.data.label_sets import label_set
 from vitdet.data.label_sets.scenes import ADE20K_PANOPTIC
 from vitdet.deploy.files import FORMATS as FORMATS_OF_RESULTS
+from vitdet.serve.description import REFUSALS
+from vitdet.serve.limits import Limits
 from vitdet.zoo import CARDS
 
 ROOT = tiny.ROOT
@@ -240,6 +245,12 @@ def errors(row, site):
     assert text in printed.splitlines()[-1] and "Traceback" not in printed
 
 
+def extras(row, site):
+    """It is declared; `.ci/wheel` shows what commands say without it."""
+    (name,) = pages.spans(row.cells[0])
+    assert declared(name)
+
+
 def other_tools(row, site):
     """The names of vitdet's side are words, which test_words.py checks, or links."""
     assert pages.spans(row.cells[1]) or "](" in row.cells[1] or row.cells[1].startswith("nothing"), row
@@ -302,8 +313,43 @@ def written(row, site):
     assert name in FORMATS_OF_RESULTS
 
 
+def limits(row, site):
+    """As the help of the command says."""
+    option, default, text = row.cells
+    (limit,) = [limit for limit in fields(Limits) if f"`--{limit.name}`" == option]
+    assert (default, text) == (
+        f"{limit.default:g}" if limit.default < 1e4 else str(limit.default),
+        limit.metadata["help"],
+    )
+
+
+def statuses(row, site):
+    """tests/serve gets each of them; the interface describes those of `/predict`."""
+    status, why = row.cells
+    assert any(re.search(rf"\b{status}\b", path.read_text()) for path in (ROOT / "tests" / "serve").glob("test_*.py"))
+    assert REFUSALS.get(int(status)) in (why, None) or status == "503"
+
+
+def paths_of_state(row, site):
+    with urllib.request.urlopen(f"{site.url}/openapi.json") as answer:
+        assert json.load(answer)["paths"][pages.spans(row.cells[0])[0]]["get"]["summary"] == row.cells[1]
+
+
+def options_of_requests(row, site):
+    """tests/serve gets what each does; its values are those of the interface."""
+    with urllib.request.urlopen(f"{site.url}/openapi.json") as answer:
+        known = {one["name"]: one["schema"] for one in json.load(answer)["paths"]["/predict"]["post"]["parameters"]}
+    schema = known[pages.spans(row.cells[0])[0]]
+    assert set(schema.get("enum", [])) == set(pages.spans(row.cells[1]))
+    assert [schema["default"]] == pages.spans(row.cells[2]) if "enum" in schema else "model's own" in row.cells[2]
+
+
 TABLES = {
     ("`--format`", "files", "what is in them"): written,
+    ("limit", "default", "what is refused"): limits,
+    ("status", "why"): statuses,
+    ("path", "what it answers"): paths_of_state,
+    ("option", "values", "by default"): options_of_requests,
     ("format", "order of the classes", "objects", "an image without labels"): formats,
     ("layout", "what it looks like", "what is recognised"): layouts,
     ("task", "data", "head", "score", "on the built-in data"): segmentation,
@@ -326,6 +372,7 @@ TABLES = {
     ("in Detectron2", "in vitdet"): other_tools,
     ("in RF-DETR", "in vitdet"): other_tools,
     ("page", "what is on it"): contents,
+    ("extra", "for"): extras,
 }
 ROWS = [piece for piece in pages.of_kind("row") if piece.table != ("to", "say")]
 

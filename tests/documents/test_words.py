@@ -20,6 +20,7 @@ import vitdet
 import vitdet.data.formats
 from vitdet.cli import VERBS
 from vitdet.command import data_check, predict
+from vitdet.command import serve as serve_command
 from vitdet.data import ImageData
 from vitdet.zoo import CARDS
 
@@ -52,6 +53,7 @@ SHORTER = {
     "--data.layout YOLO": "--data.layout COCO",
 }
 # they say how a folder is read; the saved config has the paths that they lead to
+OF_PUSH = ("--public",)
 OF_GET = ("--yes", "--output FOLDER", "--mirror URL")
 OF_FOLDERS = ("--data FOLDER", "--data.kind", "--data.layout", "--data.val_fraction", "--data.train.")
 # names of others' programs, formats and files, and forms of ours
@@ -63,8 +65,9 @@ ABOUT_OTHERS = {
     "mkdocs serve", "my_module.MyHead", "rfdetr", "runs/<config>/version_N", "scaled_dot_product_attention",
     "tools/dataset_converters/cityscapes.py", "torch.export.export", "torchrun", "coco-val",
     "instances_{train,val,test}.json", "OUT/annotations",
-    "~/.cache/vitdet", "FOLDER/.vitdet/", "FOLDER/.vitdet/split-0.2.json",
+    "@REVISION", "supervision.Detections", "~/.cache/vitdet", "FOLDER/.vitdet/", "FOLDER/.vitdet/split-0.2.json",
 }  # fmt: skip
+OF_SERVE = set(serve_command.parser()._option_string_actions)
 OF_CHECK = set(data_check._parser()._option_string_actions)
 OF_PREDICT = set(predict.parser()._option_string_actions)
 PREDICT_TESTS = "".join(path.read_text(encoding="utf-8") for path in sorted((ROOT / "tests" / "deploy").glob("*.py")))
@@ -133,10 +136,19 @@ def test_option(word, site):
     """It trains with it, and the saved config says so; those of the check of data are in its help, and tested there."""
     if word in OF_CHECK | OF_PREDICT:
         assert word in CHECK_TESTS + PREDICT_TESTS
+    if word.split()[0] in OF_SERVE:
+        # tests/serve tries each
+        serve_command.parser().parse_args(["best.ckpt", *word.split()[: 2 if " " in word else 0]])
+        return
+    if word in OF_CHECK:
+        assert word in CHECK_TESTS
         return
     config = next((path for start, path in OPTION_CONFIGS.items() if word.startswith(start)), CONFIG)
     given = SHORTER.get(word, word)
     data = " --data.train.images DIR --data.train.annotations JSON" if config != CONFIG else ""
+    if word in OF_PUSH:
+        assert word in site.main("push", "--help")
+        return
     if word in OF_GET:
         assert word.split()[0] in site.main("data", "get", "--help")
         return

@@ -12,6 +12,7 @@ import torch.multiprocessing as mp
 
 from vitdet.masks import encode
 from vitdet.metrics import CocoMetric, PanopticMetric, SemanticMetric
+from vitdet.metrics.thresholds import choose
 from vitdet.structures import Prediction
 
 SIZE, NAMES = (12, 16), ["a", "b", "c"]
@@ -72,6 +73,8 @@ def process(rank, port, shares, folder):
         metric = make(kind)
         metric.update([prediction(i) for i in shares[rank]])
         results[kind] = metric.compute()
+        if kind == "masks":
+            results["thresholds"] = choose(metric.matches)["values"]
         if kind == "panoptic":
             metric.save(folder / "panoptic.json")
     (folder / f"{rank}.json").write_text(json.dumps(results))
@@ -87,11 +90,14 @@ def test_processes_score_as_one(tmp_path):
     mp.start_processes(process, (port, shares, tmp_path), nprocs=3, start_method="forkserver")
     results = [json.loads((tmp_path / f"{rank}.json").read_text()) for rank in range(3)]
     assert results[0] == results[1] == results[2]
+    thresholds = results[0].pop("thresholds")
     for kind, scores in results[0].items():
         alone = make(kind)
         alone.update([prediction(i) for i in range(5)])
         wanted = alone.compute()
         assert scores == pytest.approx(wanted, abs=1e-12) and 0 < next(iter(wanted.values())) < 1
+    # the last of these is that of masks
+    assert thresholds == choose(alone.matches)["values"]
     saved = json.loads((tmp_path / "panoptic.json").read_text())["annotations"]
     assert [row["image_id"] for row in saved] == [0, 1, 2, 3, 4]
     assert all((tmp_path / "panoptic" / row["file_name"]).is_file() for row in saved)

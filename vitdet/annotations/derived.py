@@ -3,6 +3,8 @@
 I is the number of images, A of annotations and K of categories.
 """
 
+import functools
+import hashlib
 from bisect import bisect_right
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -10,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from vitdet.annotations.cache import Strings
-from vitdet.annotations.index import CocoIndex
+from vitdet.annotations.index import DIGITS, CocoIndex
 
 # the arrays of an index with a row for each annotation
 FLAGS = ("iscrowd", "trainable", "masked", "broken", "boxless")
@@ -51,7 +53,7 @@ class Relabelled(CocoIndex):
         lines: Sequence[str] = (),
         wanted: bool = False,
     ) -> None:
-        vars(self).update({name: value for name, value in vars(base).items() if name != "_text"})
+        vars(self).update({name: value for name, value in vars(base).items() if name not in ("_text", "digest")})
         self._base = base
         self._made_by = (base, table, list(label_of)), {"reason": reason, "lines": list(lines), "wanted": wanted}
         self.category_ids, self.names, self.things = list(table.ids), list(table.names), list(table.things)
@@ -119,6 +121,10 @@ class Relabelled(CocoIndex):
     def fault(self, annotation: int) -> str:
         return self._base.fault(int(self._rows[annotation]))
 
+    @functools.cached_property
+    def digest(self) -> str:
+        return self._base.digest
+
     def item(self, image: int) -> dict[str, Any] | None:
         return self._base.item(image)
 
@@ -177,6 +183,10 @@ class Joined(CocoIndex):
     def fault(self, annotation: int) -> str:
         part, row = self._find(annotation)
         return part.fault(row)
+
+    @functools.cached_property
+    def digest(self) -> str:
+        return hashlib.sha256(" ".join(part.digest for part in self.parts).encode()).hexdigest()[:DIGITS]
 
     def _find(self, annotation: int) -> tuple[CocoIndex, int]:
         """The index that an annotation comes from, and its position there."""

@@ -5,6 +5,7 @@ share a single copy. I is the number of images, A of annotations and K of catego
 """
 
 import functools
+import hashlib
 import json
 import os
 import re
@@ -25,6 +26,8 @@ from vitdet.segmentations import is_missing
 
 # the version of the cached arrays; raise it whenever their names, types or meaning change
 VERSION = 7
+# how many digits of a hash tell one file from another
+DIGITS = 12
 # the name of a file in the text of an item, if it has no escapes
 FILE_NAME = re.compile(rb'"file_name"\s*:\s*"([ -!#-\[\]-~]+)"')
 
@@ -226,6 +229,17 @@ class CocoIndex:
         """The item of a panoptic file that belongs to the image at position `image`; none if it has no segment."""
         rows = self.annotations(image)
         return self.raw(rows.start) if rows.start < rows.stop else None
+
+    @functools.cached_property
+    def digest(self) -> str:
+        """The first 12 digits of the SHA-256 of the JSON, which `sha256sum` prints; of several files, of theirs."""
+        if isinstance(text := vars(self).get("_text"), bytes):
+            return hashlib.sha256(text).hexdigest()[:DIGITS]
+        digest, block = hashlib.sha256(), bytearray(1 << 18)
+        with open(self.path, "rb", buffering=0) as file:
+            while length := file.readinto(block):
+                digest.update(memoryview(block)[:length])
+        return digest.hexdigest()[:DIGITS]
 
     @functools.cached_property
     def _text(self) -> "FileText | bytes":

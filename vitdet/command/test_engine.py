@@ -29,8 +29,7 @@ def run(argv: list[str]) -> None:
 
     choice = {"device": options.device, "engine": options.runtime, "threads": options.threads}
     detector = EngineDetector(options.engine, **choice)
-    saved = detector.description.entries.get("data")
-    data = read_data("test", words, config=config, saved=saved, name=options.engine)
+    data = read_data("test", words, config=config, saved=detector.data, name=options.engine)
     found = score(detector, data, images=options.images)
     print("\n".join([data.describe(), *data.files.summary()]))
     print_scores(found.values, found.protocol)

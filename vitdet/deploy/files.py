@@ -20,6 +20,7 @@ from vitdet.deploy.known import KnownImages
 from vitdet.deploy.labelling import LabelMe, LabelStudio, Yolo
 from vitdet.deploy.predict import LOADERS, Detector, check_batch_size, load, pick_device
 from vitdet.deploy.ranks import Ranks
+from vitdet.deploy.tiles import TiledDetector
 from vitdet.deploy.writing import Finish, Run, Writing, records, to_disk
 from vitdet.errors import UserError, check
 from vitdet.thresholds import Threshold, check_threshold, describe_threshold
@@ -57,6 +58,7 @@ def predict_files(
     device: str | torch.device | None = None,
     batch_size: int = 8,
     annotations: str | Path | None = None,
+    tiling: Mapping[str, Any] | None = None,
 ) -> Predicted:
     """Predicts on images, draws the predictions, and writes them to the folder `output`.
 
@@ -87,6 +89,7 @@ def predict_files(
             machine, each takes a GPU of its own.
         batch_size: number of images in a batch.
         annotations: COCO annotation file that provides the image ids. Images that it does not contain are left out.
+        tiling: arguments of `TiledDetector`, such as `{"tile": 640}`, if large images are to be seen in tiles.
 
     Returns:
         The numbers of images that could and could not be read, of all processes and of earlier parts of this run. If
@@ -110,6 +113,7 @@ def predict_files(
     device = _device(checkpoint, device, ranks)
     run = _find(images, Path(output), annotations, console)
     detector = checkpoint if isinstance(checkpoint, Detector) else load(checkpoint, device=device)
+    detector = detector if tiling is None else TiledDetector(detector, **tiling)
     threshold = detector.thresholds if threshold is None else threshold
     check_threshold(threshold, classes=len(detector.classes))
     if run.known is not None:
@@ -125,6 +129,7 @@ def predict_files(
         "formats": sorted(set(formats)),
         "drawings": drawings,
         "batch_size": batch_size,
+        "tiling": tiling and dict(tiling),
         "annotations": None if annotations is None else _state(annotations),
     }
     return _predict(detector, writing, about, batch_size, ranks, console)

@@ -39,6 +39,9 @@ class Detector:
         UserError: the device does not exist, or the thresholds are not one score for each class.
     """
 
+    data: dict[str, Any] | None = None
+    """The class and the arguments of the data module that it was trained on, if they are known."""
+
     def __init__(
         self,
         backbone: nn.Module,
@@ -236,7 +239,9 @@ def load(
     backbone, head = saved.build()
     transform = EvalTransform(**saved.eval_transform)
     names = {"classes": saved.classes, "category_ids": saved.category_ids}
-    return Detector(backbone, head, **names, transform=transform, device=device, thresholds=saved.thresholds)
+    detector = Detector(backbone, head, **names, transform=transform, device=device, thresholds=saved.thresholds)
+    detector.data = saved.data
+    return detector
 
 
 def _published(card: Card, checkpoint: str | Path | None, device: str | torch.device | None) -> Detector:

@@ -4,10 +4,12 @@ There is no trainer: these are the images, the transform and the metric that `vi
 """
 
 import time
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 
 import torch
+from torch import Tensor
 
 from vitdet.data import ImageData
 from vitdet.deploy.predict import Detector
@@ -16,6 +18,9 @@ from vitdet.handshake import Needs
 from vitdet.metrics import Metric, create_metric
 from vitdet.progress import Progress
 from vitdet.ranges import whole
+from vitdet.structures import Target
+
+Batch = tuple[Sequence[Tensor], list[Target]]
 
 
 @dataclass(frozen=True)
@@ -42,7 +47,6 @@ class Scores:
         return next(iter(self.values.items()))
 
 
-@torch.inference_mode()
 def score(detector: Detector, data: ImageData, *, split: str = "test", images: int | None = None) -> Scores:
     """Scores a detector on a split of a data module.
 
@@ -57,27 +61,45 @@ def score(detector: Detector, data: ImageData, *, split: str = "test", images: i
     """
     ok, wanted = whole(1)
     check("images", images, images is None or ok(images), wanted)
-    ids = category_ids(detector, data)
-    prepare(data, detector)
-    metric = create_metric(detector.predicts, data, split=split, seen_only=images is not None)
+    prepare(data, detector, split=split)
     loader = data.test_dataloader() if split == "test" else data.evaluation(split)
-    batches = None if images is None else -(-images // data.eval_batch_size)
+    batches = loader if images is None else islice(loader, -(-images // data.eval_batch_size))
+    return score_batches(detector, data, batches, split=split, seen_only=images is not None)
+
+
+@torch.inference_mode()
+def score_batches(
+    detector: Detector, data: ImageData, batches: Iterable[Batch], *, split: str = "test", seen_only: bool = True
+) -> Scores:
+    """Scores a detector on batches of a split, for data that are prepared for it, see `prepare`; otherwise as `score`.
+
+    Args:
+        detector, data, split: as in `score`.
+        batches: images and targets.
+        seen_only: whether only the images of the batches count.
+    """
+    metric, ids = create_metric(detector.predicts, data, split=split, seen_only=seen_only), category_ids(detector, data)
     seen, seconds = 0, 0.0
-    for batch, targets in islice(loader, batches):
+    for images, targets in batches:
         start = time.perf_counter()
-        predictions = detector.infer([image.to(detector.device) for image in batch], [t.orig_size for t in targets])
+        found = detector.infer([image.to(detector.device) for image in images], [t.orig_size for t in targets])
         seconds += time.perf_counter() - start
-        for prediction, target in zip(predictions, targets):
+        for prediction, target in zip(found, targets):
             prediction.names, prediction.category_ids = detector.classes, ids
             prediction.image_id = target.image_id
-        metric.update(predictions, targets)
+        metric.update(found, targets)
         seen += len(targets)
     values = {name: float(value) for name, value in metric.compute().items()}
     return Scores(values, f"{metric.protocol()}, {detector.runs_on}", seen, seconds, metric)
 
 
-def prepare(data: ImageData, detector: Detector) -> None:
-    """Makes the data's images what the detector's transform makes of them."""
+def prepare(data: ImageData, detector: Detector, *, split: str = "test") -> None:
+    """Makes the data's images what the detector's transform makes of them.
+
+    Raises:
+        UserError: the data have labels of another kind, other classes, or images that can't be read.
+    """
+    category_ids(detector, data)
     transform = detector.transform.config
     data.size, data.image_size, data.resample = transform["size"], detector.transform.size, transform["resample"]
     masks = detector.predicts != "boxes"
@@ -85,7 +107,7 @@ def prepare(data: ImageData, detector: Detector) -> None:
     # patches only say which images are put in a batch together
     data.prepare(Progress(), Needs(mean, std, patch_size=16, masks=masks))
     data.files.read_like(transform)
-    data.files.check("test")
+    data.files.check("validate" if split == "val" else "test")
 
 
 def category_ids(detector: Detector, data: ImageData) -> list[int]:

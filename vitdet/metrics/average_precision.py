@@ -39,10 +39,24 @@ def average_precision(
         max_dets: the number of detections of an image and a class that count.
         masks: the compressed run lengths of each detection, if masks are to be scored instead of boxes.
     """
+    return _evaluated(truth, detections, images=images, max_dets=max_dets, masks=masks)[0]
+
+
+def _evaluated(
+    truth: GroundTruth,
+    detections: np.ndarray,
+    *,
+    images: np.ndarray | None = None,
+    max_dets: int = 100,
+    masks: Sequence[bytes] | None = None,
+) -> tuple[dict[str, float], hotcoco.COCOeval | None]:
+    """The scores of `average_precision`, and the evaluator that gave them; none where there is nothing to score."""
     levels = max_dets_levels(max_dets)
     images = np.arange(len(truth)) if images is None else np.asarray(images)
-    precision, recall = curves(truth, detections, images=images, levels=levels, masks=masks)
-    return _scores(precision, recall, levels, truth)
+    if not len(images) or not truth.names:
+        return _scores(*_nothing(truth, levels), levels, truth), None
+    made = evaluator(truth, detections, images=images, levels=levels, masks=masks)
+    return summary(made, truth), made
 
 
 def summary(made: hotcoco.COCOeval, truth: GroundTruth) -> dict[str, float]:
@@ -59,17 +73,17 @@ def _scores(precision: np.ndarray, recall: np.ndarray, levels: Sequence[int], tr
 
 def coco_scores(
     truth: GroundTruth, detections: np.ndarray, *, masks: Sequence[bytes] | None = None, **options: Any
-) -> dict[str, float]:
-    """The `average_precision` of masks if there are any, else of boxes.
+) -> tuple[dict[str, float], hotcoco.COCOeval | None]:
+    """The `average_precision` of masks if there are any, else of boxes, and the evaluator, if there is one, of these.
 
     The scores of masks are followed by `box_AP`, `box_AP50` and `box_AP75`, and those of single classes come last.
     """
-    found = average_precision(truth, detections, masks=masks, **options)
+    found, made = _evaluated(truth, detections, masks=masks, **options)
     if masks is None:
-        return found
+        return found, made
     boxes = average_precision(truth, detections, **options)
     classes = {name: found.pop(name) for name in list(found) if "/" in name}
-    return found | {f"box_{name}": boxes[name] for name in ("AP", "AP50", "AP75")} | classes
+    return found | {f"box_{name}": boxes[name] for name in ("AP", "AP50", "AP75")} | classes, made
 
 
 def max_dets_levels(max_dets: int) -> list[int]:
@@ -86,13 +100,16 @@ def curves(
     masks: Sequence[bytes] | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Precision `(10, 101, K, 4, M)` and recall `(10, K, 4, M)`, -1 if there is no ground truth."""
-    # the evaluator takes an empty list for "all"
     if not len(images) or not truth.names:
-        classes, limits = len(truth.names), len(levels)
-        return np.full((10, 101, classes, 4, limits), ABSENT), np.full((10, classes, 4, limits), ABSENT)
-    made = evaluator(truth, detections, images=images, levels=levels, masks=masks)
-    found = made.eval
+        return _nothing(truth, levels)
+    found = evaluator(truth, detections, images=images, levels=levels, masks=masks).eval
     return found["precision"], found["recall"]
+
+
+def _nothing(truth: GroundTruth, levels: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
+    """The curves of no image or no class."""
+    classes, limits = len(truth.names), len(levels)
+    return np.full((10, 101, classes, 4, limits), ABSENT), np.full((10, classes, 4, limits), ABSENT)
 
 
 def _mean(values: np.ndarray) -> float:

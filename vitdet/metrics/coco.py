@@ -22,6 +22,7 @@ from vitdet.metrics.average_precision import coco_scores
 from vitdet.metrics.base import Metric, rank
 from vitdet.metrics.ground_truth import GroundTruth
 from vitdet.metrics.protocol import protocol
+from vitdet.metrics.thresholds import Matches
 from vitdet.ranges import whole
 from vitdet.structures import Prediction
 
@@ -41,6 +42,9 @@ class CocoMetric(Metric):
         max_dets: the number of detections of an image and a class that count.
         seen_only: whether only images that were given to `update` are scored, see `Metric`; by default all others count
             as missed.
+
+    Attributes:
+        matches: which detections the last `compute` found to be right, for `vitdet.metrics.thresholds`.
 
     Raises:
         FileNotFoundError: the annotation file does not exist.
@@ -89,6 +93,7 @@ class CocoMetric(Metric):
         # masks of an image have just left, and the masks of the next image would no longer fit there.
         self._rows, self._masks, self._mask_sizes = array("d"), bytearray(), array("q")
         self._protocol = ""
+        self.matches: Matches | None = None
 
     def reset(self) -> None:
         super().reset()
@@ -179,7 +184,11 @@ class CocoMetric(Metric):
         masks = self._run_lengths() if self.iou_type == "segm" else None
         kind = {"bbox": "box", "segm": "mask"}[self.iou_type]
         self._protocol = protocol(self.truth, max_dets=self.max_dets, images=len(images), notes=+notes, kind=kind)
-        return coco_scores(self.truth, self.rows.numpy(), images=images, max_dets=self.max_dets, masks=masks)
+        rows, counted = self.rows.numpy(), ~self.truth.iscrowd & np.isin(self.truth.image, images)
+        scores, made = coco_scores(self.truth, rows, images=images, max_dets=self.max_dets, masks=masks)
+        objects = np.bincount(self.truth.label[counted], minlength=len(self.truth.names))
+        self.matches = None if made is None else Matches.of(made, rows, objects)
+        return scores
 
     def _run_lengths(self) -> list[bytes]:
         """The run lengths of the mask of each row."""
@@ -199,6 +208,12 @@ class CocoMetric(Metric):
         with self.sync_context(dist_sync_fn=self.dist_sync_fn):
             seen = np.sort([self._position_of[image_id] for image_id in self.images.tolist()]).astype(np.int64)
             return seen, self.rows.numpy(), self._run_lengths() if self.iou_type == "segm" else []
+
+    def found(self) -> tuple[np.ndarray, list[bytes] | None]:
+        """All detections `(D, 7)`: position of the image, left, top, width, height, score, class; and their run lengths
+        if masks are scored. Under `torch.distributed` every process must call it, and gets those of all."""
+        with self.sync_context(dist_sync_fn=self.dist_sync_fn):
+            return self.rows.numpy(), self._run_lengths() if self.iou_type == "segm" else None
 
     def save(self, path: str | Path) -> None:
         """Write all predictions as a COCO results file with the ids of the annotation file.

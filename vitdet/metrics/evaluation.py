@@ -47,7 +47,7 @@ def evaluator(
         1
     """
     coco = as_coco(truth)
-    found = coco.load_res(detections) if masks is None else _with_masks(truth, coco, detections, masks)
+    found = coco.load_res(detections) if masks is None else with_masks(truth, coco, detections, masks)
     return match(coco, found, iou_type="bbox" if masks is None else "segm", images=images, levels=levels)
 
 
@@ -58,14 +58,25 @@ def match(
     iou_type: str = "bbox",
     images: np.ndarray | None = None,
     levels: Sequence[int] = (1, 10, 100),
+    area: tuple[float, float] | None = None,
 ) -> hotcoco.COCOeval:
-    """`evaluator` for ground truth and detections that hotcoco holds; `images` are its image ids."""
+    """`evaluator` for ground truth and detections that hotcoco holds.
+
+    Args:
+        coco, found: the ground truth and the detections.
+        iou_type: whether boxes (`bbox`) or masks (`segm`) are scored.
+        images: the ids of the images to score, at least one; by default all.
+        levels: the numbers of detections of an image and a class that count, ascending.
+        area: the only range of areas that counts, in square pixels; by default COCO's four.
+    """
     made = hotcoco.COCOeval(coco, found, iou_type)
     if images is not None:
         # hotcoco takes an empty list for "all"
         check("images", len(images), len(images) > 0, "at least one image to score")
         made.params.img_ids = np.asarray(images).tolist()
     made.params.max_dets = list(levels)
+    if area is not None:
+        made.params.area_rng, made.params.area_rng_lbl = [list(area)], ["all"]
     made.evaluate()
     made.accumulate()
     return made
@@ -94,7 +105,7 @@ def as_coco(truth: GroundTruth, *, own_ids: bool = False) -> hotcoco.COCO:
     )
 
 
-def _with_masks(truth: GroundTruth, coco: hotcoco.COCO, detections: np.ndarray, masks: Sequence[bytes]) -> hotcoco.COCO:
+def with_masks(truth: GroundTruth, coco: hotcoco.COCO, detections: np.ndarray, masks: Sequence[bytes]) -> hotcoco.COCO:
     sizes = truth.sizes.tolist()
     codes = [{"size": sizes[int(i)], "counts": counts} for i, counts in zip(detections[:, 0].tolist(), masks)]
     found = coco.load_res(detections, segmentation=codes)

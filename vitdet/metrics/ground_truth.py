@@ -38,6 +38,7 @@ class GroundTruth:
         category_ids: K category ids, ascending.
         file_ids: the K category ids of the file itself, see `CocoIndex`, for results that belong to it.
         notes: the reasons for which annotations were left out or filled in, and how often.
+        digest: the hash of the annotation file, see `CocoIndex.digest`.
     """
 
     image_ids: np.ndarray
@@ -53,6 +54,7 @@ class GroundTruth:
     category_ids: list[int]
     file_ids: list[int]
     notes: Counter[str]
+    digest: str = ""
 
     @classmethod
     def read(cls, source: "str | Path | Mapping[str, Any] | CocoIndex", *, masks: bool = False) -> "GroundTruth":
@@ -104,6 +106,7 @@ class GroundTruth:
             category_ids=index.category_ids,
             file_ids=index.file_ids,
             notes=notes,
+            digest=index.digest,
         )
 
     def __len__(self) -> int:

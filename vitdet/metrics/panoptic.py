@@ -72,6 +72,7 @@ class PanopticMetric(PerImageMetric):
 
     def _count(self, image_id: int, prediction: Prediction) -> np.ndarray:
         truth, labels = Segments(*self.truth(image_id)), prediction.labels.numpy()
+        self._hash(image_id, truth.ids.astype(np.int32), truth.numbers, truth.labels, truth.crowd)
         ids = check_map(prediction.panoptic, truth.ids.shape, image_id)
         segments = Segments(ids, np.arange(len(labels)) + 1, labels, np.zeros(len(labels), bool))
         self._kept[image_id] = replace(prediction, category_ids=self.category_ids).to_coco_panoptic()

@@ -19,5 +19,6 @@ def protocol(
         "IoU 0.50:0.95",
         f"maxDets {'/'.join(map(str, max_dets_levels(max_dets)))}",
         EVALUATOR,
+        f"data {truth.digest}",
     ]
     return ", ".join(parts + [f"{count} {reason}" for reason, count in {**truth.notes, **(notes or {})}.items()])

@@ -63,6 +63,19 @@ def evaluate(
     count = is_plain(predictions) if iou_type != "segm" else 0
     if count and (found := _evaluate_plain(predictions, annotations, count, max_dets)) is not None:
         return found
+    truth, rows, masks, notes = read_results(predictions, annotations, iou_type)
+    kind = "box" if masks is None else "mask"
+    found, _ = coco_scores(truth, rows, max_dets=max_dets, masks=masks)
+    return found, protocol(truth, max_dets=max_dets, images=len(truth), kind=kind, notes=notes)
+
+
+def read_results(
+    predictions: str | Path, annotations: str | Path, iou_type: IouType | None = None
+) -> tuple[GroundTruth, np.ndarray, list[bytes] | None, dict[str, int]]:
+    """The ground truth, the detections `(D, 7)`, their run lengths if masks are scored, and notes for the protocol.
+
+    It takes the arguments of `evaluate`, and raises as that does.
+    """
     items = read_json(predictions, "results file")
     _check_kind(items, str(predictions))
     some = any(isinstance(item, dict) and item.get("segmentation") for item in items)
@@ -80,10 +93,7 @@ def evaluate(
         notes["masks scored, only boxes: no annotation has a mask that can be read"] = 0
     masks = _masks(items, truth, str(predictions)) if iou_type == "segm" else None
     rows = _rows(items, truth, str(predictions))
-    notes |= _oddities(rows, truth)
-    kind = "box" if masks is None else "mask"
-    found = coco_scores(truth, rows, max_dets=max_dets, masks=masks)
-    return found, protocol(truth, max_dets=max_dets, images=len(truth), kind=kind, notes=notes)
+    return truth, rows, masks, notes | _oddities(rows, truth)
 
 
 def _evaluate_plain(

@@ -32,6 +32,7 @@ class SemanticMetric(PerImageMetric):
 
     def _count(self, image_id: int, prediction: Prediction) -> np.ndarray:
         truth = self.labels(image_id)
+        self._hash(image_id, truth)
         return confusion(truth, check_map(prediction.semantic, truth.shape, image_id), len(self.names))
 
     def compute(self) -> dict[str, float]:

@@ -25,11 +25,13 @@ class Learning(L.LightningModule):
     Attributes:
         lr, optimizer, schedule, …: the training arguments of the task, see `settings`.
         progress: the progress of the training, which the schedule, the data and the head read.
+        thresholds: what the last validation chose, see `vitdet.metrics.thresholds.choose`; none if nothing was chosen.
     """
 
     backbone: torch.nn.Module
     head: torch.nn.Module
     schedule: Schedule
+    thresholds: dict[str, Any] | None = None
 
     def use_settings(self, **settings: Any) -> None:
         """Sets the training arguments of the task."""

@@ -220,7 +220,7 @@ class Task(Learning):
         metric = self._metrics[split]
         if metric is None or self.trainer.sanity_checking:
             return
-        # The metric has gathered the results of all ranks, so every rank logs the same numbers.
+        # the metric has gathered the results of all ranks
         scores = {f"{split}/{name}": float(value) for name, value in metric.compute().items()}
         self.log_dict(scores, rank_zero_only=False, sync_dist=False)
         self.main_score = next(iter(scores), None)
@@ -250,21 +250,15 @@ class Task(Learning):
     # ---- checkpoint
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        write(
-            checkpoint,
-            self.backbone,
-            self.head,
-            classes=self.classes,
-            category_ids=self.category_ids,
-            eval_transform=self.eval_transform,
-            settings=self.settings,
-            data=self.data_config,
-        )
+        known = {"classes": self.classes, "category_ids": self.category_ids, "eval_transform": self.eval_transform}
+        chosen = {"settings": self.settings, "data": self.data_config, "thresholds": self.thresholds}
+        write(checkpoint, self.backbone, self.head, **known, **chosen)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         saved = Checkpoint.of(checkpoint, self.trainer.ckpt_path)
         training = self.trainer.state.fn == "fit"
         check_fits(self, saved, training=training, tell=True)
+        self.thresholds = saved.chosen
         if training:
             self.resumes(saved)
         if isinstance(data := self.trainer.datamodule, ImageData):
@@ -296,5 +290,5 @@ class Task(Learning):
             value = options.pop(name, None)
             check(name, value, value in (None, True), "nothing: all is in the checkpoint, and must fit")
         task = cls(*saved.build(), **{**known, **options})
-        task.eval_transform = saved.eval_transform
+        task.eval_transform, task.thresholds = saved.eval_transform, saved.chosen
         return task.to(map_location or "cpu")

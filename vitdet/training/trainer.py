@@ -29,6 +29,7 @@ from vitdet.training.callbacks import (
     Report,
     StepSeed,
     Summary,
+    Thresholds,
 )
 from vitdet.training.folder import check_free, find, is_run, make_loggers, reserve, runs
 from vitdet.training.quiet import quiet
@@ -71,6 +72,8 @@ class Trainer(L.Trainer):
         mode: Whether a higher score is better ("max") or a lower score ("min").
         pictures: Number of validation images to draw predictions on; unless it is 0, the first training batches are
             drawn, too, and `report.html` is written after the training.
+        thresholds: How the score from which a detection counts is chosen for each class by the validations: `f1` for
+            the best F1 score, or a wanted `precision=P` or `recall=R`, such as `precision=0.9`. With `None`, it is 0.3.
         progress: Whether to show the progress: a bar on a terminal, otherwise a line about every 30 s.
         max_time: Longest time of the training, as days:hours:minutes:seconds, such as 00:00:12:00.
 
@@ -92,9 +95,9 @@ class Trainer(L.Trainer):
         monitor: str | None = None,
         mode: Literal["max", "min"] = "max",
         pictures: int = 4,
+        thresholds: str | None = "f1",
         progress: bool = True,
         max_epochs: int | None = None,
-        max_steps: int = -1,
         max_time: str | timedelta | dict[str, int] | None = None,
         gradient_clip_val: float | None = 1.0,
         log_every_n_steps: int = 10,
@@ -112,7 +115,7 @@ class Trainer(L.Trainer):
             gradient_clip_val=gradient_clip_val,
         )
         arguments.check_theirs(kwargs)
-        arguments.check_bounds(kwargs, max_epochs=max_epochs, max_steps=max_steps)
+        arguments.check_bounds(kwargs, max_epochs=max_epochs, max_steps=kwargs.get("max_steps", -1))
         self.given = given = arguments.take(kwargs, logger)
         self.entered: Path | None = None
         self.tested_folder: Path | None = None
@@ -121,14 +124,13 @@ class Trainer(L.Trainer):
         # the timer comes before `FinalValidation`, which must see that the time is up; Lightning would add it elsewhere
         ours = [Timer(end)] if (end := arguments.duration(max_time)) else []
         if not given.bare:
-            ours += [StepSeed(), *([EMA(ema)] if ema else []), FinalValidation(), Summary()]
+            ours += [StepSeed(), *([EMA(ema)] if ema else []), FinalValidation(), Thresholds(thresholds), Summary()]
             ours += [ProgressReport()] if given.shows(progress) and not arguments.has_bar(extra) else []
             ours += [Pictures(pictures), FirstBatches(), Report()] if pictures and not given.dry else []
             ours += [BestCheckpoint(monitor=monitor, mode=mode), LastCheckpoint()] if given.checkpoints else []
         with arguments.refusals(TypeError, RuntimeError):
             super().__init__(
                 max_epochs=max_epochs,
-                max_steps=max_steps,
                 gradient_clip_val=gradient_clip_val,
                 log_every_n_steps=0 if given.bare else log_every_n_steps,
                 callbacks=[ShareFolder(), CheckMonitors(), *arguments.with_theirs(ours, extra)],

@@ -11,14 +11,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from vitdet.data.transforms import EvalTransform
 from vitdet.deploy.engines.base import Engine, EngineError, first_line
 from vitdet.deploy.engines.description import Description
 from vitdet.deploy.engines.onnx_runtime import OnnxRuntime
 from vitdet.deploy.engines.open_vino import OpenVino
 from vitdet.deploy.engines.package import Package
+from vitdet.deploy.export.finish import infer
 from vitdet.deploy.predict import Detector
 from vitdet.errors import UserError
-from vitdet.structures import Prediction, equal_grids
+from vitdet.structures import Prediction
 from vitdet.thresholds import THRESHOLD, check_threshold
 
 EngineName = Literal["onnxruntime", "openvino"]
@@ -52,11 +54,21 @@ class EngineDetector(Detector):
         engine: EngineName | None = None,
         threads: int | None = None,
     ) -> None:
-        self.engine: Engine = open_engine(path, device=device, engine=engine, threads=threads)
+        self._use(open_engine(path, device=device, engine=engine, threads=threads), path)
+
+    @classmethod
+    def of(cls, engine: Engine, path: str | Path) -> "EngineDetector":
+        """The detector of a graph that is open already; `path` is named in messages."""
+        detector = cls.__new__(cls)
+        detector._use(engine, path)
+        return detector
+
+    def _use(self, engine: Engine, path: str | Path) -> None:
+        self.engine = engine
         self.description = said = Description.read(self.engine.metadata, path)
         # where its inputs and outputs are; the engine has its own device
         self.device = torch.device("cpu")
-        self.path, self.transform = Path(path), said.transform
+        self.path, self.transform, self.data = Path(path), said.transform, said.entries.get("data")
         self.classes, self.category_ids = said.classes, said.category_ids
         self.thresholds = [THRESHOLD] * len(self.classes) if said.thresholds is None else said.thresholds
         check_threshold(self.thresholds, classes=len(self.classes))
@@ -74,16 +86,7 @@ class EngineDetector(Detector):
         return self.engine.name
 
     def infer(self, x: Sequence[Tensor], sizes: Sequence[tuple[int, int]]) -> list[Prediction]:
-        from vitdet.deploy.export.finish import finish
-
-        found: list[Prediction] = [None] * len(x)  # pyright: ignore[reportAssignmentType]
-        for members in equal_grids([tuple(image.shape[-2:]) for image in x]):
-            outputs = self.run(torch.stack([x[i] for i in members]))
-            input_size = tuple(x[members[0]].shape[-2:])
-            done = finish(outputs, input_size, [tuple(sizes[i]) for i in members], self.description.entries)
-            for i, prediction in zip(members, done):
-                found[i] = prediction
-        return found
+        return infer(self.run, x, sizes, self.description.entries)
 
     def run(self, images: Tensor) -> dict[str, Tensor]:
         """The outputs of the graph for normalised images `(B, 3, H, W)`.
@@ -93,7 +96,7 @@ class EngineDetector(Detector):
         """
         (name, (dtype, shape)), *_ = self.engine.inputs.items()
         if self.description.preprocessing:
-            images = self._pixels(images)
+            images = to_pixels(images, self.transform)
         try:
             outputs = self.engine.run({name: np.ascontiguousarray(images.numpy().astype(dtype, copy=False))})
         except Exception as error:
@@ -104,10 +107,11 @@ class EngineDetector(Detector):
         tensors = {key: torch.from_numpy(np.asarray(value)) for key, value in outputs.items()}
         return {key: value.float() if value.is_floating_point() else value for key, value in tensors.items()}
 
-    def _pixels(self, images: Tensor) -> Tensor:
-        """Normalised images `(B, 3, H, W)` as the RGB values `(B, H, W, 3)` uint8 that they were."""
-        mean, std = (torch.tensor(value).view(3, 1, 1) for value in (self.transform.mean, self.transform.std))
-        return ((images * std + mean) * 255).round().clamp(0, 255).byte().permute(0, 2, 3, 1)
+
+def to_pixels(images: Tensor, transform: EvalTransform) -> Tensor:
+    """Normalised images `(B, 3, H, W)` as the RGB values `(B, H, W, 3)` uint8 that they were."""
+    mean, std = (torch.tensor(value).view(3, 1, 1) for value in (transform.mean, transform.std))
+    return ((images * std + mean) * 255).round().clamp(0, 255).byte().permute(0, 2, 3, 1)
 
 
 def open_engine(

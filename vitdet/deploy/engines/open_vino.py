@@ -11,30 +11,53 @@ import numpy as np
 from vitdet.deploy.engines.base import EngineError, check_threads, file_of, library, reading
 from vitdet.deploy.engines.description import KEY
 
+# the entry `precision` of the metadata of a model that is to run in the fastest type of 16 bits
+HALF = "half"
 
-class OpenVino:
+
+class Compiled:
+    """A model that OpenVINO has compiled.
+
+    Args:
+        model: the compiled model.
+        metadata: what its file holds under `vitdet`.
+        name: the version and the device.
+    """
+
+    def __init__(self, model: Any, metadata: str | None, name: str) -> None:
+        self._model, self.metadata = model, metadata
+        self.name = f"{name}, {model.get_property('INFERENCE_PRECISION_HINT').to_string()})"
+        self.inputs = {
+            port.get_any_name(): (
+                np.dtype(port.get_element_type().to_dtype()),
+                [side.get_length() if side.is_static else str(side) for side in port.get_partial_shape()],
+            )
+            for port in model.inputs
+        }
+        self._outputs = [port.get_any_name() for port in model.outputs]
+
+    def run(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        found = self._model(dict(inputs))
+        return {name: np.array(found[port]) for name, port in zip(self._outputs, self._model.outputs)}
+
+
+class OpenVino(Compiled):
     """A model on OpenVINO: its own format, `model.xml` with `model.bin` beside it, or an ONNX file.
+
+    Models that were exported with `--half` run in the type that the device is fastest in, bf16 or f16, others in f32:
+    left to itself, OpenVINO computes in bf16 on CPUs that can, whatever the type of the file.
 
     Args:
         path: the file, or a folder with a single `.xml` file.
         device: one of OpenVINO's devices, such as `cpu`, `gpu`, `npu` or `auto`; by default the CPU.
         threads: the number of threads; by default OpenVINO's choice, one for each core.
-        precision: the type in which it computes, `f32`, `bf16` or `f16`; by default the type of the export. Without
-            this, OpenVINO computes in bf16 on CPUs that can, whatever the type of the file.
 
     Raises:
         FileNotFoundError: there is no such file.
         EngineError: OpenVINO is not installed, can't read the file, or does not have the device.
     """
 
-    def __init__(
-        self,
-        path: str | Path,
-        *,
-        device: str | None = None,
-        threads: int | None = None,
-        precision: str | None = None,
-    ) -> None:
+    def __init__(self, path: str | Path, *, device: str | None = None, threads: int | None = None) -> None:
         check_threads(threads)
         path = file_of(_file_in(path))
         if path.suffix == ".xml":
@@ -46,24 +69,11 @@ class OpenVino:
             raise EngineError(f"OpenVINO has no device {device!r} here; choose from {', '.join(there).lower()}")
         with reading(path, f"OpenVINO {version}"):
             model = core.read_model(path)
-            self.metadata = _metadata(model)
-            options: dict[str, Any] = {"INFERENCE_PRECISION_HINT": precision or _precision(self.metadata)}
+            metadata = read_metadata(model)
+            options: dict[str, Any] = {} if _is_half(metadata) else {"INFERENCE_PRECISION_HINT": "f32"}
             if threads is not None:
                 options["INFERENCE_NUM_THREADS"] = threads
-            self._model = core.compile_model(model, where, options)
-        self.name = f"OpenVINO {version} ({where}, {options['INFERENCE_PRECISION_HINT']})"
-        self.inputs = {
-            port.get_any_name(): (
-                np.dtype(port.get_element_type().to_dtype()),
-                [side.get_length() if side.is_static else str(side) for side in port.get_partial_shape()],
-            )
-            for port in self._model.inputs
-        }
-        self._outputs = [port.get_any_name() for port in self._model.outputs]
-
-    def run(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        found = self._model(dict(inputs))
-        return {name: np.array(found[port]) for name, port in zip(self._outputs, self._model.outputs)}
+            super().__init__(core.compile_model(model, where, options), metadata, f"OpenVINO {version} ({where}")
 
 
 def _file_in(path: str | Path) -> Path:
@@ -77,7 +87,7 @@ def _file_in(path: str | Path) -> Path:
     return files[0]
 
 
-def _metadata(model: Any) -> str | None:
+def read_metadata(model: Any) -> str | None:
     """What the file holds under `vitdet`; OpenVINO keeps the metadata of an ONNX file under `framework`."""
     for keys in ([KEY], ["framework", KEY]):
         if model.has_rt_info(keys):
@@ -85,8 +95,9 @@ def _metadata(model: Any) -> str | None:
     return None
 
 
-def _precision(metadata: str | None) -> str:
+def _is_half(metadata: str | None) -> bool:
     try:
-        return (json.loads(metadata or "{}") or {}).get("precision") or "f32"
-    except (ValueError, AttributeError):
-        return "f32"
+        entries = json.loads(metadata or "{}")
+    except ValueError:
+        return False
+    return isinstance(entries, dict) and entries.get("precision") == HALF

@@ -10,8 +10,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from vitdet.backbone.sequences import fixed
 from vitdet.backbone.windows import Windows
-from vitdet.deploy.export.dynamic import Size, divided, least, linear_matrix, real, rounded_up
+from vitdet.deploy.export.dynamic import Size, least, linear_matrix, real, rounded_up
 
 
 @dataclass
@@ -61,17 +62,20 @@ def cut(windows: Windows, grid: tuple[Size, Size]) -> Cut:
     down, across = _Side(grid[0], windows.size, windows.rows), _Side(grid[1], windows.size, windows.columns)
 
     def table(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
-        # (R, r) and (S, s) -> (R*S, r*s)
-        both = torch.broadcast_tensors(a[:, None, :, None], b[:, None])
-        return tuple(part.flatten(0, 1).flatten(1) for part in both)
+        # (R, r) and (S, s) -> (R, S, r, s)
+        return a[:, None, :, None], b[:, None]
 
+    sizes = (down.number * across.number, down.most * across.most)
     y, x = table(down.cell, across.cell)
-    places = torch.stack(table(down.place, across.place)).flatten(1)
-    copies = None if down.even and across.even else torch.logical_or(*table(down.copy, across.copy))
+    order = (y * grid[1] + x).flatten()
+    i, j = table(down.place, across.place)
+    places = torch.stack([(i + 0 * j).flatten(), (0 * i + j).flatten()])
+    copies = None
+    if not (down.even and across.even):
+        low, right = table(down.copy, across.copy)
+        copies = (low | right).reshape(*sizes)
     window = down.window[:, None] * across.number + across.window
     inverse = (window * down.most + down.inner[:, None]) * across.most + across.inner
-    sizes = (down.number * across.number, down.most * across.most)
-    order = (y * grid[1] + x).flatten()
     return Cut(*sizes, order, inverse.flatten(), places, copies, (down.most, across.most))
 
 
@@ -96,11 +100,11 @@ class RelativePlaces:
         parts = []
         for table, side, place, step in zip(tables, self.sides, self.places, self.steps):
             length, rows = 2 * side - 1, place[:, None] - step + side - 1
-            table = linear_matrix(length, len(table), len(table) / real(length)) @ table
+            table = linear_matrix(length, table.shape[0], table.shape[0] / real(length)) @ table
             outside = (place[:, None] < 0) | (rows < 0) | (rows >= length)
-            found = divided(q @ table.T, 0, (self.batch, place.shape[0]))  # (B, L, heads, 2*side - 1)
+            found = (q @ table.T).reshape(self.batch, place.shape[0], fixed(q, 1), -1)  # (B, L, heads, 2*side - 1)
             rows = rows.clamp(min=0).minimum(torch.arange(1) + length - 1)
-            index = rows[None, :, None].expand(self.batch, -1, q.shape[1], -1)
+            index = rows[None, :, None].expand(self.batch, -1, fixed(q, 1), -1)
             parts.append((found.gather(-1, index) * ~outside[:, None]).flatten(0, 1))
         return torch.cat(parts, -1)
 

@@ -81,6 +81,8 @@ def describe(detector: Detector, *, preprocessing: bool = False) -> dict[str, An
         "preprocessing": preprocessing,
         "thresholds": detector.thresholds,
         "decode": decoding(detector.head),
+        # plain values, as in a checkpoint
+        **({} if detector.data is None else {"data": detector.data}),
     }
 
 

@@ -7,6 +7,7 @@ from vitdet.training.callbacks.last import DivergedError, LastCheckpoint, StepSe
 from vitdet.training.callbacks.page import Report
 from vitdet.training.callbacks.report import FinalValidation, Pictures, Summary
 from vitdet.training.callbacks.samples import FirstBatches
+from vitdet.training.callbacks.thresholds import Thresholds
 
 __all__ = [
     "EMA",
@@ -21,4 +22,5 @@ __all__ = [
     "Report",
     "StepSeed",
     "Summary",
+    "Thresholds",
 ]

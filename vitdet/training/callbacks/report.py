@@ -5,16 +5,22 @@ from typing import Any
 
 import lightning as L
 import numpy as np
-import torch
 from lightning.pytorch.loggers import TensorBoardLogger
-from PIL import Image
 from torch import Tensor
 
+from vitdet.data import ImageData
+from vitdet.data.samples import caption, draw_found, draw_sample, file_names, sheet, with_labels
 from vitdet.metrics import Metric, print_scores
-from vitdet.structures import THRESHOLD
+from vitdet.metrics.thresholds import print_thresholds
+from vitdet.structures import Prediction, Target
+from vitdet.thresholds import THRESHOLD, Threshold
 from vitdet.training.callbacks.bar import duration, show
 from vitdet.training.callbacks.best import BestCheckpoint, validates, worth
 from vitdet.training.callbacks.last import LastCheckpoint
+from vitdet.training.recipe import protocol
+
+# the longest side of each half of a picture, in pixels
+SIDE = 640
 
 
 class FinalValidation(L.Callback):
@@ -51,14 +57,15 @@ class FinalValidation(L.Callback):
 
 
 class Pictures(L.Callback):
-    """Draws predictions on validation images and saves them to the `pictures` folder of the run and to TensorBoard.
+    """Draws validation images with their labels beside what was found, into the folder `pictures` and for TensorBoard.
 
     Args:
         count: Number of images: the first `count` of each validation.
-        threshold: Lowest score, in [0, 1], of the predictions that are drawn.
+        threshold: Lowest score, in [0, 1], of the predictions that are drawn; by default the thresholds that the last
+            validation chose.
     """
 
-    def __init__(self, count: int = 4, *, threshold: float = THRESHOLD) -> None:
+    def __init__(self, count: int = 4, *, threshold: Threshold | None = None) -> None:
         self.count, self.threshold = count, threshold
         self._drawn = 0
 
@@ -71,19 +78,28 @@ class Pictures(L.Callback):
         if trainer.sanity_checking or trainer.state.fn != "fit" or not trainer.is_global_zero:
             return
         images, targets = batch
+        chosen = getattr(pl_module, "thresholds", None)
+        least = self.threshold if self.threshold is not None else THRESHOLD if chosen is None else chosen["values"]
         for image, target, prediction in zip(images, targets, outputs):
             if self._drawn == self.count:
                 return
-            self._draw(trainer, pl_module, image, target.orig_size, prediction.cpu().above(self.threshold))
+            self._draw(trainer, pl_module, image, target, prediction.cpu().above(least))
             self._drawn += 1
 
     def _draw(
-        self, trainer: L.Trainer, task: L.LightningModule, image: Tensor, size: tuple[int, int], prediction: Any
+        self, trainer: L.Trainer, task: L.LightningModule, image: Tensor, target: Target, prediction: Prediction
     ) -> None:
-        mean, std = (torch.tensor(value).view(3, 1, 1) for value in (task.backbone.mean, task.backbone.std))
-        # (3, H, W) -> (H, W, 3)
-        pixels = ((image.float().cpu() * std + mean).clamp(0, 1) * 255).round().byte().permute(1, 2, 0)
-        picture = prediction.plot(Image.fromarray(pixels.numpy()).resize((size[1], size[0])))
+        data: Any = getattr(trainer, "datamodule", None)
+        outline = getattr(data, "kind", "instances") == "instances"
+        options = {"mean": task.backbone.mean, "std": task.backbone.std, "side": SIDE}
+        if isinstance(data, ImageData) and (not outline or prediction.masks is not None):
+            target = with_labels(data.files.source("val"), target)
+        labelled = draw_sample(image, target, names=task.classes, outline=outline, **options)
+        sides = [labelled, draw_found(image, prediction, **options)]
+        name = file_names(data.index("val")).get(target.image_id, "") if hasattr(data, "index") else ""
+        count = f"found: {len(prediction)}, " if prediction.semantic is None else "found: "
+        found = f"{count}step {trainer.global_step}"
+        picture = sheet(sides, [f"labels: {caption(target, name)}", found], columns=2)
         folder = trainer.run_folder / "pictures"
         folder.mkdir(parents=True, exist_ok=True)
         picture.save(folder / f"{prediction.image_id}_step{trainer.global_step:06d}.jpg", quality=90)
@@ -120,9 +136,7 @@ class Summary(L.Callback):
         self._scored = True
         logged = {k: float(v) for k, v in trainer.callback_metrics.items() if k.startswith(("train/loss", "val/"))}
         values = {k: v for k, v in logged.items() if k.startswith("val/")}
-        metric = pl_module.metric("val")
-        how = metric.protocol() if isinstance(metric, Metric) else ""
-        self._scores = {"values": values, "step": trainer.global_step, "protocol": how}
+        self._scores = {"values": values, "step": trainer.global_step, "protocol": protocol(pl_module, "val")}
         shown = list(logged.items())[:4]
         scores = "  ".join(f"{key} {value:.4g}" if worth(value, key) else f"{key} none" for key, value in shown)
         minutes = (time.monotonic() - self._started) / 60
@@ -143,6 +157,8 @@ class Summary(L.Callback):
         elif self._scored:
             spent = duration(time.monotonic() - self._started)
             self._report(trainer, pl_module, "val", f"last validation, after {spent}")
+            if getattr(pl_module, "thresholds", None) is not None:
+                print_thresholds(pl_module.thresholds, pl_module.classes)
         self._next(trainer)
 
     def _next(self, trainer: L.Trainer) -> None:
@@ -186,7 +202,6 @@ class Summary(L.Callback):
     def _report(self, trainer: L.Trainer, task: L.LightningModule, split: str, title: str) -> None:
         prefix = f"{split}/"
         scores = {k.removeprefix(prefix): float(v) for k, v in trainer.callback_metrics.items() if k.startswith(prefix)}
-        metric = task.metric(split)
         if scores:
             show(title)
-            print_scores(scores, metric.protocol() if isinstance(metric, Metric) else "")
+            print_scores(scores, protocol(task, split))
