@@ -334,7 +334,7 @@ def options_of_requests(row, site):
     assert [schema["default"]] == pages.spans(row.cells[2]) if "enum" in schema else "model's own" in row.cells[2]
 
 
-SERVED = ("model", "batch", "images a second: predict, server", "CPU of an image: predict, server", "p50, p95")
+SERVED = ("model", "batch", "images/s: predict, server", "CPU of an image: predict, server", "p50, p95")
 SERVED += ("answers, lost, mixed up",)
 TABLES = {
     ("limit", "default", "what is refused"): limits,
