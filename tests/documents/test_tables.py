@@ -344,6 +344,8 @@ def options_of_requests(row, site):
     assert [schema["default"]] == pages.spans(row.cells[2]) if "enum" in schema else "model's own" in row.cells[2]
 
 
+SERVED = ("model", "batch", "images/s: predict, server", "CPU of an image: predict, server", "p50, p95")
+SERVED += ("answers, lost, mixed up",)
 TABLES = {
     ("`--format`", "files", "what is in them"): written,
     ("limit", "default", "what is refused"): limits,
@@ -361,6 +363,7 @@ TABLES = {
     ("config", "steps of 4 images", "score"): scored,
     ("model", "steps of 4 images", "val box AP", "AP50", "AP75"): measured,
     ("model", "AP", "AP50"): measured,
+    SERVED: measured,
     ("change, one after the other", "AP"): measured,
     ("", "vitdet", "rfdetr", "ratio"): measured,
     ("model", "keys, theirs → ours", "beside", "at", "largest relative error"): parity,

@@ -44,6 +44,7 @@ NOT_RUN = {
     "python benchmarks/compare_rfdetr.py": lambda site: compare(),
     "python benchmarks/loading.py": lambda site: loading(),
     "python benchmarks/trace.py": lambda site: trace(),
+    "python benchmarks/serving.py MODEL": lambda site: serving(site),
     "vitdet test configs/coco/… --ckpt_path …": lambda site: scored(),
     "vitdet test configs/coco/… --data.train null --ckpt_path …": lambda site: scored(),
 }
@@ -97,6 +98,14 @@ def loading():
     command = [sys.executable, str(ROOT / "benchmarks" / "loading.py"), "--count", "2", "--rounds", "1"]
     said = subprocess.run([*command, "--side", "64", "--size", "32"], capture_output=True, text=True, check=True).stdout
     assert "decoding alone" in said and "│ vitdet" in said
+
+
+def serving(site):
+    """It is run, for a second."""
+    command = [sys.executable, str(ROOT / "benchmarks" / "serving.py"), "earlier.ckpt", "--clients", "4"]
+    command += ["--seconds", "1", "--batches", "2", "--count", "4", "--side", "64"]
+    said = site.process(*command)
+    assert "not answered: 0" in said and "CPU server" in said
 
 
 def scored():
