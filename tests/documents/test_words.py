@@ -18,8 +18,9 @@ from commands import CONFIG, PROGRAMS
 
 import vitdet
 import vitdet.data.formats
+import vitdet.deploy.export.graph
 from vitdet.cli import VERBS
-from vitdet.command import data_check
+from vitdet.command import data_check, export
 from vitdet.command import serve as serve_command
 from vitdet.data import ImageData
 from vitdet.zoo import CARDS
@@ -33,6 +34,9 @@ LAYOUT = ("layout", "what it looks like", "what is recognised")
 OF_OTHERS |= {
     word for row in pages.of_kind("row") if row.table == LAYOUT for cell in row.cells for word in pages.spans(cell)
 }
+# engines that are not here: `not_here` of test_tables.py says what is checked of them
+ENGINES = ("engine", "command, not run here")
+OF_OTHERS |= {word for row in pages.of_kind("row") if row.table == ENGINES for word in pages.spans(row.text)}
 WORDS = sorted({piece.text for piece in pages.of_kind("word")} - OF_OTHERS)
 IN_TASKS = {w for row in pages.of_kind("row") if row.table == ("to", "say") for w in pages.spans(row.text)}
 # commands that are run, or checked, in another way; the function says how
@@ -40,6 +44,7 @@ NOT_RUN = {
     "python benchmarks/compare_rfdetr.py": lambda site: compare(),
     "python benchmarks/loading.py": lambda site: loading(),
     "python benchmarks/trace.py": lambda site: trace(),
+    "vitdet export CHECKPOINT --size 384 384 --no-check": lambda site: understood("--size 384 384 --no-check"),
     "vitdet test configs/coco/… --ckpt_path …": lambda site: scored(),
     "vitdet test configs/coco/… --data.train null --ckpt_path …": lambda site: scored(),
 }
@@ -62,9 +67,11 @@ ABOUT_OTHERS = {
     "mkdocs serve", "my_module.MyHead", "rfdetr", "runs/<config>/version_N", "scaled_dot_product_attention",
     "tools/dataset_converters/cityscapes.py", "torch.export.export", "torchrun", "coco-val",
     "instances_{train,val,test}.json", "OUT/annotations",
-    "@REVISION", "supervision.Detections", "~/.cache/vitdet", "FOLDER/.vitdet/", "FOLDER/.vitdet/split-0.2.json",
+    "g++", "GridSample", "@REVISION", "supervision.Detections", "~/.cache/vitdet", "FOLDER/.vitdet/", "FOLDER/.vitdet/split-0.2.json",
 }  # fmt: skip
 OF_SERVE = set(serve_command.parser()._option_string_actions)
+# tests/deploy/test_exporting.py uses them
+OF_EXPORT = set(export._parser()._option_string_actions)
 OF_CHECK = set(data_check._parser()._option_string_actions)
 CHECK_TESTS = (ROOT / "tests" / "data" / "test_check.py").read_text(encoding="utf-8")
 SHAPES = re.compile(r"\(\w+(, \w+)+\)|\d+")
@@ -90,6 +97,12 @@ def loading():
     command = [sys.executable, str(ROOT / "benchmarks" / "loading.py"), "--count", "2", "--rounds", "1"]
     said = subprocess.run([*command, "--side", "64", "--size", "32"], capture_output=True, text=True, check=True).stdout
     assert "decoding alone" in said and "│ vitdet" in said
+
+
+def understood(words):
+    """The options are those of `vitdet export`."""
+    given = words.replace("POINTS", "1").replace("HEIGHT", "64").replace("WIDTH", "64").split()
+    assert not export._parser().parse_known_args(["best.ckpt", *given])[1]
 
 
 def scored():
@@ -132,6 +145,9 @@ def test_option(word, site):
     if word.split()[0] in OF_SERVE:
         # tests/serve tries each
         serve_command.parser().parse_args(["best.ckpt", *word.split()[: 2 if " " in word else 0]])
+        return
+    if word.split()[0] in OF_EXPORT:
+        understood(word)
         return
     if word in OF_CHECK:
         assert word in CHECK_TESTS
