@@ -67,7 +67,8 @@ ABOUT_OTHERS = {
     "mkdocs serve", "my_module.MyHead", "rfdetr", "runs/<config>/version_N", "scaled_dot_product_attention",
     "tools/dataset_converters/cityscapes.py", "torch.export.export", "torchrun", "coco-val",
     "instances_{train,val,test}.json", "OUT/annotations",
-    "g++", "GridSample", "@REVISION", "supervision.Detections", "~/.cache/vitdet", "FOLDER/.vitdet/", "FOLDER/.vitdet/split-0.2.json",
+    "g++", "GridSample",
+    "@REVISION", "supervision.Detections", "~/.cache/vitdet", "FOLDER/.vitdet/", "FOLDER/.vitdet/split-0.2.json",
 }  # fmt: skip
 OF_SERVE = set(serve_command.parser()._option_string_actions)
 # tests/deploy/test_exporting.py uses them
@@ -146,11 +147,11 @@ def test_option(word, site):
         # tests/serve tries each
         serve_command.parser().parse_args(["best.ckpt", *word.split()[: 2 if " " in word else 0]])
         return
-    if word.split()[0] in OF_EXPORT:
-        understood(word)
-        return
     if word in OF_CHECK:
         assert word in CHECK_TESTS
+        return
+    if word.split()[0] in OF_EXPORT:
+        understood(word)
         return
     config = next((path for start, path in OPTION_CONFIGS.items() if word.startswith(start)), CONFIG)
     given = SHORTER.get(word, word)
