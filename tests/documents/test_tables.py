@@ -26,6 +26,7 @@ from vitdet.data.formats import find
 from vitdet.data.formats.foreign import MODULES
 from vitdet.data.label_sets import label_set
 from vitdet.data.label_sets.scenes import ADE20K_PANOPTIC
+from vitdet.deploy.files import FORMATS as FORMATS_OF_RESULTS
 from vitdet.serve.description import REFUSALS
 from vitdet.serve.limits import Limits
 from vitdet.zoo import CARDS
@@ -347,6 +348,15 @@ def not_here(row, site):
     assert "def test_a_fixed_size" in (ROOT / "tests" / "deploy" / "test_exporting.py").read_text()
 
 
+def written(row, site):
+    """The files of a format are written."""
+    (name,), files = pages.spans(row.cells[0]), pages.spans(row.cells[1])
+    options = ["--format", name, "--no_drawings", "--output", f"as_{name}", "--threshold", "0"]
+    site.main("predict", BEST, "folder", *options)
+    assert files and all((site.folder / f"as_{name}" / file).exists() for file in files)
+    assert name in FORMATS_OF_RESULTS
+
+
 TABLES = {
     ("format", "option", "what is written", "runs on"): exported,
     ("engine", "command, not run here"): not_here,
@@ -354,6 +364,7 @@ TABLES = {
     ("status", "why"): statuses,
     ("path", "what it answers"): paths_of_state,
     ("option", "values", "by default"): options_of_requests,
+    ("`--format`", "files", "what is in them"): written,
     ("format", "order of the classes", "objects", "an image without labels"): formats,
     ("layout", "what it looks like", "what is recognised"): layouts,
     ("task", "data", "head", "score", "on the built-in data"): segmentation,

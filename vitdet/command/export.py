@@ -44,8 +44,8 @@ def _share(options: argparse.Namespace, words: list[str]) -> None:
     # it takes seconds to import
     from vitdet.share import save
 
-    named = Path(options.model)
-    folder = options.output or (f"{named.parent.parent.name}-shared" if named.suffix else f"{named.name}-shared")
+    named = Path(options.model.partition("@")[0])
+    folder = options.output or f"{(named.parent.parent if named.suffix == '.ckpt' else named).name}-shared"
     print("\n".join(save(options.model, folder, **of_card(options)).lines))
     print(f"next: vitdet predict {folder} IMAGE, or vitdet push {folder} USER/NAME")
 
