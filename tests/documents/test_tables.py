@@ -360,6 +360,8 @@ def written(row, site):
 TABLES = {
     ("format", "option", "what is written", "runs on"): exported,
     ("engine", "command, not run here"): not_here,
+    ("engine", "type", "val box AP", "file"): measured,
+    ("engine", "any size", "`--size`"): measured,
     ("limit", "default", "what is refused"): limits,
     ("status", "why"): statuses,
     ("path", "what it answers"): paths_of_state,

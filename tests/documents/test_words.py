@@ -46,8 +46,10 @@ IN_TASKS = {w for row in pages.of_kind("row") if row.table == ("to", "say") for 
 # commands that are run, or checked, in another way; the function says how
 NOT_RUN = {
     "python benchmarks/compare_rfdetr.py": lambda site: compare(),
+    "python benchmarks/engines.py rf-detr-nano": lambda site: engines(),
     "python benchmarks/loading.py": lambda site: loading(),
     "python benchmarks/trace.py": lambda site: trace(),
+    "vitdet export best.ckpt": lambda site: understood(""),
     "vitdet export CHECKPOINT --size 384 384 --no-check": lambda site: understood("--size 384 384 --no-check"),
     "vitdet test configs/coco/… --ckpt_path …": lambda site: scored(),
     "vitdet test configs/coco/… --data.train null --ckpt_path …": lambda site: scored(),
@@ -98,6 +100,12 @@ def compare():
     """Minutes of full-size models: its options are read."""
     text = (ROOT / "benchmarks" / "compare_rfdetr.py").read_text()
     assert "parser.parse_args()" in text and "compare(" in text
+
+
+def engines():
+    """Minutes of full-size models: its options are read."""
+    text = (ROOT / "benchmarks" / "engines.py").read_text()
+    assert "parser.parse_args()" in text and 'model.startswith("rf-detr")' in text
 
 
 def loading():
