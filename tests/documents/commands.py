@@ -78,7 +78,8 @@ class Site:
         if verb == "data":
             return self.main(verb, *tiny.placeholders(list(words), self.folder / "datasets"))
         # `rf_detr/nano` is a config, too; its small sister is taken instead of the model that it names
-        config = recipe(words[0])[0] if words and verb in ("train", "test", "benchmark") else ""
+        named = bool(words) and not words[0].startswith("-") and verb in ("train", "test", "benchmark")
+        config = recipe(words[0])[0] if named else ""
         if config.endswith(".yaml") and "--help" not in words:
             words = (config, *words[1:])
             words = (words[0], *self.small(words[0], train=verb == "train"), *with_data(words[1:], self.folder))

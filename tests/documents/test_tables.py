@@ -20,6 +20,7 @@ from test_structure import RANK
 
 import vitdet
 from vitdet.cli import load_config
+from vitdet.command.export import _parser
 from vitdet.data.check import CODES
 from vitdet.data.formats import find
 from vitdet.data.formats.foreign import MODULES
@@ -344,10 +345,26 @@ def options_of_requests(row, site):
     assert [schema["default"]] == pages.spans(row.cells[2]) if "enum" in schema else "model's own" in row.cells[2]
 
 
+def exported(row, site):
+    """The formats and options are those of the command; tests/deploy/test_exporting.py writes each."""
+    (kind,), option = pages.spans(row.cells[0]), pages.spans(row.cells[1])
+    assert not _parser().parse_known_args(["best.ckpt", "--format", kind, *option])[1]
+
+
+def not_here(row, site):
+    """Not run: there is no such package or hardware; that there is a graph of a fixed size, which they take, is tested
+    in tests/deploy/test_exporting.py."""
+    assert "def test_a_fixed_size" in (ROOT / "tests" / "deploy" / "test_exporting.py").read_text()
+
+
 SERVED = ("model", "batch", "images/s: predict, server", "CPU of an image: predict, server", "p50, p95")
 SERVED += ("answers, lost, mixed up",)
 TABLES = {
     ("`--format`", "files", "what is in them"): written,
+    ("format", "option", "what is written", "runs on"): exported,
+    ("engine", "command, not run here"): not_here,
+    ("engine", "type", "val box AP", "file"): measured,
+    ("engine", "any size", "`--size`"): measured,
     ("limit", "default", "what is refused"): limits,
     ("status", "why"): statuses,
     ("path", "what it answers"): paths_of_state,

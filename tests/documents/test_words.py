@@ -18,8 +18,9 @@ from commands import CONFIG, PROGRAMS
 
 import vitdet
 import vitdet.data.formats
+import vitdet.deploy.export.graph
 from vitdet.cli import VERBS
-from vitdet.command import data_check, predict
+from vitdet.command import data_check, export, predict
 from vitdet.command import serve as serve_command
 from vitdet.data import ImageData
 from vitdet.serve.guard import PATHS
@@ -34,6 +35,9 @@ LAYOUT = ("layout", "what it looks like", "what is recognised")
 OF_OTHERS |= {
     word for row in pages.of_kind("row") if row.table == LAYOUT for cell in row.cells for word in pages.spans(cell)
 }
+# engines that are not here: `not_here` of test_tables.py says what is checked of them
+ENGINES = ("engine", "command, not run here")
+OF_OTHERS |= {word for row in pages.of_kind("row") if row.table == ENGINES for word in pages.spans(row.text)}
 # what `vitdet predict` writes: `written` of test_tables.py looks for it
 RESULTS = ("`--format`", "files", "what is in them")
 OF_OTHERS |= {word for row in pages.of_kind("row") if row.table == RESULTS for word in pages.spans(row.cells[1])}
@@ -42,9 +46,12 @@ IN_TASKS = {w for row in pages.of_kind("row") if row.table == ("to", "say") for 
 # commands that are run, or checked, in another way; the function says how
 NOT_RUN = {
     "python benchmarks/compare_rfdetr.py": lambda site: compare(),
+    "python benchmarks/engines.py rf-detr-nano": lambda site: engines(),
     "python benchmarks/loading.py": lambda site: loading(),
     "python benchmarks/trace.py": lambda site: trace(),
     "python benchmarks/serving.py MODEL": lambda site: serving(site),
+    "vitdet export best.ckpt": lambda site: understood(""),
+    "vitdet export CHECKPOINT --size 384 384 --no-check": lambda site: understood("--size 384 384 --no-check"),
     "vitdet test configs/coco/… --ckpt_path …": lambda site: scored(),
     "vitdet test configs/coco/… --data.train null --ckpt_path …": lambda site: scored(),
 }
@@ -67,10 +74,13 @@ ABOUT_OTHERS = {
     "mkdocs serve", "my_module.MyHead", "rfdetr", "runs/<config>/version_N", "scaled_dot_product_attention",
     "tools/dataset_converters/cityscapes.py", "torch.export.export", "torchrun", "coco-val",
     "instances_{train,val,test}.json", "OUT/annotations",
+    "g++", "GridSample",
     "Retry-After", "X-API-Key", "10.1.0.0/16", "http://127.0.0.1:8000",
     "@REVISION", "supervision.Detections", "~/.cache/vitdet", "FOLDER/.vitdet/", "FOLDER/.vitdet/split-0.2.json",
 }  # fmt: skip
 OF_SERVE = set(serve_command.parser()._option_string_actions)
+# tests/deploy/test_exporting.py uses them
+OF_EXPORT = set(export._parser()._option_string_actions)
 OF_CHECK = set(data_check._parser()._option_string_actions)
 OF_PREDICT = set(predict.parser()._option_string_actions)
 PREDICT_TESTS = "".join(path.read_text(encoding="utf-8") for path in sorted((ROOT / "tests" / "deploy").glob("*.py")))
@@ -93,6 +103,12 @@ def compare():
     assert "parser.parse_args()" in text and "compare(" in text
 
 
+def engines():
+    """Minutes of full-size models: its options are read."""
+    text = (ROOT / "benchmarks" / "engines.py").read_text()
+    assert "parser.parse_args()" in text and 'model.startswith("rf-detr")' in text
+
+
 def loading():
     """It is run, on two small images in a single round."""
     command = [sys.executable, str(ROOT / "benchmarks" / "loading.py"), "--count", "2", "--rounds", "1"]
@@ -106,6 +122,12 @@ def serving(site):
     command += ["--seconds", "1", "--batches", "2", "--count", "4", "--side", "64"]
     said = site.process(*command)
     assert "not answered: 0" in said and "CPU server" in said
+
+
+def understood(words):
+    """The options are those of `vitdet export`."""
+    given = words.replace("POINTS", "1").replace("HEIGHT", "64").replace("WIDTH", "64").split()
+    assert not export._parser().parse_known_args(["best.ckpt", *given])[1]
 
 
 def scored():
@@ -154,6 +176,9 @@ def test_option(word, site):
         return
     if word in OF_CHECK:
         assert word in CHECK_TESTS
+        return
+    if word.split()[0] in OF_EXPORT:
+        understood(word)
         return
     config = next((path for start, path in OPTION_CONFIGS.items() if word.startswith(start)), CONFIG)
     given = SHORTER.get(word, word)
