@@ -92,10 +92,14 @@ def sahi(detector: vitdet.Detector, tile: int, batch_size: int, **options) -> Ca
         def _create_object_prediction_list_from_original_predictions(
             self, shift_amount_list=None, full_shape_list=None
         ):
-            shifts, shapes = (x if x and isinstance(x[0], list) else [x] for x in (shift_amount_list, full_shape_list))
+            # a list for each image, or for the only one
+            given = [np.array(part, int).reshape(-1, 2).tolist() for part in (shift_amount_list, full_shape_list)]
+            shifts, shapes = given
             self._object_prediction_list_per_image = [
                 [
-                    ObjectPrediction([*map(float, box)], label, str(label), None, shift, score, shape)
+                    ObjectPrediction(
+                        [*map(float, box)], label, str(label), score=score, shift_amount=shift, full_shape=shape
+                    )
                     for box, label, score in zip(one.boxes_xyxy.tolist(), one.labels.tolist(), one.scores.tolist())
                 ]
                 for one, shift, shape in zip(self._original_predictions, shifts, shapes * len(shifts))
@@ -164,12 +168,17 @@ def main() -> None:
         "untiled": plain(detector),
         "vitdet, tiles": plain(TiledDetector(detector, **tiling)),
         "vitdet, tiles and whole": plain(TiledDetector(detector, **tiling, whole=True)),
-        "sahi, as it is": sahi(detector, **tiling),
-        "sahi, slices alone": sahi(detector, **tiling, perform_standard_pred=False),
     }
-    for kind, metric in (("NMS", "IOU"), ("NMS", "IOS"), ("GREEDYNMM", "IOU")):
-        options_ = {"postprocess_type": kind, "postprocess_match_metric": metric, "force_postprocess_type": True}
-        ways[f"sahi, slices, {kind} {metric}"] = sahi(detector, **tiling, perform_standard_pred=False, **options_)
+    # its defaults first; without force it would take NMS, since the least score is low
+    for kind, metric, whole in (
+        ("GREEDYNMM", "IOS", True),
+        ("GREEDYNMM", "IOS", False),
+        ("GREEDYNMM", "IOU", False),
+        ("NMS", "IOU", False),
+    ):
+        merging = {"postprocess_type": kind, "postprocess_match_metric": metric, "force_postprocess_type": True}
+        name = f"sahi, {kind} {metric}{' and whole' if whole else ''}"
+        ways[name] = sahi(detector, **tiling, perform_standard_pred=whole, **merging)
     rows: dict[str, list[tuple[float, float, float]]] = {name: [] for name in ways}
     for seed in range(options.seeds):
         rng = np.random.default_rng(seed)

@@ -20,6 +20,7 @@ import vitdet
 import vitdet.data.formats
 from vitdet.cli import VERBS
 from vitdet.command import data_check
+from vitdet.command import predict as predict_command
 from vitdet.command import serve as serve_command
 from vitdet.data import ImageData
 from vitdet.zoo import CARDS
@@ -39,7 +40,9 @@ IN_TASKS = {w for row in pages.of_kind("row") if row.table == ("to", "say") for 
 NOT_RUN = {
     "python benchmarks/compare_rfdetr.py": lambda site: compare(),
     "python benchmarks/loading.py": lambda site: loading(),
+    "python benchmarks/tiles.py": lambda site: tiles(),
     "python benchmarks/trace.py": lambda site: trace(),
+    "python benchmarks/tracking.py": lambda site: tracking(),
     "vitdet test configs/coco/… --ckpt_path …": lambda site: scored(),
     "vitdet test configs/coco/… --data.train null --ckpt_path …": lambda site: scored(),
 }
@@ -60,10 +63,11 @@ ABOUT_OTHERS = {
     "instancesonly_filtered_gtFine_{train,val}.json", "leftImg8bit/{train,val}", "leftImg8bit_trainvaltest.zip",
     "mkdocs serve", "my_module.MyHead", "rfdetr", "runs/<config>/version_N", "scaled_dot_product_attention",
     "tools/dataset_converters/cityscapes.py", "torch.export.export", "torchrun", "coco-val",
-    "instances_{train,val,test}.json", "OUT/annotations",
+    "instances_{train,val,test}.json", "OUT/annotations", "pipe:0",
     "~/.cache/vitdet", "FOLDER/.vitdet/", "FOLDER/.vitdet/split-0.2.json",
 }  # fmt: skip
 OF_SERVE = set(serve_command.parser()._option_string_actions)
+OF_VIDEOS = {"--tile", "--overlap", "--whole", "--every", "--track", "--no_drawings"}
 OF_CHECK = set(data_check._parser()._option_string_actions)
 CHECK_TESTS = (ROOT / "tests" / "data" / "test_check.py").read_text(encoding="utf-8")
 SHAPES = re.compile(r"\(\w+(, \w+)+\)|\d+")
@@ -89,6 +93,19 @@ def loading():
     command = [sys.executable, str(ROOT / "benchmarks" / "loading.py"), "--count", "2", "--rounds", "1"]
     said = subprocess.run([*command, "--side", "64", "--size", "32"], capture_output=True, text=True, check=True).stdout
     assert "decoding alone" in said and "│ vitdet" in said
+
+
+def tiles():
+    """Minutes, and it needs SAHI: its options are read, and its pictures are made."""
+    text = (ROOT / "benchmarks" / "tiles.py").read_text()
+    assert "parser.parse_args()" in text and "TiledDetector(detector, **tiling)" in text
+
+
+def tracking():
+    """It is run, on a few frames."""
+    command = [sys.executable, str(ROOT / "benchmarks" / "tracking.py"), "--seeds", "1", "--frames", "20"]
+    said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    assert "crowded              bytetrack" in said
 
 
 def scored():
@@ -131,6 +148,10 @@ def test_option(word, site):
     if word.split()[0] in OF_SERVE:
         # tests/serve tries each
         serve_command.parser().parse_args(["best.ckpt", *word.split()[: 2 if " " in word else 0]])
+        return
+    if word.split()[0] in OF_VIDEOS:
+        # tests/deploy tries each
+        predict_command.parser().parse_args(["best.ckpt", "clip.mp4", *word.split()[: 2 if " " in word else 0]])
         return
     if word in OF_CHECK:
         assert word in CHECK_TESTS
