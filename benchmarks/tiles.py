@@ -3,8 +3,8 @@
     python benchmarks/tiles.py CHECKPOINT [--images DIR --annotations JSON] [--tile 192] [--count 4] [--seeds 2]
 
 The large images are drawn from the built-in shapes or, with a data set, put together from its images in rows. SAHI
-(`pip install sahi`) sees the same tile size and overlap through a thin adapter; it gets detections of score 0.05 or
-more, since its merging takes minutes with all of them. AP is COCO's over IoU 0.5 to 0.95, with 1,500 detections an
+(`pip install sahi`) sees the same tile size and overlap through a thin adapter. Detections of score 0.05 or more count,
+since the merging of SAHI takes minutes with all of them. AP is COCO's over IoU 0.5 to 0.95, with 1,500 detections an
 image.
 """
 
@@ -118,7 +118,7 @@ def sahi(detector: vitdet.Detector, tile: int, batch_size: int, **options) -> Ca
 
 def plain(detector: vitdet.Detector) -> Callable[[np.ndarray], tuple]:
     def predict(image: np.ndarray) -> tuple:
-        found = detector.predict(image, threshold=0.0)
+        found = detector.predict(image, threshold=LEAST)
         return found.boxes_xyxy.numpy(), found.scores.numpy(), found.labels.numpy()
 
     return predict
@@ -190,10 +190,10 @@ def main() -> None:
             found = [way(image) for image, _, _ in truth]
             rows[name].append((*score(truth, found), (time.perf_counter() - start) / len(truth)))
     print(f"{options.count} images of {options.size[1]}×{options.size[0]} a seed, tiles of {options.tile}")
-    print(f"{'':28} {'AP':>16} {'AP50':>16} {'s/image':>14}")
+    print(f"{'':32} {'AP':>16} {'AP50':>16} {'s/image':>14}")
     for name, values in rows.items():
         columns = (" / ".join(f"{value:.{digits}f}" for value in part) for part, digits in zip(zip(*values), (1, 1, 2)))
-        print("{:28} {:>16} {:>16} {:>14}".format(name, *columns))
+        print("{:32} {:>16} {:>16} {:>14}".format(name, *columns))
 
 
 if __name__ == "__main__":
