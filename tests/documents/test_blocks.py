@@ -201,7 +201,6 @@ KINDS = {
     "vitdet data check": looked_at,
     "vitdet data show": looked_at,
     "vitdet train": shell,
-    "vitdet predict": shell,
     "vitdet serve": shell,
     "VITDET_API_KEY=": shell,
     "curl": shell,
