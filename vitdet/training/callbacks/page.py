@@ -230,7 +230,9 @@ def _thresholds(best: Validation, known: list[int], category_ids: list[int]) -> 
     if best.thresholds is None or not all(number in place for number in known):
         return None, ""
     values = best.thresholds["values"]
-    return [float(values[place[number]]) for number in known], f"chosen on the validation by {best.thresholds['rule']}"
+    return [
+        float(values[place[number]]) for number in known
+    ], f"chosen on validation data by the rule {best.thresholds['rule']}"
 
 
 def _command() -> str:
