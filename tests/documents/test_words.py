@@ -22,6 +22,7 @@ from vitdet.cli import VERBS
 from vitdet.command import data_check, predict
 from vitdet.command import serve as serve_command
 from vitdet.data import ImageData
+from vitdet.serve.guard import PATHS
 from vitdet.zoo import CARDS
 
 ROOT = tiny.ROOT
@@ -65,6 +66,7 @@ ABOUT_OTHERS = {
     "mkdocs serve", "my_module.MyHead", "rfdetr", "runs/<config>/version_N", "scaled_dot_product_attention",
     "tools/dataset_converters/cityscapes.py", "torch.export.export", "torchrun", "coco-val",
     "instances_{train,val,test}.json", "OUT/annotations",
+    "Retry-After", "X-API-Key", "10.1.0.0/16", "http://127.0.0.1:8000",
     "@REVISION", "supervision.Detections", "~/.cache/vitdet", "FOLDER/.vitdet/", "FOLDER/.vitdet/split-0.2.json",
 }  # fmt: skip
 OF_SERVE = set(serve_command.parser()._option_string_actions)
@@ -134,15 +136,12 @@ def test_command(word, site):
 @pytest.mark.parametrize("word", [w for w in WORDS if w.startswith("--") and w not in IN_TASKS])
 def test_option(word, site):
     """It trains with it, and the saved config says so; those of the check of data are in its help, and tested there."""
-    if word in OF_PREDICT:
-        assert word in PREDICT_TESTS
-        return
     if word.split()[0] in OF_SERVE:
         # tests/serve tries each
         serve_command.parser().parse_args(["best.ckpt", *word.split()[: 2 if " " in word else 0]])
         return
-    if word in OF_CHECK:
-        assert word in CHECK_TESTS
+    if word in OF_CHECK | OF_PREDICT:
+        assert word in CHECK_TESTS + PREDICT_TESTS
         return
     config = next((path for start, path in OPTION_CONFIGS.items() if word.startswith(start)), CONFIG)
     given = SHORTER.get(word, word)
@@ -218,7 +217,7 @@ def test_call(word, site):
 
 
 def is_known(word):
-    return word in ABOUT_OTHERS | ABSTRACT | IN_TASKS or SHAPES.fullmatch(word) or MODELS.fullmatch(word)
+    return word in {*ABOUT_OTHERS, *ABSTRACT, *IN_TASKS, *PATHS} or SHAPES.fullmatch(word) or MODELS.fullmatch(word)
 
 
 @pytest.mark.parametrize("word", [w for w in WORDS if MODELS.fullmatch(w) and " " not in w])
