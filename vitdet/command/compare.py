@@ -29,9 +29,7 @@ def run(argv: list[str]) -> None:
     if any(files) and not all(files):
         raise UserError("compare needs two models or two results files; `vitdet test` writes the results of a model")
     if all(files) and words:
-        raise UserError(
-            f"{words[0]} is no option for results files; `vitdet compare --help` says what there is"
-        )
+        raise UserError(f"{words[0]} is no option for results files; `vitdet compare --help` says what there is")
     from vitdet.metrics.compare import compare, print_comparison
 
     truth, first, second, images, protocol = (_read if all(files) else _score)(options, words)
