@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from vitdet.masks import bounds
-from vitdet.plates import Plate, covered, extent, font, padding, plates
+from vitdet.plates import Plate, covered, extent, font_of, padding, plates, smallest
 
 Colour = tuple[int, int, int]
 MASK_OPACITY = 0.45
@@ -60,15 +60,16 @@ def draw(
         pen.rectangle(corners, outline=colour, width=min(width, max(1, round(min(x2 - x1, y2 - y1) * LINE_SHARE))))
     centres = None if outline or masks is None else [_middle(mask) for mask in masks]
     boxes = np.array(boxes_xyxy, np.float64).reshape(-1, 4)
-    options = {"width": width, "largest": max(11, round(scale / 42)), "centres": centres}
-    placed = plates(boxes, texts, canvas.size, **options)
+    largest = max(11, round(scale / 42))
+    placed = plates(boxes, texts, canvas.size, width=width, largest=largest, centres=centres)
     # drawn after all boxes, so that no line crosses a text
     for plate, colour in reversed(list(zip(placed, colours))):
         if plate is not None:
             _write(pen, plate, colour)
     left_out = {text: colour for plate, text, colour in zip(placed, texts, colours) if text and plate is None}
     if left_out:
-        _write_key(pen, left_out, boxes, [plate.place for plate in placed if plate is not None])
+        taken = [plate.place for plate in placed if plate is not None]
+        _write_key(pen, left_out, boxes, taken, smallest(largest))
     return canvas
 
 
@@ -141,15 +142,19 @@ def _write(pen: ImageDraw.ImageDraw, plate: Plate, colour: Colour) -> None:
     pen.rounded_rectangle(plate.place, radius=pad, fill=colour)
     ink = (0, 0, 0) if _brightness(colour) > 125 else (255, 255, 255)
     middle = (plate.place[1] + plate.place[3]) / 2
-    pen.text((plate.place[0] + pad, middle), plate.text, fill=ink, font=font(plate.size), anchor="lm")
+    pen.text((plate.place[0] + pad, middle), plate.text, fill=ink, font=font_of(plate.size, plate.text), anchor="lm")
 
 
 def _write_key(
-    pen: ImageDraw.ImageDraw, left_out: dict[str, Colour], boxes: np.ndarray, taken: list[tuple[float, ...]]
+    pen: ImageDraw.ImageDraw,
+    left_out: dict[str, Colour],
+    boxes: np.ndarray,
+    taken: list[tuple[float, float, float, float]],
+    size: int,
 ) -> None:
     """Writes the names of objects without a plate in the corner that hides least; nothing where all hide much."""
     names = {_name(text): colour for text, colour in left_out.items()}
-    size, (width, height) = 9, pen.im.size
+    width, height = pen.im.size
     extents = [extent(name, size) for name in names]
     w, h = max(one[0] for one in extents), sum(one[1] + 1 for one in extents)
     if w > width / 2 or h > height / 2:

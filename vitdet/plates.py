@@ -3,7 +3,9 @@
 T is the number of objects. Rectangles are `(x1, y1, x2, y2)` in pixels.
 """
 
+import contextlib
 import functools
+import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -33,17 +35,45 @@ class Plate:
     size: int
 
 
-@functools.lru_cache(maxsize=64)
-def font(size: int) -> ImageFont.FreeTypeFont:
-    """The font of a height in pixels."""
-    return ImageFont.load_default(size)  # pyright: ignore[reportReturnType]
+# The font that comes with Pillow has the letters of English alone; these are usual on Linux, macOS and Windows.
+FONTS = (
+    "DejaVuSans",
+    "NotoSans-Regular",
+    "NotoSansCJK-Regular",
+    "Arial Unicode",
+    "PingFang",
+    "Arial",
+    "msyh",
+    "YuGothM",
+)
+
+
+@functools.lru_cache(maxsize=256)
+def font_of(size: int, text: str) -> ImageFont.FreeTypeFont:
+    """A font of a height in pixels that has the letters of a text; that of Pillow if there is none."""
+    own: ImageFont.FreeTypeFont = ImageFont.load_default(size)  # pyright: ignore[reportAssignmentType]
+    if text.isascii():
+        return own
+    for name, suffix in itertools.product(FONTS, (".ttf", ".ttc")):
+        with contextlib.suppress(OSError):
+            found = ImageFont.truetype(name + suffix, size)
+            # what stands for a letter that a font does not have
+            nothing = bytes(found.getmask("\uffff"))
+            if all(letter.isspace() or bytes(found.getmask(letter)) != nothing for letter in set(text)):
+                return found
+    return own
 
 
 def extent(text: str, size: int) -> tuple[float, float]:
     """Width and height of the plate of a text."""
-    letters, pad = font(size), padding(size)
+    letters, pad = font_of(size, text), padding(size)
     ascent, descent = letters.getmetrics()
     return letters.getlength(text) + 2 * pad, ascent + descent + (pad if size > SMALLEST + 2 else 0)
+
+
+def smallest(largest: int) -> int:
+    """The height of the smallest letters of a picture, given that of the largest: half, as long as they can be read."""
+    return max(SMALLEST, largest // 2)
 
 
 def padding(size: int) -> int:
@@ -120,8 +150,9 @@ def _choose(
 def _variants(box: np.ndarray, text: str, largest: int) -> Iterator[tuple[str, int]]:
     """Texts and heights of letters, the most wanted first: small objects have small letters."""
     side = max(1.0, float((box[2] - box[0]) * (box[3] - box[1]))) ** 0.5
-    first = int(min(largest, max(SMALLEST, side / 4)))
-    sizes = list(dict.fromkeys([first, max(SMALLEST, round(first * 0.75)), SMALLEST]))
+    least = smallest(largest)
+    first = int(min(largest, max(least, side / 4)))
+    sizes = list(dict.fromkeys([first, max(least, round(first * 0.75)), least]))
     head, _, tail = text.rpartition(" ")
     texts = [text, head] if head and tail.replace(".", "").isdigit() else [text]
     for words in texts:

@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+import served
 import tiny
 import yaml
 
@@ -33,6 +34,17 @@ class Site:
 
     def __init__(self, folder: Path) -> None:
         self.folder, self.said = folder, {}
+        self.server: served.Server | None = None
+
+    @property
+    def url(self) -> str:
+        """The address of a server of the earlier run, which goes on until `close`."""
+        self.server = self.server or served.Server(["earlier.ckpt"], self.folder)
+        return self.server.url
+
+    def close(self) -> None:
+        if self.server is not None:
+            self.server.stop()
 
     def say(self, text: str) -> str:
         """What the documented command `text` prints, standard error included; each is run once."""
@@ -59,6 +71,8 @@ class Site:
 
     def vitdet(self, verb: str, *words: str) -> str:
         """Runs a verb; a config gets small sizes, which the words of the page come after."""
+        if verb == "serve":
+            return served.once(list(words), self.folder)
         if verb == "data" and words[0] == "get" and len(words) > 1:
             return fetched(words[1:])
         if verb == "data":
@@ -157,8 +171,9 @@ def pip(site: Site, words: list[str]) -> str:
     """Not run: `.ci/run` does it in a fresh environment. What it names is there."""
     assert words[0] == "install"
     project = tiny.ROOT / "pyproject.toml"
-    if words[1] == "-e":
-        extras = words[2].removeprefix(".").strip("[]")
+    given = words[2].removeprefix(".") if words[1] == "-e" else words[1].removeprefix("vitdet")
+    if given.startswith("[") or words[1] == "-e":
+        extras = given.strip("[]")
         declared = re.findall(r"^(\w+) = \[", project.read_text(), re.MULTILINE)
         assert not extras or set(extras.split(",")) <= set(declared)
     else:
@@ -196,6 +211,8 @@ def pre_commit(site: Site, words: list[str]) -> str:
 
 
 PROGRAMS: dict[str, Callable[[Site, list[str]], str]] = {
+    "curl": served.curl,
+    "docker": served.docker,
     "torchrun": torchrun,
     "srun": srun,
     "pip": pip,

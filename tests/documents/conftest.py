@@ -28,7 +28,8 @@ def whole_site(tmp_path_factory):
         patch.chdir(folder)
         site.say("python tools/train.py configs/detr_vit.yaml")  # leaves what others start from, BEST
         shutil.copy(site.newest() / "best.ckpt", folder / "earlier.ckpt")
-    return site
+    yield site
+    site.close()
 
 
 @pytest.fixture

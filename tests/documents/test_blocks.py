@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pages
 import pytest
+import served
 import tiny
 import torch
 import yaml
@@ -56,6 +57,8 @@ def test_python(block, site, tmp_path, monkeypatch):
     shutil.copy(site.folder / "earlier.ckpt", tmp_path / BEST)
     monkeypatch.chdir(tmp_path)
     code = functools.reduce(lambda text, pair: text.replace(*pair), FEWER.items(), block.text)
+    if served.ADDRESS in code:
+        code = code.replace(served.ADDRESS, site.url)
     exec(compile(code, str(block), "exec"), {"__name__": "__main__"})
     if "prediction.save" in code:
         assert Path("found.jpg").is_file()
@@ -99,7 +102,9 @@ def expand(form):
 
 def shell(block, site, tree):
     for program in {words.split()[0] for words in block.text.replace("\\\n", " ").splitlines()}:
-        assert program in {"python", "vitdet", *PROGRAMS}, f"{block}: say in commands.PROGRAMS how {program} is run"
+        assert program in {"python", "vitdet", "VITDET_API_KEY=secret", *PROGRAMS}, (
+            f"{block}: say in commands.PROGRAMS how {program} is run"
+        )
     site.say(block.text)
 
 
@@ -186,6 +191,10 @@ KINDS = {
     "vitdet data check": looked_at,
     "vitdet data show": looked_at,
     "vitdet train": shell,
+    "vitdet serve": shell,
+    "VITDET_API_KEY=": shell,
+    "curl": shell,
+    "docker": shell,
     "torchrun": shell,
     "image ->": picture,
     "errors, ": order,

@@ -4,6 +4,8 @@ import inspect
 import json
 import re
 import sys
+import urllib.request
+from dataclasses import fields
 from pathlib import Path
 
 import pages
@@ -22,6 +24,8 @@ from vitdet.data.formats import find
 from vitdet.data.formats.foreign import MODULES
 from vitdet.data.label_sets import label_set
 from vitdet.data.label_sets.scenes import ADE20K_PANOPTIC
+from vitdet.serve.description import REFUSALS
+from vitdet.serve.limits import Limits
 from vitdet.zoo import CARDS
 
 ROOT = tiny.ROOT
@@ -290,7 +294,44 @@ def formats(row, site):
 
 # in the exports that tests write
 OBJECTS = {"YOLO": 4, "Pascal VOC": 2, "LabelMe": 4, "CVAT for images": 4, "Supervisely": 3, "VGG Image Annotator": 4}
+
+
+def limits(row, site):
+    """As the help of the command says."""
+    option, default, text = row.cells
+    (limit,) = [limit for limit in fields(Limits) if f"`--{limit.name}`" == option]
+    assert (default, text) == (
+        f"{limit.default:g}" if limit.default < 1e4 else str(limit.default),
+        limit.metadata["help"],
+    )
+
+
+def statuses(row, site):
+    """tests/serve gets each of them; the interface describes those of `/predict`."""
+    status, why = row.cells
+    assert any(re.search(rf"\b{status}\b", path.read_text()) for path in (ROOT / "tests" / "serve").glob("test_*.py"))
+    assert REFUSALS.get(int(status)) in (why, None) or status == "503"
+
+
+def paths_of_state(row, site):
+    with urllib.request.urlopen(f"{site.url}/openapi.json") as answer:
+        assert json.load(answer)["paths"][pages.spans(row.cells[0])[0]]["get"]["summary"] == row.cells[1]
+
+
+def options_of_requests(row, site):
+    """tests/serve gets what each does; its values are those of the interface."""
+    with urllib.request.urlopen(f"{site.url}/openapi.json") as answer:
+        known = {one["name"]: one["schema"] for one in json.load(answer)["paths"]["/predict"]["post"]["parameters"]}
+    schema = known[pages.spans(row.cells[0])[0]]
+    assert set(schema.get("enum", [])) == set(pages.spans(row.cells[1]))
+    assert [schema["default"]] == pages.spans(row.cells[2]) if "enum" in schema else "model's own" in row.cells[2]
+
+
 TABLES = {
+    ("limit", "default", "what is refused"): limits,
+    ("status", "why"): statuses,
+    ("path", "what it answers"): paths_of_state,
+    ("option", "values", "by default"): options_of_requests,
     ("format", "order of the classes", "objects", "an image without labels"): formats,
     ("layout", "what it looks like", "what is recognised"): layouts,
     ("task", "data", "head", "score", "on the built-in data"): segmentation,

@@ -20,6 +20,7 @@ import vitdet
 import vitdet.data.formats
 from vitdet.cli import VERBS
 from vitdet.command import data_check
+from vitdet.command import serve as serve_command
 from vitdet.data import ImageData
 from vitdet.zoo import CARDS
 
@@ -62,6 +63,7 @@ ABOUT_OTHERS = {
     "instances_{train,val,test}.json", "OUT/annotations",
     "~/.cache/vitdet", "FOLDER/.vitdet/", "FOLDER/.vitdet/split-0.2.json",
 }  # fmt: skip
+OF_SERVE = set(serve_command.parser()._option_string_actions)
 OF_CHECK = set(data_check._parser()._option_string_actions)
 CHECK_TESTS = (ROOT / "tests" / "data" / "test_check.py").read_text(encoding="utf-8")
 SHAPES = re.compile(r"\(\w+(, \w+)+\)|\d+")
@@ -126,6 +128,10 @@ def test_command(word, site):
 @pytest.mark.parametrize("word", [w for w in WORDS if w.startswith("--") and w not in IN_TASKS])
 def test_option(word, site):
     """It trains with it, and the saved config says so; those of the check of data are in its help, and tested there."""
+    if word.split()[0] in OF_SERVE:
+        # tests/serve tries each
+        serve_command.parser().parse_args(["best.ckpt", *word.split()[: 2 if " " in word else 0]])
+        return
     if word in OF_CHECK:
         assert word in CHECK_TESTS
         return

@@ -6,6 +6,7 @@ import socket
 import threading
 import time
 
+import httpx
 import numpy as np
 import pytest
 import torch
@@ -21,6 +22,8 @@ from vitdet.serve.guard import Access
 from vitdet.serve.limits import Limits
 from vitdet.serve.server import make_server, make_service
 
+# one for all, because each makes a TLS context
+client = httpx.Client(timeout=20)
 CLASSES, CATEGORY_IDS, THRESHOLDS = ["cat", "dog", "bird"], [3, 7, 90], [0.4, 0.45, 0.6]
 
 

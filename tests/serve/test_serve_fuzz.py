@@ -79,7 +79,7 @@ values = st.recursive(
 names = st.sampled_from(["threshold", "masks", "output", "image", "url", "x"])
 
 
-@FUZZ
+@settings(FUZZ, max_examples=60)
 @given(st.dictionaries(names, values, max_size=4), st.booleans())
 def test_any_json(ask, given, with_image):
     if with_image:

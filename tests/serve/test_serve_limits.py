@@ -12,7 +12,7 @@ import zlib
 import httpx
 import numpy as np
 import pytest
-from conftest import Slow, encoded, make_detector, photo, running
+from conftest import Slow, client, encoded, make_detector, photo, running
 from PIL import Image
 
 from vitdet.errors import UserError
@@ -80,7 +80,7 @@ BODIES = {  # the body of an image, and the statuses that it may get
     "too many bytes": (PNG + bytes(400_000), 413),
 }
 file = io.BytesIO()
-Image.fromarray(np.ones((4, 4), np.float32)).save(file, "TIFF")
+Image.fromarray(np.full((4, 4), 300, np.float32)).save(file, "TIFF")
 BODIES["float TIFF"] = (file.getvalue(), 422)
 
 
@@ -89,7 +89,7 @@ BODIES["float TIFF"] = (file.getvalue(), 422)
 def test_bodies(url, name, form):
     data, status = BODIES[name]
     given = {"content": data, "headers": {"content-type": "image/png"}} if form == "raw" else {"files": {"image": data}}
-    answer = httpx.post(f"{url}/predict", **given)
+    answer = client.post(f"{url}/predict", **given)
     assert answer.status_code == status, answer.text
     if status != 200:
         told = answer.json()
@@ -110,7 +110,7 @@ REQUESTS = {
     "form without boundary": (raw(FORM, PNG), 400),
     "form with other boundary": (raw(f"{FORM}; boundary=abc", b"--abd\r\n\r\n--abd--"), 400),
     "form cut short": (raw(f"{FORM}; boundary=a", b'--a\r\nContent-Disposition: form-data; name="image"; fi'), 422),
-    "form of an unknown encoding": (raw(f"{FORM}; boundary=a; charset=nope", FIELD), 400),
+    "form of an unknown encoding": (raw(f"{FORM}; boundary=a; charset=nope", FIELD), 422),
     "empty form": (raw(f"{FORM}; boundary=a", b"--a--\r\n"), 422),
     "form without a file": ({"files": {"x": (None, "1")}}, 422),
     "two files": ({"files": [("a", PNG), ("b", PNG)]}, 400),
@@ -155,22 +155,22 @@ REQUESTS = {
 @pytest.mark.parametrize("name", REQUESTS)
 def test_requests(url, name):
     given, status = REQUESTS[name]
-    answer = httpx.post(f"{url}/predict", **given)
+    answer = client.post(f"{url}/predict", **given)
     assert answer.status_code == status, answer.text
     assert answer.json()["status"] == status
 
 
 @pytest.mark.parametrize("value", ["nan", "-1", "1e999", "%00", "0.5&masks=x", "0.5&other=1"])
 def test_options_in_the_address(url, value):
-    answer = httpx.post(f"{url}/predict?threshold={value}", **raw("image/png", PNG))
+    answer = client.post(f"{url}/predict?threshold={value}", **raw("image/png", PNG))
     assert answer.status_code == 422
 
 
 def test_other_paths_and_methods(url):
-    assert httpx.get(f"{url}/predict").status_code == 405
-    assert httpx.post(f"{url}/").status_code == 405
+    assert client.get(f"{url}/predict").status_code == 405
+    assert client.post(f"{url}/").status_code == 405
     for path in ("/nothing", "/docs/../../etc/passwd", "/%2e%2e/", "/predict/", "/\x00"):
-        assert httpx.get(url + path.replace("\x00", "%00"), follow_redirects=False).status_code in (404, 307)
+        assert client.get(url + path.replace("\x00", "%00"), follow_redirects=False).status_code in (404, 307)
 
 
 def test_what_the_model_would_see_is_bounded():
@@ -180,7 +180,7 @@ def test_what_the_model_would_see_is_bounded():
     with running(detector, batch_pixels=100_000) as url:
         for size, status in (((1, 20), 200), ((1, 600), 413)):
             data = encoded(np.zeros((*size, 3), np.uint8))
-            answer = httpx.post(f"{url}/predict", **raw("image/png", data))
+            answer = client.post(f"{url}/predict", **raw("image/png", data))
             assert answer.status_code == status, answer.text
 
 
@@ -199,7 +199,7 @@ def slow():
 
 
 def send(url, timeout=20):
-    return httpx.post(f"{url}/predict", timeout=timeout, **raw("image/png", PNG))
+    return client.post(f"{url}/predict", timeout=timeout, **raw("image/png", PNG))
 
 
 def at_once(url, count):
@@ -307,7 +307,7 @@ def test_raw_bytes_that_are_no_request(url):
                 one.sendall(data)
                 one.shutdown(socket.SHUT_WR)
                 answer = one.recv(4096)
-            except ConnectionError:
+            except OSError:
                 continue
             assert not answer.startswith(b"HTTP/1.1 5"), (data[:60], answer[:200])
     assert send(url).status_code == 200
@@ -319,8 +319,8 @@ def test_bodies_in_pieces_are_counted(url):
             yield bytes(1000)
 
     kind = {"content-type": "image/png"}
-    assert httpx.post(f"{url}/predict", content=pieces(400_000), headers=kind).status_code == 413
-    assert httpx.post(f"{url}/predict", content=pieces(2000), headers=kind).status_code == 422
+    assert client.post(f"{url}/predict", content=pieces(400_000), headers=kind).status_code == 413
+    assert client.post(f"{url}/predict", content=pieces(2000), headers=kind).status_code == 422
 
 
 def test_two_requests_on_one_connection_keep_their_order(url):
@@ -337,9 +337,9 @@ def test_two_requests_on_one_connection_keep_their_order(url):
 def test_metrics_count_what_was_answered(detector):
     with running(detector) as url:
         assert [send(url).status_code for _ in range(3)] == [200] * 3
-        assert httpx.post(f"{url}/predict").status_code == 415
-        httpx.get(f"{url}/some/{'x' * 50}")
-        text = httpx.get(f"{url}/metrics").text
+        assert client.post(f"{url}/predict").status_code == 415
+        client.get(f"{url}/some/{'x' * 50}")
+        text = client.get(f"{url}/metrics").text
     for line in (
         'vitdet_requests_total{path="/predict",status="200"} 3.0',
         'vitdet_requests_total{path="/predict",status="415"} 1.0',
@@ -356,15 +356,15 @@ def test_distinct_images_get_their_own_answers(detector):
     arrays = [photo(seed, (40 + seed, 60)) for seed in range(20)]
     expected = [detector.predict(array, threshold=0.0).boxes_xyxy.numpy() for array in arrays]
 
-    async def ask(client, i):
-        answer = await client.post("/predict?threshold=0", **raw("image/png", encoded(arrays[i])))
+    async def ask(session, i):
+        answer = await session.post("/predict?threshold=0", **raw("image/png", encoded(arrays[i])))
         told = json.loads(answer.content)
         assert told["size"]["height"] == 40 + i
         np.testing.assert_allclose([one["box"] for one in told["objects"]], expected[i], atol=6e-3)
 
     async def everybody(url):
-        async with httpx.AsyncClient(base_url=url, timeout=30) as client:
-            await asyncio.gather(*(ask(client, i % 20) for i in range(100)))
+        async with httpx.AsyncClient(base_url=url, timeout=30) as session:
+            await asyncio.gather(*(ask(session, i % 20) for i in range(100)))
 
     with running(detector, max_batch=8) as url:
         asyncio.run(everybody(url))

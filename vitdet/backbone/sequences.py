@@ -3,10 +3,18 @@
 B images, L tokens of an image, P of them in front of all windows, S windows of T tokens: L = P + S*T; heads, d channels
 """
 
+import warnings
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+
+
+def fixed(x: Tensor, dim: int) -> int:
+    """A size of `x` that is the same for all inputs: as a number even where a trace records sizes."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return int(x.shape[dim])
 
 
 @dataclass
@@ -30,22 +38,24 @@ class EqualSequences:
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """Softmax attention `(B*L, heads, d)` inside each sequence."""
-        heads, batch, length = q.shape[1], self.batch, self.front + self.count * self.length
-        q, k, v = (part.reshape(batch, length, heads, part.shape[2]) for part in (q, k, v))
+        batch, length, heads, channels = self.batch, self.front + self.count * self.length, fixed(q, 1), fixed(v, 2)
+        q, k, v = (part.reshape(batch, length, heads, fixed(part, 2)) for part in (q, k, v))
         windows = [part[:, self.front :] for part in (q, k, v)] if self.front else (q, k, v)
-        windows = [part.reshape(batch * self.count, self.length, heads, part.shape[3]) for part in windows]
+        windows = [part.reshape(batch * self.count, self.length, heads, fixed(part, 3)) for part in windows]
         # (S, T) -> (B*S, 1, 1, T)
         mask = None if self.hidden is None else self.hidden.repeat(batch, 1)[:, None, None]
         y = self._softmax(*windows, mask)
         if self.front:
-            y = y.reshape(batch, self.count * self.length, heads, v.shape[3])
+            y = y.reshape(batch, self.count * self.length, heads, channels)
             y = torch.cat([self._softmax(*(part[:, : self.front] for part in (q, k, v)), None), y], 1)
-        return y.reshape(batch * length, heads, v.shape[3])
+        return y.reshape(batch * length, heads, channels)
 
     def _softmax(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
         """Attention `(S, T, heads, d)`, written out, so that an exporter has nothing to decompose."""
-        scale = q.shape[-1] ** -0.5 if self.scale is None else self.scale
-        q = (q * scale).transpose(1, 2)  # (S, T, heads, d) -> (S, heads, T, d)
+        # a factor of 1 is left out: the graph would multiply by it
+        if self.scale != 1.0:
+            q = q * (q.shape[-1] ** -0.5 if self.scale is None else self.scale)
+        q = q.transpose(1, 2)  # (S, T, heads, d) -> (S, heads, T, d)
         logits = q @ k.permute(0, 2, 3, 1)
         weights = (logits if mask is None else logits + mask).softmax(-1)
         return (weights @ v.transpose(1, 2)).transpose(1, 2)

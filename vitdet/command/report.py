@@ -23,7 +23,7 @@ def run(argv: list[str]) -> None:
         raise UserError(f"--output is {options.output}, which is a folder; wanted a file, such as report.html")
     from vitdet.checkpoint import Checkpoint
     from vitdet.command.run import read_command
-    from vitdet.training.callbacks import Report
+    from vitdet.training.callbacks import Report, Thresholds
 
     data = ["--data", options.data] if options.data else []
     cli = read_command("report", [options.model, *data, *rest])
@@ -32,5 +32,7 @@ def run(argv: list[str]) -> None:
     page = Report(options.output, validated=True)
     if cli.ckpt_path is not None:
         page.load_state_dict(Checkpoint.read(cli.ckpt_path).callback(page.state_key) or {})
-    cli.trainer.callbacks = [*(one for one in cli.trainer.callbacks if not isinstance(one, Report)), page]
+    # the thresholds are those of the checkpoint, and not chosen anew
+    others = [one for one in cli.trainer.callbacks if not isinstance(one, (Report, Thresholds))]
+    cli.trainer.callbacks = [*others, page]
     cli.trainer.validate(cli.model, cli.datamodule, ckpt_path=cli.ckpt_path, weights_only=True, verbose=False)

@@ -61,7 +61,7 @@ svg polyline:hover { stroke-width: 4; opacity: 1; }
 .pairs { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(480px, 100%), 1fr)); gap: 12px; }
 .pair { background: var(--paper); border: 1px solid var(--line); border-radius: 8px; padding: 8px; margin: 0; }
 .pair > div { display: grid; grid-template-columns: 1fr 1fr; gap: 6px; }
-.pair img, .crop img { width: 100%; height: auto; border-radius: 4px; cursor: zoom-in; }
+figure.pair img, figure.crop img { width: 100%; height: auto; border-radius: 4px; cursor: zoom-in; }
 .pair small { display: block; } .crops { display: grid;
   grid-template-columns: repeat(auto-fill, minmax(min(200px, 46%), 1fr)); gap: 12px; align-items: start; }
 dialog { border: 0; padding: 0; background: #000; max-width: 96vw; max-height: 96vh; } dialog::backdrop {
@@ -75,6 +75,8 @@ td.heat { text-align: center; } th.up { writing-mode: vertical-rl; transform: ro
 pre { white-space: pre-wrap; overflow-wrap: anywhere; background: var(--paper); border: 1px solid var(--line);
   border-radius: 8px; padding: 10px; font: .85rem ui-monospace, monospace; }
 details { margin: .6rem 0; } summary { cursor: pointer; color: var(--dim); }
+@media (max-width: 480px) { .pair > div { grid-template-columns: 1fr; }
+  .crops { gap: 8px; } }
 """
 
 SCRIPT = """

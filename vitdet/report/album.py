@@ -106,11 +106,11 @@ def crop(pixels: np.ndarray, box_xywh: np.ndarray, objects: Sequence[Shown], *, 
     """
     height, width = pixels.shape[:2]
     x, y, w, h = (float(value) for value in box_xywh)
-    reach = max(w, h, 24) * 0.9
-    left, top = max(0, round(x + w / 2 - reach)), max(0, round(y + h / 2 - reach))
-    left, top = min(left, width - 1), min(top, height - 1)
-    right, bottom = min(width, max(left + 1, round(x + w / 2 + reach))), min(height, round(y + h / 2 + reach))
-    part = pixels[top : max(bottom, top + 1), left:right]
+    # a square, unless the image is too small for it
+    wide, high = (min(length, round(max(w, h, 24) * 1.8)) for length in (width, height))
+    left = min(max(0, round(x + w / 2 - wide / 2)), width - wide)
+    top = min(max(0, round(y + h / 2 - high / 2)), height - high)
+    part = pixels[top : top + high, left : left + wide]
     scale = side / max(part.shape[:2])
     size = max(1, round(part.shape[1] * scale)), max(1, round(part.shape[0] * scale))
     canvas = Image.fromarray(part).resize(size, Image.Resampling.BICUBIC)

@@ -107,7 +107,7 @@ def likely_label_errors(matches: Matches, album: Album, masks: list[bytes] | Non
     more = " or more" if max(len(wrong), len(absent)) >= MOST else ""
     yield (
         f"<p class=dim>{counts[0]}{more} sure detections (orange) where nothing is labelled, {counts[1]} of another "
-        f"class than the label (blue), and {len(absent)} labelled objects (orange) where the model sees nothing. "
+        f"class than the label (blue), and {len(absent)} labelled (orange) where the model sees nothing. "
         "Each may be the model's mistake or the label's.</p>"
     )
     few = absent[: SUSPECTS // 3]

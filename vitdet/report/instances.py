@@ -193,7 +193,7 @@ def _precision(matches: Matches, totals: np.ndarray) -> np.ndarray:
 
 def _errors(matches: Matches) -> Iterator[str]:
     yield title("errors", "Errors as AP lost")
-    if not len(matches) or not matches.objects.any():
+    if matches.evaluator is None or not matches.objects.any():
         yield "<p class=dim>Nothing was found, or nothing is there to be found.</p>"
         return
     found = matches.evaluator.tide_errors(pos_thr=0.5, bg_thr=0.1)

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import hotcoco
 import numpy as np
 
+from vitdet.metrics.evaluation import evaluator
 from vitdet.metrics.ground_truth import GroundTruth
 
 THRESHOLDS = np.linspace(0.5, 0.95, 10)
@@ -32,7 +32,7 @@ class Matches:
         boxes_xywh: `(D, 4)` in pixels.
         found: `(T, D)`, the annotation that a detection found, or -1.
         counted: `(T, D)` bool; false for detections that neither count as right nor as wrong, such as those of crowds.
-        evaluator: hotcoco's evaluator of the same.
+        evaluator: hotcoco's evaluator of the same; none without detections.
     """
 
     truth: GroundTruth
@@ -77,10 +77,10 @@ def match(
     chosen = np.flatnonzero(np.isin(detections[:, 0], images))
     detections = detections[chosen]
     kept = None if masks is None else [masks[i] for i in chosen.tolist()]
-    evaluator = evaluate(truth, detections, images=images, masks=kept, max_dets=max_dets)
+    made = evaluator(truth, detections, images=images, levels=[max_dets], masks=kept) if len(chosen) else None
     found, counted = np.full((len(THRESHOLDS), len(chosen)), -1), np.zeros((len(THRESHOLDS), len(chosen)), bool)
-    for t, threshold in enumerate(THRESHOLDS.tolist() if len(chosen) else ()):
-        seen = evaluator.image_diagnostics(iou_thr=threshold, score_thr=2.0)
+    for t, threshold in enumerate(THRESHOLDS.tolist() if made is not None else ()):
+        seen = made.image_diagnostics(iou_thr=threshold, score_thr=2.0)
         # ids begin with 1; a detection that is in no list does not count
         counted[t, np.fromiter(seen["dt_status"], np.int64) - 1] = True
         pairs = np.array(list(seen["dt_match"].items()), np.int64).reshape(-1, 2) - 1
@@ -90,36 +90,7 @@ def match(
     detections = detections[order]
     image, label = detections[:, 0].astype(np.int64), detections[:, 6].astype(np.int64)
     places = (chosen[order], image, label, detections[:, 5], detections[:, 1:5])
-    return Matches(truth, np.asarray(images), *places, found[:, order], counted[:, order], evaluator)
-
-
-def evaluate(
-    truth: GroundTruth, detections: np.ndarray, *, images: np.ndarray, masks: Sequence[bytes] | None, max_dets: int
-) -> Any:
-    """hotcoco's evaluator of some images, for all areas together."""
-    columns = zip(truth.image.tolist(), truth.label.tolist(), truth.boxes_xywh.tolist(), truth.area.tolist())
-    annotations = [
-        {"id": n + 1, "image_id": i, "category_id": k, "bbox": box, "area": area, "iscrowd": int(truth.iscrowd[n])}
-        for n, (i, k, box, area) in enumerate(columns)
-    ]
-    for annotation, code in zip(annotations, truth.rles):
-        annotation["segmentation"] = code
-    wanted = set(np.asarray(images).tolist())
-    sizes = truth.sizes.tolist()
-    coco = hotcoco.COCO(
-        {
-            "images": [{"id": i, "height": sizes[i][0], "width": sizes[i][1]} for i in sorted(wanted)],
-            "categories": [{"id": k, "name": name} for k, name in enumerate(truth.names)],
-            "annotations": [item for item in annotations if item["image_id"] in wanted],
-        }
-    )
-    codes = None if masks is None else [{"size": sizes[int(i)], "counts": c} for i, c in zip(detections[:, 0], masks)]
-    results = coco.load_res(np.ascontiguousarray(detections, np.float64), segmentation=codes)
-    evaluator = hotcoco.COCOeval(coco, results, "bbox" if masks is None else "segm")
-    evaluator.params.area_rng, evaluator.params.area_rng_lbl = [[0, 1e10]], ["all"]
-    evaluator.params.max_dets = [max_dets]
-    evaluator.evaluate()
-    return evaluator
+    return Matches(truth, np.asarray(images), *places, found[:, order], counted[:, order], made)
 
 
 def ap_by_class(
@@ -208,14 +179,11 @@ def lost_ap(matches: Matches, *, most: int = 60) -> dict[int, float]:
 def _suspects(matches: Matches, totals: np.ndarray) -> np.ndarray:
     """Images by a guess of what they cost, the most first."""
     size = len(matches.truth)
-    wrong = matches.counted & (matches.found < 0)
-    # at the strictest of three thresholds even good boxes are wrong, which is a loss, too
-    weight = wrong[[0, 5]].mean(0) * matches.score / np.maximum(totals, 1)[matches.label]
-    guess = np.bincount(matches.image, weight, minlength=size)
-    missed = np.zeros(len(matches.truth.image))
-    for t in (0, 5):
-        lost = matches.objects.copy()
-        lost[matches.found[t][matches.found[t] >= 0]] = False
-        missed += lost / 2
+    wrong = (matches.counted & (matches.found < 0)).mean(0)
+    weight = wrong * matches.score / np.maximum(totals, 1)[matches.label]
+    missed = matches.objects.astype(np.float64)
+    for found in matches.found:
+        missed[found[found >= 0]] -= 1 / len(matches.found)
+    guess = np.bincount(matches.image, weight, minlength=size).astype(np.float64)
     guess += np.bincount(matches.truth.image, missed / np.maximum(totals, 1)[matches.truth.label], minlength=size)
-    return np.argsort(-guess, kind="stable")[: np.count_nonzero(guess)]
+    return np.argsort(-guess, kind="stable")[: np.count_nonzero(guess > 1e-12)]

@@ -9,11 +9,10 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-import cv2
 import numpy as np
 from PIL import Image
 
-from vitdet.masks import encode, resize_mask
+from vitdet.masks import encode, outlines, resize_mask
 from vitdet.structures import Prediction
 
 # masks of larger images are made, and pictures drawn, at this many pixels: a mask of each query would fill the memory
@@ -101,23 +100,11 @@ def _told(mask: np.ndarray, size: tuple[int, int], masks: str) -> dict[str, Any]
 
 
 def polygons(mask: np.ndarray, size: Sequence[int]) -> list[list[float]]:
-    """The outlines `[x1, y1, x2, y2, …]` of a mask `(h, w)`, scaled to `(H, W)`; those of holes are among them.
+    """The outlines `[x1, y1, x2, y2, …]` of a mask `(h, w)`, scaled to `(H, W)`; see `outlines` on holes.
 
-    Filled by the even-odd rule they give the mask, to half a pixel at its border.
+    Example:
+        >>> polygons(np.ones((2, 3), bool), (4, 6))
+        [[0.0, 0.0, 0.0, 4.0, 6.0, 4.0, 6.0, 0.0]]
     """
-    left, top, wide, high = cv2.boundingRect(mask.astype(np.uint8))
-    if not wide:
-        return []
-    # Outlines lead through the centres of pixels, so they would lose half a pixel on each side, and single pixels
-    # altogether; of pixels that are drawn as 2×2 they lose a quarter.
-    part = mask[top : top + high, left : left + wide].astype(np.uint8).repeat(2, 0).repeat(2, 1)
-    outlines, _ = cv2.findContours(np.pad(part, 1), cv2.RETR_CCOMP, cv2.CHAIN_APPROX_SIMPLE)
     scale = np.array([size[1] / mask.shape[1], size[0] / mask.shape[0]])
-    found = []
-    for outline in outlines:
-        # without the steps of slanted borders, unless that leaves nothing
-        simple = cv2.approxPolyDP(outline, 0.8, True)
-        line = (simple if len(simple) > 2 else outline)[:, 0]
-        # the padding has moved all by a pixel, whose centre is at half of it
-        found.append(np.round(((line - 0.5) / 2 + (left, top)) * scale, 1).ravel().tolist())
-    return found
+    return [np.round(line * scale, 1).ravel().tolist() for line in outlines(mask, tolerance=0.5)]

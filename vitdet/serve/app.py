@@ -63,10 +63,11 @@ def create_app(service: Service, access: Access) -> ASGIApp:
             log.exception("a request failed")
             return refuse(Refusal(500, "this is a fault of the server's; its log has the reason"))
 
-    inner: ASGIApp = app
-    if access.origins:
-        inner = CORSMiddleware(app, allow_origins=access.origins, allow_methods=["*"], allow_headers=["*"])
-    return Guard(inner, access=access, metrics=service.metrics)
+    guarded: ASGIApp = Guard(app, access=access, metrics=service.metrics)
+    if not access.origins:
+        return guarded
+    # outside of all else: browsers ask without the key whether they may send it, and refusals are for them, too
+    return CORSMiddleware(guarded, allow_origins=access.origins, allow_methods=["*"], allow_headers=["*"])
 
 
 async def _while_there(request: Request, work: Callable[[bytes], Any], service: Service) -> Response:

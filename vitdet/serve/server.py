@@ -150,7 +150,7 @@ def _say_where(service: Service, host: str, port: int, keys: Sequence[str]) -> N
     name = f"[{host}]" if ":" in host else host
     where = f"http://{name}:{port}"
     classes = len(service.detector.classes)
-    print(f"{service.name} (version {service.version}, {classes} classes) on {service.detector.device}", flush=True)
+    print(f"{service.name} (version {service.version}, {classes} classes) on {service.detector.runs_on}", flush=True)
     print(f"{where}/ is a page to try it, {where}/docs describes the interface; Ctrl+C stops", flush=True)
     if not is_loopback(host) and not keys:
         print(

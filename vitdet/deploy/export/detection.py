@@ -120,7 +120,7 @@ class DeformableGraph(nn.Module):
         memory = DenseMemory(levels, head.strides, size, self.points)
         tokens, boxes = self.selected(memory.tokens, levels, head.strides, size)
         content, boxes = self._queries(tokens, boxes)
-        sequences = EqualSequences(batch, 1, head.num_queries)
+        sequences = EqualSequences(batch, 1, head.num_queries, scale=1.0)
         queries = Queries(content.flatten(0, 1), boxes.flatten(0, 1), None, sequences)
         if isinstance(head, DEIMHead):
             found = head.decoder(queries, memory)
@@ -166,15 +166,6 @@ def products(embeddings: Tensor, pixels: Tensor) -> Tensor:
     return divided(found, 2, (pixels.shape[1], pixels.shape[2]))
 
 
-def attention(module: nn.MultiheadAttention, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    """What `nn.MultiheadAttention` computes for queries `(B, Q, C)`, keys and values `(B, L, C)`."""
-    weights, biases = module.in_proj_weight.chunk(3), module.in_proj_bias.chunk(3)
-    parts = [F.linear(x, w, b) for x, w, b in zip((q, k, v), weights, biases)]
-    q, k, v = (divided(part, 2, (module.num_heads, module.head_dim)).transpose(1, 2) for part in parts)
-    y = ((q * module.head_dim**-0.5) @ k.transpose(-1, -2)).softmax(-1) @ v
-    return module.out_proj(y.transpose(1, 2).flatten(2))
-
-
 class PlainGraph(nn.Module):
     """`PlainDETRHead`, from levels `(B, h, w, C)` to named outputs."""
 
@@ -191,8 +182,8 @@ class PlainGraph(nn.Module):
         x = torch.zeros_like(queries)
         for layer in head.layers:
             q = x + queries
-            x = layer.norm1(x + attention(layer.self_attention, q, q, x))
-            x = layer.ffn(layer.norm2(x + attention(layer.cross_attention, x + queries, keys, memory)))
+            x = layer.norm1(x + layer.self_attention(q, q, x)[0])
+            x = layer.ffn(layer.norm2(x + layer.cross_attention(x + queries, keys, memory)[0]))
         x = head.norm(x)
         boxes, scores, labels, _ = decoded(
             head.classify(x), head.box(x).sigmoid(), size, head.num_queries, head.num_classes

@@ -11,6 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from vitdet.backbone.sequences import fixed
+
 # an integer, or what an exporter has in its place
 Size = Any
 
@@ -36,14 +38,19 @@ def cells(size: Size) -> Tensor:
 
 
 def divided(x: Tensor, dim: int, sizes: Sequence[Size]) -> Tensor:
-    """`x.unflatten(dim, sizes)`, which the exporter writes with the sizes of the example instead of those of `x`."""
-    return x.reshape(*x.shape[:dim], *sizes, *x.shape[dim + 1 :])
+    """`x.unflatten(dim, sizes)`, which the exporter writes with the sizes of the example instead of those of `x`.
+
+    The last dimension, unless it is divided, has the channels, whose number is fixed.
+    """
+    after = [x.shape[i] for i in range(dim + 1, x.ndim - 1)]
+    last = [fixed(x, x.ndim - 1)] if dim < x.ndim - 1 else []
+    return x.reshape(*x.shape[:dim], *sizes, *after, *last)
 
 
 def pick(x: Tensor, index: Tensor) -> Tensor:
     """Of rows `(B, T, C)`, those with the numbers `index` `(B, n)`: `(B, n, C)`."""
     first = torch.arange(x.shape[0])[:, None] * x.shape[1]
-    return divided(x.flatten(0, 1)[(index + first).flatten()], 0, index.shape)
+    return divided(x.flatten(0, 1)[(index + first).flatten()], 0, (x.shape[0], index.shape[1]))
 
 
 def linear_matrix(m: Size, n: Size, ratio: Tensor | float) -> Tensor:

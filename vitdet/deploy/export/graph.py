@@ -43,6 +43,7 @@ from torch import Tensor, nn
 from vitdet.deploy.export.detection import DeformableGraph, PlainGraph
 from vitdet.deploy.export.dynamic import Size
 from vitdet.deploy.export.masks import EoMTGraph, MaskDecoderGraph, SemanticGraph
+from vitdet.deploy.export.simplify import simplified
 from vitdet.deploy.export.trunk import DenseBackbone
 from vitdet.errors import UserError
 from vitdet.heads.deim.head import DEIMHead
@@ -87,7 +88,7 @@ class Graph(nn.Module):
         if type(head) not in GRAPHS:
             known = ", ".join(cls.__name__ for cls in GRAPHS)
             raise UserError(f"a {type(head).__name__} can't be exported; wanted one of {known}")
-        self.backbone, self.head = DenseBackbone(backbone), GRAPHS[type(head)](head)
+        self.backbone, self.head = DenseBackbone(simplified(backbone)), GRAPHS[type(head)](simplified(head))
         self.size, self.preprocessing = size, preprocessing
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vitdet.backbone.sequences import EqualSequences
-from vitdet.deploy.export.detection import attention, centres, products
+from vitdet.deploy.export.detection import centres, products
 from vitdet.deploy.export.dynamic import Size, divided, linear_matrix, resample
 from vitdet.deploy.export.trunk import Rest
 from vitdet.heads.layers import sine_embedding
@@ -72,7 +72,7 @@ class MaskDecoderGraph(nn.Module):
         y = ((q * q.shape[-1] ** -0.5) @ k.transpose(-1, -2) + hidden).softmax(-1) @ v
         x = layer.norm1(x + layer.proj(y.transpose(1, 2).flatten(2)))
         y = x + queries
-        return layer.ffn(layer.norm2(x + attention(layer.self_attention, y, y, x)))
+        return layer.ffn(layer.norm2(x + layer.self_attention(y, y, x)[0]))
 
 
 class EoMTGraph(nn.Module):
@@ -85,7 +85,7 @@ class EoMTGraph(nn.Module):
     def forward(self, maps: Sequence[Tensor], rest: Rest, size: tuple[Size, Size]) -> dict[str, Tensor]:
         head, batch, count = self.head, rest.x.shape[0], self.head.queries.num_embeddings
         x = torch.cat([head.queries.weight.expand(batch, -1, -1), rest.x], 1)
-        sequences = EqualSequences(batch, 1, x.shape[1])
+        sequences = EqualSequences(batch, 1, x.shape[1], scale=rest.scale)
         length, x = x.shape[1], x.flatten(0, 1)
         for block, rope in rest.blocks:
             if rope is not None:

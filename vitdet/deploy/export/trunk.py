@@ -28,6 +28,7 @@ class Rest:
     norm: nn.Module
     grid: tuple[Size, Size]
     num_prefix: int
+    scale: float | None
 
 
 class DenseTrunk(nn.Module):
@@ -36,6 +37,9 @@ class DenseTrunk(nn.Module):
     def __init__(self, trunk: ViT) -> None:
         super().__init__()
         self.trunk = trunk
+        # of the logits of attention, see `EqualSequences`
+        done = trunk.relative or all(getattr(block.attn, "scaled", False) for block in trunk.blocks)
+        self.scale = 1.0 if done else None
 
     def forward(self, patches: Tensor, grid: tuple[Size, Size]) -> tuple[list[Tensor], Rest | None]:
         trunk, batch = self.trunk, patches.shape[0]
@@ -57,7 +61,7 @@ class DenseTrunk(nn.Module):
         if not trunk.tail:
             return outputs, None
         blocks = [(block, ropes[i] if len(ropes) > 1 else ropes[0]) for i, block in enumerate(trunk.blocks)][body:]
-        return outputs, Rest(divided(x, 0, (batch, L)), blocks, trunk.norm, grid, trunk.num_prefix)
+        return outputs, Rest(divided(x, 0, (batch, L)), blocks, trunk.norm, grid, trunk.num_prefix, self.scale)
 
     def _tokens(self, patches: Tensor, grid: tuple[Size, Size], windows: Cut | None) -> Tensor:
         """Tokens `(B, L, C)` with positions, in the order of windows."""
@@ -107,9 +111,8 @@ class DenseTrunk(nn.Module):
 
     def _sequences(self, batch: Size, L: Size, windows: Cut | None) -> tuple[EqualSequences, EqualSequences]:
         """The sequences of global blocks and of blocks with windows."""
-        scale = 1.0 if self.trunk.relative else None
         if windows is None:
-            whole = EqualSequences(batch, 1, L, scale=scale)
+            whole = EqualSequences(batch, 1, L, scale=self.scale)
             return whole, whole
         P, front, hidden = self.trunk.num_prefix, 0, None
         if self.trunk.windows.prefix == "image":
@@ -119,8 +122,8 @@ class DenseTrunk(nn.Module):
             hidden = F.pad(hidden, (P, 0)) if P else hidden
         everywhere = None if hidden is None else F.pad(hidden.view(1, -1), (front, 0))
         return (
-            EqualSequences(batch, 1, L, 0, everywhere, scale),
-            EqualSequences(batch, windows.count, P + windows.length, front, hidden, scale),
+            EqualSequences(batch, 1, L, 0, everywhere, self.scale),
+            EqualSequences(batch, windows.count, P + windows.length, front, hidden, self.scale),
         )
 
     def _places(self, batch: Size, grid: tuple[Size, Size], windows: Cut | None) -> tuple[Any, Any]:

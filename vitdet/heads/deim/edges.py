@@ -32,7 +32,9 @@ def distances(device: torch.device | None = None) -> Tensor:
 
 def boxes_from_edges(edges: Tensor, references_cxcywh: Tensor) -> Tensor:
     """Boxes `(N, 4)` from logits `(N, 4, n)` of left, top, right and bottom edge, and reference boxes `(N, 4)`."""
-    mean = edges.float().softmax(-1) @ distances(edges.device)
+    share, values = edges.float().softmax(-1), distances(edges.device)
+    # OpenVINO fails at products with a vector, so an exported graph has a matrix of one column
+    mean = (share @ values[:, None]).squeeze(-1) if torch.jit.is_tracing() else share @ values
     centre, size = references_cxcywh.split(2, dim=-1)
     # distances of left, top, right and bottom edge from the centre
     outwards = (0.5 + mean / SCALE) * size.repeat(1, 2)

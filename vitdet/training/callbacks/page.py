@@ -42,6 +42,7 @@ class Validation:
         scores: the scores by name.
         when: which step and epoch it was.
         score: what the best is chosen by.
+        thresholds: what it chose, see `Thresholds`.
     """
 
     metric: Metric
@@ -49,6 +50,7 @@ class Validation:
     scores: Mapping[str, float]
     when: str
     score: float | None
+    thresholds: Mapping[str, Any] | None
 
 
 class Report(L.Callback):
@@ -134,7 +136,7 @@ class Report(L.Callback):
             return
         scores = {k.removeprefix("val/"): float(v) for k, v in trainer.callback_metrics.items() if k.startswith("val/")}
         when = f"step {trainer.global_step}, epoch {trainer.current_epoch}"
-        self._best = Validation(metric, self._maps, scores, when, score)
+        self._best = Validation(metric, self._maps, scores, when, score, getattr(task, "thresholds", None))
 
     # ---- the page
 
@@ -188,6 +190,7 @@ class Report(L.Callback):
         album = Album(data, "val")
         if isinstance(metric, CocoMetric):
             seen, rows, masks = self._found
+            run.thresholds, run.rule = _thresholds(best, metric.truth.category_ids, task.category_ids)
             images = _some(seen if metric.seen_only else np.arange(len(metric.truth)), run)
             found = InstanceReport(metric.truth, rows, images=images, album=album, run=run, masks=masks or None)
         elif self._found.labels:
@@ -209,6 +212,21 @@ def _some(images: np.ndarray, run: Any) -> np.ndarray:
         return images
     run.notes.append(partly(MOST, len(images)))
     return images[np.linspace(0, len(images) - 1, MOST).round().astype(int)]
+
+
+def _thresholds(best: Validation, known: list[int], category_ids: list[int]) -> tuple[list[float] | None, str]:
+    """The chosen thresholds of the classes of the annotation file, and how they were chosen; `None` if not of all.
+
+    Args:
+        best: the validation.
+        known: the category ids of the file.
+        category_ids: those of the model, by label.
+    """
+    place = {number: label for label, number in enumerate(category_ids)}
+    if best.thresholds is None or not all(number in place for number in known):
+        return None, ""
+    values = best.thresholds["values"]
+    return [float(values[place[number]]) for number in known], f"chosen on the validation by {best.thresholds['rule']}"
 
 
 def _command() -> str:

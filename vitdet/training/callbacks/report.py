@@ -5,18 +5,22 @@ from typing import Any
 
 import lightning as L
 import numpy as np
-import torch
 from lightning.pytorch.loggers import TensorBoardLogger
-from PIL import Image
 from torch import Tensor
 
+from vitdet.data import ImageData
+from vitdet.data.samples import caption, draw_found, draw_sample, file_names, sheet, with_labels
 from vitdet.metrics import Metric, print_scores
 from vitdet.metrics.thresholds import print_thresholds
+from vitdet.structures import Prediction, Target
 from vitdet.thresholds import THRESHOLD, Threshold
 from vitdet.training.callbacks.bar import duration, show
 from vitdet.training.callbacks.best import BestCheckpoint, validates, worth
 from vitdet.training.callbacks.last import LastCheckpoint
 from vitdet.training.recipe import protocol
+
+# the longest side of each half of a picture, in pixels
+SIDE = 640
 
 
 class FinalValidation(L.Callback):
@@ -53,7 +57,7 @@ class FinalValidation(L.Callback):
 
 
 class Pictures(L.Callback):
-    """Draws predictions on validation images and saves them to the `pictures` folder of the run and to TensorBoard.
+    """Draws validation images with their labels beside what was found, into the folder `pictures` and for TensorBoard.
 
     Args:
         count: Number of images: the first `count` of each validation.
@@ -79,16 +83,23 @@ class Pictures(L.Callback):
         for image, target, prediction in zip(images, targets, outputs):
             if self._drawn == self.count:
                 return
-            self._draw(trainer, pl_module, image, target.orig_size, prediction.cpu().above(least))
+            self._draw(trainer, pl_module, image, target, prediction.cpu().above(least))
             self._drawn += 1
 
     def _draw(
-        self, trainer: L.Trainer, task: L.LightningModule, image: Tensor, size: tuple[int, int], prediction: Any
+        self, trainer: L.Trainer, task: L.LightningModule, image: Tensor, target: Target, prediction: Prediction
     ) -> None:
-        mean, std = (torch.tensor(value).view(3, 1, 1) for value in (task.backbone.mean, task.backbone.std))
-        # (3, H, W) -> (H, W, 3)
-        pixels = ((image.float().cpu() * std + mean).clamp(0, 1) * 255).round().byte().permute(1, 2, 0)
-        picture = prediction.plot(Image.fromarray(pixels.numpy()).resize((size[1], size[0])))
+        data: Any = getattr(trainer, "datamodule", None)
+        outline = getattr(data, "kind", "instances") == "instances"
+        options = {"mean": task.backbone.mean, "std": task.backbone.std, "side": SIDE}
+        if isinstance(data, ImageData) and (not outline or prediction.masks is not None):
+            target = with_labels(data.files.source("val"), target)
+        labelled = draw_sample(image, target, names=task.classes, outline=outline, **options)
+        sides = [labelled, draw_found(image, prediction, **options)]
+        name = file_names(data.index("val")).get(target.image_id, "") if hasattr(data, "index") else ""
+        count = f"found: {len(prediction)}, " if prediction.semantic is None else "found: "
+        found = f"{count}step {trainer.global_step}"
+        picture = sheet(sides, [f"labels: {caption(target, name)}", found], columns=2)
         folder = trainer.run_folder / "pictures"
         folder.mkdir(parents=True, exist_ok=True)
         picture.save(folder / f"{prediction.image_id}_step{trainer.global_step:06d}.jpg", quality=90)
