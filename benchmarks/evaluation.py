@@ -1,6 +1,6 @@
 """Whether scores are those of the references, and what scoring costs beside hotcoco alone.
 
-    python benchmarks/evaluation.py parity
+    python benchmarks/evaluation.py parity [--cases N]
     python benchmarks/evaluation.py speed [--before FOLDER]
 
 `parity` runs the cases of `tests/metrics` and prints the largest difference of each kind: boxes and masks against
@@ -171,28 +171,31 @@ def drawn(rng, count):
     return worst
 
 
-def parity():
-    sides = np.array([0, 0, -4, 8, 16, 32])
-    kinds = [
-        ("boxes: crowds, ties, areas on the limits, empty images, sparse and zero ids", boxes, 2000, {}),
-        ("boxes without an area, or of a negative one", boxes, 1000, {"sides": sides}),
-        ("boxes, up to 120 of an image, maxDets 100", boxes, 200, {"crowded": True}),
-        ("the same, maxDets 20", boxes, 200, {"crowded": True, "max_dets": 20}),
-        ("the same, maxDets 300", boxes, 200, {"crowded": True, "max_dets": 300}),
-        ("boxes, a part of the images", subsets, 1000, {}),
-        ("masks: crowds, empty masks", masks, 2000, {}),
-        ("panoptic: counts against the definition", panoptic, 1500, {}),
-        ("panoptic: counts against hotcoco's evaluator", panoptic_of_hotcoco, 300, {"crowds": False}),
-        ("the same, several crowds of a class in an image", panoptic_of_hotcoco, 300, {"crowds": True}),
-        ("semantic: confusion of pixels, void and values of no class", pixels, 2000, {}),
-        ("AP of drawn images, against repeated ones", drawn, 100, {}),
-    ]
+KINDS = [
+    ("boxes: crowds, ties, areas on the limits, empty images, sparse and zero ids", boxes, 2000, {}),
+    ("boxes without an area, or of a negative one", boxes, 1000, {"sides": np.array([0, 0, -4, 8, 16, 32])}),
+    ("boxes, up to 120 of an image, maxDets 100", boxes, 200, {"crowded": True}),
+    ("the same, maxDets 20", boxes, 200, {"crowded": True, "max_dets": 20}),
+    ("the same, maxDets 300", boxes, 200, {"crowded": True, "max_dets": 300}),
+    ("boxes, a part of the images", subsets, 1000, {}),
+    ("masks: crowds, empty masks", masks, 2000, {}),
+    ("panoptic: counts against the definition", panoptic, 1500, {}),
+    ("panoptic: counts against hotcoco's evaluator", panoptic_of_hotcoco, 300, {"crowds": False}),
+    ("the same, several crowds of a class in an image", panoptic_of_hotcoco, 300, {"crowds": True}),
+    ("semantic: confusion of pixels, void and values of no class", pixels, 2000, {}),
+    ("AP of drawn images, against repeated ones", drawn, 100, {}),
+]
+
+
+def parity(most: int | None) -> None:
+    """Prints the table; `most` is the largest number of cases of a kind."""
     print("| cases | number | largest difference |\n|---|---|---|")
-    for name, run, count, options in kinds:
+    for name, run, count, options in KINDS:
+        count = min(count, most or count)
         print(f"| {name} | {count:,} | {run(np.random.default_rng(0), count, **options):.1g} |", flush=True)
 
 
-def write(folder: Path) -> list[str]:
+def write(folder: Path) -> None:
     """A results file of 5,000 images × 100 detections, and its annotation file."""
     rng = np.random.default_rng(0)
     images = [{"id": 37 * i + 139, "file_name": f"{i:012d}.jpg", "height": 480, "width": 640} for i in range(5000)]
@@ -211,7 +214,6 @@ def write(folder: Path) -> list[str]:
     truth = {"images": images, "categories": classes, "annotations": objects}
     for name, content in (("results", found), ("truth", truth)):
         (folder / f"{name}.json").write_text(json.dumps(content))
-    return [str(folder / "results.json"), str(folder / "truth.json")]
 
 
 def _box(rng) -> list[float]:
@@ -219,26 +221,28 @@ def _box(rng) -> list[float]:
     return [round(float(v), 2) for v in (rng.random() * (640 - w), rng.random() * (480 - h), w, h)]
 
 
-def measure(command: list[str], path: str) -> tuple[float, float]:
-    """CPU seconds and peak memory in MB of a process."""
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, env={**os.environ, "PYTHONPATH": path})
+def measure(command: list[str], path: str, folder: str) -> tuple[float, float]:
+    """CPU seconds and peak memory in MB of a process; this one must stay small, as a child begins with its memory."""
+    own = {**os.environ, "PYTHONPATH": path}
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, env=own, cwd=folder)
     _, status, used = os.wait4(process.pid, 0)
     assert status == 0, command
     return used.ru_utime + used.ru_stime, used.ru_maxrss / 1024
 
 
-def speed(before: str | None, rounds: int = 5):
+def speed(before: str | None, rounds: int = 5) -> None:
     with tempfile.TemporaryDirectory() as folder:
-        files = write(Path(folder))
+        subprocess.run([sys.executable, __file__, "write", folder], check=True)
+        files = [f"{folder}/results.json", f"{folder}/truth.json"]
         evaluate = [sys.executable, "-m", "vitdet", "evaluate", *files]
         runs = {"hotcoco alone": ([sys.executable, "-c", BARE, *files], ""), "vitdet": (evaluate, str(ROOT))}
         runs |= {"vitdet before": (evaluate, before)} if before else {}
         for command, path in runs.values():  # the index of the annotation file and compiled modules are kept
-            measure(command, path)
+            measure(command, path, folder)
         rows = {name: [] for name in runs}
         for _ in range(rounds):
             for name, (command, path) in runs.items():
-                rows[name].append(measure(command, path))
+                rows[name].append(measure(command, path, folder))
     base = np.median(rows["hotcoco alone"], axis=0)
     print("| | CPU s | × hotcoco | MB | × hotcoco |\n|---|---|---|---|---|")
     for name, values in rows.items():
@@ -248,7 +252,12 @@ def speed(before: str | None, rounds: int = 5):
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=["parity", "speed"])
+    parser.add_argument("what", choices=["parity", "speed", "write"])
+    parser.add_argument("folder", nargs="?", type=Path, help="where `write` puts the files that are scored for speed")
+    parser.add_argument("--cases", type=int, help="at most so many cases of a kind, for parity")
     parser.add_argument("--before", help="the folder of another checkout, for speed")
     options = parser.parse_args()
-    parity() if options.what == "parity" else speed(options.before)
+    if options.what == "write":
+        write(options.folder)
+    else:
+        parity(options.cases) if options.what == "parity" else speed(options.before)

@@ -38,6 +38,8 @@ IN_TASKS = {w for row in pages.of_kind("row") if row.table == ("to", "say") for 
 # commands that are run, or checked, in another way; the function says how
 NOT_RUN = {
     "python benchmarks/compare_rfdetr.py": lambda site: compare(),
+    "python benchmarks/evaluation.py parity": lambda site: scores(),
+    "python benchmarks/evaluation.py speed --before FOLDER": lambda site: scores(),
     "python benchmarks/loading.py": lambda site: loading(),
     "python benchmarks/trace.py": lambda site: trace(),
     "vitdet test configs/coco/… --ckpt_path …": lambda site: scored(),
@@ -82,6 +84,12 @@ def compare():
     """Minutes of full-size models: its options are read."""
     text = (ROOT / "benchmarks" / "compare_rfdetr.py").read_text()
     assert "parser.parse_args()" in text and "compare(" in text
+
+
+def scores():
+    """Its `parity` is run by `references` of test_tables.py; of `speed`, which takes minutes, the options are read."""
+    text = (ROOT / "benchmarks" / "evaluation.py").read_text()
+    assert all(word in text for word in ('"parity"', '"speed"', '"--before"'))
 
 
 def loading():
