@@ -56,7 +56,9 @@ LIBRARIES = {  # a library: the paths under vitdet/ that may import it
     "pycocotools.mask": ("masks.py", "metrics/", "data/"),
     "hotcoco": ("metrics/", "report/"),
     "torchmetrics": ("metrics/",),
-    "supervision": ("prediction.py",),
+    "supervision": ("prediction.py", "deploy/tracking.py"),
+    "trackers": ("deploy/tracking.py",),
+    "av": ("deploy/frames.py", "deploy/encoding.py"),
     **dict.fromkeys(("fastapi", "starlette", "uvicorn", "h11", "prometheus_client"), ("serve/",)),
 }
 

@@ -46,8 +46,11 @@ def extra(name: str, what: str) -> Iterator[None]:
     try:
         yield
     except ImportError as error:
-        reason = f"{error.name} is not installed" if isinstance(error, ModuleNotFoundError) else str(error)
-        raise MissingLibraryError(f"{what} needs another library: {reason}; pip install 'vitdet[{name}]'") from error
+        # a fault of vitdet's own, or said already
+        if isinstance(error, MissingLibraryError) or (error.name or "").startswith("vitdet"):
+            raise
+        reason = "" if isinstance(error, ModuleNotFoundError) else f", which can't be imported ({error})"
+        raise MissingLibraryError(f"{what} needs {error.name}{reason}: pip install 'vitdet[{name}]'") from error
 
 
 def check(name: str, value: Any, ok: bool, wanted: str) -> None:

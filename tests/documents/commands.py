@@ -148,15 +148,16 @@ def fetched(words: tuple[str, ...]) -> str:
 def torchrun(site: Site, words: list[str]) -> str:
     """Two processes on the CPU for eight GPUs."""
     assert words[:2] == ["--nproc_per_node", "8"] and words[-2:] == ["--trainer.devices", "8"]
+    assert words[2:5] == ["-m", "vitdet", "train"]
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
     small = [*site.small(CONFIG, train=True), "--trainer.name", "torchrun", "--trainer.devices", "2"]
-    return site.process(*command, str(tiny.ROOT / words[2]), CONFIG, *small)
+    return site.process(*command, *words[2:5], CONFIG, *small)
 
 
 def srun(site: Site, words: list[str]) -> str:
     """There is no SLURM here: the part after `srun`, in what SLURM would give the one task of one node."""
     assert words[:4] == ["--nodes", "2", "--ntasks-per-node", "8"]
-    python, script, config, *options = words[4:]
+    program, verb, config, *options = words[4:]
     assert options == ["--trainer.num_nodes", "2", "--trainer.devices", "8"]  # the numbers that Lightning compares
     task = {"NTASKS": "1", "JOB_NAME": "train", "NODELIST": "localhost", "NTASKS_PER_NODE": "1", "JOB_ID": "1"}
     task |= dict.fromkeys(("PROCID", "LOCALID", "NODEID"), "0")
@@ -164,7 +165,7 @@ def srun(site: Site, words: list[str]) -> str:
         for name, value in task.items():
             patch.setenv(f"SLURM_{name}", value)
         one = ["--trainer.name", "srun", "--trainer.num_nodes", "1", "--trainer.devices", "1"]
-        return site._one([python, script, config, *one])
+        return site._one([program, verb, config, *one])
 
 
 def pip(site: Site, words: list[str]) -> str:
@@ -176,8 +177,12 @@ def pip(site: Site, words: list[str]) -> str:
         extras = given.strip("[]")
         declared = re.findall(r"^(\w+) = \[", project.read_text(), re.MULTILINE)
         assert not extras or set(extras.split(",")) <= set(declared)
-    else:
-        assert words[1:] == ["wandb"]  # a row of the table of commands tells what it is for
+    elif words[1].startswith("vitdet["):
+        assert set(words[1].removeprefix("vitdet").strip("[]").split(",")) <= set(
+            re.findall(r"^(\w+) = \[", project.read_text(), re.MULTILINE)
+        )
+    else:  # a row of the table of commands tells what wandb is for; `.ci/wheel` installs vitdet
+        assert words[1:] in (["wandb"], ["vitdet"], ["."])
     return ""
 
 

@@ -182,7 +182,17 @@ def looked_at(block, site, tree):
     assert all(Path(name).is_file() for name in ("check.html", "report.json") if name in block.text)
 
 
+def pushed(block, site, tree):
+    """tests/share does it, with a hub on this machine; the options are those of the command."""
+    said = site.main("push", "--help")
+    for words in simple_commands(block.text):
+        assert words[:2] == ["vitdet", "push"] and words[3] == "USER/NAME"
+        assert all(word in said for word in words if word.startswith("--"))
+    assert '"push", FOLDER, "someone/shapes"' in (tiny.ROOT / "tests" / "share" / "roundtrip.py").read_text()
+
+
 KINDS = {
+    "vitdet push": pushed,
     "mkdir -p datasets/coco": download,
     "cd ": download,
     "pip": shell,

@@ -17,6 +17,7 @@ import tiny
 import torch
 import yaml
 from commands import BEST, CONFIG
+from test_dependencies import declared
 from test_structure import RANK
 
 import vitdet
@@ -245,6 +246,12 @@ def errors(row, site):
     assert text in printed.splitlines()[-1] and "Traceback" not in printed
 
 
+def extras(row, site):
+    """It is declared; `.ci/wheel` shows what commands say without it."""
+    (name,) = pages.spans(row.cells[0])
+    assert declared(name)
+
+
 def other_tools(row, site):
     """The names of vitdet's side are words, which test_words.py checks, or links."""
     assert pages.spans(row.cells[1]) or "](" in row.cells[1] or row.cells[1].startswith("nothing"), row
@@ -372,6 +379,7 @@ TABLES = {
     ("in Detectron2", "in vitdet"): other_tools,
     ("in RF-DETR", "in vitdet"): other_tools,
     ("page", "what is on it"): contents,
+    ("extra", "for"): extras,
 }
 ROWS = [piece for piece in pages.of_kind("row") if piece.table != ("to", "say")]
 

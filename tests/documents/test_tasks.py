@@ -6,10 +6,12 @@ from pathlib import Path
 
 import pages
 import pytest
+import tiny
 import torch
 from commands import BEST, CONFIG
 
 import vitdet
+from vitdet.command import shipped
 
 TABLE = [piece for piece in pages.of_kind("row") if piece.table == ("to", "say")]
 
@@ -153,7 +155,27 @@ def debug(site, says):
         assert traceback == told
 
 
+def configs(site, says):
+    lines = site.say(says[0]).splitlines()
+    assert all(any(line.startswith(f"{name} ") and len(line.split()) > 4 for line in lines) for name in shipped.names())
+
+
+def read_config(site, says):
+    assert site.say(says[0]) == (shipped.folder() / "finetune.yaml").read_text(encoding="utf-8")
+
+
+def new(site, says):
+    """What it begins is a config that trains."""
+    site.say(says[0])
+    tiny.weights("vit_small_patch14_dinov2", Path())
+    out = site.say("vitdet train my.yaml --data FOLDER --trainer.max_steps 1")
+    assert "best val/AP" in out and site.resolved("my")["data"]["class_path"] == "vitdet.CocoData"
+
+
 CHECKS = {
+    "see which configs there are, and what each is for": configs,
+    "read one": read_config,
+    "begin a config of your own": new,
     "see every key that a config takes": keys,
     "bound the time, in days, hours, minutes and seconds": bound,
     "stop, and go on": go_on,

@@ -52,6 +52,7 @@ SHORTER = {
     "--data.layout YOLO": "--data.layout COCO",
 }
 # they say how a folder is read; the saved config has the paths that they lead to
+OF_PUSH = ("--public",)
 OF_GET = ("--yes", "--output FOLDER", "--mirror URL")
 OF_FOLDERS = ("--data FOLDER", "--data.kind", "--data.layout", "--data.val_fraction", "--data.train.")
 # names of others' programs, formats and files, and forms of ours
@@ -63,7 +64,7 @@ ABOUT_OTHERS = {
     "mkdocs serve", "my_module.MyHead", "rfdetr", "runs/<config>/version_N", "scaled_dot_product_attention",
     "tools/dataset_converters/cityscapes.py", "torch.export.export", "torchrun", "coco-val",
     "instances_{train,val,test}.json", "OUT/annotations",
-    "~/.cache/vitdet", "FOLDER/.vitdet/", "FOLDER/.vitdet/split-0.2.json",
+    "@REVISION", "supervision.Detections", "~/.cache/vitdet", "FOLDER/.vitdet/", "FOLDER/.vitdet/split-0.2.json",
 }  # fmt: skip
 OF_SERVE = set(serve_command.parser()._option_string_actions)
 OF_CHECK = set(data_check._parser()._option_string_actions)
@@ -146,6 +147,9 @@ def test_option(word, site):
     config = next((path for start, path in OPTION_CONFIGS.items() if word.startswith(start)), CONFIG)
     given = SHORTER.get(word, word)
     data = " --data.train.images DIR --data.train.annotations JSON" if config != CONFIG else ""
+    if word in OF_PUSH:
+        assert word in site.main("push", "--help")
+        return
     if word in OF_GET:
         assert word.split()[0] in site.main("data", "get", "--help")
         return

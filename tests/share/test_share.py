@@ -188,6 +188,30 @@ def test_a_folder_instead_of_a_config(shared, capsys):
     assert f"vitdet test CONFIG --model.checkpoint {shared}" in capsys.readouterr().err
 
 
+def test_the_command_says_what_is_missing(run, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    words = [
+        "export",
+        str(run),
+        "--format",
+        "safetensors",
+        "--output",
+        "zebras",
+        "--dataset",
+        "a/b",
+        "--picture",
+        "none",
+    ]
+    main(words)
+    out = capsys.readouterr().out
+    assert "of averaged weights, without the optimiser (best.ckpt has " in out and "licence: not known" in out
+    assert "next: vitdet predict zebras IMAGE, or vitdet push zebras USER/NAME" in out and "picture" not in out
+    assert metadata(Path("zebras"))["datasets"] == ["a/b"]
+    with pytest.raises(SystemExit):
+        main([*words, "--half"])
+    assert "--half does not go with --format safetensors" in capsys.readouterr().err
+
+
 def damaged(shared: Path, folder: Path, name: str, content: bytes | None) -> Path:
     folder.mkdir()
     for file in shared.iterdir():

@@ -39,9 +39,9 @@ class EqualSequences:
     def attend(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """Softmax attention `(B*L, heads, d)` inside each sequence."""
         batch, length, heads, channels = self.batch, self.front + self.count * self.length, fixed(q, 1), fixed(v, 2)
-        q, k, v = (part.reshape(batch, length, heads, fixed(part, 2)) for part in (q, k, v))
+        q, k, v = (part.reshape(batch, length, heads, -1) for part in (q, k, v))
         windows = [part[:, self.front :] for part in (q, k, v)] if self.front else (q, k, v)
-        windows = [part.reshape(batch * self.count, self.length, heads, fixed(part, 3)) for part in windows]
+        windows = [part.reshape(batch * self.count, self.length, heads, -1) for part in windows]
         # (S, T) -> (B*S, 1, 1, T)
         mask = None if self.hidden is None else self.hidden.repeat(batch, 1)[:, None, None]
         y = self._softmax(*windows, mask)

@@ -1,10 +1,16 @@
 """`vitdet export`: a model as a file for other engines, judged by its score in the engine."""
 
+import argparse
+from pathlib import Path
+
 from vitdet.cli import VERBS
+from vitdet.command.card_options import add_options, of_card
 from vitdet.command.parser import Parser
 from vitdet.errors import UserError
 
-FORMATS = ("onnx", "openvino", "pt2")
+FORMATS = ("onnx", "openvino", "pt2", "safetensors")
+# options that say how a model is computed in an engine, and mean nothing for a folder of weights
+OF_ENGINES = ("half", "int8", "preprocessing", "size", "images", "threads", "loss", "checkpoint")
 
 
 def run(argv: list[str]) -> None:
@@ -14,6 +20,9 @@ def run(argv: list[str]) -> None:
         UserError: the model can't be exported so, a library is missing, or the exported model has lost too much.
     """
     options, words = _parser().parse_known_args(argv)
+    if options.format == "safetensors":
+        _share(options, words)
+        return
     kinds = [name for name in ("half", "int8", "preprocessing", "size") if getattr(options, name) not in (None, False)]
     if options.format == "pt2" and kinds:
         raise UserError(f"--{kinds[0]} goes with --format onnx or openvino, and the format is pt2; leave it out")
@@ -23,6 +32,19 @@ def run(argv: list[str]) -> None:
     from vitdet.command.export_steps import Export
 
     Export(options, words).run()
+
+
+def _share(options: argparse.Namespace, words: list[str]) -> None:
+    given = [f"--{name}" for name in OF_ENGINES if getattr(options, name) not in (None, False)] + words
+    if given:
+        raise UserError(f"{given[0]} does not go with --format safetensors, which writes the weights as they are")
+    # it takes seconds to import
+    from vitdet.share import save
+
+    named = Path(options.model)
+    folder = options.output or (f"{named.parent.parent.name}-shared" if named.suffix else f"{named.name}-shared")
+    print("\n".join(save(options.model, folder, **of_card(options)).lines))
+    print(f"next: vitdet predict {folder} IMAGE, or vitdet push {folder} USER/NAME")
 
 
 def _parser() -> Parser:
@@ -60,5 +82,6 @@ def _parser() -> Parser:
     parser.add_argument(
         "--threads", type=int, help="threads of the engine that is scored; one for each core by default"
     )
+    add_options(parser)
     parser.epilog = "--data FOLDER, or --data.key value …: labelled images for the score; by default the model's own"
     return parser

@@ -1,5 +1,9 @@
 """`vitdet predict`: its options, and which function runs it."""
 
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any
+
 from vitdet.cli import VERBS
 from vitdet.command.parser import Parser
 from vitdet.errors import UserError
@@ -10,7 +14,11 @@ def parser() -> Parser:
     parser = Parser("predict", VERBS["predict"])
     parser.add_argument("checkpoint", help="a checkpoint of a run, or the name of a published model")
     parser.add_argument(
-        "images", nargs="+", metavar="image", help="image files, folders, globs, URLs, or - for standard input"
+        "images",
+        nargs="+",
+        metavar="image",
+        help="image files, folders, globs, URLs, or - for standard input; video files, streams (rtsp://…), or 0, 1, … "
+        "for a camera",
     )
     parser.add_argument(
         "--output", default="predictions", help="folder for drawings and predictions.json (%(default)s)"
@@ -32,18 +40,64 @@ def parser() -> Parser:
     )
     parser.add_argument("--overlap", type=float, help="… which overlap by at least this share of the side (0.2)")
     parser.add_argument("--whole", action="store_true", default=None, help="… and see the whole image, too")
+    parser.add_argument("--every", type=int, help="of a video, see one of so many frames (1)")
+    parser.add_argument(
+        "--track",
+        nargs="?",
+        const="bytetrack",
+        choices=["bytetrack", "ocsort", "sort"],
+        help="number the objects of a video (bytetrack)",
+    )
     return parser
 
 
 def run(argv: list[str]) -> None:
-    """Runs the verb; the exit status is 1 where no image could be read."""
+    """Runs the verb; the exit status is 1 where nothing could be read."""
     options = {key: value for key, value in vars(parser().parse_args(argv)).items() if value is not None}
     tiling = {key: options.pop(key) for key in ("tile", "overlap", "whole") if key in options}
     if tiling and "tile" not in tiling:
         raise UserError(f"--{min(tiling)} is about tiles; give their side, such as --tile 640")
-    from vitdet.deploy import predict_files
+    of_videos = {key: options.pop(key) for key in ("every", "track") if key in options}
+    from vitdet.deploy.frames import divide
 
-    done = predict_files(**options, tiling=tiling or None)
-    if done.unreadable and not done.read:
+    videos, options["images"] = divide(options["images"])
+    if of_videos and not videos:
+        raise UserError(f"--{min(of_videos)} is about videos, and none is given; give a video file, or a camera as 0")
+    read = _videos(videos, options, tiling, of_videos) if videos else 0
+    if options["images"]:
+        from vitdet.deploy import predict_files
+
+        done = predict_files(**options, tiling=tiling or None)
+        read += done.read or not done.unreadable
+    if not read:
         # what could not be read has been said
         raise SystemExit(1)
+
+
+def _videos(
+    videos: Sequence[str], options: Mapping[str, Any], tiling: Mapping[str, Any], of_videos: Mapping[str, Any]
+) -> int:
+    """Predicts on videos, and returns how many could be read."""
+    from vitdet.deploy.predict import load
+    from vitdet.deploy.tiles import TiledDetector
+    from vitdet.deploy.video import predict_video, stem
+
+    if unused := sorted({"annotations", "formats"} & options.keys()):
+        print(f"--{unused[0].removesuffix('s')} is about images: a video has a file NAME.jsonl")
+    detector = load(options["checkpoint"], device=options.get("device"))
+    detector = TiledDetector(detector, **tiling) if tiling else detector
+    kept = {key: options[key] for key in ("output", "drawings", "threshold", "batch_size") if key in options}
+    names: Counter[str] = Counter()
+    read = 0
+    for video in videos:
+        name = stem(video)
+        names[name] += 1
+        # videos of the same name in several folders
+        name = name if names[name] == 1 else f"{name}-{names[name]}"
+        try:
+            read += predict_video(detector, video, name=name, **kept, **of_videos).frames > 0
+        except UserError as error:
+            if len(videos) == 1:
+                raise
+            print(f"left out: {error}")
+    return read

@@ -4,6 +4,7 @@ import tempfile
 from pathlib import Path
 
 from vitdet.cli import VERBS
+from vitdet.command.card_options import add_options, of_card
 from vitdet.command.parser import Parser
 
 
@@ -13,8 +14,6 @@ def run(argv: list[str]) -> None:
     parser.add_argument("name", help="the repository of the hub, user/name")
     parser.add_argument("--public", action="store_true", help="everybody may read a repository that is created")
     parser.add_argument("--revision", help="the branch to upload to; by default main")
-    from vitdet.share.options import add_options, of_card
-
     add_options(parser)
     options = parser.parse_args(argv)
     from vitdet.model_folder import is_shared, split_name

@@ -6,13 +6,12 @@ from dataclasses import fields
 from typing import Any
 
 from vitdet.command.parser import Parser
-from vitdet.errors import extra
 
 
 def run(argv: Sequence[str]) -> None:
     """Serves until SIGINT or SIGTERM."""
-    with extra("serve", "vitdet serve"):
-        from vitdet.serve import Limits, serve
+    from vitdet.serve import Limits, serve
+
     options = vars(parser().parse_args(argv))
     limits = Limits(**{limit.name: options.pop(limit.name) for limit in fields(Limits)})
     serve(options.pop("model"), **options, limits=limits)

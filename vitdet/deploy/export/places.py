@@ -10,8 +10,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from vitdet.backbone.sequences import fixed
 from vitdet.backbone.windows import Windows
-from vitdet.deploy.export.dynamic import Size, divided, least, linear_matrix, real, rounded_up
+from vitdet.deploy.export.dynamic import Size, least, linear_matrix, real, rounded_up
 
 
 @dataclass
@@ -101,9 +102,9 @@ class RelativePlaces:
             length, rows = 2 * side - 1, place[:, None] - step + side - 1
             table = linear_matrix(length, table.shape[0], table.shape[0] / real(length)) @ table
             outside = (place[:, None] < 0) | (rows < 0) | (rows >= length)
-            found = divided(q @ table.T, 0, (self.batch, place.shape[0]))  # (B, L, heads, 2*side - 1)
+            found = (q @ table.T).reshape(self.batch, place.shape[0], fixed(q, 1), -1)  # (B, L, heads, 2*side - 1)
             rows = rows.clamp(min=0).minimum(torch.arange(1) + length - 1)
-            index = rows[None, :, None].expand(self.batch, -1, q.shape[1], -1)
+            index = rows[None, :, None].expand(self.batch, -1, fixed(q, 1), -1)
             parts.append((found.gather(-1, index) * ~outside[:, None]).flatten(0, 1))
         return torch.cat(parts, -1)
 
