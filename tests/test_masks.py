@@ -5,9 +5,10 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
 from pycocotools import mask as rle
 
-from vitdet.masks import bounds, encode, resize_labels, resize_mask, to_rle
+from vitdet.masks import bounds, encode, joined, outlines, resize_labels, resize_mask, to_rle
 
 
 def test_every_form_of_a_segmentation_is_the_same_mask():
@@ -80,3 +81,28 @@ def test_a_mask_is_resized_as_if_all_of_it_were(height, width, new_height, new_w
         shrinks = h * w < wanted.size
         wanted = cv2.resize(wanted, (w, h), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
     assert np.array_equal(resize_mask(mask, new_height, new_width), wanted > 127)
+
+
+@settings(max_examples=150, deadline=None)
+@given(arrays(bool, st.tuples(st.integers(1, 9), st.integers(1, 9))))
+def test_outlines_enclose_the_mask(mask):
+    """Parts, holes and corners that touch; the polygon filled by pycocotools is the mask."""
+    lines = outlines(mask)
+    if not mask.any():
+        assert lines == []
+        return
+    height, width = mask.shape
+    (code,) = rle.frPyObjects([joined(lines).ravel().tolist()], height, width)
+    assert np.array_equal(rle.decode(code).astype(bool), mask)
+    parts = [rle.decode(rle.frPyObjects([line.ravel().tolist()], height, width)[0]) for line in lines]
+    assert np.array_equal(sum(parts), mask)  # each pixel is in one part
+
+
+@pytest.mark.parametrize(("tolerance", "overlap", "share"), [(0.5, 1.0, 0.9), (1.0, 0.99, 0.2)])
+def test_slopes_take_few_corners(tolerance, overlap, share):
+    y, x = np.mgrid[:200, :200]
+    mask = ((x - 100) / 90) ** 2 + ((y - 100) / 60) ** 2 < 1
+    (exact,), (line,) = outlines(mask), outlines(mask, tolerance=tolerance)
+    (code,) = rle.frPyObjects([line.ravel().tolist()], 200, 200)
+    back = rle.decode(code).astype(bool)
+    assert (back & mask).sum() >= overlap * (back | mask).sum() and len(line) <= share * len(exact)

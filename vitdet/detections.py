@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, fields, replace
 from difflib import get_close_matches
-from typing import Any, overload
+from typing import Any, TypeVar, overload
 
 import numpy as np
 import torch
@@ -17,6 +17,7 @@ from typing_extensions import Self
 from vitdet.errors import UserError
 from vitdet.thresholds import Threshold, check_threshold, reach
 
+Some = TypeVar("Some", bound="Detections")
 # the most detections that `str` lists
 LISTED = 20
 # the attributes of a prediction that have an entry for each detection
@@ -94,7 +95,7 @@ class Detections:
                 raise IndexError(f"there is no detection {index}: {len(self)} were found")
             i = int(index) % len(self)
             return next(iter(self[i : i + 1]))
-        kept = torch.arange(len(self), device=self.scores.device)[_positions(index)]
+        kept = torch.arange(len(self), device=self.scores.device)[_positions(index, len(self))]
         some = {name: value[kept] for name in PER_OBJECT if (value := getattr(self, name)) is not None}
         if self.panoptic is not None:
             number = torch.zeros(len(self) + 1, dtype=self.panoptic.dtype, device=kept.device)
@@ -115,7 +116,7 @@ class Detections:
         return "\n".join([repr(self), *rows, *more])
 
     @staticmethod
-    def concatenate(predictions: Sequence[Self]) -> Self:
+    def concatenate(predictions: "Sequence[Some]") -> "Some":
         """All detections of several predictions on the same image, best score first; the rest is that of the first.
 
         Raises:
@@ -223,10 +224,11 @@ class Detections:
         return int(one)
 
 
-def _positions(index: Any) -> Any:
-    """What selects entries of a tensor: a slice, or a tensor of numbers or truth values."""
-    if isinstance(index, (slice, Tensor)):
+def _positions(index: Any, count: int) -> Tensor:
+    """What selects some of `count` entries of a tensor: numbers or truth values."""
+    if isinstance(index, Tensor):
         return index
-    values = np.asarray(index)
+    # a slice of a tensor can't go backwards
+    values = np.array(range(*index.indices(count))) if isinstance(index, slice) else np.asarray(index)
     # an empty list has no type of its own
     return torch.from_numpy(values.astype(np.int64) if not values.size else values)

@@ -31,6 +31,7 @@ def draw(
     colours: Sequence[Colour] | None = None,
     masks: np.ndarray | None = None,
     outline: bool = True,
+    letters: int | None = None,
 ) -> Image.Image:
     """A copy of an image with boxes, texts and masks in the colours of their classes.
 
@@ -45,6 +46,7 @@ def draw(
         colours: instead of labels, the colour of each box.
         masks: `(T, H, W)` bool.
         outline: whether the boxes are drawn.
+        letters: the height of the largest letters in pixels; by default it follows from the size of the image.
     """
     canvas = image.convert("RGB")
     colours = [class_colour(label) for label in labels] if colours is None else list(colours)
@@ -60,13 +62,15 @@ def draw(
         pen.rectangle(corners, outline=colour, width=min(width, max(1, round(min(x2 - x1, y2 - y1) * LINE_SHARE))))
     centres = None if outline or masks is None else [_middle(mask) for mask in masks]
     boxes = np.array(boxes_xyxy, np.float64).reshape(-1, 4)
-    largest = max(11, round(scale / 42))
+    largest = letters or max(11, round(scale / 42))
     placed = plates(boxes, texts, canvas.size, width=width, largest=largest, centres=centres)
     # drawn after all boxes, so that no line crosses a text
     for plate, colour in reversed(list(zip(placed, colours))):
         if plate is not None:
             _write(pen, plate, colour)
-    left_out = {text: colour for plate, text, colour in zip(placed, texts, colours) if text and plate is None}
+    left_out: dict[str, Colour] = {
+        text: colour for plate, text, colour in zip(placed, texts, colours) if text and plate is None
+    }
     if left_out:
         taken = [plate.place for plate in placed if plate is not None]
         _write_key(pen, left_out, boxes, taken, smallest(largest))

@@ -4,6 +4,7 @@
 parts, and those of modules that the program has imported itself, so that no file decides which code is run.
 """
 
+import functools
 import hashlib
 import json
 import logging
@@ -139,8 +140,9 @@ def split_name(name: str) -> tuple[str, str | None]:
     return found[1], found[2]
 
 
+@functools.cache
 def fetch(name: str) -> Path:
-    """The folder of a model of the hub in huggingface_hub's cache, fetched if it is not there or not of today.
+    """The folder of a model of the hub in huggingface_hub's cache; the hub is asked once by a process.
 
     Raises:
         SharedModelError: the name is wrong, there is no such model, or it is neither in the cache nor to be reached.

@@ -8,6 +8,7 @@ import functools
 import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from PIL import ImageFont
@@ -58,10 +59,15 @@ def font_of(size: int, text: str) -> ImageFont.FreeTypeFont:
         with contextlib.suppress(OSError):
             found = ImageFont.truetype(name + suffix, size)
             # what stands for a letter that a font does not have
-            nothing = bytes(found.getmask("\uffff"))
-            if all(letter.isspace() or bytes(found.getmask(letter)) != nothing for letter in set(text)):
+            nothing = _shape(found, "\uffff")
+            if all(letter.isspace() or _shape(found, letter) != nothing for letter in set(text)):
                 return found
     return own
+
+
+def _shape(letters: Any, text: str) -> bytes:
+    """The pixels of a text."""
+    return bytes(letters.getmask(text))
 
 
 def extent(text: str, size: int) -> tuple[float, float]:

@@ -71,8 +71,9 @@ class Prediction(Detections):
             {"image_id": self.image_id, "category_id": category, "bbox": [x1, y1, x2 - x1, y2 - y1], "score": score}
             for (x1, y1, x2, y2), score, category in found
         ]
+        size = [] if self.masks is None else list(self.masks.shape[1:])
         for row, code in zip(rows, codes):
-            row["segmentation"] = {"size": list(self.masks.shape[1:]), "counts": code.decode()}
+            row["segmentation"] = {"size": size, "counts": code.decode()}
         return rows
 
     def to_coco_panoptic(self) -> tuple[bytes, list[dict[str, Any]]]:
@@ -93,7 +94,7 @@ class Prediction(Detections):
         """A PIL image on which the detections with a score of at least `threshold` are drawn, by default all of them.
 
         Args:
-            image: the original as PIL image, RGB array `(H, W, 3)` uint8 or path; needed if there is no `self.path`.
+            image: the original in any form that `vitdet.images.as_array` takes; needed if there is no `self.path`.
 
         Raises:
             UserError: there is no image, it has another size, or the threshold is not in [0, 1].
@@ -101,7 +102,8 @@ class Prediction(Detections):
         check_threshold(threshold)
         if image is None and self.path is None:
             raise UserError("this prediction was not made from a file: give the image to draw on, as plot(image)")
-        canvas = Image.fromarray(as_array(self.path if image is None else image))
+        source: Any = self.path if image is None else image
+        canvas = Image.fromarray(as_array(source))
         if canvas.size != tuple(self.size[::-1]):
             about = f"the prediction is about one of {self.size[1]}×{self.size[0]}; give the original image"
             raise UserError(f"image is {canvas.width}×{canvas.height}, {about}")

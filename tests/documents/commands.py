@@ -147,9 +147,15 @@ def fetched(words: tuple[str, ...]) -> str:
 
 def torchrun(site: Site, words: list[str]) -> str:
     """Two processes on the CPU for eight GPUs."""
-    assert words[:2] == ["--nproc_per_node", "8"] and words[-2:] == ["--trainer.devices", "8"]
-    assert words[2:5] == ["-m", "vitdet", "train"]
+    assert words[:4] == ["--nproc_per_node", "8", "-m", "vitdet"]
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+    if words[4] == "predict":
+        own = [ELLIPSIS.get(word, word) for word in words[5:]]
+        options = ["--batch_size", "1", "--device", "cpu", "--output", "shared"]
+        said = site.process(*command, *words[2:5], *own, *options)
+        assert "process " in said and "2 images in" in said and not (site.folder / "shared" / ".unfinished").exists()
+        return said
+    assert words[4] == "train" and words[-2:] == ["--trainer.devices", "8"]
     small = [*site.small(CONFIG, train=True), "--trainer.name", "torchrun", "--trainer.devices", "2"]
     return site.process(*command, *words[2:5], CONFIG, *small)
 
@@ -158,6 +164,11 @@ def srun(site: Site, words: list[str]) -> str:
     """There is no SLURM here: the part after `srun`, in what SLURM would give the one task of one node."""
     assert words[:4] == ["--nodes", "2", "--ntasks-per-node", "8"]
     program, verb, config, *options = words[4:]
+    if verb == "predict":
+        with pytest.MonkeyPatch.context() as patch:
+            for name, value in {"PROCID": "0", "NTASKS": "1", "JOB_ID": "1", "STEP_ID": "0"}.items():
+                patch.setenv(f"SLURM_{name}", value)
+            return site._one(words[4:])
     assert options == ["--trainer.num_nodes", "2", "--trainer.devices", "8"]  # the numbers that Lightning compares
     task = {"NTASKS": "1", "JOB_NAME": "train", "NODELIST": "localhost", "NTASKS_PER_NODE": "1", "JOB_ID": "1"}
     task |= dict.fromkeys(("PROCID", "LOCALID", "NODEID"), "0")

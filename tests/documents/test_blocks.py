@@ -205,6 +205,7 @@ KINDS = {
     "VITDET_API_KEY=": shell,
     "curl": shell,
     "docker": shell,
+    "vitdet predict": shell,
     "torchrun": shell,
     "image ->": picture,
     "errors, ": order,

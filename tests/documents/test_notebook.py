@@ -31,7 +31,7 @@ def test_its_python_compiles_and_its_commands_are_verbs():
         for words in (line.removeprefix("!vitdet ").split() for line in lines if line.startswith("!")):
             assert words[0] in VERBS, words
             if words[0] == "train":
-                settings, flags = read_words([word for word in words[2:] if word != "{MORE}"])
+                settings, flags = read_words([word for word in words[2 : words.index("2>&1")] if word != "{MORE}"])
                 assert settings and not flags
 
 

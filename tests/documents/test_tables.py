@@ -27,6 +27,7 @@ from vitdet.data.formats import find
 from vitdet.data.formats.foreign import MODULES
 from vitdet.data.label_sets import label_set
 from vitdet.data.label_sets.scenes import ADE20K_PANOPTIC
+from vitdet.deploy.files import FORMATS as FORMATS_OF_RESULTS
 from vitdet.serve.description import REFUSALS
 from vitdet.serve.limits import Limits
 from vitdet.zoo import CARDS
@@ -350,11 +351,21 @@ def options_of_requests(row, site):
     assert [schema["default"]] == pages.spans(row.cells[2]) if "enum" in schema else "model's own" in row.cells[2]
 
 
+def written(row, site):
+    """The files of a format are written."""
+    (name,), files = pages.spans(row.cells[0]), pages.spans(row.cells[1])
+    options = ["--format", name, "--no_drawings", "--output", f"as_{name}", "--threshold", "0"]
+    site.main("predict", BEST, "folder", *options)
+    assert files and all((site.folder / f"as_{name}" / file).exists() for file in files)
+    assert name in FORMATS_OF_RESULTS
+
+
 TABLES = {
     ("limit", "default", "what is refused"): limits,
     ("status", "why"): statuses,
     ("path", "what it answers"): paths_of_state,
     ("option", "values", "by default"): options_of_requests,
+    ("`--format`", "files", "what is in them"): written,
     ("format", "order of the classes", "objects", "an image without labels"): formats,
     ("layout", "what it looks like", "what is recognised"): layouts,
     ("task", "data", "head", "score", "on the built-in data"): segmentation,

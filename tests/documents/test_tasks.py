@@ -155,6 +155,11 @@ def debug(site, says):
         assert traceback == told
 
 
+def report(site, says):
+    assert "report: page.html" in site.say(says[0])
+    assert "Worst images" in (site.folder / "page.html").read_text(encoding="utf-8")
+
+
 def configs(site, says):
     lines = site.say(says[0]).splitlines()
     assert all(any(line.startswith(f"{name} ") and len(line.split()) > 4 for line in lines) for name in shipped.names())
@@ -183,6 +188,7 @@ CHECKS = {
     "score it on other data": score_other,
     "find objects in images": find,
     "find and score them": find_and_score,
+    "see where it fails, and why": report,
     "score anybody's results file": score_file,
     "choose the scores from which detections count, of a model that is trained": thresholds,
     "choose them by a wanted precision, in the training": wanted_precision,

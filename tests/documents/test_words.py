@@ -19,9 +19,10 @@ from commands import CONFIG, PROGRAMS
 import vitdet
 import vitdet.data.formats
 from vitdet.cli import VERBS
-from vitdet.command import data_check
+from vitdet.command import data_check, predict
 from vitdet.command import serve as serve_command
 from vitdet.data import ImageData
+from vitdet.serve.guard import PATHS
 from vitdet.zoo import CARDS
 
 ROOT = tiny.ROOT
@@ -33,6 +34,9 @@ LAYOUT = ("layout", "what it looks like", "what is recognised")
 OF_OTHERS |= {
     word for row in pages.of_kind("row") if row.table == LAYOUT for cell in row.cells for word in pages.spans(cell)
 }
+# what `vitdet predict` writes: `written` of test_tables.py looks for it
+RESULTS = ("`--format`", "files", "what is in them")
+OF_OTHERS |= {word for row in pages.of_kind("row") if row.table == RESULTS for word in pages.spans(row.cells[1])}
 WORDS = sorted({piece.text for piece in pages.of_kind("word")} - OF_OTHERS)
 IN_TASKS = {w for row in pages.of_kind("row") if row.table == ("to", "say") for w in pages.spans(row.text)}
 # commands that are run, or checked, in another way; the function says how
@@ -64,10 +68,13 @@ ABOUT_OTHERS = {
     "mkdocs serve", "my_module.MyHead", "rfdetr", "runs/<config>/version_N", "scaled_dot_product_attention",
     "tools/dataset_converters/cityscapes.py", "torch.export.export", "torchrun", "coco-val",
     "instances_{train,val,test}.json", "OUT/annotations",
+    "Retry-After", "X-API-Key", "10.1.0.0/16", "http://127.0.0.1:8000",
     "@REVISION", "supervision.Detections", "~/.cache/vitdet", "FOLDER/.vitdet/", "FOLDER/.vitdet/split-0.2.json",
 }  # fmt: skip
 OF_SERVE = set(serve_command.parser()._option_string_actions)
 OF_CHECK = set(data_check._parser()._option_string_actions)
+OF_PREDICT = set(predict.parser()._option_string_actions)
+PREDICT_TESTS = "".join(path.read_text(encoding="utf-8") for path in sorted((ROOT / "tests" / "deploy").glob("*.py")))
 CHECK_TESTS = (ROOT / "tests" / "data" / "test_check.py").read_text(encoding="utf-8")
 SHAPES = re.compile(r"\(\w+(, \w+)+\)|\d+")
 MODELS = re.compile(r"(rf-detr|lw-detr|deimv2|eomt|EoMT)\b.*")
@@ -141,8 +148,8 @@ def test_option(word, site):
         # tests/serve tries each
         serve_command.parser().parse_args(["best.ckpt", *word.split()[: 2 if " " in word else 0]])
         return
-    if word in OF_CHECK:
-        assert word in CHECK_TESTS
+    if word in OF_CHECK | OF_PREDICT:
+        assert word in CHECK_TESTS + PREDICT_TESTS
         return
     config = next((path for start, path in OPTION_CONFIGS.items() if word.startswith(start)), CONFIG)
     given = SHORTER.get(word, word)
@@ -218,7 +225,7 @@ def test_call(word, site):
 
 
 def is_known(word):
-    return word in ABOUT_OTHERS | ABSTRACT | IN_TASKS or SHAPES.fullmatch(word) or MODELS.fullmatch(word)
+    return word in {*ABOUT_OTHERS, *ABSTRACT, *IN_TASKS, *PATHS} or SHAPES.fullmatch(word) or MODELS.fullmatch(word)
 
 
 @pytest.mark.parametrize("word", [w for w in WORDS if MODELS.fullmatch(w) and " " not in w])

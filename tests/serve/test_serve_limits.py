@@ -298,6 +298,8 @@ def test_raw_bytes_that_are_no_request(url):
         HEAD + b"X: " + b"a" * 200_000 + b"\r\n\r\n",
         HEAD + b"".join(b"X%d: a\r\n" % i for i in range(20_000)) + b"\r\n",
         HEAD + b"Content-Length: -1\r\n\r\n",
+        HEAD + b"Content-Length: " + b"9" * 5000 + b"\r\n\r\n",
+        HEAD + b"Content-Length: " + b"9" * 19 + b"\r\n\r\n",
         HEAD + b"Content-Length: 1\r\nContent-Length: 2\r\n\r\nab",
         HEAD + b"Transfer-Encoding: chunked\r\n\r\nzz\r\n",
         HEAD + b"Transfer-Encoding: chunked\r\nContent-Length: 3\r\n\r\n0\r\n\r\n",

@@ -47,6 +47,7 @@ def main() -> None:
         os.environ.update(own, HF_HUB_DISABLE_PROGRESS_BARS="1")
         os.environ.pop("HF_TOKEN", None)
         import vitdet
+        from vitdet import model_folder
         from vitdet.share import push_to_hub
 
         told["no token"] = failure(said, "push", FOLDER, "someone/shapes")
@@ -76,6 +77,7 @@ def main() -> None:
         told["no vitdet"] = failure(vitdet.load, "hf://someone/other")
         hub.refuse = 403
         told["may not write"] = failure(push_to_hub, FOLDER, "another/shapes")
+    model_folder.fetch.cache_clear()
     told["cached"] = vitdet.load("hf://someone/shapes").classes
     told["not cached"] = failure(vitdet.load, "hf://someone/else")
     told["no server"] = failure(push_to_hub, FOLDER, "someone/shapes")

@@ -169,12 +169,13 @@ def test_licences(given, found):
 
 
 def test_training_starts_from_it(shared, tmp_path, monkeypatch, capsys):
-    """Also on other classes; the weights are those of the folder."""
+    """With the config of the card, on other classes."""
     monkeypatch.chdir(tmp_path)
     small = ["--data.train_images", "4", "--data.val_images", "2", "--data.size", "64", "--data.batch_size", "2"]
     quick = ["--trainer.max_steps", "1", "--trainer.accelerator", "cpu", "--trainer.pictures", "0"]
-    Path("c.yaml").write_text("data: ShapesData")
-    main(["train", "c.yaml", "--model.checkpoint", str(shared), *small, *quick])
+    text = (shared / "README.md").read_text().partition("```yaml\n")[2].partition("```")[0]
+    Path("c.yaml").write_text(text.replace(card.PLACEHOLDER, str(shared)).replace("FOLDER", "ShapesData"))
+    main(["train", "c.yaml", *small, *quick])
     out = capsys.readouterr()
     assert "classes kept by name, 1 of 6: disc" in out.out + out.err
     best = Checkpoint.read(tmp_path / "runs" / "c" / "version_0" / "last.ckpt")

@@ -7,6 +7,7 @@ from pathlib import Path
 import lightning as L
 import numpy as np
 import pytest
+from PIL import Image
 
 from vitdet.cli import main
 from vitdet.pages.charts import Line, chart, ticks
@@ -84,6 +85,10 @@ def test_a_training_leaves_a_report_and_the_verb_makes_another(data, sections, t
     assert f"report: {run / 'report.html'}" in capsys.readouterr().out
     text, parsed = read(run / "report.html")
     assert set(sections) <= set(parsed.ids) and "tiny/version_0" in text and "images/s" in text
+    # labels and what was found, side by side
+    pictures = [path for path in (run / "pictures").glob("*.jpg") if "step" in path.name]
+    width, height = Image.open(pictures[0]).size
+    assert width > 1.2 * height and width > 300
     main(["report", str(run / "best.ckpt"), "--output", str(tmp_path / "new" / "page.html")])
     again, parsed = read(tmp_path / "new" / "page.html")
     assert set(sections) <= set(parsed.ids) and "scored on the validation images" in again and "step" in again

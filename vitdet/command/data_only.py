@@ -49,7 +49,7 @@ def _build(data: dict[str, Any], where: str) -> ImageData:
     parser = ArgumentParser(exit_on_error=False)
     parser.add_subclass_arguments(ImageData, "data", required=True)
     try:
-        return parser.instantiate_classes(parser.parse_object({"data": data})).data
+        return parser.instantiate(parser.parse_object({"data": data})).data
     except UserError:
         raise
     except (ArgumentError, ValueError, TypeError, KeyError, AttributeError, ImportError) as error:

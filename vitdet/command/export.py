@@ -6,7 +6,8 @@ from pathlib import Path
 from vitdet.cli import VERBS
 from vitdet.command.card_options import add_options, of_card
 from vitdet.command.parser import Parser
-from vitdet.errors import UserError
+from vitdet.errors import UserError, check
+from vitdet.ranges import number
 
 FORMATS = ("onnx", "openvino", "pt2", "safetensors")
 # options that say how a model is computed in an engine, and mean nothing for a folder of weights
@@ -28,6 +29,8 @@ def run(argv: list[str]) -> None:
         raise UserError(f"--{kinds[0]} goes with --format onnx or openvino, and the format is pt2; leave it out")
     if options.half and options.int8 is not None:
         raise UserError("--half and --int8 are both given; choose one")
+    ok = number(0)[0](options.loss) if options.loss is not None else True
+    check("--loss", options.loss, ok, "points of the score, from 0")
     # these take seconds to import
     from vitdet.command.export_steps import Export
 
@@ -41,8 +44,8 @@ def _share(options: argparse.Namespace, words: list[str]) -> None:
     # it takes seconds to import
     from vitdet.share import save
 
-    named = Path(options.model)
-    folder = options.output or (f"{named.parent.parent.name}-shared" if named.suffix else f"{named.name}-shared")
+    named = Path(options.model.partition("@")[0])
+    folder = options.output or f"{(named.parent.parent if named.suffix == '.ckpt' else named).name}-shared"
     print("\n".join(save(options.model, folder, **of_card(options)).lines))
     print(f"next: vitdet predict {folder} IMAGE, or vitdet push {folder} USER/NAME")
 

@@ -41,6 +41,12 @@ class Export:
         self.output = self._output()
         self.unchecked = judge.unchecked(self.output)
         self.detector = load(options.model, checkpoint=options.checkpoint, device="cpu")
+        rule, size = self.detector.transform.size, options.size
+        if size is not None and options.check and [rule.square] * 2 != list(size):
+            raise UserError(
+                f"--size is {size[0]} {size[1]}, but the model's images are resized to: {rule}; they can not "
+                "all be scored at this size, so add --no-check"
+            )
         self.data = self._data(words) if options.check or options.int8 == "" else None
 
     def run(self) -> None:
@@ -53,6 +59,14 @@ class Export:
         if self.options.check and self.data is not None:
             print(f"scored on {self.data.index(self.split)}")
             before = score(self.detector, self.data, split=self.split, images=self.options.images)
+        self.finish(before)
+
+    def finish(self, before: Scores | None) -> None:
+        """Writes the file of a model with these scores, and judges it.
+
+        Raises:
+            UserError: it can't be written, or has lost too much.
+        """
         self._write(before)
         exported = EngineDetector(self.unchecked, threads=self.options.threads)
         if not self.options.check:

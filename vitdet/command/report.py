@@ -1,6 +1,7 @@
 """`vitdet report`: scores a model on the validation images, and writes a page that says where it fails, and why."""
 
 from pathlib import Path
+from typing import Any
 
 from vitdet.cli import VERBS
 from vitdet.command.parser import Parser
@@ -33,6 +34,6 @@ def run(argv: list[str]) -> None:
     if cli.ckpt_path is not None:
         page.load_state_dict(Checkpoint.read(cli.ckpt_path).callback(page.state_key) or {})
     # the thresholds are those of the checkpoint, and not chosen anew
-    others = [one for one in cli.trainer.callbacks if not isinstance(one, (Report, Thresholds))]
-    cli.trainer.callbacks = [*others, page]
-    cli.trainer.validate(cli.model, cli.datamodule, ckpt_path=cli.ckpt_path, weights_only=True, verbose=False)
+    trainer: Any = cli.trainer
+    trainer.callbacks = [*(one for one in trainer.callbacks if not isinstance(one, (Report, Thresholds))), page]
+    trainer.validate(cli.model, cli.datamodule, ckpt_path=cli.ckpt_path, weights_only=True, verbose=False)

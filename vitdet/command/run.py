@@ -100,7 +100,7 @@ def read_command(verb: str, argv: list[str]) -> CLI:
         ConfigError: whatever is wrong with it.
     """
     if not argv or argv[0].startswith("-"):
-        raise ConfigError(f"which config? vitdet {verb} configs/detr_vit.yaml [--key value …]")
+        raise ConfigError(f"which config? vitdet {verb} CONFIG [--key value …]; `vitdet configs` lists them")
     quiet()
     path, settings, flags = _command(argv)
     try:

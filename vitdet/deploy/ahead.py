@@ -3,11 +3,12 @@
 import itertools
 import os
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, TypeVar
 
-T, R = TypeVar("T"), TypeVar("R")
+T = TypeVar("T")
+R = TypeVar("R")
 # the most bytes of results that wait, unless a single one is larger
 WAITING = 2**30
 
@@ -24,7 +25,7 @@ def ahead(
     count: int,
     threads: int | None = None,
     size: Callable[[R], int] = lambda result: 0,
-) -> Iterator[R]:
+) -> Generator[R, None, None]:
     """The results of a function, in the order of the items, computed by threads while earlier ones are used.
 
     Args:

@@ -1,5 +1,6 @@
 """`vitdet predict`: draws predictions on image files, and writes them in standard formats."""
 
+import errno
 import hashlib
 import os
 import time
@@ -172,8 +173,8 @@ def _state(model: Any) -> Any:
     return [str(model), found.st_size, found.st_mtime_ns]
 
 
-def _digest(paths: Sequence[str]) -> str:
-    return hashlib.sha256("\n".join(paths).encode("utf-8", "surrogatepass")).hexdigest()[:16]
+def _digest(paths: Sequence[str | Path]) -> str:
+    return hashlib.sha256("\n".join(map(str, paths)).encode("utf-8", "surrogatepass")).hexdigest()[:16]
 
 
 def _predict(
@@ -239,9 +240,9 @@ def _make_folder(output: Path, console: Console) -> None:
         raise UserError(f"output {output} is a file; give a folder")
     with to_disk(output):
         output.mkdir(parents=True, exist_ok=True)
-        probe = output / f".vitdet-writes-here-{os.getpid()}"
-        probe.touch()
-        probe.unlink()
+        # before the model is loaded; what can't be known now, such as a disk that is full, is said later
+        if not os.access(output, os.W_OK | os.X_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(output))
     if not (output / FOLDER).exists() and any((output / name).exists() for name in ("predictions.json", LABELS)):
         console.print(f"{output} holds earlier results: those of the same name are replaced, others stay")
 

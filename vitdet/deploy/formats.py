@@ -15,6 +15,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -146,7 +147,8 @@ class Coco(Format):
     def write(self, found: Found) -> Written:
         prediction = found.all
         if self.values is not None:
-            Image.fromarray(self.values[prediction.semantic.numpy()]).save(self.path(f"{LABELS}/{found.stem}.png"))
+            labels: Any = prediction.semantic
+            Image.fromarray(self.values[labels.numpy()]).save(self.path(f"{LABELS}/{found.stem}.png"))
             return Written(counts=Counter(maps=1))
         if self.model.kind == "panoptic":
             png, info = prediction.to_coco_panoptic()

@@ -126,6 +126,8 @@ def _matches(pattern: Path) -> Iterator[Path]:
     if "**" not in parts:
         yield from map(Path, glob.glob(str(pattern)))
         return
+    # pathlib takes ** at the end for folders alone, and the shell for files, too
+    parts = (*parts, "*") if parts[-1] == "**" else parts
     first = next(i for i, part in enumerate(parts) if glob.has_magic(part))
     # as elsewhere, what begins with a dot is hidden, unless the pattern says so
     hidden = any(part.startswith(".") for part in parts[first:])

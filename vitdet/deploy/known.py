@@ -29,7 +29,7 @@ class KnownImages:
             ambiguous.
     """
 
-    def __init__(self, annotations: str | Path, paths: Sequence[Path]) -> None:
+    def __init__(self, annotations: str | Path, paths: Sequence[str | Path]) -> None:
         self.source, self._index = str(annotations), CocoIndex.open(annotations)
         found = FileNames(self._index.file_names, self.source).find([os.path.abspath(path) for path in paths])
         pairs = [(path, position) for path, position in zip(paths, found) if position is not None]

@@ -20,8 +20,9 @@ from vitdet.draw import class_colour
 from vitdet.fetch import is_url
 from vitdet.masks import joined, outlines
 
-# how far a polygon may leave out corners of a mask, in pixels: steps of pixels become slopes
-TOLERANCE = 0.5
+# how far a polygon may leave out corners of a mask, as a share of the side of a square of its area, and in pixels:
+# fewer corners are easier to correct, and those of a small object matter
+TOLERANCE, LEAST, MOST = 0.01, 0.5, 2.0
 LABELME = "5.5.0"
 
 
@@ -33,7 +34,10 @@ def labels_of(found: Found, name: str, counts: Counter[str]) -> Iterator[tuple[D
     for i, one in enumerate(found.shown):
         box = inside(one.box_xyxy, found.shown.size)
         mask = one.mask if found.shown.panoptic is None else found.shown.panoptic == i + 1
-        polygons = [] if mask is None else outlines(mask.numpy(), tolerance=TOLERANCE)
+        polygons = []
+        if mask is not None:
+            side = float(mask.sum()) ** 0.5
+            polygons = outlines(mask.numpy(), tolerance=min(max(TOLERANCE * side, LEAST), MOST))
         if box is None or (mask is not None and not polygons):
             counts[f"{EMPTY} {name}"] += 1
         else:

@@ -84,7 +84,7 @@ class Ranks(NamedTuple):
 
 def _agree(rank: int, world: int) -> str:
     """A name that all processes of this start get from the first."""
-    from torch.distributed import rendezvous
+    from torch.distributed.rendezvous import rendezvous
 
     store, _, _ = next(iter(rendezvous("env://", rank, world, timeout=timedelta(seconds=PATIENCE))))
     # a restart by torchrun keeps what is in the store

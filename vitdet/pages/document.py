@@ -113,7 +113,7 @@ def image(source: str, text: str) -> str:
     return f'<img src="{source}" alt="{escape(text, quote=True)}" tabindex=0>'
 
 
-def pair(left: tuple[str, str, str], right: tuple[str, str, str], caption: str) -> str:
-    """Two pictures side by side, each with its source, a heading, and a text in place of it, and a line below them."""
-    parts = (f"<div><small>{escape(head)}</small>{image(source, text)}</div>" for source, head, text in (left, right))
+def pair(sides: Iterable[tuple[str, str, str]], caption: str) -> str:
+    """Pictures side by side, each with its source, a heading, and a text in place of it, and a line below them."""
+    parts = (f"<div><small>{escape(head)}</small>{image(source, text)}</div>" for source, head, text in sides)
     return f"<figure class=pair><div>{''.join(parts)}</div><figcaption>{escape(caption)}</figcaption></figure>"

@@ -58,7 +58,8 @@ svg .grid { stroke: var(--line); stroke-width: 1; } svg polyline { fill: none; s
 svg polyline:hover { stroke-width: 4; opacity: 1; }
 .key { display: flex; flex-wrap: wrap; gap: 2px 12px; font-size: .8rem; margin-top: 4px; overflow-wrap: anywhere; }
 .key i { display: inline-block; width: 14px; height: 4px; border-radius: 2px; margin-right: 5px; vertical-align: 3px; }
-.pairs { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(480px, 100%), 1fr)); gap: 12px; }
+.pairs { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(480px, 100%), 1fr)); gap: 12px;
+  align-items: start; }
 .pair { background: var(--paper); border: 1px solid var(--line); border-radius: 8px; padding: 8px; margin: 0; }
 .pair > div { display: grid; grid-template-columns: 1fr 1fr; gap: 6px; }
 figure.pair img, figure.crop img { width: 100%; height: auto; border-radius: 4px; cursor: zoom-in; }

@@ -14,6 +14,8 @@ from vitdet.masks import rle
 
 # the longest side of a picture and of a crop, in pixels
 SIDE, CROP = 560, 260
+# the height of letters, since a page shows its pictures at about half their size
+LETTERS = 17
 # small images are enlarged at most so many times
 ENLARGED = 4.0
 # what agrees and what does not, in colours that colour-blind people can tell apart
@@ -134,7 +136,7 @@ def _draw(
         masks.append(None if shown.mask is None else _mask(shown.mask, canvas.size, origin, scale))
     stack = np.stack(masks) if masks and all(mask is not None for mask in masks) else None
     texts, colours = [shown.text for shown in objects], [shown.colour for shown in objects]
-    return draw(canvas, boxes, texts, colours=colours, masks=stack, outline=outline)
+    return draw(canvas, boxes, texts, colours=colours, masks=stack, outline=outline, letters=LETTERS)
 
 
 def _mask(code: Any, size: tuple[int, int], origin: tuple[float, float], scale: tuple[float, float]) -> np.ndarray:

@@ -119,7 +119,7 @@ def confusion(matches: Matches, shown: np.ndarray, masks: list[bytes] | None) ->
                 left[rows[near.argmax()]] = False
                 row = matches.truth.label[rows[near.argmax()]]
             table[row, matches.label[detection]] += 1
-    np.add.at(table, (matches.truth.label[left], size), 1)
+    table[:size, size] += np.bincount(matches.truth.label[left], minlength=size)
     return table
 
 

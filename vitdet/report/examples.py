@@ -67,7 +67,7 @@ def _pair(matches: Matches, album: Album, i: int, loss: float, shown: np.ndarray
     sides = [sorted(side, key=lambda one: one.colour != WRONG) for side in (left, found)]
     sources = [data_uri(picture(pixels, side)) for side in sides]
     names = ("labels", f"{len(objects)} labelled objects"), ("found", f"{len(detections)} detections")
-    return pair(*((source, head, f"{album.name(place)}: {what}") for source, (head, what) in zip(sources, names)), text)
+    return pair(((source, head, f"{album.name(place)}: {what}") for source, (head, what) in zip(sources, names)), text)
 
 
 def _object(matches: Matches, row: int, missed: bool, *, named: bool = True) -> Shown:

@@ -47,7 +47,7 @@ class KeptMaps:
 
     def map(self, image_id: int) -> np.ndarray:
         """The map `(H, W)` of an image."""
-        return cv2.imdecode(np.frombuffer(self.maps[image_id], np.uint8), cv2.IMREAD_UNCHANGED)
+        return np.asarray(cv2.imdecode(np.frombuffer(self.maps[image_id], np.uint8), cv2.IMREAD_UNCHANGED))
 
     def join(self, others: "Sequence[KeptMaps]") -> "KeptMaps":
         """These maps and those of others, each image once."""

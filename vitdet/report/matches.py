@@ -79,7 +79,9 @@ def match(
     kept = None if masks is None else [masks[i] for i in chosen.tolist()]
     made = evaluator(truth, detections, images=images, levels=[max_dets], masks=kept) if len(chosen) else None
     found, counted = np.full((len(THRESHOLDS), len(chosen)), -1), np.zeros((len(THRESHOLDS), len(chosen)), bool)
-    for t, threshold in enumerate(THRESHOLDS.tolist() if made is not None else ()):
+    for t, threshold in enumerate(THRESHOLDS.tolist()):
+        if made is None:
+            break
         seen = made.image_diagnostics(iou_thr=threshold, score_thr=2.0)
         # ids begin with 1; a detection that is in no list does not count
         counted[t, np.fromiter(seen["dt_status"], np.int64) - 1] = True

@@ -107,10 +107,10 @@ class PanopticReport:
         if pixels is None:
             return ""
         _, right, wrong, missed = self.counts[image_id].sum(1).astype(int).tolist()
-        text = f"{name}: costs {loss:.4f} PQ; {right} segments matched, {wrong} wrong, {missed} missed"
+        text = f"{name}: costs {loss:.4f} PQ; segments: {right} matched, {wrong} wrong, {missed} missed"
         truth, found = Segments(*self.truth(image_id)), self._segments(image_id)
         sources = [data_uri(picture(pixels, self._shown(side), outline=False)) for side in (truth, found)]
-        return pair(*((source, head, f"{name}: {head}") for source, head in zip(sources, ("labels", "found"))), text)
+        return pair(((source, head, f"{name}: {head}") for source, head in zip(sources, ("labels", "found"))), text)
 
     def _shown(self, segments: Segments) -> list[Shown]:
         objects = []

@@ -117,7 +117,7 @@ class SemanticReport:
             for labels in (self.truth(image_id), self.found.map(image_id))
         ]
         heads = ("labels", "found")
-        return pair(*((source, head, f"{name}: {head}") for source, head in zip(sides, heads)), text)
+        return pair(((source, head, f"{name}: {head}") for source, head in zip(sides, heads)), text)
 
 
 def class_picture(pixels: np.ndarray, labels: np.ndarray, names: list[str], *, side: int = SIDE) -> Image.Image:

@@ -5,7 +5,7 @@ import binascii
 import json
 import math
 import sys
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -97,7 +97,7 @@ class _Parser(MultiPartParser):
 
 
 async def _form(body: bytes, headers: Headers) -> tuple[bytes | str, dict[str, Any]]:
-    async def once() -> AsyncIterator[bytes]:
+    async def once() -> AsyncGenerator[bytes, None]:
         yield body
 
     try:

@@ -41,7 +41,7 @@ def decode(data: bytes, transform: EvalTransform, limits: Limits) -> np.ndarray:
         # the decoders of PIL raise errors of many classes
         raise Refusal(422, f"the file can't be read as an image; {WANTED}") from error
     with image:
-        check_size(image.size[::-1], transform, limits)
+        check_size((image.height, image.width), transform, limits)
         try:
             return as_array(image, bit_depth=transform.bit_depth)
         except Exception as error:

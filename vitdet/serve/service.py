@@ -78,6 +78,7 @@ class Service:
         # masks and maps of every pixel, of which a single large image would fill the memory
         self.dense = False
         self._threads = ThreadPoolExecutor(min(4, os.cpu_count() or 1), "vitdet-images")
+        self._fetching = ThreadPoolExecutor(16, "vitdet-fetch")
 
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
@@ -99,6 +100,7 @@ class Service:
             self.state = "stopping"
             await batcher.stop(self._work)
             self._threads.shutdown()
+            self._fetching.shutdown()
 
     @property
     def alive(self) -> bool:
@@ -154,21 +156,25 @@ class Service:
         return answer
 
     async def _answer(self, asked: Asked, began: float) -> tuple[bytes, str]:
+        data = asked.image
+        if isinstance(data, str):
+            # in threads of its own: a slow address must not hold up the images that are here
+            data = await asyncio.get_running_loop().run_in_executor(self._fetching, self._fetcher.fetch, data)
+        fetched = time.perf_counter()
         async with self._decoded:
             started = time.perf_counter()
-            job = await self._in_thread(lambda: self._job(self._pixels(asked), asked))
+            job = await self._in_thread(lambda: self._job(self._pixels(data), asked))
             decoded = time.perf_counter()
             found: Found = await self._batcher.submit(job)
         stages = {"decode": decoded - started, "model": found.ended - found.began}
         # before it was decoded, and before its batch began
-        stages = {"wait": started - began + max(0.0, found.began - decoded), **stages}
+        stages = {"wait": started - fetched + max(0.0, found.began - decoded), **stages}
         for stage, seconds in stages.items():
             self.metrics.stages.labels(stage).observe(seconds)
         timing = {**{f"{stage}_ms": round(1000 * value, 1) for stage, value in stages.items()}, "batch": found.batch}
         return await self._in_thread(lambda: self._told(asked, job, found.prediction, timing, began))
 
-    def _pixels(self, asked: Asked) -> np.ndarray:
-        data = self._fetcher.fetch(asked.image) if isinstance(asked.image, str) else asked.image
+    def _pixels(self, data: bytes) -> np.ndarray:
         return decode(data, self.detector.transform, self.limits)
 
     def _job(self, array: np.ndarray, asked: Asked) -> Job:

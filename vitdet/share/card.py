@@ -85,8 +85,12 @@ def _use() -> Iterator[str]:
     yield f'detector = vitdet.load("{PLACEHOLDER}")  # or the folder of these files'
     yield 'prediction = detector.predict("photo.jpg")'
     yield 'prediction.save("found.jpg")\n```\n'
-    yield f"On the command line: `vitdet predict {PLACEHOLDER} photo.jpg`. To train it further on images of your own:"
-    yield f"`vitdet train custom --model.checkpoint {PLACEHOLDER} --data FOLDER`."
+    yield f"On the command line: `vitdet predict {PLACEHOLDER} photo.jpg`. To train it further on a folder of labelled"
+    yield "images, `vitdet train my.yaml` with this file:\n"
+    yield "```yaml"
+    yield f"model: {{checkpoint: {PLACEHOLDER}, lr: 1e-4}}"
+    yield "data: FOLDER"
+    yield "trainer: {max_epochs: 20}\n```"
 
 
 def _scores(facts: Facts) -> Iterator[str]:

@@ -15,6 +15,7 @@ from vitdet.deploy.engines.open_vino import HALF, Compiled, read_metadata
 
 # the number of images from which the ranges of values are estimated for 8 bits
 CALIBRATION = 300
+LINEAR = ("MatMul", "Gemm")
 
 
 def to_openvino(source: str | Path, output: str | Path, *, half: bool = False) -> Path:
@@ -66,7 +67,10 @@ def to_int8(
         if score is None:
             model = nncf.quantize(model, calibration, subset_size=CALIBRATION, **options)
         else:
-            judge = lambda compiled, some: (score(Compiled(compiled, metadata, "OpenVINO ("), some), None)  # noqa: E731
+
+            def judge(compiled: Any, some: Iterable[Any]) -> tuple[float, None]:
+                return score(Compiled(compiled, json.dumps(metadata), "OpenVINO (CPU"), some), None
+
             model = nncf.quantize_with_accuracy_control(
                 model,
                 calibration,
@@ -93,7 +97,7 @@ def to_int8_onnx(source: str | Path, output: str | Path) -> Path:
     """
     source = file_of(source)
     runtime = library("onnxruntime", for_what="int8")
-    quantization = library("onnxruntime.quantization", for_what="int8")
+    quantization, onnx = (library(name, for_what="int8") for name in ("onnxruntime.quantization", "onnx"))
     # it advises to run what the export has done already
     logging.getLogger().addFilter(_no_advice)
     try:
@@ -101,10 +105,11 @@ def to_int8_onnx(source: str | Path, output: str | Path) -> Path:
             quantization.quantize_dynamic(
                 str(source),
                 str(output),
-                op_types_to_quantize=["MatMul", "Gemm"],
+                op_types_to_quantize=list(LINEAR),
                 per_channel=True,
-                nodes_to_exclude=_not_linear(library("onnx", for_what="int8").load(source)),
+                nodes_to_exclude=_not_linear(onnx.load(source)),
             )
+            onnx.save(_without_twins(onnx.load(output)), output)
     finally:
         logging.getLogger().removeFilter(_no_advice)
     return Path(output)
@@ -132,6 +137,16 @@ def _not_linear(model: Any) -> list[str]:
     ranges for each of their channels."""
     sizes = {weight.name: len(weight.dims) for weight in model.graph.initializer}
     return [node.name for node in model.graph.node if any(sizes.get(name, 2) > 2 for name in node.input)]
+
+
+def _without_twins(model: Any) -> Any:
+    """The model with each value computed once: onnxruntime transposes a weight anew for each layer that shares it."""
+    nodes = {tuple(node.output): node for node in model.graph.node}
+    weights = {weight.name: weight for weight in model.graph.initializer}
+    del model.graph.node[:], model.graph.initializer[:]
+    model.graph.node.extend(nodes.values())
+    model.graph.initializer.extend(weights.values())
+    return model
 
 
 def _no_advice(record: logging.LogRecord) -> bool:

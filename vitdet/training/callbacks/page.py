@@ -117,19 +117,19 @@ class Report(L.Callback):
         # of a validation alone, the figures of the training say more
         self.figures = {**_device(trainer), **self.figures} if self.validated else {**self.figures, **_device(trainer)}
         self._tick = now
-        metric = pl_module.metric("val")
-        if isinstance(metric, Metric) and isinstance(getattr(trainer, "datamodule", None), ImageData):
-            self._keep(trainer, pl_module, metric)
+        task: Any = pl_module
+        if isinstance(metric := task.metric("val"), Metric) and isinstance(_data(trainer), ImageData):
+            self._keep(trainer, task, metric)
         if self.validated and trainer.state.fn == "validate":
             self._gather(trainer)
             self._write(trainer, pl_module)
 
-    def _keep(self, trainer: L.Trainer, task: L.LightningModule, metric: Metric) -> None:
+    def _keep(self, trainer: L.Trainer, task: Any, metric: Metric) -> None:
         """Keeps this validation if it is the best so far."""
         best = next((one for one in trainer.checkpoint_callbacks if isinstance(one, BestCheckpoint)), None)
-        key = (best.monitor if best is not None else None) or task.main_score
+        key: str | None = (best.monitor if best is not None else None) or task.main_score
         score = trainer.callback_metrics.get(key) if key else None
-        score = float(score) if score is not None and worth(score, key) else None
+        score = float(score) if score is not None and key is not None and worth(score, key) else None
         sign = -1 if best is not None and best.mode == "min" else 1
         known = self._best.score if self._best is not None else None
         if known is not None and (score is None or sign * score <= sign * known):
@@ -160,7 +160,7 @@ class Report(L.Callback):
             dist.all_gather_object(parts, self._best.maps)
         self._found = parts[0].join(parts[1:])
 
-    def _write(self, trainer: L.Trainer, task: L.LightningModule) -> None:
+    def _write(self, trainer: Any, task: Any) -> None:
         if self._best is None or not trainer.is_global_zero:
             return
         path = Path(self.path) if self.path is not None else trainer.run_folder / "report.html"
@@ -177,8 +177,8 @@ class Report(L.Callback):
         finally:
             self._best = self._found = None
 
-    def _page(self, path: Path, trainer: L.Trainer, task: L.LightningModule, best: Validation) -> None:
-        data, metric = trainer.datamodule, best.metric
+    def _page(self, path: Path, trainer: Any, task: Any, best: Validation) -> None:
+        data, metric = _data(trainer), best.metric
         folder = trainer.tested_folder if self.validated else trainer.run_folder
         title = "/".join(Path(folder).absolute().parts[-2:]) if folder else type(task.head).__name__
         scored = f"{type(task.head).__name__} on {type(task.backbone).__name__}"
@@ -204,6 +204,10 @@ class Report(L.Callback):
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.figures = dict(state_dict)
+
+
+def _data(trainer: Any) -> Any:
+    return getattr(trainer, "datamodule", None)
 
 
 def _some(images: np.ndarray, run: Any) -> np.ndarray:

@@ -1,5 +1,6 @@
 """Reports of a run: the final validation, pictures of predictions, and a summary."""
 
+import contextlib
 import time
 from typing import Any
 
@@ -10,6 +11,7 @@ from torch import Tensor
 
 from vitdet.data import ImageData
 from vitdet.data.samples import caption, draw_found, draw_sample, file_names, sheet, with_labels
+from vitdet.errors import UserError
 from vitdet.metrics import Metric, print_scores
 from vitdet.metrics.thresholds import print_thresholds
 from vitdet.structures import Prediction, Target
@@ -86,14 +88,14 @@ class Pictures(L.Callback):
             self._draw(trainer, pl_module, image, target, prediction.cpu().above(least))
             self._drawn += 1
 
-    def _draw(
-        self, trainer: L.Trainer, task: L.LightningModule, image: Tensor, target: Target, prediction: Prediction
-    ) -> None:
+    def _draw(self, trainer: Any, task: Any, image: Tensor, target: Target, prediction: Prediction) -> None:
         data: Any = getattr(trainer, "datamodule", None)
         outline = getattr(data, "kind", "instances") == "instances"
         options = {"mean": task.backbone.mean, "std": task.backbone.std, "side": SIDE}
         if isinstance(data, ImageData) and (not outline or prediction.masks is not None):
-            target = with_labels(data.files.source("val"), target)
+            # labels that can't be read again are no reason to stop
+            with contextlib.suppress(UserError):
+                target = with_labels(data.files.source("val"), target)
         labelled = draw_sample(image, target, names=task.classes, outline=outline, **options)
         sides = [labelled, draw_found(image, prediction, **options)]
         name = file_names(data.index("val")).get(target.image_id, "") if hasattr(data, "index") else ""
