@@ -1,8 +1,10 @@
 """Every row of every table on the pages; those of tasks ("to … say …") are in test_tasks.py."""
 
+import functools
 import inspect
 import json
 import re
+import subprocess
 import sys
 import urllib.request
 from dataclasses import fields
@@ -279,6 +281,20 @@ def layouts(row, site):
     assert what.startswith(found.kind) and ("without a split" in what) == ("all" in truth)
 
 
+@functools.cache
+def parities():
+    """The rows of the benchmark of scores on few cases, by name."""
+    command = [sys.executable, str(ROOT / "benchmarks" / "evaluation.py"), "parity", "--cases", "4"]
+    said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    return {cells[1]: float(cells[3]) for cells in (re.split(r" *\| *", line) for line in said.splitlines()[2:])}
+
+
+def references(row, site):
+    """A row is a row of the benchmark, and on few cases no difference is larger than what the page says of many."""
+    name, count, largest = row.cells
+    assert parities()[name] <= max(float(largest), 1e-12) and int(count.replace(",", "")) >= 100
+
+
 FORMATS = {module.NAME: module for module in MODULES}
 
 
@@ -387,6 +403,8 @@ TABLES = {
     ("what happens", "what you get"): downloads,
     ("code", "severity", "what was found", "what to do"): found,
     ("", "compared"): compared,
+    ("cases", "number", "largest difference"): references,
+    ("scoring", "CPU s", "× hotcoco", "MB", "× its memory"): measured,
     ("the message has", "why, and what to do"): errors,
     ("in YOLO", "in vitdet"): other_tools,
     ("in Detectron2", "in vitdet"): other_tools,

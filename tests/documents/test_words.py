@@ -47,6 +47,8 @@ IN_TASKS = {w for row in pages.of_kind("row") if row.table == ("to", "say") for 
 NOT_RUN = {
     "python benchmarks/compare_rfdetr.py": lambda site: compare(),
     "python benchmarks/engines.py rf-detr-nano": lambda site: engines(),
+    "python benchmarks/evaluation.py parity": lambda site: scores(),
+    "python benchmarks/evaluation.py speed --before FOLDER": lambda site: scores(),
     "python benchmarks/loading.py": lambda site: loading(),
     "python benchmarks/tiles.py": lambda site: tiles(),
     "python benchmarks/trace.py": lambda site: trace(),
@@ -109,6 +111,12 @@ def engines():
     """Minutes of full-size models: its options are read."""
     text = (ROOT / "benchmarks" / "engines.py").read_text()
     assert "parser.parse_args()" in text and 'model.startswith("rf-detr")' in text
+
+
+def scores():
+    """Its `parity` is run by `references` of test_tables.py; of `speed`, which takes minutes, the options are read."""
+    text = (ROOT / "benchmarks" / "evaluation.py").read_text()
+    assert all(word in text for word in ('"parity"', '"speed"', '"--before"'))
 
 
 def loading():
