@@ -52,7 +52,7 @@ def test_python(block, site, tmp_path, monkeypatch):
     if elsewhere:
         assert "test_the_readmes_example" in (tiny.ROOT / elsewhere[0]).read_text()
         return
-    for name in ("photo.jpg", "datasets"):
+    for name in ("photo.jpg", "clip.mp4", "datasets"):
         (tmp_path / name).symlink_to(site.folder / name)
     (tmp_path / Path(BEST).parent).mkdir(parents=True)
     shutil.copy(site.folder / "earlier.ckpt", tmp_path / BEST)
@@ -211,11 +211,11 @@ KINDS = {
     "vitdet data check": looked_at,
     "vitdet data show": looked_at,
     "vitdet train": shell,
+    "vitdet predict": shell,
     "vitdet serve": shell,
     "VITDET_API_KEY=": shell,
     "curl": shell,
     "docker": shell,
-    "vitdet predict": shell,
     "torchrun": shell,
     "image ->": picture,
     "errors, ": order,

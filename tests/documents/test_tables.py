@@ -305,6 +305,15 @@ def formats(row, site):
 OBJECTS = {"YOLO": 4, "Pascal VOC": 2, "LabelMe": 4, "CVAT for images": 4, "Supervisely": 3, "VGG Image Annotator": 4}
 
 
+def written(row, site):
+    """The files of a format are written."""
+    (name,), files = pages.spans(row.cells[0]), pages.spans(row.cells[1])
+    options = ["--format", name, "--no_drawings", "--output", f"as_{name}", "--threshold", "0"]
+    site.main("predict", BEST, "folder", *options)
+    assert files and all((site.folder / f"as_{name}" / file).exists() for file in files)
+    assert name in FORMATS_OF_RESULTS
+
+
 def limits(row, site):
     """As the help of the command says."""
     option, default, text = row.cells
@@ -348,16 +357,10 @@ def not_here(row, site):
     assert "def test_a_fixed_size" in (ROOT / "tests" / "deploy" / "test_exporting.py").read_text()
 
 
-def written(row, site):
-    """The files of a format are written."""
-    (name,), files = pages.spans(row.cells[0]), pages.spans(row.cells[1])
-    options = ["--format", name, "--no_drawings", "--output", f"as_{name}", "--threshold", "0"]
-    site.main("predict", BEST, "folder", *options)
-    assert files and all((site.folder / f"as_{name}" / file).exists() for file in files)
-    assert name in FORMATS_OF_RESULTS
-
-
+SERVED = ("model", "batch", "images/s: predict, server", "CPU of an image: predict, server", "p50, p95")
+SERVED += ("answers, lost, mixed up",)
 TABLES = {
+    ("`--format`", "files", "what is in them"): written,
     ("format", "option", "what is written", "runs on"): exported,
     ("engine", "command, not run here"): not_here,
     ("engine", "type", "val box AP", "file"): measured,
@@ -366,7 +369,6 @@ TABLES = {
     ("status", "why"): statuses,
     ("path", "what it answers"): paths_of_state,
     ("option", "values", "by default"): options_of_requests,
-    ("`--format`", "files", "what is in them"): written,
     ("format", "order of the classes", "objects", "an image without labels"): formats,
     ("layout", "what it looks like", "what is recognised"): layouts,
     ("task", "data", "head", "score", "on the built-in data"): segmentation,
@@ -378,6 +380,7 @@ TABLES = {
     ("config", "steps of 4 images", "score"): scored,
     ("model", "steps of 4 images", "val box AP", "AP50", "AP75"): measured,
     ("model", "AP", "AP50"): measured,
+    SERVED: measured,
     ("change, one after the other", "AP"): measured,
     ("", "vitdet", "rfdetr", "ratio"): measured,
     ("model", "keys, theirs → ours", "beside", "at", "largest relative error"): parity,

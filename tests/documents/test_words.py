@@ -48,9 +48,12 @@ NOT_RUN = {
     "python benchmarks/compare_rfdetr.py": lambda site: compare(),
     "python benchmarks/engines.py rf-detr-nano": lambda site: engines(),
     "python benchmarks/loading.py": lambda site: loading(),
+    "python benchmarks/tiles.py": lambda site: tiles(),
     "python benchmarks/trace.py": lambda site: trace(),
+    "python benchmarks/serving.py MODEL": lambda site: serving(site),
     "vitdet export best.ckpt": lambda site: understood(""),
     "vitdet export CHECKPOINT --size 384 384 --no-check": lambda site: understood("--size 384 384 --no-check"),
+    "python benchmarks/tracking.py": lambda site: tracking(),
     "vitdet test configs/coco/… --ckpt_path …": lambda site: scored(),
     "vitdet test configs/coco/… --data.train null --ckpt_path …": lambda site: scored(),
 }
@@ -72,14 +75,14 @@ ABOUT_OTHERS = {
     "instancesonly_filtered_gtFine_{train,val}.json", "leftImg8bit/{train,val}", "leftImg8bit_trainvaltest.zip",
     "mkdocs serve", "my_module.MyHead", "rfdetr", "runs/<config>/version_N", "scaled_dot_product_attention",
     "tools/dataset_converters/cityscapes.py", "torch.export.export", "torchrun", "coco-val",
-    "instances_{train,val,test}.json", "OUT/annotations",
-    "g++", "GridSample",
+    "instances_{train,val,test}.json", "OUT/annotations", "pipe:0", "g++", "GridSample",
     "Retry-After", "X-API-Key", "10.1.0.0/16", "http://127.0.0.1:8000",
     "@REVISION", "supervision.Detections", "~/.cache/vitdet", "FOLDER/.vitdet/", "FOLDER/.vitdet/split-0.2.json",
 }  # fmt: skip
 OF_SERVE = set(serve_command.parser()._option_string_actions)
 # tests/deploy/test_exporting.py uses them
 OF_EXPORT = set(export._parser()._option_string_actions)
+OF_VIDEOS = {"--every", "--track"}
 OF_CHECK = set(data_check._parser()._option_string_actions)
 OF_PREDICT = set(predict.parser()._option_string_actions)
 PREDICT_TESTS = "".join(path.read_text(encoding="utf-8") for path in sorted((ROOT / "tests" / "deploy").glob("*.py")))
@@ -115,10 +118,31 @@ def loading():
     assert "decoding alone" in said and "│ vitdet" in said
 
 
+def serving(site):
+    """It is run, for a second."""
+    command = [sys.executable, str(ROOT / "benchmarks" / "serving.py"), "earlier.ckpt", "--clients", "4"]
+    command += ["--seconds", "1", "--batches", "2", "--count", "4", "--side", "64"]
+    said = site.process(*command)
+    assert "not answered: 0" in said and "CPU server" in said
+
+
 def understood(words):
     """The options are those of `vitdet export`."""
     given = words.replace("POINTS", "1").replace("HEIGHT", "64").replace("WIDTH", "64").split()
     assert not export._parser().parse_known_args(["best.ckpt", *given])[1]
+
+
+def tiles():
+    """Minutes, and it needs SAHI: its options are read, and its pictures are made."""
+    text = (ROOT / "benchmarks" / "tiles.py").read_text()
+    assert "parser.parse_args()" in text and "TiledDetector(detector, **tiling)" in text
+
+
+def tracking():
+    """It is run, on a few frames."""
+    command = [sys.executable, str(ROOT / "benchmarks" / "tracking.py"), "--seeds", "1", "--frames", "20"]
+    said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    assert "crowded              bytetrack" in said
 
 
 def scored():
@@ -158,12 +182,19 @@ def test_command(word, site):
 @pytest.mark.parametrize("word", [w for w in WORDS if w.startswith("--") and w not in IN_TASKS])
 def test_option(word, site):
     """It trains with it, and the saved config says so; those of the check of data are in its help, and tested there."""
+    if word in OF_PREDICT:
+        assert word in PREDICT_TESTS
+        return
     if word.split()[0] in OF_SERVE:
         # tests/serve tries each
         serve_command.parser().parse_args(["best.ckpt", *word.split()[: 2 if " " in word else 0]])
         return
-    if word in OF_CHECK | OF_PREDICT:
-        assert word in CHECK_TESTS + PREDICT_TESTS
+    if word.split()[0] in OF_VIDEOS:
+        predict.parser().parse_args(["best.ckpt", "clip.mp4", *word.split()])
+        assert word.split()[0] in PREDICT_TESTS
+        return
+    if word in OF_CHECK:
+        assert word in CHECK_TESTS
         return
     if word.split()[0] in OF_EXPORT:
         understood(word)
