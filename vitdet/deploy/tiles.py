@@ -71,6 +71,9 @@ class TiledDetector(Detector):
     def runs_on(self) -> str:
         return self.detector.runs_on
 
+    def infer(self, x: Sequence[torch.Tensor], sizes: Sequence[tuple[int, int]]) -> list[Prediction]:
+        return self.detector.infer(x, sizes)
+
     def see(self, arrays: Sequence[np.ndarray], x: Sequence[torch.Tensor] | None = None) -> list[Prediction]:
         small = [max(array.shape[:2]) <= self.tile for array in arrays]
         untiled = iter(self.detector.see([array for array, one in zip(arrays, small) if one]) if any(small) else ())
