@@ -1,7 +1,10 @@
 """Exported models on onnxruntime and OpenVINO: a graph that is written by hand, beside NumPy."""
 
+import copy
 import json
+import pickle
 import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import onnx
@@ -55,6 +58,19 @@ def test_predictions_are_those_of_the_graph_in_the_order_of_the_images(files, im
         np.testing.assert_allclose(prediction.scores, scores[0], rtol=1e-4)
         np.testing.assert_array_equal(prediction.labels, labels[0])
         assert prediction.size == (height, width) and prediction.names == CLASSES
+
+
+@pytest.mark.parametrize("kind", ["onnx", "xml"])
+def test_threads_share_a_detector_and_copies_predict_the_same(files, images, kind):
+    detector = vitdet.load(files[kind], threads=1)
+    detector.thresholds = [0.0] * len(CLASSES)
+    wanted = detector.predict(images)
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(lambda i: detector.predict(images[i % len(images)]), range(40)))
+    copies = [copy.deepcopy(detector), pickle.loads(pickle.dumps(detector))]
+    for some in (found[: len(images)], found[-len(images) :], *(one.predict(images) for one in copies)):
+        for one, other in zip(some, wanted):
+            np.testing.assert_allclose(one.boxes_xyxy, other.boxes_xyxy, rtol=1e-4, atol=1e-4)
 
 
 def test_half_is_close_and_a_folder_of_openvino_loads(files, images):

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from rich.console import Console
 
@@ -125,7 +126,7 @@ def predict_files(
         "vitdet": vitdet.__version__,
         "model": _state(checkpoint),
         "images": f"{len(run.paths)}, {_digest(run.paths)}",
-        "threshold": threshold if isinstance(threshold, (int, float)) else list(map(float, threshold)),
+        "threshold": np.asarray(threshold, float).tolist(),
         "formats": sorted(set(formats)),
         "drawings": drawings,
         "batch_size": batch_size,

@@ -5,6 +5,7 @@ import re
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 import numpy as np
@@ -38,11 +39,14 @@ class Compiled:
             for port in model.inputs
         }
         self._outputs = [port.get_any_name() for port in model.outputs]
+        # a compiled model has one place for inputs and outputs, and refuses a second caller
+        self._turn = Lock()
 
     def run(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        model = self._for({name: array.shape for name, array in inputs.items()})
-        found = model(dict(inputs))
-        return {name: np.array(found[port]) for name, port in zip(self._outputs, model.outputs)}
+        with self._turn:
+            model = self._for({name: array.shape for name, array in inputs.items()})
+            found = model(dict(inputs))
+            return {name: np.array(found[port]) for name, port in zip(self._outputs, model.outputs)}
 
     def _for(self, shapes: dict[str, tuple[int, ...]]) -> Any:
         """The compiled model for inputs of these shapes."""
