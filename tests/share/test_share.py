@@ -81,6 +81,15 @@ def metadata(folder: Path) -> dict:
     return yaml.safe_load((folder / "README.md").read_text(encoding="utf-8").split("---\n")[1])
 
 
+def test_names_of_classes_are_no_marks_of_a_card():
+    odd = ["a\n---\nlicense: mit", "<script>x</script>", "a|b", "*c*"]
+    facts = Facts("boxes", odd, 1, "its own", thresholds=[0.5] * 4, by_class={f"AP/{name}": 0.5 for name in odd})
+    text = card.text(facts, title="x\ny", licence="a: b\nc: d", datasets=["a: [b"], picture=None)
+    assert text.count("\n---\n") == 1 and "<script>" not in text and "# x y\n" in text
+    assert yaml.safe_load(text.split("---\n")[1])["license_name"] == "a: b\nc: d"
+    assert text.count(r"| a\|b |") + text.count(r"| \*c\* |") == 2
+
+
 @pytest.mark.parametrize("head", HEADS)
 def test_what_is_read_predicts_the_same(head, tmp_path):
     path = checkpoint(tmp_path / "best.ckpt", head)

@@ -136,7 +136,7 @@ def print_comparison(
     differences: Sequence[Difference], first: str, second: str, protocol: str, console: Console | None = None
 ) -> None:
     """Print a table of the differences, classes last and the most changed first, and what they come to."""
-    console = console or Console(soft_wrap=True, highlight=False)
+    console = console or Console(soft_wrap=True, highlight=False, markup=False, emoji=False)
     table = Table("score", "A", "B", "B - A", "95 % of B - A", "")
     classes = sorted((one for one in differences if "/" in one.name), key=lambda one: -abs(one.change))
     for group in ([one for one in differences if "/" not in one.name], classes):
