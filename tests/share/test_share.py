@@ -134,7 +134,7 @@ def test_the_card_says_what_is_known(shared):
         "Started from: vit_x (the backbone alone).",
         "Steps: 7. The weights are an average",
         "![Predictions of the model on images of its validation data](picture.jpg)",
-        "2 classes: disc, zebra | crossing",
+        r"2 classes: disc, zebra \| crossing",
     ):
         assert sentence in text, sentence
     assert "APl" not in text  # -1: there were no such objects
@@ -243,6 +243,11 @@ def test_damaged_folders_end_in_a_sentence(shared, tmp_path):
             ("config.json", b"[]", "has no entry vitdet"),
             ("config.json", b'{"vitdet": {"format": 3}}', "it has no "),
             ("config.json", b'{"vitdet": {"format": 99}}', "update vitdet"),
+            ("config.json", b"[" * 100_000, "config.json can't be read"),
+            ("config.json", b'{"vitdet": {"format": "3"}}', "format is '3'; wanted a whole number"),
+            ("config.json", b'{"vitdet": {"classes": "ab"}}', "classes is 'ab'; wanted a list of names"),
+            ("config.json", b'{"vitdet": {"thresholds": [0.5]}}', "thresholds is [0.5]; wanted a dictionary"),
+            ("config.json", b'{"vitdet": {"eval_transform": null}}', "wanted the arguments of a transform"),
             ("model.safetensors", whole[:999], "model.safetensors is damaged"),
             ("model.safetensors", flipped, "its SHA-256 is"),
         ]

@@ -90,10 +90,11 @@ def compare(
         `AP`, `AP50`, `AP75`, `APs`, `APm`, `APl` and `AP/<class name>`.
 
     Raises:
-        UserError: there are no images, or `resamples` is no whole number from 1.
+        UserError: there are no images, or `resamples` or `seed` is no such number.
     """
-    ok, wanted = whole(1)
-    check("resamples", resamples, ok(resamples), wanted)
+    for name, value, least in (("resamples", resamples, 1), ("seed", seed, 0)):
+        ok, wanted = whole(least)
+        check(name, value, ok(value), wanted)
     images = np.arange(len(truth)) if images is None else np.asarray(images)
     if not len(images) or not truth.names:
         raise UserError("there is nothing to compare: no images, or no classes")
