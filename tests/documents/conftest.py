@@ -29,7 +29,8 @@ def whole_site(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         site.say("python tools/train.py configs/detr_vit.yaml")  # leaves what others start from, BEST
-        shutil.copy(site.newest() / "best.ckpt", folder / "earlier.ckpt")
+        for name in ("earlier.ckpt", "other.ckpt"):
+            shutil.copy(site.newest() / "best.ckpt", folder / name)
     yield site
     site.close()
 

@@ -210,6 +210,7 @@ KINDS = {
     "vitdet data get": shell,
     "vitdet data check": looked_at,
     "vitdet data show": looked_at,
+    "vitdet compare": shell,
     "vitdet train": shell,
     "vitdet predict": shell,
     "vitdet serve": shell,
