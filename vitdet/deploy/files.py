@@ -109,7 +109,7 @@ def predict_files(
         check("format", name, name in FORMATS, f"one of {', '.join(FORMATS)}")
     if not formats and not drawings:
         raise UserError("nothing would be written: give a format, or leave the drawings on")
-    console = Console(soft_wrap=True, highlight=False, markup=False)
+    console = Console(soft_wrap=True, highlight=False, markup=False, emoji=False)
     ranks = Ranks.find()
     device = _device(checkpoint, device, ranks)
     run = _find(images, Path(output), annotations, console)
