@@ -168,6 +168,9 @@ def _state(model: Any) -> Any:
     if isinstance(model, Detector):
         plain = {key: value for key, value in vars(model).items() if isinstance(value, (bool, int, float, str, list))}
         return [type(model).__name__, plain]
+    if os.path.isdir(model):
+        # an exported or shared model: what is in it may be written anew
+        return [_state(path) for path in sorted(Path(model).iterdir()) if path.is_file()]
     if not os.path.isfile(model):
         return str(model)
     found = os.stat(model)
