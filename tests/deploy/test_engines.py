@@ -10,6 +10,7 @@ import numpy as np
 import onnx
 import pytest
 from graphs import CATEGORY_IDS, CLASSES, METADATA, by_hand, write_graph
+from PIL import Image
 
 import vitdet
 from vitdet.cli import main
@@ -146,6 +147,22 @@ def test_missing_and_foreign_files(tmp_path, files):
 def test_wrong_options(files, options, message):
     with pytest.raises(UserError, match=message):
         vitdet.load(files["onnx"], **options)
+
+
+@pytest.mark.parametrize(("kind", "library"), [("onnx", "onnxruntime"), ("xml", "OpenVINO")])
+def test_the_engine_knows_its_devices(files, images, tmp_path, kind, library, capsys):
+    Image.fromarray(images[0]).save(tmp_path / "image.png")
+    words = ["predict", str(files[kind]), str(tmp_path / "image.png"), "--output", str(tmp_path / "out"), "--device"]
+    # names that PyTorch does not have
+    with pytest.raises(SystemExit) as end:
+        main([*words, "abacus"])
+    assert end.value.code == 2 and f"{library} has no device 'abacus' here" in capsys.readouterr().err
+    main([*words, {"onnx": "cpu", "xml": "auto"}[kind]])
+    assert (tmp_path / "out" / "predictions.json").is_file()
+
+
+def test_openvino_names_the_type_that_auto_chose(files):
+    assert "(AUTO, " in (said := vitdet.load(files["xml"], device="auto").runs_on) and "f32" in said
 
 
 def test_other_models_take_no_options_of_engines(files, checkpoint):

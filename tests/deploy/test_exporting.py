@@ -121,6 +121,7 @@ def test_without_labelled_images_the_predictions_are_compared(checkpoint, tmp_pa
     ("words", "message"),
     [
         (["--half", "--int8"], "choose one"),
+        (["--int8", "images"], "--int8 is images, .* give --int8 alone, or --format openvino"),
         (["--format", "pt2", "--half"], "--half goes with"),
         (["--output", "model.txt"], r"end in \.onnx"),
         (["--loss", "-1"], "loss is -1"),

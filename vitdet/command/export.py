@@ -31,6 +31,11 @@ def run(argv: list[str]) -> None:
         raise UserError(f"--{kinds[0]} goes with --format onnx or openvino, and the format is pt2; leave it out")
     if options.half and options.int8 is not None:
         raise UserError("--half and --int8 are both given; choose one")
+    if options.format == "onnx" and options.int8:
+        raise UserError(
+            f"--int8 is {options.int8}, but files of the format onnx find their ranges while they run, without images; "
+            "give --int8 alone, or --format openvino"
+        )
     _check_numbers(options)
     _check_unused(options, words)
     # these take seconds to import
@@ -91,7 +96,8 @@ def _parser() -> Parser:
         const="",
         metavar="DATA",
         help="matrix products in whole numbers of 8 bits, whose ranges come from the images of DATA, a folder or a "
-        "config; by default the training images of the model's own data",
+        "config; by default the training images of the model's own data. Of the format onnx, without DATA: the ranges "
+        "are found while it runs",
     )
     parser.add_argument(
         "--preprocessing", action="store_true", help="the graph takes RGB images of 8 bits, see the docs"

@@ -30,7 +30,7 @@ class Compiled:
 
     def __init__(self, model: Any, metadata: str | None, name: str) -> None:
         self._model, self.metadata = model, metadata
-        self.name = f"{name}, {model.get_property('INFERENCE_PRECISION_HINT').to_string()})"
+        self.name = f"{name}, {_precision(model)})"
         self.inputs = {
             port.get_any_name(): (
                 np.dtype(port.get_element_type().to_dtype()),
@@ -97,6 +97,15 @@ class OpenVino(Compiled):
         if self._seen[key] == OFTEN and len(self._fixed) < MOST:
             self._fixed[key] = self._compile(shapes)
         return self._fixed.get(key, self._model)
+
+
+def _precision(model: Any) -> str:
+    """The type that a compiled model computes in; `auto` says it only of the devices that it has chosen."""
+    key = "INFERENCE_PRECISION_HINT"
+    if key in model.get_property("SUPPORTED_PROPERTIES"):
+        return model.get_property(key).to_string()
+    chosen = model.get_property("DEVICE_PROPERTIES")
+    return ", ".join(f"{name} {said[key].to_string()}" for name, said in chosen.items() if key in said)
 
 
 def _reshaped(model: Any, shapes: dict[str, tuple[int, ...]]) -> Any:
