@@ -63,7 +63,7 @@ def test_writes_a_single_page(folder, capsys, monkeypatch):
     ("words", "text"),
     [
         (["none.ckpt", "photo.jpg"], "none.ckpt"),
-        (["best.ckpt", "none.jpg"], "none.jpg does not exist"),
+        (["best.ckpt", "none.jpg"], "none.jpg can't be read as an image: it does not exist"),
         (["best.ckpt", "text.txt"], "can't be read as an image"),
         (["best.ckpt", "photo.jpg", "--object", "8000"], "there is no object 8000"),
         (["best.ckpt", "photo.jpg", "--object", "first"], "--object: invalid int value"),

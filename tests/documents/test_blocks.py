@@ -206,6 +206,7 @@ KINDS = {
     "curl": shell,
     "docker": shell,
     "vitdet predict": shell,
+    "vitdet explain": shell,
     "torchrun": shell,
     "image ->": picture,
     "errors, ": order,
