@@ -13,6 +13,30 @@ def run(argv: list[str]) -> None:
     Raises:
         UserError: a model, an image, or what is to be explained does not exist.
     """
+    options = _parser().parse_args(argv)
+    output = Path(options.output)
+    if output.is_file() and output.suffix.lower() not in (".html", ".htm"):
+        raise UserError(f"--output is {output}, which is a file; wanted a folder, or a file such as explain.html")
+    from vitdet.deploy import load
+    from vitdet.explain import explain, write_page
+
+    blocks = "all" if "all" in (options.block or ()) else options.block
+    found = explain(
+        load(options.checkpoint, device=options.device),
+        options.image,
+        objects=options.object,
+        points=options.point or (),
+        blocks=blocks,
+        threshold=options.threshold,
+    )
+    title = f"What {Path(options.checkpoint).name} looked at in {Path(options.image).name}"
+    files = write_page(found, output, title=title, head=options.head)
+    for line in (*found.notes, *(subject.title for subject in found.subjects)):
+        print(line)
+    print(f"page: {files[0]}" + (f", and {len(files) - 1} pictures" if len(files) > 1 else ""))
+
+
+def _parser() -> Parser:
     parser = Parser("explain", VERBS["explain"])
     parser.add_argument("checkpoint", help="a checkpoint of a run, or the name of a published model")
     parser.add_argument("image", help="an image file, a URL, or - for standard input")
@@ -39,28 +63,7 @@ def run(argv: list[str]) -> None:
     parser.add_argument(
         "--output", default="explain.html", help="the page; a folder has its pictures as files, too (%(default)s)"
     )
-    options = parser.parse_args(argv)
-    output = Path(options.output)
-    if output.is_file() and output.suffix.lower() not in (".html", ".htm"):
-        raise UserError(f"--output is {output}, which is a file; wanted a folder, or a file such as explain.html")
-    from vitdet.deploy import load
-    from vitdet.explain import explain, write_page
-
-    blocks = "all" if "all" in (options.block or ()) else options.block
-    detector = load(options.checkpoint, device=options.device)
-    found = explain(
-        detector,
-        options.image,
-        objects=options.object,
-        points=options.point or (),
-        blocks=blocks,
-        threshold=options.threshold,
-    )
-    title = f"What {Path(options.checkpoint).name} looked at in {Path(options.image).name}"
-    files = write_page(found, output, title=title, head=options.head)
-    for line in (*found.notes, *(subject.title for subject in found.subjects)):
-        print(line)
-    print(f"page: {files[0]}" + (f", and {len(files) - 1} pictures" if len(files) > 1 else ""))
+    return parser
 
 
 def _point(text: str) -> tuple[float, float]:

@@ -61,7 +61,7 @@ def explain(
         >>> detector = Detector(backbone, head, classes=["cat", "dog"], category_ids=[1, 2], transform=transform)
         >>> found = explain(detector, np.zeros((40, 50, 3), np.uint8), objects=[0], threshold=0)
         >>> [(one.name, one.weights.shape) for one in found.subjects[0].blocks][-1]
-        ('block 3', (3, 4, 5))
+        ('block 3', (3, 4, 4))
     """
     backbone, head = getattr(detector, "backbone", None), getattr(detector, "head", None)
     if not isinstance(backbone, Backbone) or head is None:
