@@ -39,6 +39,10 @@ docs *options:
 bench *options:
     vitdet benchmark configs/detr_vit.yaml {{options}}
 
+# the wheel in a fresh environment and an empty folder: trained, tested, predicted, and the notebook
+wheel:
+    bash .ci/wheel
+
 # what must hold before a change goes in, in a fresh environment
 ci:
     bash .ci/run

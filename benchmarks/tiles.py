@@ -3,8 +3,8 @@
     python benchmarks/tiles.py CHECKPOINT [--images DIR --annotations JSON] [--tile 192] [--count 4] [--seeds 2]
 
 The large images are drawn from the built-in shapes or, with a data set, put together from its images in rows. SAHI
-(`pip install sahi`) sees the same tile size and overlap through a thin adapter; it gets detections of score 0.05 or
-more, since its merging takes minutes with all of them. AP is COCO's over IoU 0.5 to 0.95, with 1,500 detections an
+(`pip install sahi`) sees the same tile size and overlap through a thin adapter. Detections of score 0.05 or more count,
+since the merging of SAHI takes minutes with all of them. AP is COCO's over IoU 0.5 to 0.95, with 1,500 detections an
 image.
 """
 
@@ -92,10 +92,14 @@ def sahi(detector: vitdet.Detector, tile: int, batch_size: int, **options) -> Ca
         def _create_object_prediction_list_from_original_predictions(
             self, shift_amount_list=None, full_shape_list=None
         ):
-            shifts, shapes = (x if x and isinstance(x[0], list) else [x] for x in (shift_amount_list, full_shape_list))
+            # a list for each image, or for the only one
+            given = [np.array(part, int).reshape(-1, 2).tolist() for part in (shift_amount_list, full_shape_list)]
+            shifts, shapes = given
             self._object_prediction_list_per_image = [
                 [
-                    ObjectPrediction([*map(float, box)], label, str(label), None, shift, score, shape)
+                    ObjectPrediction(
+                        [*map(float, box)], label, str(label), score=score, shift_amount=shift, full_shape=shape
+                    )
                     for box, label, score in zip(one.boxes_xyxy.tolist(), one.labels.tolist(), one.scores.tolist())
                 ]
                 for one, shift, shape in zip(self._original_predictions, shifts, shapes * len(shifts))
@@ -114,7 +118,7 @@ def sahi(detector: vitdet.Detector, tile: int, batch_size: int, **options) -> Ca
 
 def plain(detector: vitdet.Detector) -> Callable[[np.ndarray], tuple]:
     def predict(image: np.ndarray) -> tuple:
-        found = detector.predict(image, threshold=0.0)
+        found = detector.predict(image, threshold=LEAST)
         return found.boxes_xyxy.numpy(), found.scores.numpy(), found.labels.numpy()
 
     return predict
@@ -164,12 +168,17 @@ def main() -> None:
         "untiled": plain(detector),
         "vitdet, tiles": plain(TiledDetector(detector, **tiling)),
         "vitdet, tiles and whole": plain(TiledDetector(detector, **tiling, whole=True)),
-        "sahi, as it is": sahi(detector, **tiling),
-        "sahi, slices alone": sahi(detector, **tiling, perform_standard_pred=False),
     }
-    for kind, metric in (("NMS", "IOU"), ("NMS", "IOS"), ("GREEDYNMM", "IOU")):
-        options_ = {"postprocess_type": kind, "postprocess_match_metric": metric, "force_postprocess_type": True}
-        ways[f"sahi, slices, {kind} {metric}"] = sahi(detector, **tiling, perform_standard_pred=False, **options_)
+    # its defaults first; without force it would take NMS, since the least score is low
+    for kind, metric, whole in (
+        ("GREEDYNMM", "IOS", True),
+        ("GREEDYNMM", "IOS", False),
+        ("GREEDYNMM", "IOU", False),
+        ("NMS", "IOU", False),
+    ):
+        merging = {"postprocess_type": kind, "postprocess_match_metric": metric, "force_postprocess_type": True}
+        name = f"sahi, {kind} {metric}{' and whole' if whole else ''}"
+        ways[name] = sahi(detector, **tiling, perform_standard_pred=whole, **merging)
     rows: dict[str, list[tuple[float, float, float]]] = {name: [] for name in ways}
     for seed in range(options.seeds):
         rng = np.random.default_rng(seed)
@@ -181,10 +190,10 @@ def main() -> None:
             found = [way(image) for image, _, _ in truth]
             rows[name].append((*score(truth, found), (time.perf_counter() - start) / len(truth)))
     print(f"{options.count} images of {options.size[1]}×{options.size[0]} a seed, tiles of {options.tile}")
-    print(f"{'':28} {'AP':>16} {'AP50':>16} {'s/image':>14}")
+    print(f"{'':32} {'AP':>16} {'AP50':>16} {'s/image':>14}")
     for name, values in rows.items():
         columns = (" / ".join(f"{value:.{digits}f}" for value in part) for part, digits in zip(zip(*values), (1, 1, 2)))
-        print("{:28} {:>16} {:>16} {:>14}".format(name, *columns))
+        print("{:32} {:>16} {:>16} {:>14}".format(name, *columns))
 
 
 if __name__ == "__main__":

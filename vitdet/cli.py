@@ -26,7 +26,8 @@ VERBS = {
     "evaluate": "PREDICTIONS.json ANNOTATIONS.json: score a COCO results file",
     "report": "CHECKPOINT [--data FOLDER] [--output report.html]: score a model, and write a page that says why",
     "explain": "CHECKPOINT|NAME IMAGE [--object N | --point x,y] [--output explain.html]: what the model looked at",
-    "export": "CHECKPOINT|NAME [--format onnx|openvino|pt2]: a file that other engines run, judged by its score there",
+    "export": "CHECKPOINT|NAME [--format onnx|openvino|pt2|safetensors]: a file for other engines, scored in them, or "
+    "a folder to share",
     "compare": "A B [--data FOLDER | --annotations FILE]: what is better in B, and whether it is more than noise",
     "thresholds": "CHECKPOINT [--rule f1] [--data FOLDER]: choose and save the scores from which detections count",
     "data": "SUBCOMMAND …: what is done with data sets besides training; `vitdet data` lists it",

@@ -4,6 +4,7 @@ T is the number of detections of an image and K of classes.
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -27,13 +28,15 @@ def check_threshold(value: Threshold, *, classes: int | None = None) -> None:
     Raises:
         UserError: `value` is neither a score from 0 to 1 nor a list of such scores, or a list of another length.
     """
-    if not _is_list(value):
+    numbers = _listed(value)
+    if numbers is None:
         check("threshold", value, _is_score(value), "a score from 0 to 1, or a list with a score for each class")
         return
-    for number in value:
+    for number in numbers:
         check("threshold of a class", number, _is_score(number), "a score from 0 to 1")
-    if classes is not None and len(value) != classes:
-        raise UserError(f"threshold has {len(value)} scores; wanted one for each of the {classes} classes, or a number")
+    if classes is not None and len(numbers) != classes:
+        found = f"threshold has {len(numbers)} scores"
+        raise UserError(f"{found}; wanted one for each of the {classes} classes, or a number")
 
 
 def reach(scores: Tensor, labels: Tensor, threshold: Threshold) -> Tensor:
@@ -55,12 +58,13 @@ def reach(scores: Tensor, labels: Tensor, threshold: Threshold) -> Tensor:
         [False, True]
     """
     check_threshold(threshold)
-    if not _is_list(threshold):
-        return scores >= threshold
-    if len(labels) and int(labels.max()) >= len(threshold):
-        raise UserError(f"threshold has {len(threshold)} scores, and there is a detection of label {int(labels.max())}")
+    numbers = _listed(threshold)
+    if numbers is None:
+        return scores >= float(threshold)  # pyright: ignore[reportArgumentType]
+    if len(labels) and int(labels.max()) >= len(numbers):
+        raise UserError(f"threshold has {len(numbers)} scores, and there is a detection of label {int(labels.max())}")
     # the type of the scores: a threshold that equals a score must keep it
-    limits = torch.tensor([float(number) for number in threshold], dtype=scores.dtype, device=scores.device)
+    limits = torch.tensor([float(number) for number in numbers], dtype=scores.dtype, device=scores.device)
     return scores >= limits[labels]
 
 
@@ -71,17 +75,19 @@ def describe_threshold(threshold: Threshold) -> str:
         >>> describe_threshold(0.3), describe_threshold([0.25, 0.5, 0.4])
         ('0.3', '0.25 to 0.5 by class')
     """
-    values = [float(number) for number in threshold] if _is_list(threshold) else [float(threshold)]
+    numbers = _listed(threshold)
+    values = [float(number) for number in ([threshold] if numbers is None else numbers)]  # pyright: ignore
     if not values or min(values) == max(values):
         return f"{values[0] if values else THRESHOLD:.3g}"
     return f"{min(values):.3g} to {max(values):.3g} by class"
 
 
-def _is_list(value: Threshold) -> bool:
-    return isinstance(value, (list, tuple)) or getattr(value, "ndim", None) == 1
+def _listed(value: Any) -> list[Any] | None:
+    """The scores of a list, a tuple or an array; none for a single score."""
+    return list(value) if isinstance(value, (list, tuple)) or getattr(value, "ndim", None) == 1 else None
 
 
-def _is_score(value: object) -> bool:
+def _is_score(value: Any) -> bool:
     # numbers of Python, NumPy or PyTorch
     number = isinstance(value, (int, float)) or getattr(value, "ndim", None) == 0
     return number and bool(0 <= value <= 1)

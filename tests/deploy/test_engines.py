@@ -64,6 +64,18 @@ def test_half_is_close_and_a_folder_of_openvino_loads(files, images):
     assert "f32" in vitdet.load(files["xml"]).runs_on
 
 
+def test_a_shape_that_comes_often_is_compiled_for_itself(files, images):
+    detector = vitdet.load(files["xml"], threads=1)
+    first = detector.predict(images, threshold=0.0)
+    for _ in range(4):
+        again = detector.predict(images, threshold=0.0)
+    # three sizes, in batches of two, two and one
+    assert len(detector.engine._fixed) == 3
+    for one, other in zip(first, again):
+        np.testing.assert_allclose(one.boxes_xyxy, other.boxes_xyxy, rtol=1e-5)
+        np.testing.assert_allclose(one.scores, other.scores, rtol=1e-5)
+
+
 DAMAGES = {
     "no metadata": (lambda path: write_graph(path, metadata=None), "was not exported by vitdet"),
     "damaged metadata": (lambda path: write_graph(path, metadata="{"), "are damaged"),

@@ -17,6 +17,7 @@ import clips
 import cv2
 import numpy as np
 import pytest
+from rtsp import Camera
 
 from vitdet.cli import main
 from vitdet.deploy import load
@@ -197,6 +198,15 @@ def test_a_live_stream_does_not_wait_for_the_model(detector, tmp_path, capsys):
     indices = [row["frame"] for row in lines(tmp_path / "out/live.jsonl")]
     assert indices == sorted(set(indices)) and len(decoded(tmp_path / "out/live.mp4")) == len(indices) == done.frames
     assert "frames were passed over" in capsys.readouterr().out
+
+
+def test_a_camera_on_the_network(detector, tmp_path):
+    camera = Camera(40, rate=50)
+    done = predict_video(detector, camera.address, output=tmp_path / "out", track="bytetrack")
+    camera.thread.join()
+    (rows,) = (tmp_path / "out").glob("127_0_0_1_*_door.jsonl")
+    assert done.frames == len(lines(rows)) > 0 and 30 <= done.frames + done.skipped <= 40
+    assert len(decoded(rows.with_suffix(".mp4"))) == done.frames
 
 
 def test_command_takes_videos_with_images(checkpoint, tmp_path, file, capsys):

@@ -78,7 +78,8 @@ class Site:
         if verb == "data":
             return self.main(verb, *tiny.placeholders(list(words), self.folder / "datasets"))
         # `rf_detr/nano` is a config, too; its small sister is taken instead of the model that it names
-        config = recipe(words[0])[0] if words and verb in ("train", "test", "benchmark") else ""
+        named = bool(words) and not words[0].startswith("-") and verb in ("train", "test", "benchmark")
+        config = recipe(words[0])[0] if named else ""
         if config.endswith(".yaml") and "--help" not in words:
             words = (config, *words[1:])
             words = (words[0], *self.small(words[0], train=verb == "train"), *with_data(words[1:], self.folder))
@@ -148,16 +149,15 @@ def fetched(words: tuple[str, ...]) -> str:
 def torchrun(site: Site, words: list[str]) -> str:
     """Two processes on the CPU for eight GPUs."""
     assert words[:4] == ["--nproc_per_node", "8", "-m", "vitdet"]
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", *words[2:5]]
     if words[4] == "predict":
         own = [ELLIPSIS.get(word, word) for word in words[5:]]
-        options = ["--batch_size", "1", "--device", "cpu", "--output", "shared"]
-        said = site.process(*command, *words[2:5], *own, *options)
+        said = site.process(*command, *own, "--batch_size", "1", "--device", "cpu", "--output", "shared")
         assert "process " in said and "2 images in" in said and not (site.folder / "shared" / ".unfinished").exists()
         return said
     assert words[4] == "train" and words[-2:] == ["--trainer.devices", "8"]
     small = [*site.small(CONFIG, train=True), "--trainer.name", "torchrun", "--trainer.devices", "2"]
-    return site.process(*command, *words[2:5], CONFIG, *small)
+    return site.process(*command, CONFIG, *small)
 
 
 def srun(site: Site, words: list[str]) -> str:

@@ -2,6 +2,7 @@
 
 import shutil
 
+import clips
 import pytest
 import tiny
 from commands import Site
@@ -23,11 +24,13 @@ def whole_site(tmp_path_factory):
     for name in ("val.json", "annotations.json"):
         (folder / name).symlink_to(shapes / "annotations" / "instances_val.json")
     Image.open(shapes / "val" / "000000.jpg").save(folder / "photo.jpg")
+    clips.write(folder / "clip.mp4", 8)
     site = Site(folder)
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         site.say("python tools/train.py configs/detr_vit.yaml")  # leaves what others start from, BEST
-        shutil.copy(site.newest() / "best.ckpt", folder / "earlier.ckpt")
+        for name in ("earlier.ckpt", "other.ckpt"):
+            shutil.copy(site.newest() / "best.ckpt", folder / name)
     yield site
     site.close()
 

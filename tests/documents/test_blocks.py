@@ -23,6 +23,7 @@ from commands import BEST, PROGRAMS, simple_commands
 from test_structure import RANKS
 
 import vitdet
+from vitdet.command.export import _parser
 
 FEWER = {
     "ShapesData(size=256)": "ShapesData(size=64, train_images=8, val_images=2)",
@@ -51,7 +52,7 @@ def test_python(block, site, tmp_path, monkeypatch):
     if elsewhere:
         assert "test_the_readmes_example" in (tiny.ROOT / elsewhere[0]).read_text()
         return
-    for name in ("photo.jpg", "datasets"):
+    for name in ("photo.jpg", "clip.mp4", "datasets"):
         (tmp_path / name).symlink_to(site.folder / name)
     (tmp_path / Path(BEST).parent).mkdir(parents=True)
     shutil.copy(site.folder / "earlier.ckpt", tmp_path / BEST)
@@ -191,7 +192,16 @@ def pushed(block, site, tree):
     assert '"push", FOLDER, "someone/shapes"' in (tiny.ROOT / "tests" / "share" / "roundtrip.py").read_text()
 
 
+def packaged(block, site, tree):
+    """tests/deploy/test_package.py does it, which takes a minute; what the page says of PyTorch is what it runs."""
+    export, python = simple_commands(block.text)
+    assert not _parser().parse_known_args(export[2:])[1]
+    assert "aoti_load_package" in python[2]
+    assert python[2].partition(";")[2].strip() in (tiny.ROOT / "tests" / "deploy" / "test_package.py").read_text()
+
+
 KINDS = {
+    "vitdet export": packaged,
     "vitdet push": pushed,
     "mkdir -p datasets/coco": download,
     "cd ": download,
@@ -200,12 +210,13 @@ KINDS = {
     "vitdet data get": shell,
     "vitdet data check": looked_at,
     "vitdet data show": looked_at,
+    "vitdet compare": shell,
     "vitdet train": shell,
+    "vitdet predict": shell,
     "vitdet serve": shell,
     "VITDET_API_KEY=": shell,
     "curl": shell,
     "docker": shell,
-    "vitdet predict": shell,
     "vitdet explain": shell,
     "torchrun": shell,
     "image ->": picture,

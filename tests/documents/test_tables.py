@@ -1,8 +1,10 @@
 """Every row of every table on the pages; those of tasks ("to … say …") are in test_tasks.py."""
 
+import functools
 import inspect
 import json
 import re
+import subprocess
 import sys
 import urllib.request
 from dataclasses import fields
@@ -20,6 +22,7 @@ from test_structure import RANK
 
 import vitdet
 from vitdet.cli import load_config
+from vitdet.command.export import _parser
 from vitdet.data.check import CODES
 from vitdet.data.formats import find
 from vitdet.data.formats.foreign import MODULES
@@ -278,6 +281,20 @@ def layouts(row, site):
     assert what.startswith(found.kind) and ("without a split" in what) == ("all" in truth)
 
 
+@functools.cache
+def parities():
+    """The rows of the benchmark of scores on few cases, by name."""
+    command = [sys.executable, str(ROOT / "benchmarks" / "evaluation.py"), "parity", "--cases", "4"]
+    said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    return {cells[1]: float(cells[3]) for cells in (re.split(r" *\| *", line) for line in said.splitlines()[2:])}
+
+
+def references(row, site):
+    """A row is a row of the benchmark, and on few cases no difference is larger than what the page says of many."""
+    name, count, largest = row.cells
+    assert parities()[name] <= max(float(largest), 1e-12) and int(count.replace(",", "")) >= 100
+
+
 FORMATS = {module.NAME: module for module in MODULES}
 
 
@@ -302,6 +319,15 @@ def formats(row, site):
 
 # in the exports that tests write
 OBJECTS = {"YOLO": 4, "Pascal VOC": 2, "LabelMe": 4, "CVAT for images": 4, "Supervisely": 3, "VGG Image Annotator": 4}
+
+
+def written(row, site):
+    """The files of a format are written."""
+    (name,), files = pages.spans(row.cells[0]), pages.spans(row.cells[1])
+    options = ["--format", name, "--no_drawings", "--output", f"as_{name}", "--threshold", "0"]
+    site.main("predict", BEST, "folder", *options)
+    assert files and all((site.folder / f"as_{name}" / file).exists() for file in files)
+    assert name in FORMATS_OF_RESULTS
 
 
 def limits(row, site):
@@ -335,21 +361,30 @@ def options_of_requests(row, site):
     assert [schema["default"]] == pages.spans(row.cells[2]) if "enum" in schema else "model's own" in row.cells[2]
 
 
-def written(row, site):
-    """The files of a format are written."""
-    (name,), files = pages.spans(row.cells[0]), pages.spans(row.cells[1])
-    options = ["--format", name, "--no_drawings", "--output", f"as_{name}", "--threshold", "0"]
-    site.main("predict", BEST, "folder", *options)
-    assert files and all((site.folder / f"as_{name}" / file).exists() for file in files)
-    assert name in FORMATS_OF_RESULTS
+def exported(row, site):
+    """The formats and options are those of the command; tests/deploy/test_exporting.py writes each."""
+    (kind,), option = pages.spans(row.cells[0]), pages.spans(row.cells[1])
+    assert not _parser().parse_known_args(["best.ckpt", "--format", kind, *option])[1]
 
 
+def not_here(row, site):
+    """Not run: there is no such package or hardware; that there is a graph of a fixed size, which they take, is tested
+    in tests/deploy/test_exporting.py."""
+    assert "def test_a_fixed_size" in (ROOT / "tests" / "deploy" / "test_exporting.py").read_text()
+
+
+SERVED = ("model", "batch", "images/s: predict, server", "CPU of an image: predict, server", "p50, p95")
+SERVED += ("answers, lost, mixed up",)
 TABLES = {
+    ("`--format`", "files", "what is in them"): written,
+    ("format", "option", "what is written", "runs on"): exported,
+    ("engine", "command, not run here"): not_here,
+    ("engine", "type", "val box AP", "file"): measured,
+    ("engine", "any size", "`--size`"): measured,
     ("limit", "default", "what is refused"): limits,
     ("status", "why"): statuses,
     ("path", "what it answers"): paths_of_state,
     ("option", "values", "by default"): options_of_requests,
-    ("`--format`", "files", "what is in them"): written,
     ("format", "order of the classes", "objects", "an image without labels"): formats,
     ("layout", "what it looks like", "what is recognised"): layouts,
     ("task", "data", "head", "score", "on the built-in data"): segmentation,
@@ -361,12 +396,15 @@ TABLES = {
     ("config", "steps of 4 images", "score"): scored,
     ("model", "steps of 4 images", "val box AP", "AP50", "AP75"): measured,
     ("model", "AP", "AP50"): measured,
+    SERVED: measured,
     ("change, one after the other", "AP"): measured,
     ("", "vitdet", "rfdetr", "ratio"): measured,
     ("model", "keys, theirs → ours", "beside", "at", "largest relative error"): parity,
     ("what happens", "what you get"): downloads,
     ("code", "severity", "what was found", "what to do"): found,
     ("", "compared"): compared,
+    ("cases", "number", "largest difference"): references,
+    ("scoring", "CPU s", "× hotcoco", "MB", "× its memory"): measured,
     ("the message has", "why, and what to do"): errors,
     ("in YOLO", "in vitdet"): other_tools,
     ("in Detectron2", "in vitdet"): other_tools,

@@ -65,6 +65,31 @@ def score_file(site, says):
     assert AP(site.say(says[0])) == "1.0000"
 
 
+def thresholds(site, says):
+    """The bound of a threshold of its own is lowered: the small model has seen two images."""
+    shutil.copy(BEST, "kept.ckpt")
+    out = site.say(says[0])
+    assert f"saved in {BEST}" in out and "best F1 at IoU 0.5" in out
+    assert torch.load(BEST, weights_only=True)["vitdet"]["thresholds"]["rule"] == "f1"
+    shutil.move("kept.ckpt", BEST)
+
+
+def wanted_precision(site, says):
+    train(site, says[0])
+    assert site.resolved()["trainer"]["thresholds"] == says[0].split()[1]
+
+
+def better_model(site, says):
+    out = site.say(says[0])
+    assert "Both have the same AP in every draw" in out and "1000 draws of the images" in out
+
+
+def better_file(site, says):
+    score_file(site, ["vitdet evaluate predictions.json annotations.json"])
+    shutil.copy("predictions.json", "other.json")
+    assert "Both have the same AP in every draw" in site.say(says[0])
+
+
 def measure(site, says):
     for say in says:
         out = site.say(say)
@@ -170,6 +195,10 @@ CHECKS = {
     "see where it fails, and why": report,
     "see what it looked at in an image": looked,
     "score anybody's results file": score_file,
+    "choose the scores from which detections count, of a model that is trained": thresholds,
+    "choose them by a wanted precision, in the training": wanted_precision,
+    "see whether another model is better": better_model,
+    "compare two results files": better_file,
     "see size, speed and memory": measure,
     "bound the memory of a batch": max_tokens,
     "stop early": early,

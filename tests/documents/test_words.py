@@ -18,8 +18,9 @@ from commands import CONFIG, PROGRAMS
 
 import vitdet
 import vitdet.data.formats
+import vitdet.deploy.export.graph
 from vitdet.cli import VERBS
-from vitdet.command import data_check, predict
+from vitdet.command import data_check, export, predict
 from vitdet.command import serve as serve_command
 from vitdet.data import ImageData
 from vitdet.serve.guard import PATHS
@@ -34,6 +35,9 @@ LAYOUT = ("layout", "what it looks like", "what is recognised")
 OF_OTHERS |= {
     word for row in pages.of_kind("row") if row.table == LAYOUT for cell in row.cells for word in pages.spans(cell)
 }
+# engines that are not here: `not_here` of test_tables.py says what is checked of them
+ENGINES = ("engine", "command, not run here")
+OF_OTHERS |= {word for row in pages.of_kind("row") if row.table == ENGINES for word in pages.spans(row.text)}
 # what `vitdet predict` writes: `written` of test_tables.py looks for it
 RESULTS = ("`--format`", "files", "what is in them")
 OF_OTHERS |= {word for row in pages.of_kind("row") if row.table == RESULTS for word in pages.spans(row.cells[1])}
@@ -42,8 +46,16 @@ IN_TASKS = {w for row in pages.of_kind("row") if row.table == ("to", "say") for 
 # commands that are run, or checked, in another way; the function says how
 NOT_RUN = {
     "python benchmarks/compare_rfdetr.py": lambda site: compare(),
+    "python benchmarks/engines.py rf-detr-nano": lambda site: engines(),
+    "python benchmarks/evaluation.py parity": lambda site: scores(),
+    "python benchmarks/evaluation.py speed --before FOLDER": lambda site: scores(),
     "python benchmarks/loading.py": lambda site: loading(),
+    "python benchmarks/tiles.py": lambda site: tiles(),
     "python benchmarks/trace.py": lambda site: trace(),
+    "python benchmarks/serving.py MODEL": lambda site: serving(site),
+    "vitdet export best.ckpt": lambda site: understood(""),
+    "vitdet export CHECKPOINT --size 384 384 --no-check": lambda site: understood("--size 384 384 --no-check"),
+    "python benchmarks/tracking.py": lambda site: tracking(),
     "vitdet test configs/coco/… --ckpt_path …": lambda site: scored(),
     "vitdet test configs/coco/… --data.train null --ckpt_path …": lambda site: scored(),
 }
@@ -65,11 +77,14 @@ ABOUT_OTHERS = {
     "instancesonly_filtered_gtFine_{train,val}.json", "leftImg8bit/{train,val}", "leftImg8bit_trainvaltest.zip",
     "mkdocs serve", "my_module.MyHead", "rfdetr", "runs/<config>/version_N", "scaled_dot_product_attention",
     "tools/dataset_converters/cityscapes.py", "torch.export.export", "torchrun", "coco-val",
-    "instances_{train,val,test}.json", "OUT/annotations",
+    "instances_{train,val,test}.json", "OUT/annotations", "pipe:0", "g++", "GridSample",
     "Retry-After", "X-API-Key", "10.1.0.0/16", "http://127.0.0.1:8000",
     "@REVISION", "supervision.Detections", "~/.cache/vitdet", "FOLDER/.vitdet/", "FOLDER/.vitdet/split-0.2.json",
 }  # fmt: skip
 OF_SERVE = set(serve_command.parser()._option_string_actions)
+# tests/deploy/test_exporting.py uses them
+OF_EXPORT = set(export._parser()._option_string_actions)
+OF_VIDEOS = {"--every", "--track"}
 OF_CHECK = set(data_check._parser()._option_string_actions)
 OF_PREDICT = set(predict.parser()._option_string_actions)
 PREDICT_TESTS = "".join(path.read_text(encoding="utf-8") for path in sorted((ROOT / "tests" / "deploy").glob("*.py")))
@@ -92,11 +107,50 @@ def compare():
     assert "parser.parse_args()" in text and "compare(" in text
 
 
+def engines():
+    """Minutes of full-size models: its options are read."""
+    text = (ROOT / "benchmarks" / "engines.py").read_text()
+    assert "parser.parse_args()" in text and 'model.startswith("rf-detr")' in text
+
+
+def scores():
+    """Its `parity` is run by `references` of test_tables.py; of `speed`, which takes minutes, the options are read."""
+    text = (ROOT / "benchmarks" / "evaluation.py").read_text()
+    assert all(word in text for word in ('"parity"', '"speed"', '"--before"'))
+
+
 def loading():
     """It is run, on two small images in a single round."""
     command = [sys.executable, str(ROOT / "benchmarks" / "loading.py"), "--count", "2", "--rounds", "1"]
     said = subprocess.run([*command, "--side", "64", "--size", "32"], capture_output=True, text=True, check=True).stdout
     assert "decoding alone" in said and "│ vitdet" in said
+
+
+def serving(site):
+    """It is run, for a second."""
+    command = [sys.executable, str(ROOT / "benchmarks" / "serving.py"), "earlier.ckpt", "--clients", "4"]
+    command += ["--seconds", "1", "--batches", "2", "--count", "4", "--side", "64"]
+    said = site.process(*command)
+    assert "not answered: 0" in said and "CPU server" in said
+
+
+def understood(words):
+    """The options are those of `vitdet export`."""
+    given = words.replace("POINTS", "1").replace("HEIGHT", "64").replace("WIDTH", "64").split()
+    assert not export._parser().parse_known_args(["best.ckpt", *given])[1]
+
+
+def tiles():
+    """Minutes, and it needs SAHI: its options are read, and its pictures are made."""
+    text = (ROOT / "benchmarks" / "tiles.py").read_text()
+    assert "parser.parse_args()" in text and "TiledDetector(detector, **tiling)" in text
+
+
+def tracking():
+    """It is run, on a few frames."""
+    command = [sys.executable, str(ROOT / "benchmarks" / "tracking.py"), "--seeds", "1", "--frames", "20"]
+    said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    assert "crowded              bytetrack" in said
 
 
 def scored():
@@ -136,12 +190,22 @@ def test_command(word, site):
 @pytest.mark.parametrize("word", [w for w in WORDS if w.startswith("--") and w not in IN_TASKS])
 def test_option(word, site):
     """It trains with it, and the saved config says so; those of the check of data are in its help, and tested there."""
+    if word in OF_PREDICT:
+        assert word in PREDICT_TESTS
+        return
     if word.split()[0] in OF_SERVE:
         # tests/serve tries each
         serve_command.parser().parse_args(["best.ckpt", *word.split()[: 2 if " " in word else 0]])
         return
-    if word in OF_CHECK | OF_PREDICT:
-        assert word in CHECK_TESTS + PREDICT_TESTS
+    if word.split()[0] in OF_VIDEOS:
+        predict.parser().parse_args(["best.ckpt", "clip.mp4", *word.split()])
+        assert word.split()[0] in PREDICT_TESTS
+        return
+    if word in OF_CHECK:
+        assert word in CHECK_TESTS
+        return
+    if word.split()[0] in OF_EXPORT:
+        understood(word)
         return
     config = next((path for start, path in OPTION_CONFIGS.items() if word.startswith(start)), CONFIG)
     given = SHORTER.get(word, word)

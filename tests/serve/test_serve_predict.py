@@ -1,6 +1,7 @@
 """Whatever form an image comes in, it is answered with what `Detector.predict` finds in it."""
 
 import base64
+import concurrent.futures
 import functools
 import http.server
 import io
@@ -16,6 +17,8 @@ from PIL import Image
 from pycocotools import mask as rle
 
 from vitdet import __version__
+from vitdet.deploy import load
+from vitdet.deploy.export import export_onnx
 from vitdet.serve.answer import WORK_PIXELS, polygons, work_size
 
 FILE = encoded(photo())
@@ -220,3 +223,14 @@ class Quiet(http.server.SimpleHTTPRequestHandler):
 
     def log_message(self, *_):
         pass
+
+
+def test_an_exported_model_is_served_as_its_own(with_masks, tmp_path):
+    """Images of several sizes in one batch, on onnxruntime."""
+    export_onnx(with_masks, tmp_path / "model.onnx")
+    with running(load(tmp_path / "model.onnx"), max_wait=200) as url:
+        arrays = [photo(seed, size) for seed, size in enumerate(((48, 64), (64, 40), (48, 64)))]
+        with concurrent.futures.ThreadPoolExecutor(3) as threads:
+            answers = list(threads.map(lambda array: post(url, encoded(array)).json(), arrays))
+    for told, array in zip(answers, arrays):
+        same(told["objects"], with_masks.predict(array))

@@ -1,6 +1,7 @@
 """`vitdet serve` as a process: what it prints, how it ends, and what it answers until then."""
 
 import concurrent.futures
+import hashlib
 import os
 import re
 import signal
@@ -16,6 +17,7 @@ from conftest import CATEGORY_IDS, CLASSES, encoded, make_detector, photo
 
 from vitdet.checkpoint import write
 from vitdet.cli import main
+from vitdet.serve.service import version_of
 
 PNG = encoded(photo())
 
@@ -58,6 +60,15 @@ def test_it_starts_answers_and_stops_with_what_it_accepted(checkpoint):
     finally:
         process.kill()
         process.wait()
+
+
+def test_a_version_is_of_all_files_of_a_model(tmp_path):
+    assert version_of("rf-detr-nano") is None and version_of(tmp_path) is None
+    versions = []
+    for name in ("model.safetensors", "model.xml", "model.bin"):
+        (tmp_path / name).write_text("1")
+        versions.append(version_of(tmp_path / "model.xml") or version_of(tmp_path))
+    assert versions == [hashlib.sha256(text.encode()).hexdigest()[:12] for text in ("1", "1", "11")]
 
 
 def says(capsys, *words):

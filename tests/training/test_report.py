@@ -154,6 +154,8 @@ def test_any_line_can_be_drawn(values):
     y = np.array(values, np.float64)
     drawn = chart("<title>", [Line("a & b", np.arange(len(y)), y)], x="x", y="y")
     assert "&lt;title&gt;" in drawn and "a &amp; b" in drawn and "nan" not in drawn and len(drawn) < 9000
+    # a single value is a point
+    assert drawn.count("<circle") == (len(y[np.isfinite(y)]) == 1)
 
 
 def test_ticks_are_round_and_inside():

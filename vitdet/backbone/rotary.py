@@ -7,7 +7,7 @@ from math import pi
 from typing import Any
 
 import torch
-from timm.layers import RotaryEmbeddingCat, RotaryEmbeddingDinoV3, RotaryEmbeddingMixed
+from timm.layers.pos_embed_sincos import RotaryEmbeddingCat, RotaryEmbeddingDinoV3, RotaryEmbeddingMixed
 from torch import Tensor
 
 from vitdet.errors import UserError
@@ -19,14 +19,15 @@ def rotations(rope: Any, grid: tuple[int, int]) -> Tensor:
     Raises:
         UserError: the rotary embedding is of a kind that is not known here.
     """
-    if type(rope) is RotaryEmbeddingMixed:
+    kind_of = type(rope)
+    if kind_of is RotaryEmbeddingMixed:
         x, y = _coordinates(rope, grid, "index").flatten(0, 1).unbind(1)
         across, down = rope.freqs.float()  # (blocks, heads, d/2) each
         angles = x[:, None, None] * across[:, None] + y[:, None, None] * down[:, None]
-    elif type(rope) is RotaryEmbeddingDinoV3:
+    elif kind_of is RotaryEmbeddingDinoV3:
         points = _coordinates(rope, grid, "centered").flatten(0, 1)
         angles = (2 * pi * points[..., None] / rope.periods).flatten(1)[None, :, None]
-    elif type(rope) is RotaryEmbeddingCat:
+    elif kind_of is RotaryEmbeddingCat:
         kind = getattr(rope, "grid_type", "pixel" if rope.in_pixels else "index")
         points = _coordinates(rope, grid, kind).flatten(0, 1)
         angles = (points[..., None] * rope.bands).flatten(1)[None, :, None]

@@ -73,7 +73,8 @@ def _score(options: Any, words: list[str]) -> tuple:
     from vitdet.metrics.compare import Found
 
     saved = data_of(options.first) or data_of(options.second)
-    found, metric = [], None
+    found: list[Found] = []
+    metric: Any = None
     for name in (options.first, options.second):
         detector = load(name, device=options.device)
         if detector.predicts not in ("boxes", "masks"):

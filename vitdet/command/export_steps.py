@@ -11,6 +11,7 @@ import torch
 
 from vitdet.command.data_only import read_data
 from vitdet.data import ImageData
+from vitdet.data.module import SplitName
 from vitdet.deploy.engines import EngineDetector, EngineError, convert, judge
 from vitdet.deploy.engines.detector import to_pixels
 from vitdet.deploy.engines.open_vino import Compiled
@@ -98,7 +99,7 @@ class Export:
         return read_data("export", words, config=config, saved=self.detector.data, name=self.options.model)
 
     @property
-    def split(self) -> str:
+    def split(self) -> SplitName:
         """The images of the score: the validation images, or the test images of data without them."""
         return "val" if self.data is not None and "val" in self.data.splits else "test"
 

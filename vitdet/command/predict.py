@@ -1,6 +1,5 @@
 """`vitdet predict`: its options, and which function runs it."""
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -77,23 +76,30 @@ def run(argv: list[str]) -> None:
 def _videos(
     videos: Sequence[str], options: Mapping[str, Any], tiling: Mapping[str, Any], of_videos: Mapping[str, Any]
 ) -> int:
-    """Predicts on videos, and returns how many could be read."""
+    """Predicts on videos, of which each process has its share, and returns how many could be read."""
+    from vitdet.deploy.files import _device
     from vitdet.deploy.predict import load
+    from vitdet.deploy.ranks import Ranks
     from vitdet.deploy.tiles import TiledDetector
     from vitdet.deploy.video import predict_video, stem
 
     if unused := sorted({"annotations", "formats"} & options.keys()):
         print(f"--{unused[0].removesuffix('s')} is about images: a video has a file NAME.jsonl")
-    detector = load(options["checkpoint"], device=options.get("device"))
+    names: list[str] = []
+    for name in map(stem, videos):
+        # videos of the same name in several folders
+        same = sum(other == name for other in map(stem, videos[: len(names)]))
+        names.append(f"{name}-{same + 1}" if same else name)
+    ranks = Ranks.find()
+    mine = list(zip(videos, names))[ranks.rank :: ranks.world]
+    if not mine:
+        # there are more processes than videos
+        return 1
+    detector = load(options["checkpoint"], device=_device(options["checkpoint"], options.get("device"), ranks))
     detector = TiledDetector(detector, **tiling) if tiling else detector
     kept = {key: options[key] for key in ("output", "drawings", "threshold", "batch_size") if key in options}
-    names: Counter[str] = Counter()
     read = 0
-    for video in videos:
-        name = stem(video)
-        names[name] += 1
-        # videos of the same name in several folders
-        name = name if names[name] == 1 else f"{name}-{names[name]}"
+    for video, name in mine:
         try:
             read += predict_video(detector, video, name=name, **kept, **of_videos).frames > 0
         except UserError as error:

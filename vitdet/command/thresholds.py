@@ -1,5 +1,7 @@
 """`vitdet thresholds CHECKPOINT`: chooses the scores from which a detection counts, and saves them with the model."""
 
+from typing import Any
+
 from vitdet.cli import VERBS
 from vitdet.command.parser import Parser
 from vitdet.errors import UserError
@@ -34,7 +36,7 @@ def run(argv: list[str]) -> None:
         raise UserError(f"{options.checkpoint} predicts {detector.predicts}, which has no threshold of a class")
     data = read_data("thresholds", words, saved=saved.data, name=options.checkpoint)
     print("\n".join([data.describe(), *data.files.summary()]))
-    metric = score(detector, data, split="val").metric
+    metric: Any = score(detector, data, split="val").metric
     chosen = None if metric.matches is None else choose(metric.matches, options.rule)
     if chosen is None:
         raise UserError(f"{options.checkpoint} finds nothing right in these images, so there is nothing to choose by")

@@ -69,9 +69,10 @@ class Encoder:
         import av
 
         self.copy(sound)
-        if picture.size != self.size[::-1]:
+        height, width = self.size
+        if picture.size != (width, height):
             self.resized += 1
-            picture = picture.resize(self.size[::-1])
+            picture = picture.resize((width, height))
         array = np.asarray(picture)
         pad = [(0, even - side) for even, side in zip(self.even, self.size)]
         frame = av.VideoFrame.from_ndarray(

@@ -232,8 +232,10 @@ def _bytes(frame: Frame | None) -> int:
 def _open(source: str) -> Any:
     with extra("video", "reading a video"):
         import av
+        from av import logging
+        from av.error import FFmpegError
     # what decoders say of damage is counted instead
-    av.logging.set_level(av.logging.PANIC)
+    logging.set_level(logging.PANIC)
     camera, options = _camera(source), {}
     if source.startswith("rtsp"):
         options["rtsp_transport"] = "tcp"
@@ -242,7 +244,7 @@ def _open(source: str) -> Any:
             return av.open(camera, format=CAMERAS.get(sys.platform, ("", None))[1], options=options)
         file = sys.stdin.buffer if source == "pipe:0" else source
         return av.open(file, options=options, timeout=PATIENCE if "://" in source else None)
-    except (av.error.FFmpegError, ValueError) as error:
+    except (FFmpegError, ValueError) as error:
         what = "camera" if camera is not None else "video"
         raise UserError(
             f"{source} can't be opened as a {what}: {getattr(error, 'strerror', None) or error}; give a video file, an "

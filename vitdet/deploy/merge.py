@@ -112,7 +112,7 @@ def _cut(boxes: np.ndarray, corners: np.ndarray, size: tuple[int, int]) -> np.nd
     side = corners[:, 2:] - corners[:, :2]
     low = (corners[:, :2] > 0) & (boxes[:, :2] < corners[:, :2] + MARGIN * side)
     high = (corners[:, 2:] < np.array(size[::-1])) & (boxes[:, 2:] > corners[:, 2:] - MARGIN * side)
-    return (low | high).any(1)
+    return np.asarray((low | high).any(1))
 
 
 def _partners(boxes: np.ndarray, labels: np.ndarray, tile: np.ndarray, places: Sequence[Corners]) -> list[list[int]]:

@@ -67,7 +67,8 @@ class Detector:
     @property
     def predicts(self) -> str | None:
         """What is scored of its predictions, see `Head.predicts`."""
-        return self.head.predicts
+        # pyright takes what a module does not name for a tensor
+        return self.head.predicts  # pyright: ignore[reportReturnType]
 
     @property
     def runs_on(self) -> str:

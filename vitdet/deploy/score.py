@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from vitdet.data import ImageData
+from vitdet.data.module import SplitName
 from vitdet.deploy.predict import Detector
 from vitdet.errors import UserError, check
 from vitdet.handshake import Needs
@@ -47,7 +48,7 @@ class Scores:
         return next(iter(self.values.items()))
 
 
-def score(detector: Detector, data: ImageData, *, split: str = "test", images: int | None = None) -> Scores:
+def score(detector: Detector, data: ImageData, *, split: SplitName = "test", images: int | None = None) -> Scores:
     """Scores a detector on a split of a data module.
 
     Args:
@@ -69,7 +70,7 @@ def score(detector: Detector, data: ImageData, *, split: str = "test", images: i
 
 @torch.inference_mode()
 def score_batches(
-    detector: Detector, data: ImageData, batches: Iterable[Batch], *, split: str = "test", seen_only: bool = True
+    detector: Detector, data: ImageData, batches: Iterable[Batch], *, split: SplitName = "test", seen_only: bool = True
 ) -> Scores:
     """Scores a detector on batches of a split, for data that are prepared for it, see `prepare`; otherwise as `score`.
 
@@ -78,7 +79,10 @@ def score_batches(
         batches: images and targets.
         seen_only: whether only the images of the batches count.
     """
-    metric, ids = create_metric(detector.predicts, data, split=split, seen_only=seen_only), category_ids(detector, data)
+    metric, ids = (
+        create_metric(str(detector.predicts), data, split=split, seen_only=seen_only),
+        category_ids(detector, data),
+    )
     seen, seconds = 0, 0.0
     for images, targets in batches:
         start = time.perf_counter()
@@ -93,7 +97,7 @@ def score_batches(
     return Scores(values, f"{metric.protocol()}, {detector.runs_on}", seen, seconds, metric)
 
 
-def prepare(data: ImageData, detector: Detector, *, split: str = "test") -> None:
+def prepare(data: ImageData, detector: Detector, *, split: SplitName = "test") -> None:
     """Makes the data's images what the detector's transform makes of them.
 
     Raises:

@@ -89,6 +89,8 @@ def predict_video(
     threshold = detector.thresholds if threshold is None else threshold
     check_threshold(threshold, classes=len(detector.classes))
     check_batch_size(batch_size)
+    if track is not None and detector.kind == "semantic":
+        raise UserError("a semantic model finds no objects, so there is nothing to track; predict without track")
     console = Console(soft_wrap=True, highlight=False, markup=False)
     frames = Frames(source, detector, every=every, count=2 * batch_size)
     with contextlib.closing(frames):
@@ -169,7 +171,7 @@ def _row(frame: Frame, found: Prediction, ids: Sequence[int | None] | None) -> d
     """What is known of a frame, as JSON."""
     row: dict[str, Any] = {"frame": frame.index, "time": round(frame.time, 6), "size": list(found.size)}
     if found.semantic is not None:
-        return {**row, "segments": _segments(found)}
+        return {**row, "segments": _segments(found, found.semantic.numpy())}
     detections = found.to_coco()
     for i, (detection, label) in enumerate(zip(detections, found.labels.tolist())):
         del detection["image_id"]
@@ -181,9 +183,8 @@ def _row(frame: Frame, found: Prediction, ids: Sequence[int | None] | None) -> d
     return {**row, "detections": detections}
 
 
-def _segments(found: Prediction) -> list[dict[str, Any]]:
-    """The region of each class of a semantic map."""
-    classes = found.semantic.numpy()
+def _segments(found: Prediction, classes: np.ndarray) -> list[dict[str, Any]]:
+    """The region of each class of a semantic map `(H, W)`."""
     labels, areas = np.unique(classes, return_counts=True)
     codes = encode(np.stack([classes == label for label in labels]))
     return [

@@ -62,7 +62,7 @@ def _evaluated(
 def summary(made: hotcoco.COCOeval, truth: GroundTruth) -> dict[str, float]:
     """The scores of `average_precision`, from an evaluator that has accumulated; `truth` names the classes."""
     # a copy of all curves
-    curves = made.eval
+    curves: Any = made.eval
     return _scores(curves["precision"], curves["recall"], made.params.max_dets, truth)
 
 
@@ -102,7 +102,7 @@ def curves(
     """Precision `(10, 101, K, 4, M)` and recall `(10, K, 4, M)`, -1 if there is no ground truth."""
     if not len(images) or not truth.names:
         return _nothing(truth, levels)
-    found = evaluator(truth, detections, images=images, levels=levels, masks=masks).eval
+    found: Any = evaluator(truth, detections, images=images, levels=levels, masks=masks).eval
     return found["precision"], found["recall"]
 
 

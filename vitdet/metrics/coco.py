@@ -228,7 +228,7 @@ class CocoMetric(Metric):
         categories = np.array(self.truth.file_ids, dtype=np.int64)[rows[:, 6].astype(int)].tolist()
         columns = zip(image_ids, categories, rows[:, 1:5].tolist(), rows[:, 5].tolist())
         results = [dict(zip(("image_id", "category_id", "bbox", "score"), row)) for row in columns]
-        for result, position, counts in zip(results, rows[:, 0].astype(int), masks):
+        for result, position, counts in zip(results, rows[:, 0].astype(int), masks or []):
             result["segmentation"] = {"size": self.truth.sizes[position].tolist(), "counts": counts.decode()}
         with open(path, "w", encoding="utf-8") as file:
             json.dump(results, file)

@@ -8,6 +8,7 @@ I is the number of images, D of detections, and K of classes.
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import hotcoco
 import numpy as np
@@ -101,13 +102,15 @@ def as_coco(truth: GroundTruth, *, own_ids: bool = False) -> hotcoco.COCO:
         truth.boxes_xywh,
         area=truth.area,
         iscrowd=truth.iscrowd,
-        segmentation=truth.rles or None,
+        segmentation=[*truth.rles] or None,
     )
 
 
 def with_masks(truth: GroundTruth, coco: hotcoco.COCO, detections: np.ndarray, masks: Sequence[bytes]) -> hotcoco.COCO:
     sizes = truth.sizes.tolist()
-    codes = [{"size": sizes[int(i)], "counts": counts} for i, counts in zip(detections[:, 0].tolist(), masks)]
+    codes: list[Any] = [
+        {"size": sizes[int(i)], "counts": counts} for i, counts in zip(detections[:, 0].tolist(), masks)
+    ]
     found = coco.load_res(detections, segmentation=codes)
     if codes:
         # the area of the mask, not of the box, decides whether an unmatched detection is small, medium or large

@@ -71,12 +71,12 @@ def is_odd(found: hotcoco.COCO, count: int, truth: GroundTruth) -> bool:
 def beyond(boxes: np.ndarray, sizes: np.ndarray) -> np.ndarray:
     """Which boxes `(N, 4)` end outside their images of sizes `(N, 2)`, height and width, 0 where not known: bool."""
     # with a tolerance, because boxes of detectors may reach a little beyond the border
-    return (sizes > 0).all(1) & (boxes[:, :2] + boxes[:, 2:] > 1.1 * sizes[:, ::-1]).any(1)
+    return np.asarray((sizes > 0).all(1) & (boxes[:, :2] + boxes[:, 2:] > 1.1 * sizes[:, ::-1]).any(1))
 
 
 def within_a_pixel(boxes: np.ndarray) -> np.ndarray:
     """Which boxes `(N, 4)` end within the first pixel, `(N,)` bool."""
-    return (boxes[:, :2] + boxes[:, 2:] <= 1).all(1)
+    return np.asarray((boxes[:, :2] + boxes[:, 2:] <= 1).all(1))
 
 
 def odd_boxes(boxes: np.ndarray, sizes: np.ndarray) -> dict[str, int]:

@@ -2,8 +2,10 @@
 
 from collections.abc import Callable, Sequence
 
+import hotcoco.metrics
 import numpy as np
 
+from vitdet.masks import VOID
 from vitdet.metrics.per_image import PerImageMetric, check_map
 from vitdet.structures import Prediction
 
@@ -66,9 +68,9 @@ def confusion(truth: np.ndarray, found: np.ndarray, num_classes: int) -> np.ndar
         >>> confusion(np.array([[0, 1], [1, 255]]), np.array([[0, 1], [0, 1]]), 2).tolist()
         [[1, 0], [1, 1]]
     """
-    counted = truth < num_classes
-    pairs = truth[counted].astype(np.int64) * num_classes + found[counted]
-    return np.bincount(pairs, minlength=num_classes**2).reshape(num_classes, num_classes)
+    # hotcoco takes no other value of the truth than a class and one that is left out
+    known = np.where(truth < num_classes, truth, VOID).astype(np.uint8)
+    return hotcoco.metrics.pixel_confusion(known, found, num_classes, ignore_index=VOID).astype(np.int64)
 
 
 def _ratio(part: np.ndarray, whole: np.ndarray) -> np.ndarray:

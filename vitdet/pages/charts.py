@@ -98,6 +98,9 @@ def _span(parts: Sequence[np.ndarray]) -> tuple[float, float]:
 
 def _polyline(line: Line, across: tuple[float, float], upwards: tuple[float, float]) -> str:
     x, y = _place_x(line.x, across), _place_y(line.y, upwards)
+    if len(x) == 1:
+        at = f'cx="{x[0]:.1f}" cy="{y[0]:.1f}"'
+        return f'<circle r="3.5" {at} fill="{colour(line.hue)}"><title>{escape(line.name)}</title></circle>'
     points = " ".join(f"{a:.1f},{b:.1f}" for a, b in zip(x, y))
     kind = f" class={line.style}" if line.style else ""
     return (

@@ -228,12 +228,15 @@ class Service:
 
 
 def version_of(model: str | Path) -> str | None:
-    """The first 12 digits of the SHA-256 of a model's file; `None` for what is no file."""
+    """The first 12 digits of the SHA-256 of a model's files; `None` for what is neither a file nor a folder."""
     path = Path(model)
-    if not path.is_file():
+    # a folder holds a model and its description, and OpenVINO writes weights beside the graph
+    files = [path / "model.safetensors"] if path.is_dir() else [path, path.with_suffix(".bin")]
+    if not files[0].is_file():
         return None
     digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while piece := file.read(2**20):
-            digest.update(piece)
+    for name in dict.fromkeys(file for file in files if file.is_file()):
+        with name.open("rb") as file:
+            while piece := file.read(2**20):
+                digest.update(piece)
     return digest.hexdigest()[:12]

@@ -74,7 +74,7 @@ def _what(facts: Facts) -> str:
     shown = ", ".join(facts.classes[:20]) + (f" and {len(facts.classes) - 20} more" if len(facts.classes) > 20 else "")
     return (
         f"This model {does}, of {len(facts.classes)} class{'es' if len(facts.classes) != 1 else ''}: {shown}.\n"
-        f"It has {facts.parameters / 1e6:.2f} million parameters, and looks at images at {facts.size}."
+        f"It has {facts.parameters / 1e6:.2f} million parameters, and sees images at {facts.size}."
     )
 
 

@@ -112,7 +112,7 @@ def _size(size: Any) -> str:
         return "their own size"
     if isinstance(size, dict):
         return ", ".join(f"{key.replace('_', ' ')} {value} pixels" for key, value in size.items() if value is not None)
-    return f"long side {size} pixels"
+    return f"a long side of {size} pixels"
 
 
 def _run(config: Path) -> dict[str, Any]:

@@ -70,7 +70,7 @@ def compare(original: Detector, exported: Detector, *, count: int = 4) -> tuple[
         EngineError: a prediction is not finite.
     """
     images = [draw_scene(np.random.default_rng(i)).image for i in range(count)]
-    pairs = list(zip(original.predict(images, threshold=0.0), exported.predict(images, threshold=0.0)))
+    pairs = list(zip(_all(original, images), _all(exported, images)))
     for _, found in pairs:
         if not (torch.isfinite(found.scores).all() and torch.isfinite(found.boxes_xyxy).all()):
             raise EngineError(f"{exported.runs_on} gives predictions that are not finite; export it in 32 bits")
@@ -83,6 +83,11 @@ def compare(original: Detector, exported: Detector, *, count: int = 4) -> tuple[
         f"of the {len(differences)} best detections in {count} drawn images, {same} are found again, with a box of "
         "IoU 0.9 or more and a score within 0.01"
     )
+
+
+def _all(detector: Detector, images: list[np.ndarray]) -> list[Prediction]:
+    found = detector.predict(images, threshold=0.0)
+    return found if isinstance(found, list) else [found]
 
 
 def agreement(a: Prediction, b: Prediction, *, best: int = 20) -> torch.Tensor:

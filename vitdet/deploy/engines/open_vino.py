@@ -2,6 +2,7 @@
 
 import json
 import re
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,8 @@ from vitdet.deploy.engines.description import KEY
 
 # the entry `precision` of the metadata of a model that is to run in the fastest type of 16 bits
 HALF = "half"
+# a shape that has come so often is compiled for itself, which takes a second or two; at most so many shapes are
+OFTEN, MOST = 4, 4
 
 
 class Compiled:
@@ -37,15 +40,21 @@ class Compiled:
         self._outputs = [port.get_any_name() for port in model.outputs]
 
     def run(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        found = self._model(dict(inputs))
-        return {name: np.array(found[port]) for name, port in zip(self._outputs, self._model.outputs)}
+        model = self._for({name: array.shape for name, array in inputs.items()})
+        found = model(dict(inputs))
+        return {name: np.array(found[port]) for name, port in zip(self._outputs, model.outputs)}
+
+    def _for(self, shapes: dict[str, tuple[int, ...]]) -> Any:
+        """The compiled model for inputs of these shapes."""
+        return self._model
 
 
 class OpenVino(Compiled):
     """A model on OpenVINO: its own format, `model.xml` with `model.bin` beside it, or an ONNX file.
 
     Models that were exported with `--half` run in the type that the device is fastest in, bf16 or f16, others in f32:
-    left to itself, OpenVINO computes in bf16 on CPUs that can, whatever the type of the file.
+    left to itself, OpenVINO computes in bf16 on CPUs that can, whatever the type of the file. Shapes that come again
+    and again are compiled for themselves, which is faster.
 
     Args:
         path: the file, or a folder with a single `.xml` file.
@@ -74,6 +83,21 @@ class OpenVino(Compiled):
             if threads is not None:
                 options["INFERENCE_NUM_THREADS"] = threads
             super().__init__(core.compile_model(model, where, options), metadata, f"OpenVINO {version} ({where}")
+        self._seen: Counter[tuple[tuple[int, ...], ...]] = Counter()
+        self._fixed: dict[tuple[tuple[int, ...], ...], Any] = {}
+        self._compile = lambda shapes: core.compile_model(_reshaped(core.read_model(path), shapes), where, options)
+
+    def _for(self, shapes: dict[str, tuple[int, ...]]) -> Any:
+        key = tuple(shapes.values())
+        self._seen[key] += 1
+        if self._seen[key] == OFTEN and len(self._fixed) < MOST:
+            self._fixed[key] = self._compile(shapes)
+        return self._fixed.get(key, self._model)
+
+
+def _reshaped(model: Any, shapes: dict[str, tuple[int, ...]]) -> Any:
+    model.reshape({name: list(shape) for name, shape in shapes.items()})
+    return model
 
 
 def _file_in(path: str | Path) -> Path:

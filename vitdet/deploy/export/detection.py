@@ -4,6 +4,7 @@ B images, H×W their size, T tokens of an image in all levels, Q queries, D dete
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -46,7 +47,8 @@ class Selected(nn.Module):
 
     def __init__(self, selection: QuerySelection) -> None:
         super().__init__()
-        self.selection, self.proposer = selection, selection.groups[0]
+        self.selection = selection
+        self.proposer: Any = selection.groups[0]
 
     def forward(
         self, x: Tensor, maps: Sequence[Tensor], strides: Sequence[float], size: tuple[Size, Size]
@@ -99,7 +101,7 @@ class Selected(nn.Module):
 
     def _distinct(self, boxes_xyxy: Tensor, scores: Tensor) -> Tensor:
         """Index `(B, Q)` of the best of the candidates: first those that do not overlap too much, then the rest."""
-        behind = suppressed(boxes_xyxy, scores, self.selection.distinct)
+        behind = suppressed(boxes_xyxy, scores, self.selection.distinct or 0.0)
         count = behind.shape[1]
         place = behind.float() * count + cells(count)
         return (-place).topk(self.selection.num_queries, dim=1).indices
@@ -110,8 +112,9 @@ class DeformableGraph(nn.Module):
 
     def __init__(self, head: DETRHead | DEIMHead) -> None:
         super().__init__()
-        self.head, self.selected = head, Selected(head.selection)
-        self.points = head.decoder.layers[0].cross_attention.points
+        self.head: Any = head
+        self.selected = Selected(head.selection)
+        self.points: list[int] = self.head.decoder.layers[0].cross_attention.points
         self.count = min(head.max_detections, head.num_queries * head.num_classes)
 
     def forward(self, maps: Sequence[Tensor], rest: None, size: tuple[Size, Size]) -> dict[str, Tensor]:
@@ -121,7 +124,8 @@ class DeformableGraph(nn.Module):
         tokens, boxes = self.selected(memory.tokens, levels, head.strides, size)
         content, boxes = self._queries(tokens, boxes)
         sequences = EqualSequences(batch, 1, head.num_queries, scale=1.0)
-        queries = Queries(content.flatten(0, 1), boxes.flatten(0, 1), None, sequences)
+        packed: tuple[Any, ...] = (content.flatten(0, 1), boxes.flatten(0, 1), None, sequences)
+        queries = Queries(*packed)
         if isinstance(head, DEIMHead):
             found = head.decoder(queries, memory)
             logits, boxes, states = found.logits, found.boxes_cxcywh, None
@@ -171,7 +175,7 @@ class PlainGraph(nn.Module):
 
     def __init__(self, head: PlainDETRHead) -> None:
         super().__init__()
-        self.head = head
+        self.head: Any = head
 
     def forward(self, maps: Sequence[Tensor], rest: None, size: tuple[Size, Size]) -> dict[str, Tensor]:
         head, level = self.head, maps[-1]

@@ -39,8 +39,8 @@ def infer(
         return list(found)
     tiles, places = cut(images, tile)
     scores = _in_order(tiles, lambda some, _: list(_pixel_scores(run(some), some.shape[-2:], metadata)))
-    whole = put_together(scores, places, [tuple(image.shape[-2:]) for image in images])
-    return [semantic(image, tuple(size)) for image, size in zip(whole, sizes)]
+    whole = put_together(scores, places, [_pair(image.shape[-2:]) for image in images])
+    return [semantic(image, _pair(size)) for image, size in zip(whole, sizes)]
 
 
 def finish(
@@ -59,14 +59,18 @@ def finish(
     """
     rules = metadata["decode"]
     if rules["head"] == "detections":
-        return [_detections(outputs, i, input_size, tuple(size), rules) for i, size in enumerate(sizes)]
+        return [_detections(outputs, i, input_size, _pair(size), rules) for i, size in enumerate(sizes)]
     if rules["head"] == "pixels":
         return [
-            semantic(full_size(logits.float(), tuple(size), _extent(logits, input_size, rules)), tuple(size))
+            semantic(full_size(logits.float(), _pair(size), _extent(logits, input_size, rules)), _pair(size))
             for logits, size in zip(outputs["logits"], sizes)
         ]
     found = zip(outputs["scores"].float(), outputs["masks"].float(), sizes)
-    return [_queries(scores, masks, input_size, tuple(size), rules) for scores, masks, size in found]
+    return [_queries(scores, masks, input_size, _pair(size), rules) for scores, masks, size in found]
+
+
+def _pair(size: Sequence[int]) -> tuple[int, int]:
+    return int(size[0]), int(size[1])
 
 
 def _in_order(images: Sequence[Tensor], work: Callable[[Tensor, list[int]], list[Any]]) -> list[Any]:

@@ -88,7 +88,8 @@ class Graph(nn.Module):
         if type(head) not in GRAPHS:
             known = ", ".join(cls.__name__ for cls in GRAPHS)
             raise UserError(f"a {type(head).__name__} can't be exported; wanted one of {known}")
-        self.backbone, self.head = DenseBackbone(simplified(backbone)), GRAPHS[type(head)](simplified(head))
+        copied: Any = simplified(backbone)
+        self.backbone, self.head = DenseBackbone(copied), GRAPHS[type(head)](simplified(head))
         self.size, self.preprocessing = size, preprocessing
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:

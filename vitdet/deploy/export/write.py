@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.jit import TracerWarning  # pyright: ignore[reportPrivateImportUsage]
 
 from vitdet.deploy.export import symbols
 from vitdet.deploy.export.graph import Graph, decoding
@@ -131,10 +132,10 @@ def _exporting() -> Iterator[None]:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            warnings.filterwarnings("error", "Converting a tensor to a Python", torch.jit.TracerWarning)
-            warnings.filterwarnings("error", "Using len to get tensor shape", torch.jit.TracerWarning)
+            warnings.filterwarnings("error", "Converting a tensor to a Python", TracerWarning)
+            warnings.filterwarnings("error", "Using len to get tensor shape", TracerWarning)
             yield
-    except torch.jit.TracerWarning as error:
+    except TracerWarning as error:
         reason = str(error).splitlines()[0]
         raise UserError(f"a part of the model branches on the sizes of its input ({reason}); give a size") from error
     finally:

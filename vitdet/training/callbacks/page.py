@@ -126,7 +126,7 @@ class Report(L.Callback):
 
     def _keep(self, trainer: L.Trainer, task: Any, metric: Metric) -> None:
         """Keeps this validation if it is the best so far."""
-        best = next((one for one in trainer.checkpoint_callbacks if isinstance(one, BestCheckpoint)), None)
+        best: Any = next((one for one in trainer.checkpoint_callbacks if isinstance(one, BestCheckpoint)), None)
         key: str | None = (best.monitor if best is not None else None) or task.main_score
         score = trainer.callback_metrics.get(key) if key else None
         score = float(score) if score is not None and key is not None and worth(score, key) else None
@@ -230,7 +230,9 @@ def _thresholds(best: Validation, known: list[int], category_ids: list[int]) -> 
     if best.thresholds is None or not all(number in place for number in known):
         return None, ""
     values = best.thresholds["values"]
-    return [float(values[place[number]]) for number in known], f"chosen on the validation by {best.thresholds['rule']}"
+    return [
+        float(values[place[number]]) for number in known
+    ], f"chosen on validation data by the rule {best.thresholds['rule']}"
 
 
 def _command() -> str:

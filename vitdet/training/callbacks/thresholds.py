@@ -1,5 +1,7 @@
 """The thresholds of detections that are chosen by each validation, and saved with the model."""
 
+from typing import Any
+
 import lightning as L
 
 from vitdet.metrics.thresholds import by_label, check_rule, choose
@@ -24,9 +26,10 @@ class Thresholds(L.Callback):
         self.rule = rule
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        metric = getattr(pl_module, "metric", lambda _: None)("val")
+        task: Any = pl_module
+        metric: Any = getattr(task, "metric", lambda _: None)("val")
         matches = getattr(metric, "matches", None)
         if trainer.sanity_checking or self.rule is None or matches is None:
             return
         chosen = choose(matches, self.rule)
-        pl_module.thresholds = chosen and by_label(chosen, metric.truth.category_ids, pl_module.category_ids)
+        task.thresholds = chosen and by_label(chosen, metric.truth.category_ids, task.category_ids)
