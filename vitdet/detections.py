@@ -137,7 +137,9 @@ class Detections:
         if others and any(one.semantic is not None or one.panoptic is not None for one in predictions):
             raise UserError("a semantic or panoptic map says what each pixel is, once; it can't be concatenated")
         parts = {name: [getattr(p, name) for p in predictions] for name in PER_OBJECT}
-        whole = {name: None if any(one is None for one in some) else torch.cat(some) for name, some in parts.items()}
+        whole: dict[str, Any] = {
+            name: None if any(one is None for one in some) else torch.cat(some) for name, some in parts.items()
+        }
         return replace(first, **whole)[whole["scores"].sort(descending=True, stable=True).indices]
 
     def cpu(self) -> Self:

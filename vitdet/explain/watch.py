@@ -128,7 +128,7 @@ def watching(backbone: Any, head: nn.Module, blocks: Sequence[int]) -> Iterator[
     seen, trunk = Watched(), backbone.trunk
     with ExitStack() as stack:
 
-        def before(module: nn.Module, hook: Callable[..., Any]) -> None:
+        def before(module: Any, hook: Callable[..., Any]) -> None:
             stack.callback(module.register_forward_pre_hook(hook).remove)
 
         before(trunk, lambda _, inputs: setattr(seen, "grid", tuple(inputs[0][0].shape[1:3])))
