@@ -42,7 +42,7 @@ RANKS = [
     {"report"},
     {"training"},
     {"deploy", "share"},
-    {"serve"},
+    {"serve", "explain"},
     {"command", "cli", "__main__"},
 ]
 RANK = {part: rank for rank, parts in enumerate(RANKS) for part in parts}

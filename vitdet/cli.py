@@ -25,6 +25,7 @@ VERBS = {
     "predict": "CHECKPOINT|NAME IMAGE…: find objects in image files, folders or globs",
     "evaluate": "PREDICTIONS.json ANNOTATIONS.json: score a COCO results file",
     "report": "CHECKPOINT [--data FOLDER] [--output report.html]: score a model, and write a page that says why",
+    "explain": "CHECKPOINT|NAME IMAGE [--object N | --point x,y] [--output explain.html]: what the model looked at",
     "export": "CHECKPOINT|NAME [--format onnx|openvino|pt2|safetensors]: a file for other engines, scored in them, or "
     "a folder to share",
     "compare": "A B [--data FOLDER | --annotations FILE]: what is better in B, and whether it is more than noise",

@@ -21,7 +21,7 @@ Some = TypeVar("Some", bound="Detections")
 # the most detections that `str` lists
 LISTED = 20
 # the attributes of a prediction that have an entry for each detection
-PER_OBJECT = ("boxes_xyxy", "scores", "labels", "masks")
+PER_OBJECT = ("boxes_xyxy", "scores", "labels", "masks", "queries")
 
 
 def with_tensors(value: Any, change: Callable[[Tensor], Tensor]) -> Any:
@@ -68,6 +68,7 @@ class Detections:
     semantic: Tensor | None = None
     panoptic: Tensor | None = None
     path: str | None = None
+    queries: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.scores)
@@ -144,10 +145,9 @@ class Detections:
                 )
         if others and any(one.semantic is not None or one.panoptic is not None for one in predictions):
             raise UserError("a semantic or panoptic map says what each pixel is, once; it can't be concatenated")
-        whole = {
-            name: torch.cat([getattr(p, name) for p in predictions])
-            for name in PER_OBJECT
-            if getattr(first, name) is not None
+        parts = {name: [getattr(p, name) for p in predictions] for name in PER_OBJECT}
+        whole: dict[str, Any] = {
+            name: None if any(one is None for one in some) else torch.cat(some) for name, some in parts.items()
         }
         return replace(first, **whole)[whole["scores"].sort(descending=True, stable=True).indices]
 

@@ -60,7 +60,7 @@ def draw(
         # PIL includes the last corner in a rectangle
         corners = (x1, y1, max(x1, x2 - 1), max(y1, y2 - 1))
         pen.rectangle(corners, outline=colour, width=min(width, max(1, round(min(x2 - x1, y2 - y1) * LINE_SHARE))))
-    centres = None if outline or masks is None else [_middle(mask) for mask in masks]
+    centres = None if outline or masks is None else [middle(mask) for mask in masks]
     boxes = np.array(boxes_xyxy, np.float64).reshape(-1, 4)
     largest = letters or max(11, round(scale / 42))
     placed = plates(boxes, texts, canvas.size, width=width, largest=largest, centres=centres)
@@ -127,7 +127,7 @@ def _blend(canvas: Image.Image, masks: np.ndarray, colours: Sequence[Colour]) ->
     return Image.fromarray(pixels.round().astype(np.uint8))
 
 
-def _middle(mask: np.ndarray) -> tuple[float, float] | None:
+def middle(mask: np.ndarray) -> tuple[float, float] | None:
     """The x and y of the pixel of a mask that is the farthest from its border; nothing for an empty mask."""
     step = max(1, round(max(mask.shape) / 512))
     # with a border, so that the side of the image is one, too

@@ -31,6 +31,7 @@ class Prediction(Detections):
         semantic: `(H, W)` uint8, the class of each pixel.
         panoptic: `(H, W)` int32, the segment that each pixel belongs to: t + 1 for detection t, 0 for no segment.
         path: the file of the image, or its address on the network, if it was read from one.
+        queries: `(T,)` int64, the number of the head's query that found each, if that is known.
 
     Example:
         >>> import torch

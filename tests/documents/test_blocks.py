@@ -217,6 +217,7 @@ KINDS = {
     "VITDET_API_KEY=": shell,
     "curl": shell,
     "docker": shell,
+    "vitdet explain": shell,
     "torchrun": shell,
     "image ->": picture,
     "errors, ": order,

@@ -159,6 +159,11 @@ def report(site, says):
     assert "Worst images" in (site.folder / "page.html").read_text(encoding="utf-8")
 
 
+def looked(site, says):
+    assert "page: looked/explain.html" in site.say(says[0])
+    assert "What best.ckpt looked at in photo.jpg" in (site.folder / "looked" / "explain.html").read_text("utf-8")
+
+
 def configs(site, says):
     lines = site.say(says[0]).splitlines()
     assert all(any(line.startswith(f"{name} ") and len(line.split()) > 4 for line in lines) for name in shipped.names())
@@ -188,6 +193,7 @@ CHECKS = {
     "find objects in images": find,
     "find and score them": find_and_score,
     "see where it fails, and why": report,
+    "see what it looked at in an image": looked,
     "score anybody's results file": score_file,
     "choose the scores from which detections count, of a model that is trained": thresholds,
     "choose them by a wanted precision, in the training": wanted_precision,

@@ -218,7 +218,7 @@ class ViT(nn.Module):
 
     def _patches(self, x: Tensor, counts: list[int], grids: list[tuple[int, int]]) -> list[Tensor]:
         """Tokens `(N, C)` to the patches `(b, h, w, C)` of each group, row by row."""
-        sizes = [self._image_length(grid, x.device) for grid in grids]
+        sizes = [self.image_length(grid, x.device) for grid in grids]
         groups = x.split([count * size for count, size in zip(counts, sizes)])
         groups = [group.unflatten(0, (count, -1)) for group, count in zip(groups, counts)]  # (b*L, C) -> (b, L, C)
         if self.windows is None:
@@ -230,12 +230,12 @@ class ViT(nn.Module):
     def _layout(self, grid: tuple[int, int], device: torch.device):
         return window_layout(self.windows, grid, self.num_prefix, device)
 
-    def _image_length(self, grid: tuple[int, int], device: torch.device) -> int:
+    def image_length(self, grid: tuple[int, int], device: torch.device) -> int:
         return self.num_prefix + grid[0] * grid[1] if self.windows is None else len(self._layout(grid, device).order)
 
     def _lengths(self, counts, grids, device) -> tuple[list[int], list[int]]:
         """The lengths of the sequences of global blocks, and of blocks with windows."""
-        per_image = [self._image_length(grid, device) for grid in grids]
+        per_image = [self.image_length(grid, device) for grid in grids]
         lengths = [length for count, length in zip(counts, per_image) for _ in range(count)]
         if self.windows is None:
             return lengths, lengths

@@ -40,9 +40,7 @@ class MaskDecoderLayer(nn.Module):
             memory, positions: the packed level, and the positions `(N, C)` of its tokens.
             blocked: bool `(Q, h*w)` for each image, the tokens that a query may not attend to.
         """
-        q = self.q(x + queries)
-        k = nn.functional.linear(memory.x + positions, *self._part(0)).split(memory.lengths)
-        v = nn.functional.linear(memory.x, *self._part(1)).split(memory.lengths)
+        q, k, v = self.project(x, queries, memory, positions)
         out: list[Tensor] = [None] * len(x)
         for images in equal_grids(memory.grids):
             stacked = [torch.stack([part[i] for i in images]) for part in (q, k, v, blocked)]
@@ -52,6 +50,14 @@ class MaskDecoderLayer(nn.Module):
         y = x + queries
         x = self.norm2(x + self.self_attention(y, y, x, need_weights=False)[0])
         return self.ffn(x)
+
+    def project(
+        self, x: Tensor, queries: Tensor, memory: Level, positions: Tensor
+    ) -> tuple[Tensor, Sequence[Tensor], Sequence[Tensor]]:
+        """Of the cross-attention the queries `(B, Q, C)`, and keys and values `(h*w, C)` of each image."""
+        k = nn.functional.linear(memory.x + positions, *self._part(0)).split(memory.lengths)
+        v = nn.functional.linear(memory.x, *self._part(1)).split(memory.lengths)
+        return self.q(x + queries), k, v
 
     def _part(self, number: int) -> tuple[Tensor, Tensor]:
         return self.kv.weight.chunk(2)[number], self.kv.bias.chunk(2)[number]

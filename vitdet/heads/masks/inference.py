@@ -68,7 +68,8 @@ def best_detections(
     for i, (height, width) in enumerate(sizes):
         scale = boxes.new_tensor([width, height, width, height])
         queries = index[i] // K
-        prediction = Prediction(boxes[i, queries] * scale, scores[i], index[i] % K, size=(height, width))
+        found = boxes[i, queries] * scale, scores[i], index[i] % K
+        prediction = Prediction(*found, size=(height, width), queries=queries)
         if masks is not None:
             embeddings = masks.embeddings[-1, i, 0, queries]
             prediction.masks = binary_masks(embeddings, maps[i], (height, width), covered[i])
@@ -93,8 +94,8 @@ def instances(scores: Tensor, masks: Masks, size: tuple[int, int], max_detection
         inside[rows] = logits > 0
         sure[rows] = (logits.sigmoid() * inside[rows]).sum((1, 2)) / inside[rows].sum((1, 2)).clamp(min=1)
     best, order = (best * sure).sort(descending=True)
-    inside = inside[order]
-    return Prediction(mask_boxes(inside), best, index[order] % scores.shape[1], size=size, masks=inside)
+    inside, queries, labels = inside[order], index[order] // scores.shape[1], index[order] % scores.shape[1]
+    return Prediction(mask_boxes(inside), best, labels, size=size, masks=inside, queries=queries)
 
 
 def class_scores(scores: Tensor, masks: Masks, size: tuple[int, int]) -> Tensor:
@@ -143,7 +144,8 @@ def panoptic(scores: Tensor, masks: Masks, size: tuple[int, int], things: Tensor
         stuff[label] = len(found)
         ids[mine] = len(found)
     masks = torch.stack([ids == t + 1 for t in range(len(found))]) if found else ids[None][:0] > 0
-    return Prediction(mask_boxes(masks), best[found], labels[found], size=size, masks=masks, panoptic=ids)
+    segments = {"masks": masks, "panoptic": ids, "queries": kept[found]}
+    return Prediction(mask_boxes(masks), best[found], labels[found], size=size, **segments)
 
 
 def mask_boxes(masks: Tensor) -> Tensor:

@@ -86,6 +86,11 @@ class MaskEmbedding(nn.Sequential):
         )
 
 
+def shut(blocked: Tensor) -> Tensor:
+    """The tokens `(..., h*w)` that each query does not attend to: those that are blocked, unless all of them are."""
+    return blocked & ~blocked.all(-1, keepdim=True)
+
+
 def attend_to(q: Tensor, k: Tensor, v: Tensor, blocked: Tensor | None, num_heads: int) -> Tensor:
     """Attention of queries `(b, Q, C)` to tokens `(b, h*w, C)`, except those that are `blocked` `(b, Q, h*w)`.
 
@@ -94,5 +99,5 @@ def attend_to(q: Tensor, k: Tensor, v: Tensor, blocked: Tensor | None, num_heads
     q, k, v = (part.unflatten(-1, (num_heads, -1)).transpose(1, 2) for part in (q, k, v))  # -> (b, heads, ., d)
     mask = None
     if blocked is not None:
-        mask = ~(blocked & ~blocked.all(-1, keepdim=True)).unsqueeze(1)
+        mask = ~shut(blocked).unsqueeze(1)
     return F.scaled_dot_product_attention(q, k, v, attn_mask=mask).transpose(1, 2).flatten(2)
