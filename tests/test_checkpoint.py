@@ -11,7 +11,8 @@ from vitdet import Backbone, PlainDETRHead
 from vitdet.checkpoint import FORMAT, Checkpoint, CheckpointError, average_of, write, write_average
 
 ROOT = Path(vitdet.__file__).parent
-KEYS = {"ema_state_dict", "optimizer_states", "state_dict", "eval_transform"}
+# (the entries of the model are those of exported models, too)
+KEYS = {"ema_state_dict", "optimizer_states", "state_dict"}
 # what files of others may wrap their weights in
 FOREIGN = {"backbone/weights.py"}
 

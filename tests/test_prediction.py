@@ -1,5 +1,8 @@
 """A Prediction is a sequence of detections, and takes other forms."""
 
+import copy
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
@@ -43,6 +46,18 @@ def test_iterated_and_indexed():
             prediction[wrong]
     assert (prediction[1:].path, prediction[1:].image_id, prediction[1:].names) == ("a.jpg", 5, NAMES)
     assert not make(0) and list(make(0)) == [] and make()
+
+
+def test_a_number_in_a_tensor_is_a_number():
+    prediction = make(panoptic=True)
+    assert prediction[prediction.scores.argmax()] == prediction[np.array(0)] == prediction[0]
+    assert len(prediction[torch.tensor([])]) == 0
+
+
+def test_equal_if_all_is_equal():
+    one = make(masks=True)
+    assert one == copy.deepcopy(one) and one != make(masks=True, seed=1) and one != make() and one != "cat"
+    assert one != one[:2] and one[0] == copy.deepcopy(one)[0] and one[0] in one
 
 
 INDICES = st.one_of(
@@ -95,6 +110,15 @@ def test_filter_by_class_score_and_area():
         prediction.filter(classes="dgo")
     with pytest.raises(UserError, match="there is no label 3: the 3 classes have 0 to 2"):
         prediction.filter(classes=3)
+
+
+def test_filter_takes_numbers_of_any_library_and_all_classes_of_a_name():
+    prediction = make(8)
+    wanted = prediction.filter(classes=1)
+    assert prediction.filter(classes=np.int64(1)) == prediction.filter(classes=torch.tensor(1)) == wanted
+    assert prediction.filter(classes=np.array([1])) == prediction.filter(classes=("dog",)) == wanted
+    twice = dataclasses.replace(prediction, names=["cat", "dog", "cat"])
+    assert set(twice.filter(classes="cat").labels.tolist()) == set(prediction.labels.tolist()) - {1}
 
 
 def test_concatenated_by_score():

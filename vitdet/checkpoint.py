@@ -100,6 +100,8 @@ class Checkpoint:
         saved = contents.get(_ENTRY) if isinstance(contents, dict) else None
         if not isinstance(saved, dict) or _WEIGHTS not in contents:
             raise CheckpointError(f"{path} was not written by vitdet; {WANTED}")
+        if wrong := model_folder.misfit(saved):
+            raise CheckpointError(f"{path} was not written by vitdet, or changed: {wrong}")
         if saved.get("format", OLDEST) > FORMAT:
             raise CheckpointError(f"{path} has format {saved['format']}, this vitdet reads {FORMAT}: update vitdet")
         if saved.get("format", OLDEST) < OLDEST:
@@ -160,7 +162,7 @@ class Checkpoint:
         """
         try:
             check_parts(self.model)
-        except (TypeError, ImportError, AttributeError) as error:
+        except (TypeError, ImportError, AttributeError, LookupError) as error:
             raise CheckpointError(f"{self.name}: its model can't be built: {error}") from error
         head = self.model["head"]
         options = {key: value for key, value in head["init_args"].items() if key not in DERIVED}
@@ -199,8 +201,8 @@ class Checkpoint:
         """
         try:
             parts = nn.ModuleDict({name: build(self.model[name]) for name in ("backbone", "head")})
-        except (ImportError, AttributeError, TypeError, RuntimeError, UserError) as error:
-            reason = str(error).splitlines()[0]
+        except (ImportError, AttributeError, TypeError, LookupError, ValueError, RuntimeError) as error:
+            reason = str(error).partition("\n")[0]
             raise CheckpointError(
                 f"{self.name}: its model can't be built: {reason}; install or import what it was trained with"
             ) from error

@@ -5,7 +5,7 @@ T detections of an image, H×W its size in pixels, K classes
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from difflib import get_close_matches
 from typing import Any, TypeVar, overload
 
@@ -46,14 +46,14 @@ class Detection:
     score: float
     label: int
     name: str
-    mask: Tensor | None = None
+    mask: Tensor | None = field(default=None, compare=False)
 
     def __repr__(self) -> str:
         corners = ", ".join(f"{value:.1f}" for value in self.box_xyxy)
         return f"Detection({self.name} {self.score:.2f} at [{corners}]{'' if self.mask is None else ', with a mask'})"
 
 
-@dataclass(repr=False)
+@dataclass(repr=False, eq=False)
 class Detections:
     """The attributes of a `Prediction`, and what makes it a sequence of `Detection`s."""
 
@@ -73,6 +73,12 @@ class Detections:
     def __len__(self) -> int:
         return len(self.scores)
 
+    def __eq__(self, other: object) -> bool:
+        # the comparison that a dataclass makes asks tensors for a single truth value, which they don't have
+        if not isinstance(other, Detections):
+            return NotImplemented
+        return all(_same(getattr(self, field.name), getattr(other, field.name)) for field in fields(self))
+
     def __iter__(self) -> Iterator[Detection]:
         boxes, scores, labels = self.boxes_xyxy.tolist(), self.scores.tolist(), self.labels.tolist()
         for i, (box, score, label) in enumerate(zip(boxes, scores, labels)):
@@ -91,6 +97,9 @@ class Detections:
         Raises:
             IndexError: there is no such detection, or not one value for each of them.
         """
+        # such as the result of `argmax`
+        if isinstance(index, (Tensor, np.ndarray)) and index.ndim == 0:
+            index = index.item()
         if isinstance(index, (int, np.integer)):
             if not -len(self) <= index < len(self):
                 raise IndexError(f"there is no detection {index}: {len(self)} were found")
@@ -168,7 +177,7 @@ class Detections:
         """Only the detections of some classes, scores and areas.
 
         Args:
-            classes: a name or a label, or several.
+            classes: a name or a label, or several; a name that several classes have means all of them.
             threshold: the lowest score, as in `above`.
             min_area, max_area: the bounds of the areas, in pixels, of masks or, without these, of boxes.
 
@@ -179,9 +188,9 @@ class Detections:
         areas = self.areas
         keep = reach(self.scores, self.labels, threshold) & (areas >= min_area) & (areas <= max_area)
         if classes is not None:
-            wanted = [classes] if isinstance(classes, (str, int)) else classes
-            labels = torch.tensor([self._label(one) for one in wanted], dtype=self.labels.dtype)
-            keep &= torch.isin(self.labels, labels.to(self.labels.device))
+            wanted = [classes] if isinstance(classes, str) else np.atleast_1d(np.asarray(classes, object)).tolist()
+            labels = [label for one in wanted for label in self._labels(one)]
+            keep &= torch.isin(self.labels, torch.tensor(labels, dtype=self.labels.dtype, device=self.labels.device))
         return self[keep]
 
     @property
@@ -209,8 +218,8 @@ class Detections:
         """The class name of a label, or the label's number if names are not known."""
         return self.names[label] if len(self.names) else str(label)
 
-    def _label(self, one: str | int) -> int:
-        """The label of a class that is given by its name or as a label."""
+    def _labels(self, one: str | int) -> list[int]:
+        """The labels of the classes of a name, or the one that is given."""
         names = list(self.names)
         if isinstance(one, str):
             if one not in names:
@@ -218,16 +227,21 @@ class Detections:
                 raise UserError(
                     f"there is no class {one!r}; " + (f"did you mean {near[0]!r}?" if near else "no names are known")
                 )
-            return names.index(one)
+            return [label for label, name in enumerate(names) if name == one]
         if names and not 0 <= one < len(names):
             raise UserError(f"there is no label {one!r}: the {len(names)} classes have 0 to {len(names) - 1}")
-        return int(one)
+        return [int(one)]
+
+
+def _same(a: Any, b: Any) -> bool:
+    tensors = isinstance(a, Tensor) + isinstance(b, Tensor)
+    return torch.equal(a, b) if tensors == 2 else not tensors and a == b
 
 
 def _positions(index: Any, count: int) -> Tensor:
     """What selects some of `count` entries of a tensor: numbers or truth values."""
     if isinstance(index, Tensor):
-        return index
+        return index if len(index) else index.long()
     # a slice of a tensor can't go backwards
     values = np.array(range(*index.indices(count))) if isinstance(index, slice) else np.asarray(index)
     # an empty list has no type of its own

@@ -57,7 +57,7 @@ def read(name: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     folder = fetch(str(name)) if str(name).startswith(HUB) else Path(name)
     try:
         content = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         reason = "is missing" if isinstance(error, FileNotFoundError) else f"can't be read ({error})"
         raise SharedModelError(f"{name}: {CONFIG} {reason}; wanted a folder that vitdet wrote") from error
     saved = content.get("vitdet") if isinstance(content, dict) else None
@@ -82,7 +82,7 @@ def _check(path: Path, wanted: str | None) -> None:
     OSError: the content of a file is not the one that the digest was made of.
     """
     if wanted is not None and (found := _digest(path)) != wanted:
-        raise OSError(f"its SHA-256 is {found[:12]}…, and {CONFIG} says {wanted[:12]}…")
+        raise OSError(f"its SHA-256 is {found[:12]}…, and {CONFIG} says {str(wanted)[:12]}…")
 
 
 def _digest(path: Path) -> str:
@@ -122,6 +122,35 @@ def _classes(value: Any) -> Iterator[str]:
         yield from _classes(item)
     if isinstance(value, dict) and isinstance(value.get("class_path"), str):
         yield value["class_path"]
+
+
+def misfit(saved: Mapping[str, Any]) -> str | None:
+    """What in the entry `vitdet` is not of its kind, in words; keys that are absent are not looked at.
+
+    Example:
+        >>> misfit({"format": 3, "classes": 7})
+        'classes is 7; wanted a list of names'
+    """
+    names, chosen = saved.get("classes", []), saved.get("thresholds") or {"values": []}
+    scores = chosen.get("values") if isinstance(chosen, dict) else None
+    kinds = {
+        "format": (_is_number(saved.get("format", 0), int), "a whole number"),
+        "classes": (_is_list(names, str), "a list of names"),
+        "category_ids": (_is_list(saved.get("category_ids", []), int), "a list of whole numbers"),
+        "eval_transform": (isinstance(saved.get("eval_transform", {}), dict), "the arguments of a transform"),
+        "thresholds": (_is_list(scores, (int, float)), "a dictionary with the scores of the classes as values"),
+    }
+    return next(
+        (f"{key} is {saved[key]!r}; wanted {wanted}" for key, (good, wanted) in kinds.items() if not good), None
+    )
+
+
+def _is_list(value: Any, kind: Any) -> bool:
+    return isinstance(value, (list, tuple)) and all(_is_number(item, kind) for item in value)
+
+
+def _is_number(value: Any, kind: Any) -> bool:
+    return isinstance(value, kind) and not isinstance(value, bool)
 
 
 def split_name(name: str) -> tuple[str, str | None]:

@@ -15,7 +15,7 @@ from vitdet.masks import encode, id_png
 from vitdet.thresholds import Threshold, check_threshold
 
 
-@dataclass(repr=False)
+@dataclass(repr=False, eq=False)
 class Prediction(Detections):
     """The objects that were found in an image, best score first: a sequence of `Detection`s.
 

@@ -54,6 +54,7 @@ def test_what_is_better_is_said_with_its_interval(files, capsys):
         (("half.json", "all.json", "--annotations", "truth.json", "--data", "x"), "--data is no option for results"),
         (("half.json", "gone.json", "--annotations", "truth.json"), "results file gone.json does not exist"),
         (("half.json", "all.json", "--annotations", "truth.json", "--resamples", "0"), "resamples is 0; wanted"),
+        (("half.json", "all.json", "--annotations", "truth.json", "--seed", "-1"), "seed is -1; wanted"),
         (("half.json", "all.json", "--annotations", "truth.json", "--iou_type", "segm"), "segmentation"),
         (("a.ckpt", "b.ckpt", "--annotations", "truth.json"), "models have --data FOLDER"),
         (("a.ckpt", "b.ckpt"), "a.ckpt does not exist"),

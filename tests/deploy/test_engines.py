@@ -1,12 +1,16 @@
 """Exported models on onnxruntime and OpenVINO: a graph that is written by hand, beside NumPy."""
 
+import copy
 import json
+import pickle
 import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import onnx
 import pytest
 from graphs import CATEGORY_IDS, CLASSES, METADATA, by_hand, write_graph
+from PIL import Image
 
 import vitdet
 from vitdet.cli import main
@@ -54,6 +58,19 @@ def test_predictions_are_those_of_the_graph_in_the_order_of_the_images(files, im
         np.testing.assert_allclose(prediction.scores, scores[0], rtol=1e-4)
         np.testing.assert_array_equal(prediction.labels, labels[0])
         assert prediction.size == (height, width) and prediction.names == CLASSES
+
+
+@pytest.mark.parametrize("kind", ["onnx", "xml"])
+def test_threads_share_a_detector_and_copies_predict_the_same(files, images, kind):
+    detector = vitdet.load(files[kind], threads=1)
+    detector.thresholds = [0.0] * len(CLASSES)
+    wanted = detector.predict(images)
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(lambda i: detector.predict(images[i % len(images)]), range(40)))
+    copies = [copy.deepcopy(detector), pickle.loads(pickle.dumps(detector))]
+    for some in (found[: len(images)], found[-len(images) :], *(one.predict(images) for one in copies)):
+        for one, other in zip(some, wanted):
+            np.testing.assert_allclose(one.boxes_xyxy, other.boxes_xyxy, rtol=1e-4, atol=1e-4)
 
 
 def test_half_is_close_and_a_folder_of_openvino_loads(files, images):
@@ -130,6 +147,22 @@ def test_missing_and_foreign_files(tmp_path, files):
 def test_wrong_options(files, options, message):
     with pytest.raises(UserError, match=message):
         vitdet.load(files["onnx"], **options)
+
+
+@pytest.mark.parametrize(("kind", "library"), [("onnx", "onnxruntime"), ("xml", "OpenVINO")])
+def test_the_engine_knows_its_devices(files, images, tmp_path, kind, library, capsys):
+    Image.fromarray(images[0]).save(tmp_path / "image.png")
+    words = ["predict", str(files[kind]), str(tmp_path / "image.png"), "--output", str(tmp_path / "out"), "--device"]
+    # names that PyTorch does not have
+    with pytest.raises(SystemExit) as end:
+        main([*words, "abacus"])
+    assert end.value.code == 2 and f"{library} has no device 'abacus' here" in capsys.readouterr().err
+    main([*words, {"onnx": "cpu", "xml": "auto"}[kind]])
+    assert (tmp_path / "out" / "predictions.json").is_file()
+
+
+def test_openvino_names_the_type_that_auto_chose(files):
+    assert "(AUTO, " in (said := vitdet.load(files["xml"], device="auto").runs_on) and "f32" in said
 
 
 def test_other_models_take_no_options_of_engines(files, checkpoint):

@@ -121,16 +121,32 @@ def test_without_labelled_images_the_predictions_are_compared(checkpoint, tmp_pa
     ("words", "message"),
     [
         (["--half", "--int8"], "choose one"),
+        (["--int8", "images"], "--int8 is images, .* give --int8 alone, or --format openvino"),
         (["--format", "pt2", "--half"], "--half goes with"),
         (["--output", "model.txt"], r"end in \.onnx"),
         (["--loss", "-1"], "loss is -1"),
         (["--size", "32", "64"], "add --no-check"),
         (["--model.lr", "1"], "--model.lr is no option"),
+        (["--size", "0", "32", "--no-check"], "--size is 0; wanted a whole number from 1"),
+        (["--images", "0"], "--images is 0"),
+        (["--no-check", "--outptu", "a.onnx"], "--outptu is not used"),
+        (["--no-check", "--images", "3"], "--images is not used"),
+        (["--title", "Cells"], "--title is for a model card"),
     ],
 )
 def test_wrong_options(checkpoint, words, message):
     with pytest.raises(UserError, match=message):
         run([str(checkpoint), *words])
+
+
+def test_what_is_exported_is_not_exported_again(checkpoint, tmp_path):
+    out = tmp_path / "model.onnx"
+    run([str(checkpoint), "--output", str(out), "--no-check"])
+    with pytest.raises(UserError, match="exported already"):
+        run([str(out), "--output", str(tmp_path / "other.onnx")])
+    (tmp_path / "folder.onnx").mkdir()
+    with pytest.raises(UserError, match="is a folder; give the file"):
+        run([str(checkpoint), "--output", str(tmp_path / "folder.onnx"), "--no-check"])
 
 
 def test_a_fixed_size_is_that_of_the_graph(checkpoint, tmp_path):

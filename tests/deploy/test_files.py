@@ -11,6 +11,7 @@ from PIL import Image
 from vitdet.backbone import Backbone
 from vitdet.config import config_of
 from vitdet.deploy import load, predict_files
+from vitdet.deploy.files import _state
 from vitdet.deploy.inputs import check_apart, find_images, pictures, places, suffixes
 from vitdet.errors import UserError
 from vitdet.heads import MaskDecoderHead
@@ -300,3 +301,11 @@ def test_links_that_lead_to_each_other_have_drawings_of_their_own(tmp_path):
     check_apart([tmp_path / "a.png"], ["a.png"], tmp_path / "out")
     with pytest.raises(FileExistsError, match="would overwrite an image"):
         check_apart([tmp_path / "a.png"], ["a.png"], tmp_path)
+
+
+def test_a_model_that_is_a_folder_is_told_from_one_that_was_written_anew(tmp_path):
+    (tmp_path / "model.xml").write_text("first")
+    first = _state(tmp_path)
+    assert first == _state(str(tmp_path))
+    (tmp_path / "model.xml").write_text("another")
+    assert _state(tmp_path) != first

@@ -183,6 +183,24 @@ def test_crops(found, images, tmp_path):
             assert np.array_equal(np.asarray(Image.open(crops[name])), whole)
 
 
+def test_odd_names_of_classes(contents, checkpoint, images, tmp_path):
+    contents["vitdet"]["classes"] = ["same", "same", "日" * 120]
+    torch.save(contents, checkpoint)
+    formats, out = ["crops", "labelstudio"], tmp_path / "out"
+    # a number of any library is a threshold
+    assert predict_files(checkpoint, images, output=out, formats=formats, threshold=np.float32(0)).read == 3
+    view = ElementTree.parse(out / "labelstudio" / "config.xml").getroot()
+    assert [[label.get("value") for label in kind] for kind in view[1:]] == [["same", "日" * 120]] * 2
+    assert {path.name[:4] for path in (out / "crops").iterdir()} <= {"same", "日日日日"}
+
+
+def test_tiles_of_a_panoptic_model_are_refused_before_anything_is_written(contents, checkpoint, images, tmp_path):
+    mask_model(contents, checkpoint, "panoptic")
+    with pytest.raises(UserError, match="predict without tiles"):
+        predict_files(checkpoint, images, output=tmp_path / "out", tiling={"tile": 32})
+    assert predict_files(checkpoint, images, output=tmp_path / "out").read == 3
+
+
 def test_labels_cannot_be_made_of_a_label_map(contents, checkpoint, images, tmp_path):
     model = mask_model(contents, checkpoint, "semantic")
     with pytest.raises(UserError, match="format csv needs objects, and a semantic model gives label maps"):

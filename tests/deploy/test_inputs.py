@@ -80,6 +80,15 @@ def test_folders_patterns_and_lists_of_them(detector, folder, site, caplog):
         detector.predict("s3://bucket/a.png")
 
 
+def test_a_pattern_does_not_find_the_results_of_an_earlier_run(checkpoint, folder):
+    out = folder / "out"
+    for _ in range(2):
+        assert predict_files(checkpoint, f"{folder}/**/*.png", output=out).read == 3
+    # unless they are what is asked for
+    assert predict_files(checkpoint, f"{out}/**/*.png", output=folder / "other").read == 3
+    assert find_images(f"{out}/*.png", leave_out=out)[0] == [out / "a.png"]
+
+
 def test_many_images_one_after_the_other(detector, folder):
     """A stream takes images as it needs them, so it need not end."""
     taken = 0

@@ -225,6 +225,18 @@ def test_command_takes_videos_with_images(checkpoint, tmp_path, file, capsys):
     assert end.value.code == 2 and "63 can't be opened as a camera" in capsys.readouterr().err
 
 
+def test_command_keeps_the_results_of_videos_apart(checkpoint, tmp_path, capsys):
+    clips.write(tmp_path / "a.mp4", 2), clips.write(tmp_path / "a.mkv", 2), clips.write(tmp_path / "a-2.mp4", 2)
+    words = ["predict", str(checkpoint), *(str(tmp_path / name) for name in ("a.mp4", "a.mkv", "a-2.mp4"))]
+    main([*words, "--output", str(tmp_path / "out"), "--annotations", "truth.json"])
+    assert sorted(path.stem for path in (tmp_path / "out").glob("*.jsonl")) == ["a", "a-2", "a-2-2"]
+    assert "--annotations: about images alone" in capsys.readouterr().out
+    before = (tmp_path / "a-2.mp4").read_bytes()
+    with pytest.raises(SystemExit):
+        main([words[0], words[1], *words[3:], "--output", str(tmp_path)])
+    assert "would overwrite the video" in capsys.readouterr().err and (tmp_path / "a-2.mp4").read_bytes() == before
+
+
 @pytest.mark.slow
 def test_an_interruption_leaves_a_video_that_can_be_played(checkpoint, tmp_path):
     clip = clips.write(tmp_path / "a.mp4", 1500, preset="ultrafast")

@@ -355,8 +355,9 @@ def paths_of_state(row, site):
 def options_of_requests(row, site):
     """tests/serve gets what each does; its values are those of the interface."""
     with urllib.request.urlopen(f"{site.url}/openapi.json") as answer:
-        known = {one["name"]: one["schema"] for one in json.load(answer)["paths"]["/predict"]["post"]["parameters"]}
-    schema = known[pages.spans(row.cells[0])[0]]
+        parameters = json.load(answer)["paths"]["/predict"]["post"]["parameters"]
+    schemas = {parameter["name"]: parameter["schema"] for parameter in parameters}
+    schema = schemas[pages.spans(row.cells[0])[0]]
     assert set(schema.get("enum", [])) == set(pages.spans(row.cells[1]))
     assert [schema["default"]] == pages.spans(row.cells[2]) if "enum" in schema else "model's own" in row.cells[2]
 

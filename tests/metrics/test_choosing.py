@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 from vitdet.errors import UserError
-from vitdet.metrics import CocoMetric
+from vitdet.metrics import CocoMetric, print_scores
+from vitdet.metrics.compare import Difference, print_comparison
 from vitdet.metrics.thresholds import FEW, Matches, best_point, check_rule, choose, print_thresholds
 
 
@@ -82,6 +83,15 @@ def test_a_class_of_few_objects_has_the_threshold_of_all():
     print_thresholds(chosen, list("abcde"), Console(file=text, width=200))
     said = " ".join(text.getvalue().split())
     assert "best F1 at IoU 0.5" in said and "3 of 5 classes have that of all classes" in said and "none" in said
+
+
+def test_names_of_classes_are_printed_as_they_are(capsys):
+    names = ["[/z]", ":dog:"]
+    print_thresholds(choose(matches(np.random.default_rng(0), [(20, 5, 5), (20, 5, 5)])), names)
+    print_scores({"AP": 0.5, **{f"AP/{name}": 0.5 for name in names}}, "[/x]")
+    print_comparison([Difference(f"AP/{name}", 0.1, 0.2, 0.0, 0.1) for name in names], "[/a]", "[/b]", "[/x]")
+    said = capsys.readouterr().out
+    assert all(said.count(name) == 3 for name in names) and said.count("[/x]") == 2
 
 
 def test_nothing_found_gives_nothing():

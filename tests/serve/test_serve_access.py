@@ -57,6 +57,8 @@ def test_who_may_ask(locked, headers, status):
 def test_what_is_open_without_the_key(locked):
     for path in OPEN:
         assert client.get(locked + path).status_code in (200, 204), path
+        assert client.head(locked + path).status_code in (200, 204), path
+    assert client.head(f"{locked}/model").status_code == 401
     for path in ("/model", "/metrics"):
         assert client.get(locked + path).status_code == 401
         assert client.get(locked + path, headers={"x-api-key": "secret"}).status_code == 200

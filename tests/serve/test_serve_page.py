@@ -1,5 +1,6 @@
 """The page for people, in a real browser: at a desk, on a phone, by keyboard, and when something goes wrong."""
 
+import copy
 import io
 import json
 import shutil
@@ -236,3 +237,28 @@ def test_the_page_of_the_interface(open_page, url):
     text = page.locator("body").inner_text()
     for words in ("POST /predict", "threshold", "multipart/form-data", "429", "GET /health/ready", "objects[].box"):
         assert words in text
+
+
+def test_the_page_shows_what_a_model_of_low_thresholds_gives(open_page, masks):
+    low = copy.copy(masks)
+    low.thresholds = [0.02, 0.4, 0.97]
+    with running(low) as url:
+        page = open_page(url)
+        page.wait_for_selector("#model:not(:empty)")
+        page.set_input_files("#file", FILE)
+        page.wait_for_selector("#list button")
+        assert shown(page) == len(low.predict(photo(size=(240, 320))))
+        assert page.locator("#all").get_attribute("min") == "2"
+
+
+def test_names_of_classes_are_no_part_of_the_page(open_page, masks):
+    odd = copy.copy(masks)
+    odd.classes = ["<img src=x onerror=alert(1)>", "</script><script>alert(1)</script>", "__proto__"]
+    with running(odd) as url:
+        page = open_page(url)
+        page.on("dialog", lambda dialog: pytest.fail(dialog.message))
+        page.wait_for_selector("#model:not(:empty)")
+        page.set_input_files("#file", FILE)
+        page.wait_for_selector("#list button")
+        assert page.locator("img").count() == 0
+        assert all(name in page.locator("#model").text_content() for name in odd.classes)

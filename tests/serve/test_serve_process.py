@@ -17,6 +17,8 @@ from conftest import CATEGORY_IDS, CLASSES, encoded, make_detector, photo
 
 from vitdet.checkpoint import write
 from vitdet.cli import main
+from vitdet.errors import UserError
+from vitdet.serve import serve
 from vitdet.serve.service import version_of
 
 PNG = encoded(photo())
@@ -102,3 +104,10 @@ def test_without_the_extra_it_is_named(tmp_path):
     code = "import sys\nsys.modules['uvicorn'] = None\nfrom vitdet.cli import main\nmain(['serve', 'best.ckpt'])\n"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path, env=os.environ)
     assert done.returncode == 2 and "pip install 'vitdet[serve]'" in done.stderr, done.stderr
+
+
+def test_a_key_that_clients_can_not_send_is_refused(monkeypatch):
+    monkeypatch.setenv("VITDET_API_KEY", "good,gehe\u00efm")
+    with pytest.raises(UserError, match="printable ASCII") as raised:
+        serve("none.ckpt", port=0)
+    assert "gehe" not in str(raised.value)

@@ -81,6 +81,15 @@ def metadata(folder: Path) -> dict:
     return yaml.safe_load((folder / "README.md").read_text(encoding="utf-8").split("---\n")[1])
 
 
+def test_names_of_classes_are_no_marks_of_a_card():
+    odd = ["a\n---\nlicense: mit", "<script>x</script>", "a|b", "*c*"]
+    facts = Facts("boxes", odd, 1, "its own", thresholds=[0.5] * 4, by_class={f"AP/{name}": 0.5 for name in odd})
+    text = card.text(facts, title="x\ny", licence="a: b\nc: d", datasets=["a: [b"], picture=None)
+    assert text.count("\n---\n") == 1 and "<script>" not in text and "# x y\n" in text
+    assert yaml.safe_load(text.split("---\n")[1])["license_name"] == "a: b\nc: d"
+    assert text.count(r"| a\|b |") + text.count(r"| \*c\* |") == 2
+
+
 @pytest.mark.parametrize("head", HEADS)
 def test_what_is_read_predicts_the_same(head, tmp_path):
     path = checkpoint(tmp_path / "best.ckpt", head)
@@ -125,7 +134,7 @@ def test_the_card_says_what_is_known(shared):
         "Started from: vit_x (the backbone alone).",
         "Steps: 7. The weights are an average",
         "![Predictions of the model on images of its validation data](picture.jpg)",
-        "2 classes: disc, zebra | crossing",
+        r"2 classes: disc, zebra \| crossing",
     ):
         assert sentence in text, sentence
     assert "APl" not in text  # -1: there were no such objects
@@ -234,6 +243,11 @@ def test_damaged_folders_end_in_a_sentence(shared, tmp_path):
             ("config.json", b"[]", "has no entry vitdet"),
             ("config.json", b'{"vitdet": {"format": 3}}', "it has no "),
             ("config.json", b'{"vitdet": {"format": 99}}', "update vitdet"),
+            ("config.json", b"[" * 100_000, "config.json can't be read"),
+            ("config.json", b'{"vitdet": {"format": "3"}}', "format is '3'; wanted a whole number"),
+            ("config.json", b'{"vitdet": {"classes": "ab"}}', "classes is 'ab'; wanted a list of names"),
+            ("config.json", b'{"vitdet": {"thresholds": [0.5]}}', "thresholds is [0.5]; wanted a dictionary"),
+            ("config.json", b'{"vitdet": {"eval_transform": null}}', "wanted the arguments of a transform"),
             ("model.safetensors", whole[:999], "model.safetensors is damaged"),
             ("model.safetensors", flipped, "its SHA-256 is"),
         ]

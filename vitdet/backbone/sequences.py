@@ -40,14 +40,17 @@ class EqualSequences:
         """Softmax attention `(B*L, heads, d)` inside each sequence."""
         batch, length, heads, channels = self.batch, self.front + self.count * self.length, fixed(q, 1), fixed(v, 2)
         q, k, v = (part.reshape(batch, length, heads, -1) for part in (q, k, v))
-        windows = [part[:, self.front :] for part in (q, k, v)] if self.front else (q, k, v)
-        windows = [part.reshape(batch * self.count, self.length, heads, -1) for part in windows]
+        queries, keys, values = (
+            (part[:, self.front :] if self.front else part).reshape(batch * self.count, self.length, heads, -1)
+            for part in (q, k, v)
+        )
         # (S, T) -> (B*S, 1, 1, T)
         mask = None if self.hidden is None else self.hidden.repeat(batch, 1)[:, None, None]
-        y = self._softmax(*windows, mask)
+        y = self._softmax(queries, keys, values, mask)
         if self.front:
             y = y.reshape(batch, self.count * self.length, heads, channels)
-            y = torch.cat([self._softmax(*(part[:, : self.front] for part in (q, k, v)), None), y], 1)
+            q, k, v = (part[:, : self.front] for part in (q, k, v))
+            y = torch.cat([self._softmax(q, k, v, None), y], 1)
         return y.reshape(batch * length, heads, channels)
 
     def _softmax(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:

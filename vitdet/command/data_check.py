@@ -51,7 +51,7 @@ def run(argv: list[str]) -> None:
     parser = _parser()
     options, rest = parser.parse_known_args(argv)
     plan = _plan(options, rest)
-    out = Console(width=None if sys.stdout.isatty() else 120)
+    out = Console(width=None if sys.stdout.isatty() else 120, markup=False, emoji=False)
     with _progress() as watch:
         report = check(plan, decode=options.decode, watch=watch)
     if options.json:

@@ -7,11 +7,13 @@ from vitdet.cli import VERBS
 from vitdet.command.card_options import add_options, of_card
 from vitdet.command.parser import Parser
 from vitdet.errors import UserError, check
-from vitdet.ranges import number
+from vitdet.ranges import number, whole
 
 FORMATS = ("onnx", "openvino", "pt2", "safetensors")
 # options that say how a model is computed in an engine, and mean nothing for a folder of weights
 OF_ENGINES = ("half", "int8", "preprocessing", "size", "images", "threads", "loss", "checkpoint")
+# … and those of a model card, which such a folder alone has
+OF_CARDS = ("title", "licence", "dataset", "picture")
 
 
 def run(argv: list[str]) -> None:
@@ -29,12 +31,41 @@ def run(argv: list[str]) -> None:
         raise UserError(f"--{kinds[0]} goes with --format onnx or openvino, and the format is pt2; leave it out")
     if options.half and options.int8 is not None:
         raise UserError("--half and --int8 are both given; choose one")
-    ok = number(0)[0](options.loss) if options.loss is not None else True
-    check("--loss", options.loss, ok, "points of the score, from 0")
+    _check_numbers(options)
+    _check_unused(options, words)
     # these take seconds to import
     from vitdet.command.export_steps import Export
 
     Export(options, words).run()
+
+
+def _check_numbers(options: argparse.Namespace) -> None:
+    ok = number(0)[0](options.loss) if options.loss is not None else True
+    check("--loss", options.loss, ok, "points of the score, from 0")
+    positive, wanted = whole(1)
+    for name in ("images", "threads"):
+        value = getattr(options, name)
+        check(f"--{name}", value, value is None or positive(value), wanted)
+    for side in options.size or ():
+        check("--size", side, positive(side), f"{wanted}, for height and width")
+
+
+def _check_unused(options: argparse.Namespace, words: list[str]) -> None:
+    """Raises a `UserError` where something is given that the export would not use."""
+    if card := [name for name in OF_CARDS if getattr(options, name)]:
+        raise UserError(f"--{card[0]} is for a model card, which --format safetensors writes; leave it out")
+    if options.format == "onnx" and options.int8:
+        raise UserError(
+            f"--int8 is {options.int8}, but files of the format onnx find their ranges while they run, without images; "
+            "give --int8 alone, or --format openvino"
+        )
+    if options.check:
+        return
+    given = [f"--{name}" for name in ("images", "loss") if getattr(options, name) is not None]
+    if options.int8 != "":
+        given += words
+    if given:
+        raise UserError(f"{given[0]} is not used: it may be about the score, which --no-check leaves out")
 
 
 def _share(options: argparse.Namespace, words: list[str]) -> None:
@@ -65,7 +96,8 @@ def _parser() -> Parser:
         const="",
         metavar="DATA",
         help="matrix products in whole numbers of 8 bits, whose ranges come from the images of DATA, a folder or a "
-        "config; by default the training images of the model's own data",
+        "config; by default the training images of the model's own data. Of the format onnx, without DATA: the ranges "
+        "are found while it runs",
     )
     parser.add_argument(
         "--preprocessing", action="store_true", help="the graph takes RGB images of 8 bits, see the docs"

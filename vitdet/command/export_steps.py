@@ -42,6 +42,8 @@ class Export:
         self.output = self._output()
         self.unchecked = judge.unchecked(self.output)
         self.detector = load(options.model, checkpoint=options.checkpoint, device="cpu")
+        if isinstance(self.detector, EngineDetector):
+            raise UserError(f"{options.model} is exported already; give the checkpoint that it was made from")
         rule, size = self.detector.transform.size, options.size
         if size is not None and options.check and [rule.square] * 2 != list(size):
             raise UserError(
@@ -86,6 +88,8 @@ class Export:
         output = Path(given) if given else Path(f"{Path(self.options.model).stem}{suffix}")
         if output.suffix != suffix:
             raise UserError(f"--output is {output}; files of the format {self.options.format} end in {suffix}")
+        if output.is_dir():
+            raise UserError(f"--output {output} is a folder; give the file to be written")
         output.parent.mkdir(parents=True, exist_ok=True)
         return output
 

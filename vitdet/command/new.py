@@ -3,6 +3,7 @@
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 import yaml
@@ -26,7 +27,7 @@ def run(argv: list[str]) -> None:
     parser.add_argument("--data", help="the folder of your labelled images")
     options = parser.parse_args(argv)
     missing = write(options.file, options.base, data=options.data)
-    print(f"{options.file} is written; next: vitdet train {options.file}{missing}")
+    print(f"{options.file} is written; next: vitdet train {quote(str(options.file))}{missing}")
 
 
 def write(file: Path, base: str, *, data: str | None = None) -> str:
@@ -45,10 +46,11 @@ def write(file: Path, base: str, *, data: str | None = None) -> str:
     path, model = recipe(base)
     config, text = read_layers(path), Path(path).read_text(encoding="utf-8")
     own = {"model": {"checkpoint": model} if model else {}, "data": {"folder": data} if data else {}}
+    name = quote(str(file))
     lines = [
-        f"# vitdet train {file}{needed(config, data)}",
+        f"# vitdet train {name}{needed(config, data)}",
         f"# On top of {base}: {shipped.purpose(text) or 'a config'}",
-        f"# `vitdet configs {base}` prints that, and `vitdet train {file} --help` lists every key.",
+        f"# `vitdet configs {base}` prints that, and `vitdet train {name} --help` lists every key.",
         yaml.safe_dump({"base": _place(Path(path), file)}).strip(),
         "# what stands behind a mark has the values of the base; remove the mark to change them",
         *(line for section in SHOWN for line in _section(section, own.get(section, {}), at(config, section))),

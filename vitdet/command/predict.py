@@ -1,6 +1,8 @@
 """`vitdet predict`: its options, and which function runs it."""
 
+import os
 from collections.abc import Mapping, Sequence
+from itertools import count
 from typing import Any
 
 from vitdet.cli import VERBS
@@ -84,12 +86,16 @@ def _videos(
     from vitdet.deploy.video import predict_video, stem
 
     if unused := sorted({"annotations", "formats"} & options.keys()):
-        print(f"--{unused[0].removesuffix('s')} is about images: a video has a file NAME.jsonl")
-    names: list[str] = []
+        words = " and ".join({"annotations": "--annotations", "formats": "--format"}[key] for key in unused)
+        print(f"{words}: about images alone, a video has a file NAME.jsonl")
+    names: dict[str, None] = {}
     for name in map(stem, videos):
         # videos of the same name in several folders
-        same = sum(other == name for other in map(stem, videos[: len(names)]))
-        names.append(f"{name}-{same + 1}" if same else name)
+        tried = (f"{name}-{i}" if i > 1 else name for i in count(1))
+        names[next(one for one in tried if one not in names)] = None
+    made = {os.path.realpath(os.path.join(options["output"], f"{name}.mp4")) for name in names}
+    if lost := [video for video in videos if os.path.realpath(video) in made]:
+        raise UserError(f"a result would overwrite the video {lost[0]}; give another output folder")
     ranks = Ranks.find()
     mine = list(zip(videos, names))[ranks.rank :: ranks.world]
     if not mine:

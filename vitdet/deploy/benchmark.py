@@ -77,7 +77,7 @@ def benchmark(
     table = Table("", "", title="benchmark", show_header=False)
     for name, value in rows.items():
         table.add_row(name, value)
-    Console(highlight=False).print(table)
+    Console(highlight=False, markup=False, emoji=False).print(table)
     return rows
 
 

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from rich.console import Console
 
@@ -108,7 +109,7 @@ def predict_files(
         check("format", name, name in FORMATS, f"one of {', '.join(FORMATS)}")
     if not formats and not drawings:
         raise UserError("nothing would be written: give a format, or leave the drawings on")
-    console = Console(soft_wrap=True, highlight=False, markup=False)
+    console = Console(soft_wrap=True, highlight=False, markup=False, emoji=False)
     ranks = Ranks.find()
     device = _device(checkpoint, device, ranks)
     run = _find(images, Path(output), annotations, console)
@@ -125,7 +126,7 @@ def predict_files(
         "vitdet": vitdet.__version__,
         "model": _state(checkpoint),
         "images": f"{len(run.paths)}, {_digest(run.paths)}",
-        "threshold": threshold if isinstance(threshold, (int, float)) else list(map(float, threshold)),
+        "threshold": np.asarray(threshold, float).tolist(),
         "formats": sorted(set(formats)),
         "drawings": drawings,
         "batch_size": batch_size,
@@ -167,6 +168,9 @@ def _state(model: Any) -> Any:
     if isinstance(model, Detector):
         plain = {key: value for key, value in vars(model).items() if isinstance(value, (bool, int, float, str, list))}
         return [type(model).__name__, plain]
+    if os.path.isdir(model):
+        # an exported or shared model: what is in it may be written anew
+        return [_state(path) for path in sorted(Path(model).iterdir()) if path.is_file()]
     if not os.path.isfile(model):
         return str(model)
     found = os.stat(model)

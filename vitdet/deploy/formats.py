@@ -28,6 +28,8 @@ from vitdet.prediction import Prediction
 LABELS = "predicted_labels"
 # formats for drawings and crops: they hold colour, and every viewer shows them
 PICTURES = {".jpg", ".jpeg", ".png", ".bmp", ".webp"}
+# the most bytes of the name of a class as the name of a folder
+LONGEST = 200
 EMPTY = "objects without an area inside the image, left out of"
 
 
@@ -229,8 +231,12 @@ def file_name(name: str) -> str:
     Example:
         >>> file_name("tv/monitor"), file_name("ein Bär"), file_name("..")
         ('tv_monitor', 'ein Bär', '__')
+        >>> len(file_name("日" * 99).encode()) <= LONGEST
+        True
     """
     name = re.sub(r'[\x00-\x1f/\\:*?"<>|]', "_", name)[:100]
+    # file systems count bytes, of which a character may have four
+    name = name.encode("utf-8", "surrogatepass")[:LONGEST].decode("utf-8", "ignore")
     return re.sub(r"^\.+|\.+$", lambda dots: "_" * len(dots[0]), name).strip() or "_"
 
 

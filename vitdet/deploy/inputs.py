@@ -72,7 +72,7 @@ def find_images(
 
     Args:
         patterns: image files, folders (searched recursively) or globs; URLs and `-`, which are left as they are.
-        leave_out: a folder that is not searched.
+        leave_out: a folder that is not searched, unless an element of `patterns` is about what is in it.
 
     Returns:
         The files in order, without repetitions, and the number of other files in the folders by suffix.
@@ -100,6 +100,8 @@ def find_images(
             matches = [pattern]
         else:
             matches = sorted(path for path in _matches(pattern) if path.is_file())
+            if leave_out is not None and not entry.below(_fixed(pattern), leave_out):
+                matches = [path for path in matches if not entry.below(path.parent, leave_out)]
         if not matches:
             there = f", only {describe(Counter(others.values()))}" if others else ""
             raise FileNotFoundError(f"no image at {pattern}{there}; {WANTED}")
@@ -118,6 +120,16 @@ class _Entries:
 
     def of(self, path: Path) -> str:
         return os.path.join(self.folder(path.parent), path.name)
+
+    def below(self, folder: Path, top: Path) -> bool:
+        """Whether a folder is `top`, or somewhere in it."""
+        return Path(self.folder(folder)).is_relative_to(self.folder(top))
+
+
+def _fixed(pattern: Path) -> Path:
+    """The folder that all matches of a pattern have in common."""
+    parts = pattern.parts
+    return Path(*parts[: next((i for i, part in enumerate(parts) if glob.has_magic(part)), -1)])
 
 
 def _matches(pattern: Path) -> Iterator[Path]:

@@ -125,9 +125,10 @@ class LabelStudio(Format):
         colours = [
             f"#{red:02x}{green:02x}{blue:02x}" for red, green, blue in map(class_colour, range(len(model.classes)))
         ]
-        labels = [
-            f"    <Label value={quoteattr(n)} background={quoteattr(c)}/>" for n, c in zip(model.classes, colours)
-        ]
+        # Label Studio tells labels apart by their names alone
+        named = dict(zip(reversed(model.classes), reversed(colours)))
+        names = list(dict.fromkeys(model.classes))
+        labels = [f"    <Label value={quoteattr(n)} background={quoteattr(named[n])}/>" for n in names]
         kinds = ["RectangleLabels", "PolygonLabels"]
         lines = ["<View>", '  <Image name="image" value="$image"/>']
         for kind in kinds:

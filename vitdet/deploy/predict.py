@@ -54,7 +54,9 @@ class Detector:
         thresholds: Sequence[float] | None = None,
     ) -> None:
         self.device = pick_device(device)
-        self.backbone, self.head = backbone.to(self.device).eval(), head.to(self.device).eval()
+        self.backbone = backbone.to(self.device).eval()
+        # any module with the attribute `predicts` and the method `infer` of a `Head`
+        self.head: Any = head.to(self.device).eval()
         self.classes, self.category_ids, self.transform = list(classes), list(category_ids), transform
         self.thresholds = [THRESHOLD] * len(self.classes) if thresholds is None else list(map(float, thresholds))
         check_threshold(self.thresholds, classes=len(self.classes))
@@ -67,8 +69,7 @@ class Detector:
     @property
     def predicts(self) -> str | None:
         """What is scored of its predictions, see `Head.predicts`."""
-        # pyright takes what a module does not name for a tensor
-        return self.head.predicts  # pyright: ignore[reportReturnType]
+        return self.head.predicts
 
     @property
     def runs_on(self) -> str:
@@ -233,7 +234,7 @@ def load(
     if options:
         raise UserError(f"{min(options)} is an option of exported models, such as model.onnx, and {model} is none")
     device = pick_device(device)
-    card, _ = zoo.of(str(model), checkpoint)
+    card, _ = zoo.of(str(model), None if checkpoint is None else str(checkpoint))
     if card is not None:
         return _published(card, checkpoint, device)
     saved = Checkpoint.read(model)

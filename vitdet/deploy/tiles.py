@@ -33,7 +33,7 @@ class TiledDetector(Detector):
             1 GB.
 
     Raises:
-        UserError: an argument is out of its range or, when it predicts, the model is panoptic.
+        UserError: an argument is out of its range, or the model is panoptic.
 
     Example:
         >>> list(tiles((480, 1000), 640, 0.2))
@@ -54,6 +54,8 @@ class TiledDetector(Detector):
         check("overlap", overlap, 0.05 <= overlap <= 0.9, "a share of the tile from 0.05 to 0.9")
         check("limit", limit, isinstance(limit, int) and limit >= 1, "a whole number from 1")
         check_batch_size(batch_size)
+        if detector.kind == "panoptic":
+            raise UserError("panoptic maps can't be put together from tiles; predict without tiles")
         # whatever the detector is, also one of another engine, this one has the same classes, transform and thresholds
         vars(self).update(vars(detector))
         self.detector, self.tile, self.overlap, self.whole = detector, tile, overlap, whole
@@ -71,6 +73,9 @@ class TiledDetector(Detector):
     def runs_on(self) -> str:
         return self.detector.runs_on
 
+    def infer(self, x: Sequence[torch.Tensor], sizes: Sequence[tuple[int, int]]) -> list[Prediction]:
+        return self.detector.infer(x, sizes)
+
     def see(self, arrays: Sequence[np.ndarray], x: Sequence[torch.Tensor] | None = None) -> list[Prediction]:
         small = [max(array.shape[:2]) <= self.tile for array in arrays]
         untiled = iter(self.detector.see([array for array, one in zip(arrays, small) if one]) if any(small) else ())
@@ -86,8 +91,6 @@ class TiledDetector(Detector):
         maps, found = [], []
         for batch in batches:
             for part, place in zip(self.detector.see([array[y1:y2, x1:x2] for x1, y1, x2, y2 in batch]), batch):
-                if part.panoptic is not None:
-                    raise UserError("panoptic maps can't be put together from tiles; predict without tiles")
                 if part.semantic is not None:
                     maps.append(part.semantic.cpu())
                 else:

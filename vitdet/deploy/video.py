@@ -91,7 +91,7 @@ def predict_video(
     check_batch_size(batch_size)
     if track is not None and detector.kind == "semantic":
         raise UserError("a semantic model finds no objects, so there is nothing to track; predict without track")
-    console = Console(soft_wrap=True, highlight=False, markup=False)
+    console = Console(soft_wrap=True, highlight=False, markup=False, emoji=False)
     frames = Frames(source, detector, every=every, count=2 * batch_size)
     with contextlib.closing(frames):
         rate = frames.rate / every

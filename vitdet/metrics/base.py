@@ -3,6 +3,7 @@
 from abc import abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -32,11 +33,13 @@ class Metric(torchmetrics.Metric):
         repeated: the number of images that several processes had; set within `compute`.
     """
 
-    # whether the metric has a method `save(path)`
+    # whether `save` is possible
     saves = False
     full_state_update = False
+    # a state to concatenate: a list with a tensor, or, within `sync_context`, the tensor
+    images: Any
     # a run without any image has scores, too: nothing is found
-    update_called = True
+    update_called = True  # pyright: ignore[reportAssignmentType]
 
     def __init__(self, total: int, *, seen_only: bool = False) -> None:
         # no cache: the states are dropped after `compute`, and a second call computes the scores again
@@ -62,6 +65,10 @@ class Metric(torchmetrics.Metric):
     @abstractmethod
     def protocol(self) -> str:
         """A line that describes how the last `compute` counted."""
+
+    def save(self, path: str | Path) -> None:
+        """Write all predictions to a file, if `saves`; all processes must call it, and rank 0 writes."""
+        raise NotImplementedError(f"{type(self).__name__} saves no predictions")
 
     def reset(self) -> None:
         """Forget all predictions."""

@@ -60,6 +60,10 @@ class CocoMetric(Metric):
     """
 
     saves = True
+    # states, see `Metric.images`
+    rows: Any
+    masks: Any
+    mask_sizes: Any
 
     def __init__(
         self,
@@ -137,11 +141,11 @@ class CocoMetric(Metric):
         return rows
 
     def _keep_masks(self, position: int, image_id: int, prediction: Prediction) -> None:
-        expected = (len(prediction), *self.truth.sizes[position].tolist())
-        got = None if prediction.masks is None else tuple(prediction.masks.shape)
-        if got != expected:
+        expected, masks = (len(prediction), *self.truth.sizes[position].tolist()), prediction.masks
+        if masks is None or tuple(masks.shape) != expected:
+            got = None if masks is None else tuple(masks.shape)
             raise UserError(f"image id {image_id}: masks are {got}, wanted {expected}: (T, H, W) of the original image")
-        for code in encode(prediction.masks.numpy()):
+        for code in encode(masks.numpy()):
             self._masks += code
             self._mask_sizes.append(len(code))
 
@@ -227,7 +231,8 @@ class CocoMetric(Metric):
         image_ids = self.truth.image_ids[rows[:, 0].astype(int)].tolist()
         categories = np.array(self.truth.file_ids, dtype=np.int64)[rows[:, 6].astype(int)].tolist()
         columns = zip(image_ids, categories, rows[:, 1:5].tolist(), rows[:, 5].tolist())
-        results = [dict(zip(("image_id", "category_id", "bbox", "score"), row)) for row in columns]
+        keys = ("image_id", "category_id", "bbox", "score")
+        results: list[dict[str, Any]] = [dict(zip(keys, row)) for row in columns]
         for result, position, counts in zip(results, rows[:, 0].astype(int), masks or []):
             result["segmentation"] = {"size": self.truth.sizes[position].tolist(), "counts": counts.decode()}
         with open(path, "w", encoding="utf-8") as file:

@@ -90,10 +90,11 @@ def compare(
         `AP`, `AP50`, `AP75`, `APs`, `APm`, `APl` and `AP/<class name>`.
 
     Raises:
-        UserError: there are no images, or `resamples` is no whole number from 1.
+        UserError: there are no images, or `resamples` or `seed` is no such number.
     """
-    ok, wanted = whole(1)
-    check("resamples", resamples, ok(resamples), wanted)
+    for name, value, least in (("resamples", resamples, 1), ("seed", seed, 0)):
+        ok, wanted = whole(least)
+        check(name, value, ok(value), wanted)
     images = np.arange(len(truth)) if images is None else np.asarray(images)
     if not len(images) or not truth.names:
         raise UserError("there is nothing to compare: no images, or no classes")
@@ -136,7 +137,7 @@ def print_comparison(
     differences: Sequence[Difference], first: str, second: str, protocol: str, console: Console | None = None
 ) -> None:
     """Print a table of the differences, classes last and the most changed first, and what they come to."""
-    console = console or Console(soft_wrap=True, highlight=False)
+    console = console or Console(soft_wrap=True, highlight=False, markup=False, emoji=False)
     table = Table("score", "A", "B", "B - A", "95 % of B - A", "")
     classes = sorted((one for one in differences if "/" in one.name), key=lambda one: -abs(one.change))
     for group in ([one for one in differences if "/" not in one.name], classes):

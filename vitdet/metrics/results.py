@@ -117,7 +117,7 @@ def _evaluate_plain(
 
 def print_scores(scores: Mapping[str, float], protocol: str, console: Console | None = None) -> None:
     """Print a table of the scores, those of single classes last, and then the protocol line."""
-    console = console or Console(soft_wrap=True, highlight=False)
+    console = console or Console(soft_wrap=True, highlight=False, markup=False, emoji=False)
     table = Table("score", "value")
     classes = [name for name in scores if "/" in name]
     for group in ([name for name in scores if name not in classes], classes):

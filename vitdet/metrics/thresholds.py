@@ -183,7 +183,7 @@ def by_label(chosen: dict[str, Any], known: list[int], category_ids: list[int]) 
 
 def print_thresholds(chosen: dict[str, Any], names: list[str], console: Console | None = None) -> None:
     """Print the thresholds that `choose` has chosen, of each class if these are few, and by what rule."""
-    console = console or Console(soft_wrap=True, highlight=False)
+    console = console or Console(soft_wrap=True, highlight=False, markup=False, emoji=False)
     pooled = [name for name, own in zip(names, chosen["own"]) if not own]
     if len(names) <= MOST_ROWS:
         table = Table("class", "threshold", "precision", "recall", "objects")

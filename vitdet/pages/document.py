@@ -84,7 +84,9 @@ def heat(names: Sequence[str], columns: Sequence[str], counts: Sequence[Sequence
         counts: a row of counts for each name.
         caption: what the table shows, for readers who can't see it.
     """
-    head = "".join(f"<th scope=col class=up>{escape(name)}</th>" for name in columns)
+    # a long name is cut in the picture, and whole where a pointer rests on it
+    names_up = (f'<span title="{escape(name)}">{escape(name)}</span>' for name in columns)
+    head = "".join(f"<th scope=col class=up>{name}</th>" for name in names_up)
     rows = []
     for name, row in zip(names, counts):
         total = sum(row) or 1

@@ -33,7 +33,8 @@ figcaption { font-size: .78rem; color: var(--dim); overflow-wrap: anywhere; marg
 .scroll { overflow-x: auto; } table { border-collapse: collapse; font-size: .88rem; background: var(--paper);
   border: 1px solid var(--line); border-radius: 8px; }
 th, td { padding: .3rem .7rem; text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap; }
-th:first-child, td:first-child { text-align: left; white-space: normal; }
+th:first-child, td:first-child { text-align: left; white-space: normal; overflow-wrap: anywhere; min-width: 6rem;
+  max-width: 18rem; }
 tr + tr td { border-top: 1px solid var(--line); }
 .bars { display: grid; grid-template-columns: minmax(5.5rem, max-content) 1fr max-content; gap: 3px 10px;
   align-items: center; font-size: .88rem; max-width: 760px; }
@@ -71,8 +72,9 @@ dialog { border: 0; padding: 0; background: #000; max-width: 96vw; max-height: 9
 th button { all: unset; cursor: pointer; } th button:focus-visible { outline: 2px solid var(--note); }
 th button::after { content: " ↕"; color: var(--dim); } th[aria-sort=ascending] button::after { content: " ↑"; }
 th[aria-sort=descending] button::after { content: " ↓"; }
-td.heat { text-align: center; } th.up { writing-mode: vertical-rl; transform: rotate(180deg); text-align: left;
-  max-height: 9rem; vertical-align: bottom; }
+td.heat { text-align: center; } th.up { vertical-align: bottom; }
+th.up span { display: block; writing-mode: vertical-rl; transform: rotate(180deg); text-align: left;
+  max-height: 9rem; overflow: hidden; text-overflow: ellipsis; }
 pre { white-space: pre-wrap; overflow-wrap: anywhere; background: var(--paper); border: 1px solid var(--line);
   border-radius: 8px; padding: 10px; font: .85rem ui-monospace, monospace; }
 details { margin: .6rem 0; } summary { cursor: pointer; color: var(--dim); }

@@ -177,7 +177,7 @@ def _add_pages(app: FastAPI) -> None:
 
 
 def _add_page(app: FastAPI, path: str, text: str, headers: dict[str, str]) -> None:
-    @app.api_route(path, methods=["GET", "HEAD"], include_in_schema=False)
+    @app.get(path, include_in_schema=False)
     async def page() -> Response:
         return Response(text, media_type="text/html", headers=headers)
 

@@ -108,7 +108,8 @@ class Guard:
         except Refusal as refusal:
             await refuse(refusal)(scope, receive, sending)
             return
-        await self._app(scope, receive, sending)
+        # what can be got can be asked for its head alone, as monitors do; the server leaves the body out
+        await self._app({**scope, "method": "GET"} if scope["method"] == "HEAD" else scope, receive, sending)
 
 
 def refuse(refusal: Refusal, request: Request | None = None) -> JSONResponse:

@@ -52,6 +52,9 @@ def serve(
     limits = limits or Limits()
     fetcher = Fetcher(urls, max_bytes=limits.max_bytes, timeout=limits.timeout)
     keys = [key.strip() for key in os.environ.get(KEY, "").split(",") if key.strip()]
+    # clients disagree about how other letters are sent in a header, and browsers refuse to
+    if not all(key.isascii() and key.isprintable() for key in keys):
+        raise UserError(f"{KEY} holds a key with a letter that is no printable ASCII; wanted letters, digits and signs")
     # a page elsewhere whose name leads to this machine must not get answers in a browser's name
     hosts = [*LOOPBACK, host, *allow_host] if is_loopback(host) else list(allow_host)
     access = Access(keys=keys, hosts=[name.lower() for name in hosts], origins=cors)

@@ -1,5 +1,6 @@
 """The model card, `README.md`, in the form that the Hugging Face hub reads: metadata, and plain sentences."""
 
+import re
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -57,7 +58,7 @@ def text(facts: Facts, *, title: str, licence: str | None, datasets: Sequence[st
         metadata(facts, title=title, licence=licence, datasets=datasets), sort_keys=False, allow_unicode=True
     )
     parts = [
-        f"# {title}",
+        f"# {_cell(title)}",
         _what(facts),
         *([f"![Predictions of the model on images of its validation data]({picture})"] if picture else []),
         "\n".join(_use()),
@@ -71,7 +72,8 @@ def text(facts: Facts, *, title: str, licence: str | None, datasets: Sequence[st
 
 def _what(facts: Facts) -> str:
     _, does = TASKS[facts.predicts]
-    shown = ", ".join(facts.classes[:20]) + (f" and {len(facts.classes) - 20} more" if len(facts.classes) > 20 else "")
+    shown = ", ".join(map(_cell, facts.classes[:20]))
+    shown += f" and {len(facts.classes) - 20} more" if len(facts.classes) > 20 else ""
     return (
         f"This model {does}, of {len(facts.classes)} class{'es' if len(facts.classes) != 1 else ''}: {shown}.\n"
         f"It has {facts.parameters / 1e6:.2f} million parameters, and sees images at {facts.size}."
@@ -140,4 +142,11 @@ def _limits(facts: Facts) -> str:
 
 
 def _cell(name: str) -> str:
-    return name.replace("|", "\\|")
+    """A name of a class as text of a card: what Markdown and HTML read as marks is shown as it is, in one line.
+
+    Example:
+        >>> _cell("a|b <i>")
+        'a\\\\|b &lt;i>'
+    """
+    line = " ".join(name.split()).replace("&", "&amp;").replace("<", "&lt;")
+    return re.sub(r"([\\`*_\[\]|])", r"\\\1", line)

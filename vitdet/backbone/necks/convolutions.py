@@ -49,7 +49,7 @@ class ConvBN(nn.Module):
         super().__init__()
         options = {"stride": stride, "padding": kernel // 2, "groups": groups, "bias": False}
         self.conv = nn.Conv2d(in_channels, out_channels, kernel, **options)
-        self.norm = FrozenBatchNorm(out_channels)
+        self.norm: nn.Module = FrozenBatchNorm(out_channels)
         self.activation = activation or nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:

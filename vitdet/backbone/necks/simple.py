@@ -43,7 +43,8 @@ class Merge(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         # in an exported graph, whose sizes are not known, there is no branch
-        if torch.jit.is_tracing() or x.shape[1] % 2 or x.shape[2] % 2:
+        traced = torch.jit.is_tracing()  # pyright: ignore[reportPrivateImportUsage]
+        if traced or x.shape[1] % 2 or x.shape[2] % 2:
             x = F.pad(x, (0, 0, 0, x.shape[2] % 2, 0, x.shape[1] % 2))
         b, h, w, c = x.shape
         x = x.reshape(b, h // 2, 2, w // 2, 2, c)

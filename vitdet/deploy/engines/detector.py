@@ -5,7 +5,7 @@ B images of equal size H×W
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -55,6 +55,13 @@ class EngineDetector(Detector):
         threads: int | None = None,
     ) -> None:
         self._use(open_engine(path, device=device, engine=engine, threads=threads), path)
+        self._choice = {"device": device, "engine": engine, "threads": threads}
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # engines can't be copied or sent to another process: there, the file is opened again
+        if self._choice is None:
+            raise EngineError(f"a detector of the open graph {self.path} can't be copied; load the file instead")
+        return _again, (type(self), self.path.absolute(), self._choice, self.thresholds)
 
     @classmethod
     def of(cls, engine: Engine, path: str | Path) -> "EngineDetector":
@@ -65,6 +72,7 @@ class EngineDetector(Detector):
 
     def _use(self, engine: Engine, path: str | Path) -> None:
         self.engine = engine
+        self._choice: dict[str, Any] | None = None
         self.description = said = Description.read(self.engine.metadata, path)
         # where its inputs and outputs are; the engine has its own device
         self.device = torch.device("cpu")
@@ -106,6 +114,12 @@ class EngineDetector(Detector):
             ) from error
         tensors = {key: torch.from_numpy(np.asarray(value)) for key, value in outputs.items()}
         return {key: value.float() if value.is_floating_point() else value for key, value in tensors.items()}
+
+
+def _again(cls: Any, path: Path, choice: dict[str, Any], thresholds: list[float]) -> EngineDetector:
+    detector = cls(path, **choice)
+    detector.thresholds = thresholds
+    return detector
 
 
 def to_pixels(images: Tensor, transform: EvalTransform) -> Tensor:

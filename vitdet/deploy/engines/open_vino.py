@@ -5,6 +5,7 @@ import re
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 import numpy as np
@@ -29,7 +30,7 @@ class Compiled:
 
     def __init__(self, model: Any, metadata: str | None, name: str) -> None:
         self._model, self.metadata = model, metadata
-        self.name = f"{name}, {model.get_property('INFERENCE_PRECISION_HINT').to_string()})"
+        self.name = f"{name}, {_precision(model)})"
         self.inputs = {
             port.get_any_name(): (
                 np.dtype(port.get_element_type().to_dtype()),
@@ -38,11 +39,14 @@ class Compiled:
             for port in model.inputs
         }
         self._outputs = [port.get_any_name() for port in model.outputs]
+        # a compiled model has one place for inputs and outputs, and refuses a second caller
+        self._turn = Lock()
 
     def run(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        model = self._for({name: array.shape for name, array in inputs.items()})
-        found = model(dict(inputs))
-        return {name: np.array(found[port]) for name, port in zip(self._outputs, model.outputs)}
+        with self._turn:
+            model = self._for({name: array.shape for name, array in inputs.items()})
+            found = model(dict(inputs))
+            return {name: np.array(found[port]) for name, port in zip(self._outputs, model.outputs)}
 
     def _for(self, shapes: dict[str, tuple[int, ...]]) -> Any:
         """The compiled model for inputs of these shapes."""
@@ -93,6 +97,15 @@ class OpenVino(Compiled):
         if self._seen[key] == OFTEN and len(self._fixed) < MOST:
             self._fixed[key] = self._compile(shapes)
         return self._fixed.get(key, self._model)
+
+
+def _precision(model: Any) -> str:
+    """The type that a compiled model computes in; `auto` says it only of the devices that it has chosen."""
+    key = "INFERENCE_PRECISION_HINT"
+    if key in model.get_property("SUPPORTED_PROPERTIES"):
+        return model.get_property(key).to_string()
+    chosen = model.get_property("DEVICE_PROPERTIES")
+    return ", ".join(f"{name} {said[key].to_string()}" for name, said in chosen.items() if key in said)
 
 
 def _reshaped(model: Any, shapes: dict[str, tuple[int, ...]]) -> Any:

@@ -5,6 +5,7 @@ A package holds machine code, which runs as soon as it is loaded: load only pack
 
 from collections.abc import Mapping
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 import numpy as np
@@ -41,6 +42,8 @@ class Package:
             raise EngineError(f"{path} was compiled for {compiled_for}, not for {device}: export it on such a machine")
         if threads is not None:
             torch.set_num_threads(threads)
+        # it was loaded for one caller at a time
+        self._turn = Lock()
         self._device = torch.device(device or compiled_for)
         self.name, self.metadata = f"AOTInductor, {version} ({compiled_for})", said.get(KEY)
         self.inputs: dict[str, tuple[np.dtype, list[Any]]] = {
@@ -48,5 +51,6 @@ class Package:
         }
 
     def run(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        outputs = self._model(*(torch.from_numpy(array).to(self._device) for array in inputs.values()))
-        return {name: value.cpu().numpy() for name, value in outputs.items()}
+        with self._turn:
+            outputs = self._model(*(torch.from_numpy(array).to(self._device) for array in inputs.values()))
+            return {name: value.cpu().numpy() for name, value in outputs.items()}

@@ -22,9 +22,9 @@ class PlainAttention(nn.Module):
         super().__init__()
         self.heads, self.dim = module.num_heads, module.head_dim
         weights, biases = module.in_proj_weight.chunk(3), module.in_proj_bias.chunk(3)
-        self.enter = nn.ModuleList(_linear(weight, bias) for weight, bias in zip(weights, biases))
-        self.leave = module.out_proj
-        _scale(self.enter[0], self.dim**-0.5)
+        enter = [_linear(weight, bias) for weight, bias in zip(weights, biases)]
+        _scale(enter[0], self.dim**-0.5)
+        self.enter, self.leave = nn.ModuleList(enter), module.out_proj
 
     def forward(self, q: Tensor, k: Tensor, v: Tensor, need_weights: bool = False) -> tuple[Tensor, None]:
         parts = [enter(x) for enter, x in zip(self.enter, (q, k, v))]
@@ -81,13 +81,16 @@ def _scale_queries(attention: Any) -> None:
     if not isinstance(attention.q_norm, nn.Identity) or attention.rel_pos_h is not None:
         return
     factor, width = attention.head_dim**-0.5, attention.heads * attention.head_dim
-    _scale(*((attention.qkv, factor, slice(width)) if hasattr(attention, "qkv") else (attention.q_proj, factor)))
+    if hasattr(attention, "qkv"):
+        _scale(attention.qkv, factor, slice(width))
+    else:
+        _scale(attention.q_proj, factor)
     if hasattr(attention, "q_bias"):
         attention.q_bias.mul_(factor)
     attention.scaled = True
 
 
-def _folded(conv: Any, norm: Any) -> nn.Module:
+def _folded(conv: Any, norm: Any) -> Any:
     """A convolution or a linear layer with the scale and the shift of the norm behind it."""
     scale = norm.weight * (norm.running_var + norm.eps).rsqrt()
     conv.weight.mul_(scale.view(-1, *[1] * (conv.weight.ndim - 1)))

@@ -45,6 +45,7 @@ class SegmentationHead(Head):
 
     needs_masks = True
     class_parts = ("classify", "things")
+    things: Tensor
 
     @ranged(RANGES)
     def __init__(
