@@ -7,13 +7,13 @@ import contextlib
 import io
 import os
 import stat
+import sys
 import warnings
 from collections.abc import Iterator
 from pathlib import Path, PurePath
-from typing import Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO, TypeAlias, Union
 
 import numpy as np
-import torch
 from PIL import Image
 
 from vitdet.errors import clip
@@ -28,6 +28,9 @@ from vitdet.pixels import (
     to_rgb,
 )
 
+if TYPE_CHECKING:
+    from torch import Tensor
+
 # the number of pixels from which PIL warns about decompression bombs; the setting in PIL is not changed
 MAX_PIXELS = 89_478_485
 # the most characters of the name of a file on common file systems
@@ -40,7 +43,9 @@ KINDS = {
     stat.S_IFBLK: "a device",
 }
 # what may be given as an image
-ImageLike = str | Path | bytes | bytearray | memoryview | BinaryIO | Image.Image | np.ndarray | torch.Tensor
+ImageLike: TypeAlias = Union[
+    str, Path, bytes, bytearray, memoryview, BinaryIO, Image.Image, np.ndarray, "Tensor"
+]
 
 
 def as_array(image: ImageLike, *, bit_depth: int | None = None) -> np.ndarray:
@@ -76,7 +81,9 @@ def as_array(image: ImageLike, *, bit_depth: int | None = None) -> np.ndarray:
             raise ImageError(f"the image can't be decoded: {error}") from error
     if isinstance(image, np.ndarray):
         return array_rgb(image, bit_depth=bit_depth)
-    if isinstance(image, torch.Tensor):
+    # a tensor can only come from a program that has imported PyTorch; importing it here would take seconds
+    torch = sys.modules.get("torch")
+    if torch is not None and isinstance(image, torch.Tensor):
         return tensor_rgb(image, bit_depth=bit_depth)
     content, name = _content(image)
     with _decoding(io.BytesIO(content), name, MAX_PIXELS) as opened:

@@ -5,14 +5,16 @@ White is 255 for 8 bits, `2**bit_depth - 1` for more, and 1 for floats.
 
 import functools
 import logging
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import cv2
 import numpy as np
-import torch
 from PIL import Image, ImageCms, ImageOps
 
 from vitdet.errors import DataError
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 log = logging.getLogger("vitdet")
 
@@ -76,7 +78,7 @@ def array_rgb(values: np.ndarray, *, bit_depth: int | None = None, name: str = "
     return np.repeat(values[..., None], 3, axis=2) if values.ndim == 2 else values
 
 
-def tensor_rgb(values: torch.Tensor, *, bit_depth: int | None = None, name: str = "the tensor") -> np.ndarray:
+def tensor_rgb(values: "Tensor", *, bit_depth: int | None = None, name: str = "the tensor") -> np.ndarray:
     """A tensor on any device as RGB `(H, W, 3)` uint8, as in `array_rgb`, but with the channels first.
 
     Args:
