@@ -43,9 +43,7 @@ KINDS = {
     stat.S_IFBLK: "a device",
 }
 # what may be given as an image
-ImageLike: TypeAlias = Union[
-    str, Path, bytes, bytearray, memoryview, BinaryIO, Image.Image, np.ndarray, "Tensor"
-]
+ImageLike: TypeAlias = Union[str, Path, bytes, bytearray, memoryview, BinaryIO, Image.Image, np.ndarray, "Tensor"]
 
 
 def as_array(image: ImageLike, *, bit_depth: int | None = None) -> np.ndarray:

@@ -2,7 +2,7 @@
 
 import torch
 from torch import Tensor
-from torchvision.ops import nms
+from torchvision.ops import box_iou, nms
 
 
 @torch.library.custom_op("vitdet::kept", mutates_args=())
@@ -21,7 +21,28 @@ def _(boxes_xyxy: Tensor, scores: Tensor, iou: float) -> Tensor:
 
 def suppressed(boxes_xyxy: Tensor, scores: Tensor, iou: float) -> Tensor:
     """Bool `(B, n)`, which of the boxes `(B, n, 4)`, best first, overlap a better one that is kept."""
+    if torch.compiler.is_exporting():
+        return _suppressed_by_rounds(boxes_xyxy, iou)
     found = kept(boxes_xyxy, scores[:, None], iou)
     number = found[:, 0] * scores.shape[1] + found[:, 2]
     alone = torch.zeros_like(scores).flatten().scatter(0, number, 1.0)
     return alone.view_as(scores) == 0
+
+
+def _suppressed_by_rounds(boxes_xyxy: Tensor, iou: float) -> Tensor:
+    """The same by operators of PyTorch alone, for packages that run without vitdet.
+
+    A box is suppressed if it overlaps a better one that is not. Beginning with none, each round settles at least one
+    more box of every chain of overlapping boxes, and the last round changes nothing.
+    """
+    overlap = box_iou(boxes_xyxy, boxes_xyxy) > iou
+    better = overlap & torch.ones_like(overlap).tril(-1)
+
+    def changed(out: Tensor, before: Tensor) -> Tensor:
+        return (out != before).any()
+
+    def settle(out: Tensor, before: Tensor) -> tuple[Tensor, Tensor]:
+        return (better & ~out[:, None]).any(-1), out.clone()
+
+    nothing = torch.zeros_like(better[..., 0])
+    return torch.while_loop(changed, settle, (nothing, ~nothing))[0]
