@@ -72,7 +72,7 @@ def start(folder, output, model, *, stop=0, environment=(), **options):
 
 
 def end(process):
-    process.join(60)
+    process.join(180)
     assert process.exitcode is not None
     return process.exitcode
 

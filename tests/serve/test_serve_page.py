@@ -142,7 +142,11 @@ def test_a_phone_shows_it_without_sideways_scrolling(open_page, mask_url):
 def test_by_keyboard_alone(open_page, mask_url):
     page = open_page(mask_url)
     page.wait_for_selector("#model:not(:empty)")
-    page.keyboard.press("Tab")
+    # a page that has just been opened may have the focus on the window
+    for _ in range(3):
+        page.keyboard.press("Tab")
+        if page.evaluate("document.activeElement.id") == "choose":
+            break
     with page.expect_file_chooser() as chooser:
         page.keyboard.press("Enter")
     chooser.value.set_files(FILE)

@@ -60,7 +60,8 @@ def to_int8(
     # NNCF would send what it is used for to its makers
     os.environ["NNCF_CI"] = "1"
     nncf = library("nncf", for_what="int8")
-    nncf.set_log_level(40)
+    # not `nncf.set_log_level`, which also changes the handlers of others
+    logging.getLogger("nncf").setLevel(logging.ERROR)
     options = {"model_type": nncf.ModelType.TRANSFORMER, "preset": nncf.QuantizationPreset.MIXED}
     calibration = nncf.Dataset(images)
     with reading(Path(source), f"NNCF {nncf.__version__}"):
