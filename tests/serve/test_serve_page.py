@@ -48,17 +48,6 @@ def open_page(browser):
     assert not faults
 
 
-@pytest.fixture(scope="module")
-def masks():
-    return make_detector(masks=True)
-
-
-@pytest.fixture(scope="module")
-def mask_url(masks):
-    with running(masks) as address:
-        yield address
-
-
 def pixels(page):
     return np.asarray(Image.open(io.BytesIO(page.locator("#canvas").screenshot())).convert("RGB")).astype(int)
 
@@ -71,16 +60,16 @@ def slide(page, selector, value):
     page.locator(selector).evaluate("(one, value) => { one.value = value; one.oninput(); }", value)
 
 
-def test_a_picture_is_chosen_looked_at_and_saved(open_page, mask_url, masks):
+def test_a_picture_is_chosen_looked_at_and_saved(open_page, mask_url, with_masks):
     page = open_page(mask_url)
     page.wait_for_selector("#model:not(:empty)")
     page.set_input_files("#file", FILE)
     page.wait_for_selector("#list button")
-    own = masks.predict(photo(size=(240, 320)))
+    own = with_masks.predict(photo(size=(240, 320)))
     assert shown(page) == len(own)
     # a lower threshold shows more, and one of a class counts for that class alone
     slide(page, "#all", 5)
-    assert shown(page) == len(masks.predict(photo(size=(240, 320)), threshold=0.05))
+    assert shown(page) == len(with_masks.predict(photo(size=(240, 320)), threshold=0.05))
     counts = {name: page.locator("#list button", has_text=name).count() for name in CLASSES}
     most = max(counts, key=counts.get)
     slide(page, f"input[aria-label='lowest score of {most}']", 95)
@@ -98,7 +87,7 @@ def test_a_picture_is_chosen_looked_at_and_saved(open_page, mask_url, masks):
         page.click("#json")
     told = json.loads(saved.value.path().read_text(encoding="utf-8"))
     assert saved.value.suggested_filename == "cells.json" and len(told["objects"]) == len(own)
-    assert told["threshold"] == masks.thresholds
+    assert told["threshold"] == with_masks.thresholds
     with page.expect_download() as saved:
         page.click("#save")
     assert saved.value.suggested_filename == "cells_found.png"
@@ -243,8 +232,8 @@ def test_the_page_of_the_interface(open_page, url):
         assert words in text
 
 
-def test_the_page_shows_what_a_model_of_low_thresholds_gives(open_page, masks):
-    low = copy.copy(masks)
+def test_the_page_shows_what_a_model_of_low_thresholds_gives(open_page, with_masks):
+    low = copy.copy(with_masks)
     low.thresholds = [0.02, 0.4, 0.97]
     with running(low) as url:
         page = open_page(url)
@@ -255,8 +244,8 @@ def test_the_page_shows_what_a_model_of_low_thresholds_gives(open_page, masks):
         assert page.locator("#all").get_attribute("min") == "2"
 
 
-def test_names_of_classes_are_no_part_of_the_page(open_page, masks):
-    odd = copy.copy(masks)
+def test_names_of_classes_are_no_part_of_the_page(open_page, with_masks):
+    odd = copy.copy(with_masks)
     odd.classes = ["<img src=x onerror=alert(1)>", "</script><script>alert(1)</script>", "__proto__"]
     with running(odd) as url:
         page = open_page(url)

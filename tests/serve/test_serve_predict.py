@@ -115,17 +115,6 @@ def test_a_picture_comes_back(url, detector):
     assert Image.open(io.BytesIO(large)).size == (1400, 700)
 
 
-@pytest.fixture(scope="module")
-def with_masks():
-    return make_detector(masks=True)
-
-
-@pytest.fixture(scope="module")
-def mask_url(with_masks):
-    with running(with_masks) as address:
-        yield address
-
-
 def filled(lines, size):
     """Polygons by the even-odd rule, drawn four times as large."""
     canvas = np.zeros((size[0] * 4, size[1] * 4), np.uint8)
