@@ -138,7 +138,7 @@ def test_by_keyboard_alone(open_page, mask_url):
             break
     assert page.evaluate("document.activeElement.id") == "choose"
     chosen = []
-    page.on("filechooser", chosen.append)
+    page.on("filechooser", lambda chooser: chosen.append(chooser))
     # Chromium opens no chooser while it holds the page for inactive, as on a busy machine
     for _ in range(10):
         page.keyboard.press("Enter")
