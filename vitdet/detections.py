@@ -77,7 +77,9 @@ class Detections:
         # the comparison that a dataclass makes asks tensors for a single truth value, which they don't have
         if not isinstance(other, Detections):
             return NotImplemented
-        return all(_same(getattr(self, field.name), getattr(other, field.name)) for field in fields(self))
+        # which query found a thing is no part of what was found, and not known of every engine
+        compared = (field.name for field in fields(self) if field.name != "queries")
+        return all(_same(getattr(self, name), getattr(other, name)) for name in compared)
 
     def __iter__(self) -> Iterator[Detection]:
         boxes, scores, labels = self.boxes_xyxy.tolist(), self.scores.tolist(), self.labels.tolist()

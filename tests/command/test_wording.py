@@ -41,14 +41,14 @@ KINDS = {  # a wrong value of each kind, and what is said of it
     "what the constructor of the data refuses": (
         "data.batch_size",
         "0",
-        "a.yaml: batch_size is 0; wanted a whole number",
+        "--data.batch_size is 0; wanted a whole number",
     ),
     "what the constructor of the head refuses": (
         "model.head.dim",
         "3",
-        "a.yaml: dim is 3; wanted a multiple of 4 from 4",
+        "--model.head.dim is 3; wanted a multiple of 4 from 4",
     ),
-    "what the constructor of the task refuses": ("model.lr", "-1", "a.yaml: lr is -1.0; wanted a number above 0"),
+    "what the constructor of the task refuses": ("model.lr", "-1", "--model.lr is -1.0; wanted a number above 0"),
 }
 
 
@@ -63,3 +63,10 @@ def test_a_wrong_value_of_each_kind_has_its_sentence(kind, words, tmp_path, monk
     with pytest.raises(ConfigError) as refused:
         load_config("a.yaml", [f"--{key}", value])
     assert sentence in str(refused.value) and "\n" not in str(refused.value)
+
+
+def test_what_a_constructor_refuses_names_the_file_where_it_was_not_typed(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "a.yaml").write_text(CONFIG.replace("ROOT", str(tmp_path / "shapes")).replace("dim: 32}\n", "dim: 3}\n"))
+    with pytest.raises(ConfigError, match=r"^a\.yaml: dim is 3; wanted a multiple of 4"):
+        load_config("a.yaml", ["--data.size", "32", "--data.batch_size", "3"])

@@ -132,11 +132,19 @@ def test_without_labelled_images_the_predictions_are_compared(checkpoint, tmp_pa
         (["--no-check", "--outptu", "a.onnx"], "--outptu is not used"),
         (["--no-check", "--images", "3"], "--images is not used"),
         (["--title", "Cells"], "--title is for a model card"),
+        (["--checkpoint", "weights.pth"], r"best\.ckpt has its own weights; leave it out"),
     ],
 )
 def test_wrong_options(checkpoint, words, message):
     with pytest.raises(UserError, match=message):
         run([str(checkpoint), *words])
+
+
+def test_the_model_may_follow_an_option_whose_value_may_be_left_out(checkpoint):
+    with pytest.raises(UserError, match="choose one"):
+        run(["--half", "--int8", str(checkpoint)])
+    with pytest.raises(UserError, match=r"which model\? vitdet export MODEL"):
+        run(["--int8"])
 
 
 def test_what_is_exported_is_not_exported_again(checkpoint, tmp_path):

@@ -4,7 +4,7 @@ import hashlib
 import re
 
 import pytest
-from conftest import client, encoded, photo, running
+from servers import client, encoded, photo, running
 
 from vitdet.errors import UserError
 from vitdet.serve.addresses import Fetcher

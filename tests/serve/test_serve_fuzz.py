@@ -8,10 +8,10 @@ import json
 
 import numpy as np
 import pytest
-from conftest import encoded, photo
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from PIL import Image
+from servers import encoded, photo
 
 KINDS = ["PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF", "PPM"]
 FILES = {kind: encoded(photo(size=(20, 24)), kind) for kind in KINDS}

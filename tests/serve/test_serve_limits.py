@@ -12,8 +12,8 @@ import zlib
 import httpx
 import numpy as np
 import pytest
-from conftest import Slow, client, encoded, make_detector, photo, running
 from PIL import Image
+from servers import Slow, client, encoded, make_detector, photo, running
 
 from vitdet.errors import UserError
 from vitdet.serve.limits import Limits

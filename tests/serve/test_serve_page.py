@@ -7,8 +7,8 @@ import shutil
 
 import numpy as np
 import pytest
-from conftest import CLASSES, encoded, make_detector, photo, running
 from PIL import Image
+from servers import CLASSES, encoded, make_detector, photo, running
 
 from vitdet.serve.guard import Access
 

@@ -12,9 +12,9 @@ from typing import ClassVar
 import cv2
 import numpy as np
 import pytest
-from conftest import CATEGORY_IDS, CLASSES, THRESHOLDS, client, encoded, make_detector, photo, running
 from PIL import Image
 from pycocotools import mask as rle
+from servers import CATEGORY_IDS, CLASSES, THRESHOLDS, client, encoded, make_detector, photo, running
 
 from vitdet import __version__
 from vitdet.deploy import load

@@ -13,7 +13,7 @@ import time
 import httpx
 import pytest
 import torch
-from conftest import CATEGORY_IDS, CLASSES, encoded, make_detector, photo
+from servers import CATEGORY_IDS, CLASSES, encoded, make_detector, photo
 
 from vitdet.checkpoint import write
 from vitdet.cli import main

@@ -13,7 +13,7 @@ SCRIPT = """
 import json, sys
 import torch
 sys.path.insert(0, {here!r})
-from conftest import BACKBONE, HEAD
+from small_model import BACKBONE, HEAD
 from vitdet import Backbone, CocoData, DETRHead, ShapesData, Split, Task, Trainer
 
 def count_seen(metric):

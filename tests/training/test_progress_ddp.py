@@ -11,7 +11,7 @@ import json, sys
 import lightning as L
 from lightning.pytorch.callbacks import Timer
 sys.path.insert(0, {here!r})
-from conftest import BACKBONE, HEAD
+from small_model import BACKBONE, HEAD
 from vitdet import Backbone, DETRHead, ShapesData, Task, Trainer
 from vitdet.data import dataset
 

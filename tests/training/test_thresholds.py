@@ -89,6 +89,21 @@ def test_an_existing_checkpoint_gets_thresholds(knowing, capsys, monkeypatch):
     assert load(file, device="cpu").thresholds == pytest.approx([0.75 * (0.4 + k / 20) for k in range(6)])
 
 
+@pytest.mark.parametrize("verb", ["thresholds", "compare", "test", "report"])
+def test_data_that_have_moved_are_asked_for(tiny, verb, capsys):
+    task, data, trainer = tiny(max_epochs=1, max_steps=1)
+    trainer.fit(task, data)
+    file = trainer.run_folder / "last.ckpt"
+    contents = torch.load(file, weights_only=True)
+    gone = {name: {"images": f"gone/{name}", "annotations": "gone/a.json"} for name in ("train", "val")}
+    contents["vitdet"]["data"] = {"class_path": "vitdet.CocoData", "init_args": gone}
+    torch.save(contents, file)
+    with pytest.raises(SystemExit):
+        main([verb, *[str(file)] * (2 if verb == "compare" else 1)])
+    wanted = "'gone/train', which is no folder: its training found the data there; --data FOLDER says where they are"
+    assert wanted in capsys.readouterr().err
+
+
 def test_pictures_take_thresholds_of_classes(tiny):
     task, data, trainer = tiny(max_epochs=1, callbacks=[Pictures(1, threshold=[0.1] * 6)])
     trainer.fit(task, data)

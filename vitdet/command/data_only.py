@@ -9,7 +9,7 @@ from vitdet.command import folder
 from vitdet.command.files import ConfigError
 from vitdet.command.layers import apply_settings, at, read_words
 from vitdet.command.mistakes import explain
-from vitdet.command.run import _command, _layers, complete
+from vitdet.command.run import _command, _layers, complete, moved
 from vitdet.data import ImageData
 from vitdet.errors import UserError
 
@@ -53,4 +53,5 @@ def _build(data: dict[str, Any], where: str) -> ImageData:
     except UserError:
         raise
     except (ArgumentError, ValueError, TypeError, KeyError, AttributeError, ImportError) as error:
-        raise ConfigError(explain(error, where)) from error
+        message = explain(error, where)
+        raise ConfigError(moved(message, where) or message) from error

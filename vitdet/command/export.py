@@ -23,6 +23,7 @@ def run(argv: list[str]) -> None:
         UserError: the model can't be exported so, a library is missing, or the exported model has lost too much.
     """
     options, words = _parser().parse_known_args(argv)
+    _find_model(options)
     if options.format == "safetensors":
         _share(options, words)
         return
@@ -37,6 +38,18 @@ def run(argv: list[str]) -> None:
     from vitdet.command.export_steps import Export
 
     Export(options, words).run()
+
+
+def _find_model(options: argparse.Namespace) -> None:
+    # it stands where `--int8` takes it for its data: `vitdet export --int8 best.ckpt`
+    if options.model is None and options.int8:
+        options.model, options.int8 = options.int8, ""
+    if options.model is None:
+        raise UserError("which model? vitdet export MODEL; a checkpoint of a run, or a name that `vitdet zoo` lists")
+    if options.checkpoint and options.model.endswith(".ckpt"):
+        raise UserError(
+            f"--checkpoint is for the name of a published model, and {options.model} has its own weights; leave it out"
+        )
 
 
 def _check_numbers(options: argparse.Namespace) -> None:
@@ -83,7 +96,7 @@ def _share(options: argparse.Namespace, words: list[str]) -> None:
 
 def _parser() -> Parser:
     parser = Parser("export", VERBS["export"])
-    parser.add_argument("model", help="a checkpoint of a run, or the name of a published model")
+    parser.add_argument("model", nargs="?", help="a checkpoint of a run, or the name of a published model")
     parser.add_argument("--format", choices=FORMATS, default="onnx", help="what is written (%(default)s)")
     parser.add_argument("--output", help="the file; by default the name of the model, in the current folder")
     parser.add_argument("--checkpoint", help="a file with the weights of the published model")

@@ -234,8 +234,8 @@ def _no_class(name: str, error: Exception, wanted: str) -> str:
     return f"{module} can't be imported: {type(error).__name__}: {error}"
 
 
-def explain(error: BaseException, path: str) -> str:
-    """What a constructor, or the parser, refuses, in one sentence that names the file."""
+def explain(error: BaseException, path: str, settings: Sequence[Setting] = ()) -> str:
+    """What a constructor, or the parser, refuses, in one sentence that names the file or what was typed."""
     # the parser hands on what a constructor raised as the cause of an error of its own
     while error.__cause__ is not None and _raised_by_parser(error):
         error = error.__cause__
@@ -243,7 +243,16 @@ def explain(error: BaseException, path: str) -> str:
     message = " ".join(" ".join(lines if _raised_by_parser(error) else lines[:1]).split()).replace("`", "")
     # a bare KeyError holds no more than a word
     bare = type(error).__module__ == "builtins" and not isinstance(error, (ValueError, TypeError, OSError))
+    name, _, rest = message.partition(" is ")
+    typed = [key for key, value in settings if key.rpartition(".")[2] == name and rest.startswith(_forms(value))]
+    if typed:
+        return f"--{typed[-1]} is {rest}"
     return f"{path}: {f'{type(error).__name__}: {message}' if bare else message}"
+
+
+def _forms(value: Any) -> tuple[str, ...]:
+    """How a constructor may write a value: a whole number, too, as what a parser makes of it."""
+    return tuple(f"{form}{end}" for form in (value, repr(value), f"{value}.0") for end in (";", ","))
 
 
 def _raised_by_parser(error: BaseException) -> bool:

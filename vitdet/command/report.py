@@ -22,6 +22,8 @@ def run(argv: list[str]) -> None:
     options, rest = parser.parse_known_args(argv)
     if Path(options.output).is_dir():
         raise UserError(f"--output is {options.output}, which is a folder; wanted a file, such as report.html")
+    # before the minutes of a validation
+    Path(options.output).parent.mkdir(parents=True, exist_ok=True)
     from vitdet.checkpoint import Checkpoint
     from vitdet.command.run import read_command
     from vitdet.training.callbacks import Report, Thresholds

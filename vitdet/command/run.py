@@ -2,6 +2,7 @@
 
 import importlib
 import json
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from enum import Enum
@@ -120,7 +121,7 @@ def read_command(verb: str, argv: list[str]) -> CLI:
     except OldOptionError as error:
         raise ConfigError(f"{path}: {error}") from error
     Checked(config, path, settings).check()
-    with _mistakes(path, start):
+    with _mistakes(path, start, settings):
         cli = _build(verb, config, flags, start)
     cli.ckpt_path = checkpoint
     return cli
@@ -169,17 +170,25 @@ def _build(verb: str, config: dict[str, Any], flags: list[str], start: str | Non
 
 
 @contextmanager
-def _mistakes(path: str, start: str | None) -> Iterator[None]:
+def _mistakes(path: str, start: str | None, settings: list[Setting]) -> Iterator[None]:
     """What a constructor, or the parser, refuses becomes one sentence."""
     try:
         yield
     except zoo.CheckpointError:
         raise
     except (ArgumentError, MisconfigurationException, ValueError, TypeError, KeyError, AttributeError) as error:
+        message = explain(error, path, settings)
         hint = f"; it starts from {start}, and what it says of backbone and head goes on top" if start else ""
-        raise ConfigError(explain(error, path) + hint) from error
+        raise ConfigError(moved(message, path) or message + hint) from error
     except (ImportError, OSError, RuntimeError) as error:
         raise ConfigError(explain(error, path)) from error
+
+
+def moved(message: str, path: str) -> str | None:
+    """The message with what to do, if the data of the checkpoint `path` are no longer where its training found them."""
+    if not is_checkpoint(path) or not re.search(r"data\.\S+ is .*, which is no folder", message):
+        return None
+    return f"{message}: its training found the data there; --data FOLDER says where they are now"
 
 
 def is_checkpoint(path: str | Path) -> bool:
