@@ -15,6 +15,7 @@ MAX_FILE, MAX_FUNCTION, MAX_SCRIPT, MAX_ARGUMENTS = 300, 40, 30, 15
 RANKS = [
     {
         "errors",
+        "bounds",
         "handshake",
         "images",
         "pixels",
@@ -31,6 +32,9 @@ RANKS = [
         "draw",
         "plates",
         "pages",
+        "trust",
+        "entry",
+        "within",
         "config",
         "renamed",
     },

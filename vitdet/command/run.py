@@ -28,6 +28,7 @@ from vitdet.command.layers import (
     merge,
     read_layers,
     read_words,
+    structure,
 )
 from vitdet.command.mistakes import Checked, explain
 from vitdet.command.recipes import recipe
@@ -37,6 +38,7 @@ from vitdet.renamed import OldOptionError, renew
 from vitdet.training import Task, Trainer
 from vitdet.training.folder import find, runs
 from vitdet.training.quiet import quiet
+from vitdet.trust import allow, classes_in, how_to_trust, is_known
 
 # the verbs that score a checkpoint as it is
 SCORING = ("test", "report")
@@ -136,12 +138,20 @@ def _command(argv: list[str]) -> tuple[str, list[Setting], list[str]]:
 
 
 def _layers(verb: str, path: str, settings: list[Setting]) -> dict[str, Any]:
-    config = config_of_checkpoint(path, verb) if is_checkpoint(path) else read_layers(path)
+    allow([structure(value) for _, value in settings])
+    if is_checkpoint(path):
+        config = config_of_checkpoint(path, verb)
+    else:
+        config = read_layers(path)
+        allow(config)
     starts = at(config, "model").get("checkpoint") or any(key == "model.checkpoint" for key, _ in settings)
     if not starts:
         # the arguments of a class that the file does not name are those of the default class
         config = complete(config, None, layer=True)
-    return folder.look(apply_settings(config, settings))
+    config = apply_settings(config, settings)
+    # with the files that `--config` names
+    allow(config)
+    return folder.look(config)
 
 
 def print_keys(verb: str, argv: list[str]) -> None:
@@ -215,6 +225,8 @@ def config_of_checkpoint(path: str, verb: str) -> dict[str, Any]:
             f"{path} does not know its data; say what config it was trained with: "
             f"vitdet {verb} CONFIG --{option} {path}"
         )
+    if unknown := next((name for name in classes_in(saved.data) if not is_known(name)), None):
+        raise ConfigError(f"{path}: its data need {unknown}, which is no part of vitdet; {how_to_trust(unknown)}")
     return {"model": {"checkpoint": path}, "data": saved.data, "ckpt_path": path if verb in SCORING else None}
 
 

@@ -3,6 +3,7 @@
 from vitdet.training.callbacks.bar import ProgressReport
 from vitdet.training.callbacks.best import BestCheckpoint, CheckMonitors
 from vitdet.training.callbacks.ema import EMA
+from vitdet.training.callbacks.events import RunEvents
 from vitdet.training.callbacks.last import DivergedError, LastCheckpoint, StepSeed
 from vitdet.training.callbacks.page import Report
 from vitdet.training.callbacks.report import FinalValidation, Pictures, Summary
@@ -20,6 +21,7 @@ __all__ = [
     "Pictures",
     "ProgressReport",
     "Report",
+    "RunEvents",
     "StepSeed",
     "Summary",
     "Thresholds",
