@@ -8,9 +8,11 @@ import importlib
 import re
 import sys
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, TypeVar
 
 from vitdet.errors import clip, short
+
+T = TypeVar("T")
 
 # what names a class in a config, where it is not the value of `class_path`
 _CLASS = re.compile(r"(\w+\.)+[A-Z]\w*")
@@ -60,17 +62,21 @@ def is_known(class_path: Any) -> bool:
     return is_ours(module) or module in sys.modules or module in _allowed
 
 
-def allow(config: Any) -> None:
+def allow(config: T) -> T:
     """Allows the modules of the classes that a config of the user's own names, so that a checkpoint may name them, too.
 
+    Returns:
+        The config.
+
     Example:
-        >>> is_known("my_heads.MyHead"), allow({"head": {"class_path": "my_heads.MyHead"}}), is_known("my_heads.MyHead")
-        (False, None, True)
+        >>> is_known("my_heads.MyHead"), allow({"head": "my_heads.MyHead"}), is_known("my_heads.MyHead")
+        (False, {'head': 'my_heads.MyHead'}, True)
     """
     _allowed.update(name.rpartition(".")[0] for name in classes_in(config) if "." in name)
     for value in _leaves(config):
         if isinstance(value, str) and _CLASS.fullmatch(value):
             _allowed.add(value.rpartition(".")[0])
+    return config
 
 
 def _leaves(value: Any) -> Iterator[Any]:

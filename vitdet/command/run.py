@@ -4,7 +4,7 @@ import importlib
 import json
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from enum import Enum
 from pathlib import Path
 from typing import Any
@@ -28,7 +28,6 @@ from vitdet.command.layers import (
     merge,
     read_layers,
     read_words,
-    structure,
 )
 from vitdet.command.mistakes import Checked, explain
 from vitdet.command.recipes import recipe
@@ -38,7 +37,8 @@ from vitdet.renamed import OldOptionError, renew
 from vitdet.training import Task, Trainer
 from vitdet.training.folder import find, runs
 from vitdet.training.quiet import quiet
-from vitdet.trust import allow, classes_in, how_to_trust, is_known
+from vitdet.trust import classes_in, how_to_trust, is_known
+from vitdet.within import Within
 
 # the verbs that score a checkpoint as it is
 SCORING = ("test", "report")
@@ -123,7 +123,9 @@ def read_command(verb: str, argv: list[str]) -> CLI:
     except OldOptionError as error:
         raise ConfigError(f"{path}: {error}") from error
     Checked(config, path, settings).check()
-    with _mistakes(path, start, settings):
+    # a model that a file describes is built no larger than its weights explain
+    bound = Within(Checkpoint.read(start).weights) if start and is_checkpoint(start) else nullcontext()
+    with _mistakes(path, start, settings), bound:
         cli = _build(verb, config, flags, start)
     cli.ckpt_path = checkpoint
     return cli
@@ -138,20 +140,12 @@ def _command(argv: list[str]) -> tuple[str, list[Setting], list[str]]:
 
 
 def _layers(verb: str, path: str, settings: list[Setting]) -> dict[str, Any]:
-    allow([structure(value) for _, value in settings])
-    if is_checkpoint(path):
-        config = config_of_checkpoint(path, verb)
-    else:
-        config = read_layers(path)
-        allow(config)
+    config = config_of_checkpoint(path, verb) if is_checkpoint(path) else read_layers(path)
     starts = at(config, "model").get("checkpoint") or any(key == "model.checkpoint" for key, _ in settings)
     if not starts:
         # the arguments of a class that the file does not name are those of the default class
         config = complete(config, None, layer=True)
-    config = apply_settings(config, settings)
-    # with the files that `--config` names
-    allow(config)
-    return folder.look(config)
+    return folder.look(apply_settings(config, settings))
 
 
 def print_keys(verb: str, argv: list[str]) -> None:

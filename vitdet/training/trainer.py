@@ -34,7 +34,7 @@ from vitdet.training.callbacks import (
 )
 from vitdet.training.folder import check_free, find, is_run, make_loggers, reserve, runs
 from vitdet.training.quiet import quiet
-from vitdet.training.resume import check_resume
+from vitdet.training.resume import check_resume, restoring
 from vitdet.training.task import Task
 
 
@@ -255,7 +255,7 @@ class Trainer(L.Trainer):
         ckpt_path = self._checkpoint(ckpt_path, model, training=True)
         if self._first and not self.given.dry and not self.given.bare:
             self.enter(self._choose(ckpt_path if isinstance(ckpt_path, Path) else None))
-        with self._told():
+        with self._told(), restoring(ckpt_path):
             super().fit(model, train_dataloaders, val_dataloaders, datamodule, ckpt_path, weights_only)
 
     def _evaluate(self, verb: str, *args: Any, **kwargs: Any) -> Any:
