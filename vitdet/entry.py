@@ -1,5 +1,6 @@
 """Checks of what a checkpoint or a shared model holds, its entry `vitdet` and its tensors, before it is built."""
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -34,7 +35,8 @@ def misfit(saved: Mapping[str, Any]) -> str | None:
         "format": (_is_number(saved.get("format", 0), int), "a whole number"),
         "classes": (_is_list(names, str), "a list of names"),
         "category_ids": (_is_list(saved.get("category_ids", []), int), "a list of whole numbers"),
-        "eval_transform": (isinstance(saved.get("eval_transform", {}), dict), "the arguments of a transform"),
+        "eval_transform": (_is_transform(saved.get("eval_transform", {})), "the arguments of a transform"),
+        **{name: (_is_colour(saved.get(name)), "a number for each of three channels") for name in ("mean", "std")},
         "thresholds": (_is_list(scores, (int, float)), "a dictionary with the scores of the classes as values"),
         "training": (isinstance(saved.get("training") or {}, dict), "the arguments of the task"),
         "data": (saved.get("data") is None or _is_part(saved["data"]), "a class with its arguments, or nothing"),
@@ -50,6 +52,16 @@ def _is_list(value: Any, kind: Any) -> bool:
 
 def _is_number(value: Any, kind: Any) -> bool:
     return isinstance(value, kind) and not isinstance(value, bool)
+
+
+def _is_colour(value: Any) -> bool:
+    return _is_list(value, (int, float)) and len(value) == 3 and all(map(math.isfinite, value))
+
+
+def _is_transform(value: Any) -> bool:
+    if not isinstance(value, dict) or not all(isinstance(name, str) for name in value):
+        return False
+    return all(_is_colour(value[name]) for name in ("mean", "std") if name in value)
 
 
 def _is_part(value: Any) -> bool:

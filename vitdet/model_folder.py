@@ -18,6 +18,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from vitdet.entry import misfit
 from vitdet.errors import UserError, short
 from vitdet.trust import classes_in, how_to_trust, is_known
 
@@ -63,6 +64,8 @@ def read(name: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     saved = content.get("vitdet") if isinstance(content, dict) else None
     if not isinstance(saved, dict):
         raise SharedModelError(f"{name} is no model of vitdet's: {CONFIG} has no entry vitdet")
+    if wrong := misfit(saved):
+        raise SharedModelError(f"{name} was not written by vitdet, or changed: {wrong}")
     if unknown := next((path for path in classes_in(saved) if not is_known(path)), None):
         raise SharedModelError(f"{name} needs {short(unknown)}, which is no part of vitdet; {how_to_trust(unknown)}")
     try:

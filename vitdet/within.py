@@ -50,8 +50,8 @@ class Within(TorchFunctionMode):
 def _numbers(func: Any, args: tuple, kwargs: dict[str, Any]) -> int | None:
     """How many numbers a function makes; nothing for those that make none of their own."""
     if func in _SIZED:
-        size = kwargs.get("size", args[0] if args and not isinstance(args[0], int) else args)
-        return math.prod(int(side) for side in ((size,) if isinstance(size, int) else size))
+        size = kwargs.get("size", args[0] if args and isinstance(args[0], (tuple, list)) else args)
+        return math.prod(int(side) for side in (size if isinstance(size, (tuple, list)) else (size,)))
     if func is torch.arange:
         ends = [value for value in (*args, *(kwargs.get(name, 0) for name in ("start", "end"))) if _is_real(value)]
         step = args[2] if len(args) > 2 else kwargs.get("step", 1)

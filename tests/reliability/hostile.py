@@ -342,6 +342,20 @@ def _(kit):
     return kit.save(contents)
 
 
+@case("a transform that there is not, by a checkpoint")
+def _(kit):
+    contents = kit.contents()
+    contents["vitdet"]["eval_transform"]["run"] = "evil_canary"
+    return kit.save(contents)
+
+
+@case("colours that are texts, by a checkpoint")
+def _(kit):
+    contents = kit.contents()
+    contents["vitdet"]["mean"] = ["a", "b", "c"]
+    return kit.save(contents)
+
+
 @case("images of 32,768 pixels a side, by a checkpoint")
 def _(kit):
     contents = kit.contents()
