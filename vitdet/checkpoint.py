@@ -31,7 +31,7 @@ from torch.utils.serialization import config as serialization
 from vitdet import model_folder
 from vitdet.backbone.weights import read_file
 from vitdet.config import build, check_parts, config_of
-from vitdet.entry import fetching_nothing, misfit, wrong_tensors
+from vitdet.entry import fetching_nothing, misfit, wrong_run, wrong_tensors
 from vitdet.errors import UserError
 from vitdet.renamed import renew, renew_arguments
 from vitdet.within import Within
@@ -102,7 +102,9 @@ class Checkpoint:
         saved = contents.get(_ENTRY) if isinstance(contents, dict) else None
         if not isinstance(saved, dict) or _WEIGHTS not in contents:
             raise CheckpointError(f"{path} was not written by vitdet; {WANTED}")
-        if wrong := misfit(saved) or wrong_tensors(contents[_WEIGHTS]) or wrong_tensors(average_of(contents)):
+        states = wrong_tensors(contents[_WEIGHTS]) or wrong_tensors(average_of(contents))
+        states = states or wrong_run(contents.get("optimizer_states"), contents.get("callbacks"))
+        if wrong := misfit(saved) or states:
             raise CheckpointError(f"{path} was not written by vitdet, or changed: {wrong}")
         if saved.get("format", OLDEST) > FORMAT:
             raise CheckpointError(f"{path} has format {saved['format']}, this vitdet reads {FORMAT}: update vitdet")
@@ -189,7 +191,7 @@ class Checkpoint:
     def optimizer_groups(self) -> list[dict[str, Any]]:
         """The parameter groups of the optimiser, for resuming; empty if the file holds only weights."""
         states = self.contents.get("optimizer_states")
-        return states[0]["param_groups"] if states and self.contents.get("lr_schedulers") else []
+        return states[0].get("param_groups", []) if states and self.contents.get("lr_schedulers") else []
 
     def callback(self, key: str) -> dict[str, Any] | None:
         """Returns the state of a callback of the run, or `None` if the file holds none."""

@@ -119,3 +119,22 @@ def wrong_tensors(state: Any) -> str | None:
         if value.numel() > REPEATS * held + 2**20:
             return f"{short(key)} claims {value.numel():,} numbers, of which the file holds {held:,}"
     return None
+
+
+def wrong_run(optimizers: Any, callbacks: Any) -> str | None:
+    """What of the states of a run's optimisers and callbacks is not of its kind, in words; without a run both are None.
+
+    Example:
+        >>> wrong_run([], None), wrong_run(None, 7)
+        (None, 'the states of its callbacks are 7')
+    """
+    if optimizers is not None and not (isinstance(optimizers, list) and all(map(_is_optimizer, optimizers))):
+        return f"the states of its optimisers are {short(optimizers)}"
+    named = isinstance(callbacks, dict) and all(isinstance(state, dict) for state in callbacks.values())
+    return None if callbacks is None or named else f"the states of its callbacks are {short(callbacks)}"
+
+
+def _is_optimizer(value: Any) -> bool:
+    groups = value.get("param_groups", []) if isinstance(value, dict) else None
+    lists = (isinstance(group, dict) and isinstance(group.get("params"), list) for group in groups or [])
+    return isinstance(groups, list) and all(lists)

@@ -46,7 +46,7 @@ class Kit:
         self.folder, self.good = folder, good
         self._contents = contents
         (folder / "evil_canary.py").write_text(CANARY)
-        for name in ("photo.png", "shapes", "tiny.yaml"):
+        for name in ("photo.png", "shapes", "tiny.yaml", "bare.yaml"):
             (folder / name).symlink_to(good / name)
 
     def contents(self) -> dict[str, Any]:
@@ -83,6 +83,8 @@ def make_kit(folder: Path) -> dict[str, Any]:
         "trainer": {"max_steps": 1, "accelerator": "cpu", "pictures": 0, "logger": False},
     }
     (folder / "tiny.yaml").write_text(yaml.safe_dump(config))
+    # says nothing of the model
+    (folder / "bare.yaml").write_text(yaml.safe_dump({**config, "model": {"lr": 1e-4}}))
     return contents
 
 
@@ -278,7 +280,7 @@ def _(kit):
 @case("an entry that is nested too deep to be walked")
 def _(kit):
     contents = kit.contents()
-    contents["vitdet"]["training"] = {"deep": nested(800)}
+    contents["vitdet"]["training"] = {"deep": nested(450)}
     return kit.save(contents)
 
 
@@ -387,7 +389,7 @@ VERBS = {
     "report": ["report", "a.ckpt"],
     "explain": ["explain", "a.ckpt", "photo.png"],
     "export": ["export", "a.ckpt", "--no-check"],
-    "train from it": ["train", "tiny.yaml", "--model.checkpoint", "a.ckpt"],
+    "train from it": ["train", "bare.yaml", "--model.checkpoint", "a.ckpt"],
     "go on with it": ["train", "tiny.yaml", "--ckpt_path", "a.ckpt"],
     "benchmark": ["benchmark", "a.ckpt"],
 }
@@ -831,6 +833,7 @@ def exported(kit: Kit, metadata: Any) -> list[str]:
 
 
 FINE = {"format": 1, "kind": "boxes", "classes": ["cat"], "category_ids": [1], "preprocessing": False}
+FINE["decode"] = {"head": "detections", "stride": 8}
 FINE["eval_transform"] = {"size": 64, "mean": [0.5] * 3, "std": [0.5] * 3}
 for name, metadata in {
     "are nested 100,000 deep": "[" * 100_000,

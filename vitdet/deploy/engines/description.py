@@ -65,6 +65,8 @@ class Description:
                 thresholds=None if thresholds is None else [float(value) for value in thresholds],
                 entries=entries,
             )
+            if not isinstance(entries["decode"], dict):
+                raise ValueError("decode is no mapping")
             if found.predicts not in KINDS or len(found.classes) != len(found.category_ids):
                 raise ValueError(
                     f"kind {found.predicts!r}, {len(found.classes)} classes, {len(found.category_ids)} ids"
