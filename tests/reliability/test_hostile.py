@@ -1,6 +1,6 @@
 """Files of strangers: none runs code, imports a module, hangs or takes much memory, and each is refused in a sentence.
 
-The short form runs every case in a forked process; the long form starts a process of its own for each.
+The short form runs a third of the cases, each in a forked process; the long form starts a process for each of all.
 """
 
 import json
@@ -15,7 +15,20 @@ from chaos import ROOT, rounds
 from hostile import CASES, MAY_WORK, Kit, make_kit
 
 LONG = bool(rounds(0, 1))
-# seconds that a case may take, and bytes that it may need beyond those of the libraries
+# cases that earlier versions failed
+ONCE = {
+    "a config: merge keys that multiply",
+    "a head of a module beside it: train from it",
+    "a neck of a module beside it, as a text: go on with it",
+    "a zip bomb: a pickle of 3 GB in 3 MB",
+    "an image that is PostScript",
+    "a checkpoint to go on with whose optimizer_states are of another kind",
+    "a line of pixels for a model that sees the short side",
+    "configs whose bases are each the base of the next twice",
+    "an ONNX file with weights outside of its folder",
+}
+NAMES = [name for i, name in enumerate(CASES) if i % 3 == 0 or LONG or name in ONCE]
+# seconds of the processor that a case may take, and bytes that it may need beyond those of the libraries
 SECONDS, BYTES, GROWN = 20, 3 * 2**30, 1.5 * 2**30
 
 
@@ -63,14 +76,15 @@ def alone(argv, folder) -> dict:
             preexec_fn=limit,
         )
         try:
-            code = process.wait(4 * SECONDS)
+            code = process.wait(8 * SECONDS)
         except subprocess.TimeoutExpired:
             process.kill()
             code = process.wait()
     return {"code": code, "seconds": time.monotonic() - begun, "grown": 0, "did": []}
 
 
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.slow
+@pytest.mark.parametrize("name", NAMES)
 def test_a_file_of_a_stranger(name, kit, tmp_path, request):
     good, contents = kit
     argv = CASES[name](Kit(tmp_path, contents, good))
@@ -88,4 +102,4 @@ def test_a_file_of_a_stranger(name, kit, tmp_path, request):
 
 
 def test_there_are_enough():
-    assert len(CASES) >= 60
+    assert len(NAMES) >= 60 and set(NAMES) >= ONCE

@@ -96,7 +96,9 @@ class EngineDetector(Detector):
     def infer(self, x: Sequence[Tensor], sizes: Sequence[tuple[int, int]]) -> list[Prediction]:
         try:
             return infer(self.run, x, sizes, self.description.entries)
-        except (LookupError, TypeError, AttributeError) as error:
+        except (LookupError, TypeError, AttributeError, ValueError, RuntimeError) as error:
+            if isinstance(error, (UserError, torch.OutOfMemoryError)):
+                raise
             reason = f"{type(error).__name__}: {first_line(error)}"
             raise EngineError(
                 f"{self.path}: the outputs of the graph are not what its metadata say ({reason}); export it again"
