@@ -2,8 +2,8 @@
 
 A line of JSON on standard input, `{"argv", "folder", "seconds", "bytes"}`, is answered by one on standard output,
 `{"code", "seconds", "cpu", "grown", "did"}`: the exit status (negative: the signal that ended it), its time, how much
-more memory it needed than was there before, and which of the forbidden things it did. What it prints goes to `printed` in
-the folder. Everything heavy is imported once, before the first fork.
+more memory it needed than it had at its start, and which of the forbidden things it did. What it prints goes to
+`printed` in the folder. Everything heavy is imported once, before the first fork.
 """
 
 import contextlib
@@ -14,6 +14,7 @@ import resource
 import signal
 import sys
 import time
+from pathlib import Path
 
 MODULES = ("evil_canary", "antigravity", "this", "turtledemo", "idlelib", "xmlrpc", "http.server", "cgitb", "pip")
 FORBIDDEN = (
@@ -26,11 +27,16 @@ FORBIDDEN = (
     "pty.spawn",
 )
 
+ASKED = [sys.executable, "-c", "import sys, json; print(json.dumps(sys.path))"]
+
 
 def watch(number: int) -> None:
     """Writes what is forbidden to a file, by its number, as soon as it is tried."""
 
     def hook(event: str, args: tuple) -> None:
+        # jsonargparse asks another Python for its path, to find stubs of types
+        if event == "subprocess.Popen" and args[1] == ASKED:
+            return
         if event in FORBIDDEN or (event == "import" and str(args[0]).startswith(MODULES)):
             os.write(number, f"{event} {args[:2]}\n".encode())
 
@@ -45,8 +51,10 @@ def child(order: dict) -> int:
     sys.stdout = io.TextIOWrapper(os.fdopen(1, "wb", 0), write_through=True)
     sys.stderr = io.TextIOWrapper(os.fdopen(2, "wb", 0), write_through=True, errors="backslashreplace")
     with open("/proc/self/statm") as file:
-        held = int(file.read().split()[0]) * resource.getpagesize()
-    resource.setrlimit(resource.RLIMIT_AS, (held + order["bytes"],) * 2)
+        reserved, held = (int(number) * resource.getpagesize() for number in file.read().split()[:2])
+    with open("held", "w") as file:
+        file.write(str(held))
+    resource.setrlimit(resource.RLIMIT_AS, (reserved + order["bytes"],) * 2)
     resource.setrlimit(resource.RLIMIT_CPU, (order["seconds"],) * 2)
     watch(os.open("did", os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND))
     from vitdet.cli import main
@@ -59,7 +67,7 @@ def child(order: dict) -> int:
 
 
 def run(order: dict) -> dict:
-    begun, before = time.monotonic(), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    begun = time.monotonic()
     number = os.fork()
     if number == 0:
         code = 70
@@ -81,16 +89,10 @@ def run(order: dict) -> dict:
         time.sleep(0.01)
     spent = time.monotonic() - begun
     code = -os.WTERMSIG(status) if os.WIFSIGNALED(status) else os.WEXITSTATUS(status)
-    did = os.path.join(order["folder"], "did")
-    said = open(did).read().splitlines() if os.path.exists(did) else []  # noqa: SIM115
-    used = round(usage.ru_utime + usage.ru_stime, 2)
-    return {
-        "code": code,
-        "seconds": round(spent, 2),
-        "cpu": used,
-        "grown": (usage.ru_maxrss - before) * 1024,
-        "did": said,
-    }
+    folder = Path(order["folder"])
+    used, grown = round(usage.ru_utime + usage.ru_stime, 2), usage.ru_maxrss * 1024 - int((folder / "held").read_text())
+    did = (folder / "did").read_text().splitlines() if (folder / "did").exists() else []
+    return {"code": code, "seconds": round(spent, 2), "cpu": used, "grown": grown, "did": did}
 
 
 if __name__ == "__main__":
