@@ -206,6 +206,7 @@ KINDS = {
     "mkdir -p datasets/coco": download,
     "cd ": download,
     "pip": shell,
+    "pytest": shell,
     "python": shell,
     "vitdet data get": shell,
     "vitdet data check": looked_at,
