@@ -22,7 +22,9 @@ except ImportError:
 UNABLE = {errno.EINVAL, errno.EACCES, errno.EPERM, errno.EBADF, errno.ENOTSUP, errno.ENOSYS, errno.EISDIR}
 
 
-def replace(path: str | Path, write: Callable[[BinaryIO], Any]) -> None:
+def replace(
+    path: str | Path, write: Callable[[BinaryIO], Any], *, before: Callable[[], Any] | None = None
+) -> None:
     """Writes a file under a temporary name in its folder, and renames it when all of it is on the disk.
 
     Drafts of this file that processes left behind when they were killed are removed first; those of processes that are
@@ -32,6 +34,7 @@ def replace(path: str | Path, write: Callable[[BinaryIO], Any]) -> None:
         path: the file.
         write: writes the content into the binary file that it gets. The name of that file is `file.name`, for libraries
             that want a path.
+        before: called when the draft is complete and on the disk, before it takes the place of the file.
 
     Raises:
         OSError: the file can't be written; what was there before is unchanged, and no draft is left.
@@ -56,6 +59,8 @@ def replace(path: str | Path, write: Callable[[BinaryIO], Any]) -> None:
                 os.fsync(written.fileno())
             with contextlib.suppress(FileNotFoundError, PermissionError):
                 os.chmod(draft, place.stat().st_mode & 0o7777)
+            if before is not None:
+                before()
             # the lock ends when the file is closed; until then nobody takes the draft for one that was left behind
             if fcntl is not None:
                 os.replace(draft, place)
