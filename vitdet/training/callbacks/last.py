@@ -1,23 +1,15 @@
-"""`last.ckpt`, the checkpoint to resume from, and the seeding that makes a resumed run repeat the uninterrupted run."""
+"""`last.ckpt`, the checkpoint to resume from."""
 
-import os
-import random
 import signal
 import time
 from pathlib import Path
 from typing import Any
 
 import lightning as L
-import numpy as np
-import torch
 from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.utilities import rank_zero_info
 
-from vitdet.errors import UserError
-
-
-class DivergedError(UserError, FloatingPointError):
-    """The loss or the weights are not finite; the message names the step and the last good checkpoint."""
+from vitdet.training.callbacks.finite import check_finite
 
 
 class LastCheckpoint(Checkpoint):
@@ -87,7 +79,7 @@ class LastCheckpoint(Checkpoint):
     def on_validation_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         if not trainer.sanity_checking and trainer.state.fn == "fit":
             if self._accumulating:
-                self._check(trainer)
+                check_finite(trainer, self.kept())
             else:
                 self._save(trainer)
 
@@ -106,17 +98,9 @@ class LastCheckpoint(Checkpoint):
             raise KeyboardInterrupt
 
     def _save(self, trainer: L.Trainer) -> None:
-        self._check(trainer)
+        check_finite(trainer, self.kept())
         trainer.save_checkpoint(self.path)
         self._saved = (trainer.global_step, time.monotonic())
-
-    def _check(self, trainer: L.Trainer) -> None:
-        good = finite(trainer.lightning_module)
-        if trainer.world_size > 1:
-            good = trainer.strategy.reduce_boolean_decision(good)
-        if not good:
-            advice = "try a lower learning rate (model.lr), or clip gradients (trainer.gradient_clip_val)"
-            raise DivergedError(f"the weights are not finite at step {trainer.global_step}; {advice}; {self.kept()}")
 
     def kept(self) -> str:
         """Describes which good weights are left after a training has diverged."""
@@ -133,49 +117,3 @@ class LastCheckpoint(Checkpoint):
         if self._handler is not None:
             signal.signal(signal.SIGINT, self._handler)
             self._handler = None
-
-
-def finite(module: torch.nn.Module) -> bool:
-    """Whether all weights are finite.
-
-    The sum of a tensor is not finite if an element is not, so a single transfer of all sums from the device is enough.
-    This takes a few hundredths of the time of a save.
-    """
-    sums = [weight.detach().sum(dtype=torch.float32) for weight in module.parameters()]
-    return not sums or bool(torch.stack(sums).isfinite().all())
-
-
-class StepSeed(L.Callback):
-    """Seeds the random generators at each batch from the seed of the run, the batch index and the rank.
-
-    A resumed run therefore draws the random numbers that the uninterrupted run would have drawn.
-    """
-
-    def __init__(self) -> None:
-        self.seed: int | None = None
-
-    def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
-        if self.seed is None:
-            self.seed = int(os.environ.get("PL_GLOBAL_SEED", random.getrandbits(32)))
-
-    def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        self._apply(trainer, trainer.current_epoch, 1)
-
-    def on_train_batch_start(
-        self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int
-    ) -> None:
-        # the index of the batch, not the optimiser step: the batches of an accumulated step need different seeds
-        self._apply(trainer, trainer.fit_loop.epoch_loop.total_batch_idx, 0)
-
-    def _apply(self, trainer: L.Trainer, index: int, stream: int) -> None:
-        sequence = np.random.SeedSequence((self.seed, index, trainer.global_rank, stream))
-        first, second, third = (int(word) for word in sequence.generate_state(3))
-        torch.manual_seed(first)
-        random.seed(second)
-        np.random.seed(third)
-
-    def state_dict(self) -> dict[str, Any]:
-        return {"seed": self.seed}
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self.seed = state_dict["seed"]
