@@ -19,6 +19,7 @@ RANKS = [
         "errors",
         "handshake",
         "images",
+        "kept",
         "pixels",
         "fetch",
         "progress",

@@ -23,8 +23,9 @@ MARK, DIGITS = b"vitdet sha256 ", 64
 END, END_BYTES = b"PK\x05\x06", 22
 START = b"PK\x03\x04"
 CHUNK = 1 << 20
-# the files that this process has written or verified, by what changes when they do, and whether they have a checksum
-_known: dict[tuple[int, ...], bool] = {}
+# the files that this process has written or looked at, by what changes when they do: whether they have a checksum, or
+# what is wrong with them
+_known: dict[tuple[int, ...], "bool | DamagedError"] = {}
 
 
 class DamagedError(UserError, RuntimeError):
@@ -76,8 +77,14 @@ def verify(path: str | Path) -> bool:
     """
     state = _state(path)
     if state not in _known:
-        _known[state] = _verify(path)
-    return _known[state]
+        try:
+            _known[state] = _verify(path)
+        except DamagedError as error:
+            _known[state] = error
+    found = _known[state]
+    if isinstance(found, DamagedError):
+        raise DamagedError(*found.args)
+    return found
 
 
 def _state(path: str | Path) -> tuple[int, ...]:

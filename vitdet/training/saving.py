@@ -1,166 +1,155 @@
-"""How a training writes its checkpoints: each as a whole, with a checksum, and with files of before beside the last one.
+"""How a training writes its checkpoints: each as a whole, with a checksum, and with earlier ones beside the last.
 
-A save that fails never touches the files that are there. By default the training goes on and tries again at its next
-save, and it ends with an error if its last save has failed, too.
+A save that fails never touches the files that are there.
 """
 
-import contextlib
-import os
-import re
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
 
 import lightning as L
 import torch
-from lightning.fabric.plugins import CheckpointIO
-from lightning.pytorch.plugins.io import TorchCheckpointIO
+from lightning.pytorch.plugins.io import CheckpointIO, TorchCheckpointIO
+from lightning.pytorch.plugins.io.wrapper import _WrappingCheckpointIO
 from lightning.pytorch.utilities import rank_zero_info
 
 from vitdet import checksum
-from vitdet.checkpoint import Checkpoint, CheckpointError
-from vitdet.checksum import DamagedError
 from vitdet.errors import UserError, check
+from vitdet.kept import EARLIER, LAST, earlier, is_good, keep
 from vitdet.ranges import is_whole
-
-# the file whose former versions are kept
-KEPT = "last.ckpt"
-# what torch says where a file can't be written
-REFUSED = (OSError, UserError)
+from vitdet.training.events import note
 
 
 class SaveError(UserError, RuntimeError):
-    """A checkpoint could not be written; the message names it, and which good file is left."""
+    """A checkpoint could not be written; the message names it, the reason, and what is left."""
 
 
 class Checkpoints(TorchCheckpointIO):
-    """Reads and writes the checkpoints of a training; every `Trainer` has one, unless another `CheckpointIO` is given.
+    """Writes and reads the checkpoints of a training; each `Trainer` has one, unless it is given another `CheckpointIO`.
 
-    A file is written beside its place, and takes it when all of it is on the disk, so that whatever happens to the
-    process, one of both files is whole. Each has a checksum, which is compared before it is read. Files in folders of
-    this machine are written so; others, such as `s3://…`, as Lightning does.
+    A file is written beside its place, and takes it once all of it is on the disk: whatever happens to the process or
+    to the disk, there is the old file or the new one. It has a checksum, which is compared before it is read.
 
     Args:
-        keep_last: How many files there are to resume from: `last.ckpt` and, from the save before it, `last-1.ckpt`, …
-        failed: What a save that fails, as on a full disk, leads to: with `go_on`, the training goes on, and tries again
-            at its next save; with `stop`, it ends.
+        keep_last: How many files there are to resume from: `last.ckpt` and, of the saves before it, `last-1.ckpt`, …
+        failed: What follows when a checkpoint can't be written, as on a full disk: with `retry`, the training goes on,
+            tries again at its next save, and ends with an error if that of its end fails, too; with `stop`, it ends.
 
     Raises:
         UserError: an argument is out of its range.
 
     Example:
         >>> import tempfile
-        >>> folder = Path(tempfile.mkdtemp())
-        >>> io = Checkpoints()
+        >>> folder, files = Path(tempfile.mkdtemp()), Checkpoints()
         >>> for step in range(4):
-        ...     io.save_checkpoint({"step": step}, folder / "last.ckpt")
-        >>> [(path.name, io.load_checkpoint(path)["step"]) for path in sorted(folder.iterdir())]
+        ...     files.save_checkpoint({"step": step}, folder / "last.ckpt")
+        >>> [(path.name, files.load_checkpoint(path)["step"]) for path in sorted(folder.iterdir())]
         [('last-1.ckpt', 2), ('last.ckpt', 3)]
     """
 
-    def __init__(self, *, keep_last: int = 2, failed: Literal["go_on", "stop"] = "go_on") -> None:
+    def __init__(self, *, keep_last: int = 2, failed: Literal["retry", "stop"] = "retry") -> None:
         check("keep_last", keep_last, is_whole(keep_last), "a whole number from 1")
-        check("failed", failed, failed in ("go_on", "stop"), "go_on or stop")
+        check("failed", failed, failed in ("retry", "stop"), "retry or stop")
         self.keep_last, self.failed = keep_last, failed
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
         """Writes a checkpoint.
 
         Raises:
-            SaveError: it can't be written; what was there before is unchanged.
+            SaveError: it can't be written; the file that was there is unchanged.
         """
         if "://" in str(path):
             super().save_checkpoint(checkpoint, path, storage_options)
             return
         place = Path(path)
+        before = (lambda: keep(place, self.keep_last)) if place.name == LAST else None
         try:
             place.parent.mkdir(parents=True, exist_ok=True)
-            before = (lambda: keep(place, self.keep_last)) if place.name == KEPT else None
             checksum.write(place, lambda file: torch.save(checkpoint, file), before=before)
-        except REFUSED as error:
-            raise SaveError(_sentence(place, error)) from error
+        except OSError as error:
+            left = "the one of before is unchanged" if place.is_file() else "there is none of before"
+            raise SaveError(f"{path} can't be written: {error.strerror or error}; {left}") from error
 
-    def load_checkpoint(self, path: Any, map_location: Any = None, weights_only: bool | None = None) -> dict[str, Any]:
-        """Reads a checkpoint, after comparing it with its checksum.
+    def load_checkpoint(self, path: Any, map_location: Any = None, weights_only: bool | None = True) -> dict[str, Any]:
+        """Reads a checkpoint.
 
         Raises:
-            DamagedError: the file was changed after it was written.
+            FileNotFoundError: there is no such file.
+            DamagedError: the file is not as it was written.
         """
         if "://" not in str(path) and Path(path).is_file():
             checksum.verify(path)
-        return super().load_checkpoint(path, map_location or (lambda storage, _: storage), weights_only)
+        return super().load_checkpoint(path, map_location or "cpu", weights_only)
 
 
-def _sentence(path: Path, error: Exception) -> str:
-    reason = getattr(error, "strerror", None) or str(error)
-    left = f"{path} of before is unchanged" if path.is_file() else "there is none of before"
-    return f"{path} can't be written: {reason}; {left}"
+def with_files(plugins: Any, files: Checkpoints) -> list[Any]:
+    """The plugins of a trainer, with `files` unless the user has given another `CheckpointIO`."""
+    listed = plugins if isinstance(plugins, (list, tuple)) else [] if plugins is None else [plugins]
+    theirs = [one for one in listed if isinstance(one, CheckpointIO)]
+    for one in theirs:
+        # such as Lightning's `AsyncCheckpointIO()`, which writes through another
+        if isinstance(one, _WrappingCheckpointIO) and one.checkpoint_io is None:
+            one.checkpoint_io = files
+    return [*listed, *([] if theirs else [files])]
 
 
-def earlier(path: str | Path) -> list[Path]:
-    """The files that were kept of earlier saves of a checkpoint, the newest first: `last-1.ckpt`, `last-2.ckpt`, …"""
-    place = Path(path)
-    if place.name != KEPT:
-        return []
-    found = [(int(match[1]), file) for file in _files(place.parent) if (match := re.fullmatch(NAMES, file.name))]
-    return [file for _, file in sorted(found)]
+class Saving(L.Trainer):
+    """A trainer that says so, and goes on, where a checkpoint can't be written.
 
-
-NAMES = r"last-([1-9]\d*)\.ckpt"
-
-
-def _files(folder: Path) -> list[Path]:
-    try:
-        return list(folder.iterdir())
-    except OSError:
-        return []
-
-
-def keep(path: Path, count: int) -> None:
-    """Gives a checkpoint that is about to be replaced another name, and removes those that are too many.
-
-    A damaged file does not take the place of a good one.
-
-    Args:
-        path: the checkpoint.
-        count: the number of files to be kept, with the one that replaces it.
+    Attributes:
+        unsaved: The checkpoints whose last save has failed, by the names of their files, and why; all ranks know it.
     """
-    old = earlier(path)
-    for file in old[max(0, count - 1) :]:
-        file.unlink(missing_ok=True)
-    if count == 1 or not path.is_file():
+
+    def __init__(self, **kwargs: Any) -> None:
+        self.unsaved: dict[str, str] = {}
+        super().__init__(**kwargs)
+
+    def save_checkpoint(
+        self, filepath: Any, weights_only: bool | None = None, storage_options: Any | None = None
+    ) -> None:
+        """Writes a checkpoint as Lightning's `save_checkpoint` does, with its arguments; every rank calls it.
+
+        Where it can't be written, as on a full disk, a line says so, and `unsaved` has the reason.
+
+        Raises:
+            SaveError: it can't be written, and `Checkpoints(failed="stop")` is among the plugins.
+        """
+        error = None
+        try:
+            super().save_checkpoint(filepath, weights_only, storage_options)
+        except SaveError as raised:
+            # the other ranks wait for this one here
+            self.strategy.barrier("Trainer.save_checkpoint")
+            error = raised
+        reason = None if error is None else str(error)
+        if self.world_size > 1:
+            reason = self.strategy.broadcast(reason)
+        self._settle(Path(filepath).name, reason, error)
+
+    def _settle(self, name: str, reason: str | None, error: SaveError | None) -> None:
+        if reason is None:
+            self.unsaved.pop(name, None)
+            return
+        self.unsaved[name] = reason
+        note(self, "save_failed", file=name, reason=reason)
+        io = self.strategy.checkpoint_io
+        if getattr(getattr(io, "checkpoint_io", io), "failed", "stop") == "stop":
+            raise SaveError(reason) from error
+        rank_zero_info(f"{reason}; the training goes on, and tries again at its next save")
+
+    def check_saved(self) -> None:
+        """Raises:
+        SaveError: a checkpoint is missing at the end of the training.
+        """
+        if self.unsaved:
+            raise SaveError(f"the training is done, but {'; '.join(self.unsaved.values())}")
+
+
+def tell_damaged(trainer: Any, checkpoint: Any) -> None:
+    """Notes which damaged files were passed over, if a training goes on from an earlier save than `last.ckpt`."""
+    if not isinstance(checkpoint, Path) or EARLIER.fullmatch(checkpoint.name) is None:
         return
-    try:
-        checksum.verify(path)
-    except (DamagedError, OSError):
-        return
-    names = [path.with_name(f"{path.stem}-{number}{path.suffix}") for number in range(1, count)]
-    for source, target in reversed(list(zip(names, names[1:]))):
-        if source.is_file():
-            os.replace(source, target)
-    _double(path, names[0])
-
-
-def _double(path: Path, other: Path) -> None:
-    """Gives a file a second name; where a file system has no such names, its name is the other one for a moment."""
-    draft = other.with_name(f".{other.name}.{os.getpid()}.tmp")
-    try:
-        draft.unlink(missing_ok=True)
-        os.link(path, draft)
-    except OSError:
-        os.replace(path, other)
-    else:
-        os.replace(draft, other)
-
-
-def good(path: Path) -> Path | None:
-    """The newest of the files that were kept of earlier saves of a checkpoint that can be read, if there is one."""
-    for file in earlier(path):
-        with contextlib.suppress(UserError, OSError):
-            Checkpoint.read(file)
-            return file
-    return None
-
-
-def offer(path: str | Path) -> Iterator:
-    ...
+    for file in (checkpoint.with_name(LAST), *earlier(checkpoint.parent)):
+        if file.name == checkpoint.name:
+            break
+        if file.is_file() and not is_good(file):
+            note(trainer, "damaged", file=file.name, taken=checkpoint.name)

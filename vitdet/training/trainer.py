@@ -3,7 +3,7 @@
 import atexit
 import contextlib
 import inspect
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, Literal
@@ -11,11 +11,10 @@ from typing import Any, Literal
 import lightning as L
 import torch.distributed as dist
 from lightning.pytorch.callbacks import Timer
-from lightning.pytorch.loggers import Logger
 
 from vitdet.data import ImageData
 from vitdet.errors import UserError
-from vitdet.training import arguments
+from vitdet.training import arguments, saving
 from vitdet.training.callbacks import (
     EMA,
     BestCheckpoint,
@@ -31,9 +30,10 @@ from vitdet.training.callbacks import (
     Summary,
     Thresholds,
 )
-from vitdet.training.folder import check_free, find, is_run, make_loggers, reserve, runs
+from vitdet.training.folder import ShareFolder, check_free, find, is_run, make_loggers, reserve, runs
 from vitdet.training.quiet import quiet
 from vitdet.training.resume import check_resume
+from vitdet.training.saving import Saving
 from vitdet.training.task import Task
 
 
@@ -44,15 +44,7 @@ def _leave_gloo() -> None:
         dist.destroy_process_group()
 
 
-class ShareFolder(L.Callback):
-    """Broadcasts the run folder that rank 0 has taken to the other ranks."""
-
-    def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
-        if stage == "fit":
-            trainer.enter(trainer.strategy.broadcast(trainer.entered))
-
-
-class Trainer(L.Trainer):
+class Trainer(Saving):
     """Lightning's `Trainer` with a weight average, checkpoints, loggers, progress reports and a summary.
 
     By default, it keeps an average of the weights, writes `best.ckpt` and `last.ckpt`, logs metrics as CSV and for
@@ -76,6 +68,7 @@ class Trainer(L.Trainer):
             the best F1 score, or a wanted `precision=P` or `recall=R`, such as `precision=0.9`. With `None`, it is 0.3.
         progress: Whether to show the progress: a bar on a terminal, otherwise a line about every 30 s.
         max_time: Longest time of the training, as days:hours:minutes:seconds, such as 00:00:12:00.
+        keep_last: How many files there are to resume from: `last.ckpt` and, of the saves before it, `last-1.ckpt`, …
 
     Raises:
         UserError: an argument is out of its range, or Lightning refuses it.
@@ -97,12 +90,10 @@ class Trainer(L.Trainer):
         pictures: int = 4,
         thresholds: str | None = "f1",
         progress: bool = True,
-        max_epochs: int | None = None,
         max_time: str | timedelta | dict[str, int] | None = None,
+        keep_last: int = 2,
         gradient_clip_val: float | None = 1.0,
         log_every_n_steps: int = 10,
-        callbacks: list[L.Callback] | L.Callback | None = None,
-        logger: Logger | Iterable[Logger] | bool | None = True,
         **kwargs: Any,
     ) -> None:
         quiet()
@@ -115,12 +106,12 @@ class Trainer(L.Trainer):
             gradient_clip_val=gradient_clip_val,
         )
         arguments.check_theirs(kwargs)
-        arguments.check_bounds(kwargs, max_epochs=max_epochs, max_steps=kwargs.get("max_steps", -1))
-        self.given = given = arguments.take(kwargs, logger)
+        arguments.check_bounds(kwargs)
+        self.given = given = arguments.take(kwargs)
         self.entered: Path | None = None
         self.tested_folder: Path | None = None
         self._begun = False
-        extra = arguments.listed(callbacks)
+        extra = arguments.listed(kwargs.get("callbacks"))
         # the timer comes before `FinalValidation`, which must see that the time is up; Lightning would add it elsewhere
         ours = [Timer(end)] if (end := arguments.duration(max_time)) else []
         if not given.bare:
@@ -129,13 +120,14 @@ class Trainer(L.Trainer):
             ours += [ProgressReport()] if given.shows(progress) and not arguments.has_bar(extra) else []
             ours += [Pictures(pictures), FirstBatches()] if pictures and not given.dry else []
             ours += [BestCheckpoint(monitor=monitor, mode=mode), LastCheckpoint()] if given.checkpoints else []
+            kwargs["plugins"] = saving.with_files(kwargs.get("plugins"), saving.Checkpoints(keep_last=keep_last))
+        # named here, these arguments of Lightning's would be two more of vitdet's own
+        kwargs["callbacks"] = [ShareFolder(), CheckMonitors(), *arguments.with_theirs(ours, extra)]
+        kwargs["logger"] = given.loggers or False
         with arguments.refusals(TypeError, RuntimeError):
             super().__init__(
-                max_epochs=max_epochs,
                 gradient_clip_val=gradient_clip_val,
                 log_every_n_steps=0 if given.bare else log_every_n_steps,
-                callbacks=[ShareFolder(), CheckMonitors(), *arguments.with_theirs(ours, extra)],
-                logger=given.loggers or False,
                 # `ProgressReport` is not a progress bar in Lightning's sense
                 enable_progress_bar=arguments.has_bar(extra),
                 enable_model_summary=given.model_summary,
@@ -248,14 +240,18 @@ class Trainer(L.Trainer):
 
         Raises:
             UserError: Lightning refuses an argument, the checkpoint does not fit, or the folder holds another run.
+            SaveError: a checkpoint could not be written, and neither at the end of the training.
             DivergedError: the weights or the loss are no longer finite.
         """
         self._share_out(train_dataloaders if datamodule is None else datamodule)
         ckpt_path = self._checkpoint(ckpt_path, model, training=True)
         if self._first and not self.given.dry and not self.given.bare:
             self.enter(self._choose(ckpt_path if isinstance(ckpt_path, Path) else None))
+            saving.tell_damaged(self, ckpt_path)
+        self.unsaved = {}
         with self._told():
             super().fit(model, train_dataloaders, val_dataloaders, datamodule, ckpt_path, weights_only)
+        self.check_saved()
 
     def _evaluate(self, verb: str, *args: Any, **kwargs: Any) -> Any:
         method = getattr(super(), verb)
