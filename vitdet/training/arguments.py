@@ -52,7 +52,7 @@ class Given(NamedTuple):
         return progress and self.progress is not False
 
 
-def take(kwargs: dict[str, Any]) -> Given:
+def take(kwargs: dict[str, Any], logger: Logger | Iterable[Logger] | bool | None) -> Given:
     """Reads `Given` from the keyword arguments, and removes those that `Trainer` passes to Lightning itself.
 
     `Trainer` does not declare these arguments, so they do not become keys of a config file, which has `progress`.
@@ -61,7 +61,6 @@ def take(kwargs: dict[str, Any]) -> Given:
         UserError: `logger` holds something that is not a logger.
     """
     bare, dry = bool(kwargs.get("barebones")), bool(kwargs.get("fast_dev_run"))
-    logger: Logger | Iterable[Logger] | bool | None = kwargs.get("logger")
     none = logger is False or bare
     theirs = [] if none or logger in (True, None) else [logger] if isinstance(logger, (Logger, str)) else list(logger)
     for item in theirs:
@@ -162,13 +161,13 @@ def check_theirs(kwargs: dict[str, Any]) -> None:
     check("strategy", strategy, not spawns, "ddp, which starts its processes by the command itself, or ddp_notebook")
 
 
-def check_bounds(kwargs: dict[str, Any]) -> None:
+def check_bounds(kwargs: dict[str, Any], *, max_epochs: int | None, max_steps: int) -> None:
     """Checks the bounds of the training.
 
     Raises:
         UserError: a bound is out of its range, or a minimum is above its maximum.
     """
-    for unit, most in (("epochs", kwargs.get("max_epochs")), ("steps", kwargs.get("max_steps", -1))):
+    for unit, most in (("epochs", max_epochs), ("steps", max_steps)):
         check(f"max_{unit}", most, most is None or is_whole(most, -1), "a whole number from 0, or -1 for no bound")
         least = kwargs.get(f"min_{unit}")
         bounded = least is not None and most is not None and most >= 0

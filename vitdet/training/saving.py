@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 import lightning as L
 import torch
+from lightning.pytorch.plugins import _PLUGIN_INPUT
 from lightning.pytorch.plugins.io import CheckpointIO, TorchCheckpointIO
 from lightning.pytorch.plugins.io.wrapper import _WrappingCheckpointIO
 from lightning.pytorch.utilities import rank_zero_info
@@ -17,6 +18,10 @@ from vitdet.errors import UserError, check
 from vitdet.kept import EARLIER, LAST, earlier, is_good, keep
 from vitdet.ranges import is_whole
 from vitdet.training.events import note
+
+
+# what Lightning's trainer takes as plugins
+Plugins = _PLUGIN_INPUT | list[_PLUGIN_INPUT] | None
 
 
 class SaveError(UserError, RuntimeError):
@@ -95,13 +100,18 @@ def with_files(plugins: Any, files: Checkpoints) -> list[Any]:
 class Saving(L.Trainer):
     """A trainer that says so, and goes on, where a checkpoint can't be written.
 
+    Args:
+        keep_last: How many files there are to resume from, see `Checkpoints`.
+        plugins: Lightning's `plugins`; without a `CheckpointIO` among them, `Checkpoints` is added.
+        kwargs: the other arguments of Lightning's `Trainer`.
+
     Attributes:
         unsaved: The checkpoints whose last save has failed, by the names of their files, and why; all ranks know it.
     """
 
-    def __init__(self, **kwargs: Any) -> None:
+    def __init__(self, *, keep_last: int = 2, plugins: Plugins = None, **kwargs: Any) -> None:
         self.unsaved: dict[str, str] = {}
-        super().__init__(**kwargs)
+        super().__init__(plugins=with_files(plugins, Checkpoints(keep_last=keep_last)), **kwargs)
 
     def save_checkpoint(
         self, filepath: Any, weights_only: bool | None = None, storage_options: Any | None = None

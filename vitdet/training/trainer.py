@@ -3,7 +3,7 @@
 import atexit
 import contextlib
 import inspect
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, Literal
@@ -11,6 +11,7 @@ from typing import Any, Literal
 import lightning as L
 import torch.distributed as dist
 from lightning.pytorch.callbacks import Timer
+from lightning.pytorch.loggers import Logger
 
 from vitdet.data import ImageData
 from vitdet.errors import UserError
@@ -68,7 +69,7 @@ class Trainer(Saving):
             the best F1 score, or a wanted `precision=P` or `recall=R`, such as `precision=0.9`. With `None`, it is 0.3.
         progress: Whether to show the progress: a bar on a terminal, otherwise a line about every 30 s.
         max_time: Longest time of the training, as days:hours:minutes:seconds, such as 00:00:12:00.
-        keep_last: How many files there are to resume from: `last.ckpt` and, of the saves before it, `last-1.ckpt`, …
+        kwargs: `keep_last` (2), see `Checkpoints`; and the arguments of Lightning's `Trainer`.
 
     Raises:
         UserError: an argument is out of its range, or Lightning refuses it.
@@ -90,10 +91,12 @@ class Trainer(Saving):
         pictures: int = 4,
         thresholds: str | None = "f1",
         progress: bool = True,
+        max_epochs: int | None = None,
         max_time: str | timedelta | dict[str, int] | None = None,
-        keep_last: int = 2,
         gradient_clip_val: float | None = 1.0,
         log_every_n_steps: int = 10,
+        callbacks: list[L.Callback] | L.Callback | None = None,
+        logger: Logger | Iterable[Logger] | bool | None = True,
         **kwargs: Any,
     ) -> None:
         quiet()
@@ -106,12 +109,12 @@ class Trainer(Saving):
             gradient_clip_val=gradient_clip_val,
         )
         arguments.check_theirs(kwargs)
-        arguments.check_bounds(kwargs)
-        self.given = given = arguments.take(kwargs)
+        arguments.check_bounds(kwargs, max_epochs=max_epochs, max_steps=kwargs.get("max_steps", -1))
+        self.given = given = arguments.take(kwargs, logger)
         self.entered: Path | None = None
         self.tested_folder: Path | None = None
         self._begun = False
-        extra = arguments.listed(kwargs.get("callbacks"))
+        extra = arguments.listed(callbacks)
         # the timer comes before `FinalValidation`, which must see that the time is up; Lightning would add it elsewhere
         ours = [Timer(end)] if (end := arguments.duration(max_time)) else []
         if not given.bare:
@@ -120,14 +123,13 @@ class Trainer(Saving):
             ours += [ProgressReport()] if given.shows(progress) and not arguments.has_bar(extra) else []
             ours += [Pictures(pictures), FirstBatches()] if pictures and not given.dry else []
             ours += [BestCheckpoint(monitor=monitor, mode=mode), LastCheckpoint()] if given.checkpoints else []
-            kwargs["plugins"] = saving.with_files(kwargs.get("plugins"), saving.Checkpoints(keep_last=keep_last))
-        # named here, these arguments of Lightning's would be two more of vitdet's own
-        kwargs["callbacks"] = [ShareFolder(), CheckMonitors(), *arguments.with_theirs(ours, extra)]
-        kwargs["logger"] = given.loggers or False
         with arguments.refusals(TypeError, RuntimeError):
             super().__init__(
+                max_epochs=max_epochs,
                 gradient_clip_val=gradient_clip_val,
                 log_every_n_steps=0 if given.bare else log_every_n_steps,
+                callbacks=[ShareFolder(), CheckMonitors(), *arguments.with_theirs(ours, extra)],
+                logger=given.loggers or False,
                 # `ProgressReport` is not a progress bar in Lightning's sense
                 enable_progress_bar=arguments.has_bar(extra),
                 enable_model_summary=given.model_summary,
