@@ -93,6 +93,10 @@ def _state(path: str | Path) -> tuple[int, ...]:
 
 
 def _verify(path: str | Path) -> bool:
+    wanted = named_digest(path)
+    if wanted is not None and not (found := file_digest(path)).startswith(wanted):
+        fix = "remove it, so that it is fetched again"
+        raise DamagedError(f"{path} is damaged: its SHA-256 begins with {found[:12]}, its name says {wanted[:12]}; {fix}")
     with open(path, "rb") as file:
         start = file.read(len(START))
         size = file.seek(0, os.SEEK_END)
