@@ -9,6 +9,7 @@ import contextlib
 import hashlib
 import os
 import re
+import time
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -23,6 +24,8 @@ MARK, DIGITS = b"vitdet sha256 ", 64
 END, END_BYTES = b"PK\x05\x06", 22
 START = b"PK\x03\x04"
 CHUNK = 1 << 20
+# the seconds after which a change of a file is seen by its time
+SETTLED = 2.0
 # the files that this process has written or looked at, by what changes when they do: whether they have a checksum, or
 # what is wrong with them
 _known: dict[tuple[int, ...], "bool | DamagedError"] = {}
@@ -76,12 +79,16 @@ def verify(path: str | Path) -> bool:
         (True, [1.0, 1.0, 1.0])
     """
     state = _state(path)
-    if state not in _known:
+    if state in _known:
+        found = _known[state]
+    else:
         try:
-            _known[state] = _verify(path)
+            found = _verify(path)
         except DamagedError as error:
-            _known[state] = error
-    found = _known[state]
+            found = error
+        # a file that was changed just now may change again without another time
+        if time.time() - state[-1] / 1e9 > SETTLED:
+            _known[state] = found
     if isinstance(found, DamagedError):
         raise DamagedError(*found.args)
     return found
