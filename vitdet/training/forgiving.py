@@ -59,14 +59,17 @@ class ForgivingWriter(Forgiving):
 
 
 def append(path: Path, data: bytes) -> None:
-    """Adds bytes to a file; if not all of them can be written, none are.
+    """Adds lines to a file; if not all of them can be written, none are. A line that was cut short before is removed.
 
     Raises:
         OSError: they can't be written.
     """
-    handle = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
+    handle = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o666)
     try:
         size, written = os.fstat(handle).st_size, 0
+        if size and os.pread(handle, 1, size - 1) != b"\n":
+            size = os.pread(handle, size, 0).rfind(b"\n") + 1
+            os.ftruncate(handle, size)
         try:
             while written < len(data):
                 written += os.write(handle, data[written:])

@@ -126,7 +126,7 @@ class Report(L.Callback):
 
     def _keep(self, trainer: L.Trainer, task: Any, metric: Metric) -> None:
         """Keeps this validation if it is the best so far."""
-        best: Any = next((one for one in trainer.checkpoint_callbacks if isinstance(one, BestCheckpoint)), None)
+        best = _checkpoint(trainer)
         key: str | None = (best.monitor if best is not None else None) or task.main_score
         score = trainer.callback_metrics.get(key) if key else None
         score = float(score) if score is not None and key is not None and worth(score, key) else None
@@ -144,7 +144,12 @@ class Report(L.Callback):
         self._gather(trainer)
 
     def on_fit_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        self._write(trainer, pl_module)
+        best = _checkpoint(trainer)
+        if self._best is not None or best is None or not trainer.is_global_zero:
+            self._write(trainer, pl_module)
+        # the training was over, but was killed before it wrote its report
+        elif Path(best.best_model_path).is_file() and not (trainer.run_folder / "report.html").exists():
+            show(f"there is no report of this run; vitdet report {best.best_model_path} writes one")
 
     def _gather(self, trainer: L.Trainer) -> None:
         """Brings what all processes have found together; every process calls it."""
@@ -204,6 +209,11 @@ class Report(L.Callback):
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.figures = dict(state_dict)
+
+
+def _checkpoint(trainer: L.Trainer) -> Any:
+    """The callback that keeps the best checkpoint; `None` if there is none."""
+    return next((one for one in trainer.checkpoint_callbacks if isinstance(one, BestCheckpoint)), None)
 
 
 def _data(trainer: Any) -> Any:

@@ -130,6 +130,9 @@ class Summary(L.Callback):
         """What a checkpoint says of its scores, for those who share it."""
         return self._scores
 
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self._scores = state_dict
+
     def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self._started, self._trained, self._scored = time.monotonic(), False, False
 
