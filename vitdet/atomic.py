@@ -28,7 +28,8 @@ def replace(
     """Writes a file under a temporary name in its folder, and renames it when all of it is on the disk.
 
     Drafts of this file that processes left behind when they were killed are removed first; those of processes that are
-    still writing are locked, and stay. A symbolic link is followed. A file that is there already keeps its permissions.
+    still writing are locked, and stay. A symbolic link is replaced, not followed. A file that is there already keeps its
+    permissions.
 
     Args:
         path: the file.
@@ -46,7 +47,7 @@ def replace(
         >>> place.read_text(), [path.name for path in place.parent.iterdir()]
         ('whole', ['a.txt'])
     """
-    place = Path(os.path.realpath(path))
+    place = Path(path)
     tidy(place)
     file = _draft(place)
     draft = Path(file.name)
@@ -76,7 +77,7 @@ def replace(
 
 def tidy(path: str | Path) -> list[Path]:
     """Removes the drafts of a file that killed processes have left behind, and returns them."""
-    place = Path(os.path.realpath(path))
+    place = Path(path)
     removed = []
     for draft in _drafts(place):
         with contextlib.suppress(OSError), open(draft, "rb+") as file:

@@ -276,7 +276,8 @@ def write_thresholds(path: str | Path, thresholds: Mapping[str, Any]) -> None:
     saved = Checkpoint.read(path)
     contents = {**saved.contents, _ENTRY: {**saved.contents[_ENTRY], "thresholds": dict(thresholds)}}
     try:
-        checksum.write(path, lambda file: torch.save(contents, file))
+        # what a link points to, and not the link
+        checksum.write(Path(path).resolve(), lambda file: torch.save(contents, file))
     except OSError as error:
         raise CheckpointError(f"{path} can't be written: {error.strerror or error}") from error
 

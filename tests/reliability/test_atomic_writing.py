@@ -128,14 +128,16 @@ def test_a_writer_leaves_drafts_of_others_alone(tmp_path):
     assert drafts(tmp_path) == [stranger.name]
 
 
-def test_a_link_is_followed_and_permissions_stay(tmp_path):
+def test_permissions_stay_and_what_a_link_points_to(tmp_path):
     place, link = tmp_path / "elsewhere" / "a.txt", tmp_path / "link.txt"
     place.parent.mkdir()
     place.write_bytes(b"old")
     place.chmod(0o640)
     link.symlink_to(place)
     atomic.replace(link, lambda file: file.write(b"new"))
-    assert link.is_symlink() and place.read_bytes() == b"new" and place.stat().st_mode & 0o777 == 0o640
+    assert not link.is_symlink() and link.read_bytes() == b"new" and place.read_bytes() == b"old"
+    atomic.replace(place, lambda file: file.write(b"new"))
+    assert place.read_bytes() == b"new" and place.stat().st_mode & 0o777 == 0o640
 
 
 @pytest.mark.parametrize("count", [1, 2, 4])
