@@ -4,7 +4,7 @@ import os
 import re
 from pathlib import Path
 
-from vitdet import checksum
+from vitdet import atomic, checksum
 from vitdet.checksum import DamagedError
 
 # the checkpoint whose earlier saves are kept, and their names; 1 is the save before it
@@ -56,9 +56,9 @@ def keep(path: Path, count: int) -> None:
 
 def _name(path: Path, other: Path) -> None:
     """Gives a file another name, and takes the first away only where a file system has no files with two names."""
+    atomic.tidy(other)
     draft = other.with_name(f".{other.name}.{os.getpid()}.tmp")
     try:
-        draft.unlink(missing_ok=True)
         os.link(path, draft)
     except OSError:
         os.replace(path, other)
