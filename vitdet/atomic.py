@@ -22,14 +22,12 @@ except ImportError:
 UNABLE = {errno.EINVAL, errno.EACCES, errno.EPERM, errno.EBADF, errno.ENOTSUP, errno.ENOSYS, errno.EISDIR}
 
 
-def replace(
-    path: str | Path, write: Callable[[BinaryIO], Any], *, before: Callable[[], Any] | None = None
-) -> None:
+def replace(path: str | Path, write: Callable[[BinaryIO], Any], *, before: Callable[[], Any] | None = None) -> None:
     """Writes a file under a temporary name in its folder, and renames it when all of it is on the disk.
 
     Drafts of this file that processes left behind when they were killed are removed first; those of processes that are
-    still writing are locked, and stay. A symbolic link is replaced, not followed. A file that is there already keeps its
-    permissions.
+    still writing are locked, and stay. A symbolic link is replaced, not followed. A file that is there already keeps
+    its permissions.
 
     Args:
         path: the file.
@@ -105,7 +103,8 @@ def _draft(place: Path) -> BinaryIO:
     """Creates and locks `.NAME.PID-RANDOM.tmp`; other hosts that share the folder may have the same process numbers."""
     while True:
         draft = place.with_name(f".{place.name}.{os.getpid()}-{secrets.token_hex(3)}.tmp")
-        file = open(draft, "xb")
+        # closed by whoever writes to it
+        file = open(draft, "xb")  # noqa: SIM115
         try:
             if fcntl is None:
                 return file

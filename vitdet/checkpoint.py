@@ -17,7 +17,6 @@ A shared model is a folder with the weights and this entry, see `vitdet.model_fo
 """
 
 import dataclasses
-import logging
 import re
 import zipfile
 from collections.abc import Mapping, Sequence
@@ -34,8 +33,6 @@ from vitdet.checksum import DamagedError
 from vitdet.config import build, check_parts, config_of
 from vitdet.errors import UserError
 from vitdet.renamed import renew, renew_arguments
-
-log = logging.getLogger("vitdet")
 
 # Since format 3, files hold public class names and grouped options; `vitdet.renamed` translates those of format 2.
 FORMAT, OLDEST = 3, 2
@@ -84,10 +81,7 @@ class Checkpoint:
             fix = "download it first, and give the file" if url else "give the best.ckpt or last.ckpt of a run"
             raise FileNotFoundError(f"checkpoint {path} does not exist; {fix}")
         try:
-            if not kept.verify(path):
-                log.info("%s has no checksum, as it is of an earlier vitdet: not every damage is found", path)
-            with serialization.patch({"load.mmap": zipfile.is_zipfile(path)}):
-                contents = read_file(path)
+            contents = checksum.whole(path, lambda: _contents(path))
         except DamagedError as error:
             raise CheckpointError(str(error)) from error
         except RuntimeError as error:
@@ -218,6 +212,12 @@ class Checkpoint:
         except RuntimeError as error:
             raise CheckpointError(f"{self.name}: its weights do not fit its model: {error}") from error
         return parts["backbone"], parts["head"]
+
+
+def _contents(path: str | Path) -> Any:
+    kept.verify(path)
+    with serialization.patch({"load.mmap": zipfile.is_zipfile(path)}):
+        return read_file(path)
 
 
 def write(

@@ -94,6 +94,24 @@ def verify(path: str | Path) -> bool:
     return found
 
 
+def whole(path: str | Path, read: Callable[[], Any]) -> Any:
+    """What `read` makes of a file that it opens more than once; again, if the file is replaced meanwhile.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+    """
+    while True:
+        state = _state(path)
+        try:
+            found = read()
+        except Exception:
+            if _state(path) == state:
+                raise
+            continue
+        if _state(path) == state:
+            return found
+
+
 def _state(path: str | Path) -> tuple[int, ...]:
     found = os.stat(path)
     return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns
@@ -102,8 +120,8 @@ def _state(path: str | Path) -> tuple[int, ...]:
 def _verify(path: str | Path) -> bool:
     wanted = named_digest(path)
     if wanted is not None and not (found := file_digest(path)).startswith(wanted):
-        fix = "remove it, so that it is fetched again"
-        raise DamagedError(f"{path} is damaged: its SHA-256 begins with {found[:12]}, its name says {wanted[:12]}; {fix}")
+        reason = f"its SHA-256 begins with {found[:12]}, and its name says {wanted[:12]}"
+        raise DamagedError(f"{path} is damaged: {reason}; remove it, so that it is fetched again")
     with open(path, "rb") as file:
         start = file.read(len(START))
         size = file.seek(0, os.SEEK_END)
@@ -115,8 +133,8 @@ def _verify(path: str | Path) -> bool:
             if found != wanted:
                 raise DamagedError(f"{path} is damaged: its SHA-256 is {found[:12]}…, and was {wanted[:12]}…")
             return True
-    if size == 0:
-        raise DamagedError(f"{path} is damaged: it is empty")
+    if size < len(START):
+        raise DamagedError(f"{path} is damaged: it has {size} bytes")
     if start == START or END in end:
         # the record that ends an archive without a comment
         last = end[-END_BYTES:]

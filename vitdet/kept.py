@@ -1,11 +1,15 @@
 """The files that are kept of earlier saves of a checkpoint, in case the last one is damaged: `last-1.ckpt`, …"""
 
+import logging
 import os
 import re
+from itertools import pairwise
 from pathlib import Path
 
 from vitdet import atomic, checksum
 from vitdet.checksum import DamagedError
+
+log = logging.getLogger("vitdet")
 
 # the checkpoint whose earlier saves are kept, and their names; 1 is the save before it
 LAST, EARLIER = "last.ckpt", re.compile(r"last-([1-9]\d*)\.ckpt")
@@ -48,7 +52,7 @@ def keep(path: Path, count: int) -> None:
             file.unlink(missing_ok=True)
     if not names or not is_good(path):
         return
-    for source, target in reversed(list(zip(names, names[1:]))):
+    for source, target in reversed(list(pairwise(names))):
         if source.is_file():
             os.replace(source, target)
     _name(path, names[0])
@@ -75,14 +79,15 @@ def is_good(path: Path) -> bool:
     return True
 
 
-def verify(path: str | Path) -> bool:
-    """Compares a file with its checksum, see `vitdet.checksum.verify`.
+def verify(path: str | Path) -> None:
+    """Compares a file with its checksum, see `vitdet.checksum.verify`; if it has none, a line of the log says so.
 
     Raises:
         DamagedError: it is damaged; the message names a file of the same run that is not, if there is one.
     """
     try:
-        return checksum.verify(path)
+        if not checksum.verify(path):
+            log.info("%s has no checksum, as it is of an earlier vitdet: not every damage is found", path)
     except DamagedError as error:
         other = instead(path)
         fix = f"{other} of the same run is good: give that" if other else "give another file, or make it again"

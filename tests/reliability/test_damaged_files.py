@@ -1,4 +1,4 @@
-"""A damaged file is never used: any flipped bit and any cut is found, and the good file of before is offered or taken."""
+"""A damaged file is never used: any flipped bit and any cut is found, and a good file is offered or taken."""
 
 import hashlib
 import io
@@ -122,7 +122,7 @@ def test_files_of_before_are_read_and_said_to_have_none(contents, tmp_path, capl
     Checkpoint.read(path)
     assert "old.ckpt has no checksum" in caplog.text
     # the CRC-32 of each member finds what is in members
-    content, found = bytearray(path.read_bytes()), 0
+    content = bytearray(path.read_bytes())
     with zipfile.ZipFile(path) as archive:
         largest = max(archive.infolist(), key=lambda one: one.file_size)
     for place in random.Random(0).sample(range(largest.header_offset + 200, largest.header_offset + 2000), 20):
@@ -131,7 +131,6 @@ def test_files_of_before_are_read_and_said_to_have_none(contents, tmp_path, capl
         with pytest.raises(CheckpointError, match="damaged: the CRC-32"):
             Checkpoint.read(path)
         content[place] ^= 1
-        found += 1
     path.write_bytes(content[: len(content) // 2])
     with pytest.raises(CheckpointError, match="is cut off"):
         Checkpoint.read(path)

@@ -1,4 +1,4 @@
-"""A disk that is full, read-only or gone: the last good file survives, a line says so, and the training ends as told."""
+"""A disk that is full, read-only or gone: the last good file survives, a line says so, and a run ends as told."""
 
 import contextlib
 import errno
@@ -12,9 +12,8 @@ import lightning as L
 import pytest
 import torch
 from chaos import rounds
-from lightning.pytorch.callbacks import ModelCheckpoint
 
-from vitdet import Backbone, DETRHead, ShapesData, Task, Trainer, atomic, checksum
+from vitdet import Backbone, DETRHead, ShapesData, Task, Trainer, checksum
 from vitdet.training.saving import Checkpoints, SaveError
 
 BACKBONE = {

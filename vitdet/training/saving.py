@@ -19,7 +19,6 @@ from vitdet.kept import EARLIER, LAST, earlier, is_good, keep
 from vitdet.ranges import is_whole
 from vitdet.training.events import note
 
-
 # what Lightning's trainer takes as plugins
 Plugins = _PLUGIN_INPUT | list[_PLUGIN_INPUT] | None
 
@@ -29,7 +28,7 @@ class SaveError(UserError, RuntimeError):
 
 
 class Checkpoints(TorchCheckpointIO):
-    """Writes and reads the checkpoints of a training; each `Trainer` has one, unless it is given another `CheckpointIO`.
+    """Writes and reads the checkpoints of a training, for each `Trainer` that is given no other `CheckpointIO`.
 
     A file is written beside its place, and takes it once all of it is on the disk: whatever happens to the process or
     to the disk, there is the old file or the new one. It has a checksum, which is compared before it is read.
