@@ -1,6 +1,8 @@
 """Loggers that do not end a training where their files can't be written, as on a full disk."""
 
+import contextlib
 import os
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -35,27 +37,48 @@ class Forgiving:
         if time.monotonic() < self._again:
             return
         try:
+            if self._told:
+                self.resume_writing()
             call(*args, **options)
-        except OSError as error:
+        # Lightning wraps some errors
+        except (OSError, ValueError) as error:
+            cause = error if isinstance(error, OSError) else error.__cause__
+            if not isinstance(cause, OSError):
+                raise
             self._again = time.monotonic() + self.PAUSE
             self.failed()
             if not self._told:
-                what = f"{type(self).__name__}: what is logged can't be written: {error.strerror or error}"
+                what = f"{type(self).__name__}: what is logged can't be written: {cause.strerror or cause}"
                 rank_zero_info(f"{what}; the training goes on without it")
             self._told = True
 
     def failed(self) -> None:
         """Called after an error."""
 
+    def resume_writing(self) -> None:
+        """Called before another attempt after an error; raises an `OSError` where that would fail, too."""
+
 
 class ForgivingWriter(Forgiving):
-    """The same for TensorBoard: its writer has a thread, which ends with the error, so that it begins a new file."""
+    """The same for TensorBoard's, whose thread ends with the error: after a minute, it begins a new file."""
 
     PAUSE = 60.0
     _experiment: Any
+    log_dir: str
+
+    def _try(self, call: Callable[..., Any], *args: Any, **options: Any) -> None:
+        super()._try(call, *args, **options)
+        # the thread of the writer would print the traceback of its error beside the line that is said of it
+        with contextlib.suppress(AttributeError):
+            worker = self._experiment._get_file_writer().event_writer._async_writer._worker
+            worker._invoke_excepthook = lambda *_: None
 
     def failed(self) -> None:
         self._experiment = None
+
+    def resume_writing(self) -> None:
+        with tempfile.TemporaryFile(dir=self.log_dir) as probe:
+            probe.write(bytes(1 << 16))
 
 
 def append(path: Path, data: bytes) -> None:
