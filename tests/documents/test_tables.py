@@ -205,6 +205,7 @@ ERRORS = {  # what the message has: a command that ends in it
     "seem to be fractions": f"train configs/custom.yaml {GONE.replace('gone', 'fractions')}",
     "wanted a whole number from 1": f"train {CONFIG} --data.batch_size 0",
     "does not exist; give the best.ckpt or last.ckpt of a run": "test runs/nowhere.ckpt",
+    "is damaged": "test damaged.ckpt",
     "there is no last.ckpt": f"train {CONFIG} --trainer.name other --ckpt_path last",
     "which nothing logs": f"train {CONFIG} --trainer.monitor val/AP51",
     "compile is true, but on a CPU": f"train {CONFIG} --model.compile true",
@@ -225,6 +226,8 @@ def write_wrong_files():
     for name, wrong in (("broken", {"segmentation": [[1, 1, 9]]}), ("flag", {"iscrowd": "0"})):
         content = {"images": images, "categories": classes, "annotations": [square, {**square, **wrong}]}
         Path(f"{name}.json").write_text(json.dumps(content))
+    checkpoint = Path(BEST).read_bytes()
+    Path("damaged.ckpt").write_bytes(checkpoint[:-1])
     content = json.loads(Path("val.json").read_text())
     for annotation in content["annotations"]:
         annotation["bbox"] = [0.1, 0.2, 0.3, 0.4]
