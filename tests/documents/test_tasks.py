@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import sys
 from pathlib import Path
 
 import pages
@@ -140,6 +141,13 @@ def bf16(site, says):
     assert "best val/AP" in train(site, says[0])
 
 
+def fsdp(site, says):
+    """Two processes on the CPU, each with a part of the weights."""
+    small = [*site.small(CONFIG, train=True), "--trainer.name", "fsdp", "--trainer.devices", "2"]
+    out = site.process(sys.executable, "-m", "vitdet", "train", CONFIG, *says[0].split(), *small)
+    assert "best val/AP" in out and site.resolved("fsdp")["trainer"]["strategy"] == "fsdp"
+
+
 def version(site, says):
     assert vitdet.__version__ in site.say(says[0])
 
@@ -206,6 +214,7 @@ CHECKS = {
     "log to W&B": wandb,
     "compile, on a GPU": compiled,
     "train in bf16": bf16,
+    "train a model that does not fit a GPU": fsdp,
     "see which version this is": version,
     "see where an error comes from": debug,
 }
