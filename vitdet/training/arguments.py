@@ -56,11 +56,14 @@ class Given(NamedTuple):
 def take(kwargs: dict[str, Any], logger: Logger | Iterable[Logger] | bool | None) -> Given:
     """Reads `Given` from the keyword arguments, and removes those that `Trainer` passes to Lightning itself.
 
+    The strategy `fsdp` becomes vitdet's.
+
     `Trainer` does not declare these arguments, so they do not become keys of a config file, which has `progress`.
 
     Raises:
         UserError: `logger` holds something that is not a logger.
     """
+    _use_fsdp(kwargs)
     bare, dry = bool(kwargs.get("barebones")), bool(kwargs.get("fast_dev_run"))
     none = logger is False or bare
     theirs = [] if none or logger in (True, None) else [logger] if isinstance(logger, (Logger, str)) else list(logger)
@@ -162,7 +165,7 @@ def check_theirs(kwargs: dict[str, Any]) -> None:
     check("strategy", strategy, not spawns, "ddp, which starts its processes by the command itself, or ddp_notebook")
 
 
-def use_fsdp(kwargs: dict[str, Any]) -> None:
+def _use_fsdp(kwargs: dict[str, Any]) -> None:
     """Replaces the strategy `fsdp`, which for Lightning means the first FSDP, by vitdet's."""
     if kwargs.get("strategy") == "fsdp":
         # weights that are gathered first in inference mode could not be trained

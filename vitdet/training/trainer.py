@@ -117,7 +117,6 @@ class Trainer(L.Trainer):
         )
         arguments.check_theirs(kwargs)
         arguments.check_bounds(kwargs, max_epochs=max_epochs, max_steps=kwargs.get("max_steps", -1))
-        arguments.use_fsdp(kwargs)
         self.given = given = arguments.take(kwargs, logger)
         self.entered: Path | None = None
         self.tested_folder: Path | None = None

@@ -111,14 +111,18 @@ class GlobalBatch(L.Callback):
             batches = max(1, int(trainer.num_training_batches // now * given * share))
             trainer.val_check_batch = math.ceil(batches / given) * now
 
-    def _restore(self, trainer: L.Trainer, *_: Any) -> None:
+    def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
+        self._restore(trainer)
+
+    def teardown(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        self._restore(trainer)
+
+    def _restore(self, trainer: L.Trainer) -> None:
         for name, value in self._set.items():
             setattr(trainer, name, value)
         self._set = {}
         if isinstance(data := getattr(trainer, "datamodule", None), ImageData):
             data.sharing = None
-
-    teardown = on_exception = _restore
 
 
 def _sharing(checkpoint: dict[str, Any]) -> Sharing | None:
