@@ -14,6 +14,7 @@ MAX_FILE, MAX_FUNCTION, MAX_SCRIPT, MAX_ARGUMENTS = 300, 40, 30, 15
 
 RANKS = [
     {
+        "atomic",
         "errors",
         "handshake",
         "images",
