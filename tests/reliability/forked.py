@@ -13,6 +13,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 import traceback
 from pathlib import Path
 from typing import Any
@@ -47,7 +48,7 @@ class Watch(L.Callback):
 def train(folder: Path, number: int, run: dict[str, Any]) -> None:
     torch.set_num_threads(1)
     L.seed_everything(0, verbose=False)
-    options = {"root": folder / "shapes", "train_images": 40, "val_images": 3, "size": 64, "batch_size": 8, "seed": 0}
+    options = {"root": folder / "shapes", "train_images": 40, "val_images": 2, "size": 64, "batch_size": 8, "seed": 0}
     data = ShapesData(**{**options, **run.get("data", {})})
     head = {**HEAD, "denoising": 0, **run.get("head", {})}
     task = Task(
@@ -134,5 +135,6 @@ def steps_of(parts: list[dict[str, Any]]) -> dict[int, list[Any]]:
 if __name__ == "__main__":
     place = Path(sys.argv[1])
     for number, run in enumerate(json.load(sys.stdin)):
+        begin = time.monotonic()
         statuses = start(place, number, run)
-        print(f"run {number}: {statuses}", flush=True)
+        print(f"run {number}: {statuses}, {time.monotonic() - begin:.1f} s", flush=True)

@@ -4,6 +4,7 @@ from collections import defaultdict
 
 import numpy as np
 import pytest
+from chaos import rounds
 from forked import run, steps_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -100,50 +101,58 @@ def test_checkpoints_of_before_say_nothing_of_sharing():
 # ---- trainings
 
 
-def test_a_training_on_1_4_2_and_8_processes_is_one_training(tmp_path):
-    chain = [{"ranks": 1, "stop": 3}, {"ranks": 4, "stop": 7}, {"ranks": 2, "stop": 11}, {"ranks": 8}]
-    runs = [{"ranks": 1, "trainer": {"name": "straight"}}, *({"resume": i > 0, **one} for i, one in enumerate(chain))]
-    (straight, *others), said = run(tmp_path, runs)
+CHAINS = {
+    "ranks": ({}, [(1, 3), (4, 6), (2, 8), (8, None)]),
+    # a batch of a process has at most 2 images
+    "accumulated": ({"data": {"batch_size": 2}, "trainer": {"val_check_interval": 0.4}}, [(4, 3), (1, 7), (2, None)]),
+    "tokens": ({"data": {"max_tokens": 16 * 8}}, [(2, 1), (4, 3), (1, None)]),
+}
+# of the short form
+CHAINS = {name: CHAINS[name] for name in list(CHAINS)[: rounds(2, 3)]}
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """What was drawn by each training without a stop, by its parts on other numbers of processes, and what was said."""
+    folder, runs = tmp_path_factory.mktemp("elastic"), []
+    for name, (options, chain) in CHAINS.items():
+        trainer = {"max_epochs": rounds(2, 4), **options.get("trainer", {})}
+        runs.append({**options, "ranks": chain[0][0], "trainer": {**trainer, "name": f"{name}_straight"}})
+        for i, (processes, stop) in enumerate(chain):
+            part = {"ranks": processes, "stop": stop, "resume": i > 0, "trainer": {**trainer, "name": name}}
+            runs.append({**options, **part})
+    runs.append({"ranks": 3, "resume": True, "trainer": {"name": "ranks"}})
+    parts, said = run(folder, runs)
+    found, first = {}, 0
+    for name, (_, chain) in CHAINS.items():
+        found[name] = parts[first], parts[first + 1 : first + 1 + len(chain)]
+        first += 1 + len(chain)
+    return found, said
+
+
+@pytest.mark.parametrize("name", CHAINS)
+def test_a_training_on_other_numbers_of_processes_is_one_training(name, trained):
+    (straight, parts), said = trained[0][name], trained[1]
     whole = steps_of(straight)
-    assert list(whole) == list(range(15)) and all(len(samples) == 8 for samples in whole.values())
-    joined = {step: samples for part in others for step, samples in steps_of(part).items()}
-    assert joined == whole
-    for epoch in range(3):
-        images = [image for step in range(5 * epoch, 5 * epoch + 5) for image, _ in whole[step]]
+    assert list(whole) == list(range(len(whole))) and len(whole) > CHAINS[name][1][-2][1]
+    assert {step: samples for part in parts for step, samples in steps_of(part).items()} == whole
+    if name == "tokens":
+        assert "2 times at most 128 tokens: 4 processes, at most 128 tokens, shared by 2 each" in said
+        return
+    assert all(len(samples) == 8 for samples in whole.values())
+    for first in range(0, len(whole), 5):
+        images = [image for step in range(first, first + 5) for image, _ in whole[step]]
         assert sorted(images) == sorted({*images}) and len(images) == 40
-    norms = [norm for part in others for norm in part[0]["norms"]]
-    np.testing.assert_allclose(norms, straight[0]["norms"], rtol=2e-3)
-    assert others[-1][0]["scores"]["val/AP"] == pytest.approx(straight[0]["scores"]["val/AP"], abs=1e-3)
-    assert "a global batch keeps its 8 images: 4 processes, 2 images each; before, 1 process, 8 images each" in said
+    if name == "accumulated":
+        assert "a global batch keeps its 8 images: 1 process, 4 accumulated batches of 2 images each" in said
 
 
-def test_accumulation_keeps_the_global_batch(tmp_path):
-    data, trainer = {"batch_size": 2}, {"val_check_interval": 0.4}
-    chain = [{"ranks": 4, "stop": 3}, {"ranks": 1, "stop": 7}, {"ranks": 2, "stop": 11}, {"ranks": 4}]
-    runs = [
-        {"ranks": 4, "data": data, "trainer": {"name": "straight", **trainer}},
-        *({"resume": i > 0, "data": data, "trainer": trainer, **one} for i, one in enumerate(chain)),
-    ]
-    (straight, *others), said = run(tmp_path, runs)
-    joined = {step: samples for part in others for step, samples in steps_of(part).items()}
-    assert len(joined) == 15 and joined == steps_of(straight)
-    assert "1 process, 4 accumulated batches of 2 images each" in said
+def test_gradients_do_not_depend_on_the_number_of_processes(trained):
+    (straight, parts), said = trained[0]["ranks"], trained[1]
+    np.testing.assert_allclose([norm for part in parts for norm in part[0]["norms"]], straight[0]["norms"], rtol=2e-3)
+    assert parts[-1][0]["scores"]["val/AP"] == pytest.approx(straight[0]["scores"]["val/AP"], abs=1e-3)
+    assert "keeps its 8 images: 4 processes, 2 images each; before, 1 process, 8 images each" in said
 
 
-def test_budgets_of_tokens_make_the_same_global_batches(tmp_path):
-    data = {"max_tokens": 16 * 8, "size": 64}
-    chain = [{"ranks": 2, "stop": 3}, {"ranks": 4, "stop": 5}, {"ranks": 1}]
-    runs = [
-        {"ranks": 2, "data": data, "trainer": {"name": "straight"}},
-        *({"resume": i > 0, "data": data, **one} for i, one in enumerate(chain)),
-    ]
-    (straight, *others), said = run(tmp_path, runs)
-    joined = {step: samples for part in others for step, samples in steps_of(part).items()}
-    assert joined == steps_of(straight)
-    assert "2 times at most 128 tokens: 4 processes, at most 128 tokens, shared by 2 each" in said
-
-
-def test_what_can_not_be_shared_is_refused(tmp_path):
-    runs = [{"ranks": 1, "stop": 2}, {"ranks": 3, "resume": True}]
-    _, said = run(tmp_path, runs)
-    assert "a global batch of the checkpoint has 8 images, which 3 processes can't share equally" in said
+def test_what_can_not_be_shared_is_refused(trained):
+    assert "a global batch of the checkpoint has 8 images, which 3 processes can't share equally" in trained[1]
