@@ -76,7 +76,7 @@ def test_nothing_to_find_is_no_score(tiny, shapes_root, capsys, caplog, tmp_path
         "best" not in said.replace("there is no best", "")
         and f"Next: vitdet predict {trainer.run_folder / 'last.ckpt'} IMAGE" in said
     )
-    assert {path.name for path in trainer.run_folder.glob("*.ckpt")} == {"last.ckpt"}
+    assert {path.name for path in trainer.run_folder.glob("*.ckpt")} == {"last-1.ckpt", "last.ckpt"}
 
 
 @pytest.mark.parametrize("head", ["DETRHead", "SemanticHead"])
@@ -167,7 +167,7 @@ def test_training_works_without_validation(tiny, how, capsys):
     said = capsys.readouterr().out
     assert said.count("nothing is validated") == 1
     assert f"Next: vitdet predict {trainer.run_folder / 'last.ckpt'} IMAGE" in said
-    assert {path.name for path in trainer.run_folder.glob("*.ckpt")} == {"last.ckpt"}
+    assert {path.name for path in trainer.run_folder.glob("*.ckpt")} == {"last-1.ckpt", "last.ckpt"}
 
 
 class Poison(L.Callback):
