@@ -146,6 +146,8 @@ class LoggedValues(L.Callback):
         checkpoint["callbacks"][self.state_key] = {"rows": rows, "values": values}
 
     def on_load_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
+        if trainer.state.fn != "fit":
+            return
         # checkpoints of an older vitdet hold neither
         self._saved = checkpoint["callbacks"].get(self.state_key, {"rows": None, "values": {}})
         self._steps = checkpoint["global_step"]

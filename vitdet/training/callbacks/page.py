@@ -192,6 +192,7 @@ class Report(L.Callback):
         run = Run(title, scored, best.scores, how, self.figures.get("command", ""))
         run.history = read_history(folder) if folder else {}
         run.figures = _figures(self.figures)
+        run.notes += _earlier(_checkpoint(trainer), best)
         album = Album(data, "val")
         if isinstance(metric, CocoMetric):
             seen, rows, masks = self._found
@@ -214,6 +215,17 @@ class Report(L.Callback):
 def _checkpoint(trainer: L.Trainer) -> Any:
     """The callback that keeps the best checkpoint; `None` if there is none."""
     return next((one for one in trainer.checkpoint_callbacks if isinstance(one, BestCheckpoint)), None)
+
+
+def _earlier(kept: Any, best: Validation) -> list[str]:
+    """A line where the best validation of the run is not this one, since it was before the run was resumed."""
+    score = None if kept is None or kept.best_model_score is None else float(kept.best_model_score)
+    if score is None or best.score is None or (score <= best.score if kept.mode == "max" else score >= best.score):
+        return []
+    return [
+        f"The best validation of the run, {kept.monitor} {score:.4f}, was before it was resumed; this page is about "
+        f"the best one since. vitdet report {kept.best_model_path} makes a page about the other."
+    ]
 
 
 def _data(trainer: Any) -> Any:
