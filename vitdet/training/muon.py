@@ -100,12 +100,18 @@ class Muon(torch.optim.AdamW):
         for (rows, columns), parameters in by_shape.items():
             gradient = torch.stack([p.grad.flatten(1) for p in parameters])
             buffers = [self._momentum(p, g) for p, g in zip(parameters, gradient)]
-            torch._foreach_lerp_(buffers, list(gradient), 1 - group["momentum"])
+            before = torch.stack(buffers)
+            momentum = before.lerp(gradient, 1 - group["momentum"])
             # Nesterov momentum
-            update = orthogonalise(gradient.lerp(torch.stack(buffers), group["momentum"]))
+            update = orthogonalise(gradient.lerp(momentum, group["momentum"]))
             scale = group["lr"] * 0.2 * max(rows, columns) ** 0.5
-            for parameter, step in zip(parameters, update):
-                parameter.mul_(1 - group["lr"] * group["weight_decay"]).sub_(step.view_as(parameter), alpha=scale)
+            weights = torch.stack([p.flatten(1) for p in parameters])
+            moved = weights.mul(1 - group["lr"] * group["weight_decay"]).sub_(update, alpha=scale)
+            # a step that is skipped, as AdamW does it for the other parameters: without waiting for the device
+            if (skip := getattr(self, "found_inf", None)) is not None:
+                momentum, moved = before.where(skip > 0, momentum), weights.where(skip > 0, moved)
+            torch._foreach_copy_(buffers, list(momentum))
+            torch._foreach_copy_(parameters, [new.view_as(p) for p, new in zip(parameters, moved)])
 
     def _momentum(self, parameter: Tensor, like: Tensor) -> Tensor:
         state = self.state[parameter]

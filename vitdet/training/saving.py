@@ -17,6 +17,7 @@ from vitdet import checksum
 from vitdet.errors import UserError, check
 from vitdet.kept import EARLIER, LAST, earlier, is_good, keep
 from vitdet.ranges import is_whole
+from vitdet.training.callbacks.finite import check_finite
 from vitdet.training.events import note
 
 # what Lightning's trainer takes as plugins
@@ -121,7 +122,16 @@ class Saving(L.Trainer):
 
         Raises:
             SaveError: it can't be written, and `Checkpoints(failed="stop")` is among the plugins.
+            DivergedError: the weights, their average or the state of the optimiser are not finite; nothing is written.
         """
+        if self.model is not None:
+            check_finite(self)
+        self._settle(Path(filepath).name, *self.try_to_save(filepath, weights_only, storage_options))
+
+    def try_to_save(
+        self, filepath: Any, weights_only: bool | None = None, storage_options: Any | None = None
+    ) -> tuple[str | None, SaveError | None]:
+        """Writes a checkpoint, whatever its values are, and returns why it can't be written, the same on all ranks."""
         error = None
         try:
             super().save_checkpoint(filepath, weights_only, storage_options)
@@ -132,7 +142,7 @@ class Saving(L.Trainer):
         reason = None if error is None else str(error)
         if self.world_size > 1:
             reason = self.strategy.broadcast(reason)
-        self._settle(Path(filepath).name, reason, error)
+        return reason, error
 
     def _settle(self, name: str, reason: str | None, error: SaveError | None) -> None:
         if reason is None:

@@ -32,11 +32,11 @@ from vitdet.training.callbacks import (
     Thresholds,
 )
 from vitdet.training.folder import ShareFolder, check_free, find, is_run, occupied, reserve, runs
+from vitdet.training.guarded import Guarded
 from vitdet.training.loggers import LoggedValues, make_loggers
 from vitdet.training.loops import FitLoop
 from vitdet.training.quiet import quiet
 from vitdet.training.resume import check_resume
-from vitdet.training.saving import Saving
 from vitdet.training.task import Task
 
 
@@ -47,7 +47,7 @@ def _leave_gloo() -> None:
         dist.destroy_process_group()
 
 
-class Trainer(Saving):
+class Trainer(Guarded):
     """Lightning's `Trainer` with a weight average, checkpoints, loggers, progress reports and a summary.
 
     By default, it keeps an average of the weights, writes `best.ckpt` and `last.ckpt`, logs metrics as CSV and for
@@ -71,7 +71,8 @@ class Trainer(Saving):
             the best F1 score, or a wanted `precision=P` or `recall=R`, such as `precision=0.9`. With `None`, it is 0.3.
         progress: Whether to show the progress: a bar on a terminal, otherwise a line about every 30 s.
         max_time: Longest time of the training, as days:hours:minutes:seconds, such as 00:00:12:00.
-        kwargs: `keep_last` (2), see `Checkpoints`; and the arguments of Lightning's `Trainer`.
+        kwargs: `keep_last` (2), see `Checkpoints`; `skip_steps` (10), see `SkippedSteps`; and the arguments of
+            Lightning's `Trainer`.
 
     Raises:
         UserError: an argument is out of its range, or Lightning refuses it.
@@ -244,7 +245,7 @@ class Trainer(Saving):
         Raises:
             UserError: Lightning refuses an argument, the checkpoint does not fit, or the folder holds another run.
             SaveError: a checkpoint could not be written, and neither at the end of the training.
-            DivergedError: the weights or the loss are no longer finite.
+            DivergedError: the weights are no longer finite, or too many steps in a row were skipped.
         """
         self._share_out(train_dataloaders if datamodule is None else datamodule)
         ckpt_path = self._checkpoint(ckpt_path, model, training=True)

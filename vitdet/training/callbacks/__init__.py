@@ -3,7 +3,7 @@
 from vitdet.training.callbacks.bar import ProgressReport
 from vitdet.training.callbacks.best import BestCheckpoint, CheckMonitors
 from vitdet.training.callbacks.ema import EMA
-from vitdet.training.callbacks.finite import DivergedError
+from vitdet.training.callbacks.finite import DivergedError, SkippedSteps
 from vitdet.training.callbacks.last import LastCheckpoint
 from vitdet.training.callbacks.page import Report
 from vitdet.training.callbacks.report import FinalValidation, Pictures, Summary
@@ -22,6 +22,7 @@ __all__ = [
     "Pictures",
     "ProgressReport",
     "Report",
+    "SkippedSteps",
     "StepSeed",
     "Summary",
     "Thresholds",

@@ -62,7 +62,7 @@ class LastCheckpoint(Checkpoint):
             return
         # a validation may fall between the batches of an optimiser step, whose gradients no checkpoint holds
         if trainer.fit_loop.epoch_loop._should_accumulate():
-            check_finite(trainer, self.kept())
+            check_finite(trainer)
         else:
             self._save(trainer)
 
@@ -87,7 +87,6 @@ class LastCheckpoint(Checkpoint):
             raise KeyboardInterrupt
 
     def _save(self, trainer: L.Trainer) -> None:
-        check_finite(trainer, self.kept())
         trainer.save_checkpoint(self.path)
         if self.path is not None and self.path.name in getattr(trainer, "unsaved", ()):
             # tries again in a minute, not at once: the whole file would be written at each step
