@@ -31,8 +31,10 @@ from vitdet import checksum, kept, model_folder
 from vitdet.backbone.weights import read_file
 from vitdet.checksum import DamagedError
 from vitdet.config import build, check_parts, config_of
+from vitdet.entry import fetching_nothing, misfit, wrong_run, wrong_tensors
 from vitdet.errors import UserError
 from vitdet.renamed import renew, renew_arguments
+from vitdet.within import Within
 
 # Since format 3, files hold public class names and grouped options; `vitdet.renamed` translates those of format 2.
 FORMAT, OLDEST = 3, 2
@@ -101,7 +103,9 @@ class Checkpoint:
         saved = contents.get(_ENTRY) if isinstance(contents, dict) else None
         if not isinstance(saved, dict) or _WEIGHTS not in contents:
             raise CheckpointError(f"{path} was not written by vitdet; {WANTED}")
-        if wrong := model_folder.misfit(saved):
+        states = wrong_tensors(contents[_WEIGHTS]) or wrong_tensors(average_of(contents))
+        states = states or wrong_run(contents.get("optimizer_states"), contents.get("callbacks"))
+        if wrong := misfit(saved) or states:
             raise CheckpointError(f"{path} was not written by vitdet, or changed: {wrong}")
         if saved.get("format", OLDEST) > FORMAT:
             raise CheckpointError(f"{path} has format {saved['format']}, this vitdet reads {FORMAT}: update vitdet")
@@ -112,7 +116,7 @@ class Checkpoint:
             )
         if missing := _NEEDED - saved.keys():
             raise CheckpointError(f"{path} is no whole checkpoint of vitdet, it has no {min(missing)}; {WANTED}")
-        return cls(str(path), contents, renew(saved))
+        return cls(str(path), contents, fetching_nothing(renew(saved)))
 
     @property
     def classes(self) -> list[str]:
@@ -188,7 +192,7 @@ class Checkpoint:
     def optimizer_groups(self) -> list[dict[str, Any]]:
         """The parameter groups of the optimiser, for resuming; empty if the file holds only weights."""
         states = self.contents.get("optimizer_states")
-        return states[0]["param_groups"] if states and self.contents.get("lr_schedulers") else []
+        return states[0].get("param_groups", []) if states and self.contents.get("lr_schedulers") else []
 
     def callback(self, key: str) -> dict[str, Any] | None:
         """Returns the state of a callback of the run, or `None` if the file holds none."""
@@ -201,7 +205,8 @@ class Checkpoint:
             CheckpointError: the model needs a part that is not installed, or the weights do not fit the model.
         """
         try:
-            parts = nn.ModuleDict({name: build(self.model[name]) for name in ("backbone", "head")})
+            with Within(self.weights):
+                parts = nn.ModuleDict({name: build(self.model[name]) for name in ("backbone", "head")})
         except (ImportError, AttributeError, TypeError, LookupError, ValueError, RuntimeError) as error:
             reason = str(error).partition("\n")[0]
             raise CheckpointError(
