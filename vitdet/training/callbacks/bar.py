@@ -12,12 +12,21 @@ import torch
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 
+from vitdet.training.callbacks.finite import skipped_steps
 from vitdet.training.progress import time_spent
 
 
 def show(text: str) -> None:
-    """Prints a line and flushes it, so that it appears immediately even where the output is a file."""
-    print(text, flush=True)
+    """Prints a line and flushes it, so that it appears immediately even where the output is a file.
+
+    A line that can't be written, as where that file is on a full disk, is no reason to end a training.
+    """
+    try:
+        print(text, flush=True)
+    except BrokenPipeError:
+        raise
+    except OSError:
+        pass
 
 
 def duration(seconds: float) -> str:
@@ -144,7 +153,7 @@ class ProgressReport(L.Callback):
             self._waited = waited
         parts += filter(None, [memory()])
         # of steps whose loss or gradients were not finite
-        if skipped := sum(getattr(callback, "skipped", 0) for callback in trainer.callbacks):
+        if skipped := skipped_steps(trainer):
             parts.append(f"skipped {skipped}")
         if done > self._begin:
             parts.append(f"ETA {duration((now - self._start) * (1 - done) / (done - self._begin))}")
