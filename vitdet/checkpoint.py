@@ -103,16 +103,14 @@ class Checkpoint:
         saved = contents.get(_ENTRY) if isinstance(contents, dict) else None
         if not isinstance(saved, dict) or _WEIGHTS not in contents:
             raise CheckpointError(f"{path} was not written by vitdet; {WANTED}")
-        states = wrong_tensors(contents[_WEIGHTS]) or wrong_tensors(average_of(contents))
-        states = states or wrong_run(contents.get("optimizer_states"), contents.get("callbacks"))
-        if wrong := misfit(saved) or states:
+        run = contents.get("optimizer_states"), contents.get("callbacks")
+        if wrong := misfit(saved) or wrong_tensors(contents[_WEIGHTS], average_of(contents)) or wrong_run(*run):
             raise CheckpointError(f"{path} was not written by vitdet, or changed: {wrong}")
-        if saved.get("format", OLDEST) > FORMAT:
-            raise CheckpointError(f"{path} has format {saved['format']}, this vitdet reads {FORMAT}: update vitdet")
-        if saved.get("format", OLDEST) < OLDEST:
+        if (number := saved.get("format", OLDEST)) > FORMAT:
+            raise CheckpointError(f"{path} has format {number}, this vitdet reads {FORMAT}: update vitdet")
+        if number < OLDEST:
             raise CheckpointError(
-                f"{path} has format {saved['format']}, of models whose parts were others; this vitdet reads {OLDEST} "
-                f"to {FORMAT}: train again, or use the vitdet of then"
+                f"{path} has format {number}, of models whose parts were others: train again, or use the vitdet of then"
             )
         if missing := _NEEDED - saved.keys():
             raise CheckpointError(f"{path} is no whole checkpoint of vitdet, it has no {min(missing)}; {WANTED}")

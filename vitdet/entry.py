@@ -93,31 +93,37 @@ def fetching_nothing(saved: Mapping[str, Any]) -> dict[str, Any]:
     return {**saved, "model": {**model, "backbone": {**model["backbone"], "init_args": inside}}}
 
 
-def wrong_tensors(state: Any) -> str | None:
+def wrong_tensors(*states: Any) -> str | None:
     """What is wrong with weights that come from a file, in words.
 
     Example:
-        >>> wrong_tensors({"scale": torch.ones(3)}), wrong_tensors({"scale": torch.ones(1).expand(2**40)})
+        >>> wrong_tensors({"scale": torch.ones(3)}, {}), wrong_tensors({"scale": torch.ones(1).expand(2**40)})
         (None, "'scale' claims 1,099,511,627,776 numbers, of which the file holds 1")
     """
-    if not isinstance(state, Mapping):
-        return f"its weights are a {type(state).__name__}; wanted tensors by name"
-    for key, value in state.items():
-        if not isinstance(key, str):
-            return f"a tensor is called {short(key)}; wanted a name"
-        # a module may keep what it wants beside its tensors
-        if key.endswith("_extra_state"):
-            continue
-        if not isinstance(value, Tensor):
-            return f"{short(key)} is a {type(value).__name__}; wanted a tensor"
-        # the parts of a tensor that several processes share are checked where it is put together
-        if type(value) not in (Tensor, torch.nn.Parameter):
-            continue
-        if value.layout != torch.strided or value.is_meta or value.is_quantized:
-            return f"{short(key)} is a tensor without plain numbers"
-        held = value.untyped_storage().nbytes() // value.element_size()
-        if value.numel() > REPEATS * held + 2**20:
-            return f"{short(key)} claims {value.numel():,} numbers, of which the file holds {held:,}"
+    for state in states:
+        if not isinstance(state, Mapping):
+            return f"its weights are a {type(state).__name__}; wanted tensors by name"
+        if wrong := next(filter(None, map(_wrong_tensor, state.keys(), state.values())), None):
+            return wrong
+    return None
+
+
+def _wrong_tensor(key: Any, value: Any) -> str | None:
+    if not isinstance(key, str):
+        return f"a tensor is called {short(key)}; wanted a name"
+    # a module may keep what it wants beside its tensors
+    if key.endswith("_extra_state"):
+        return None
+    if not isinstance(value, Tensor):
+        return f"{short(key)} is a {type(value).__name__}; wanted a tensor"
+    # the parts of a tensor that several processes share are checked where it is put together
+    if type(value) not in (Tensor, torch.nn.Parameter):
+        return None
+    if value.layout != torch.strided or value.is_meta or value.is_quantized:
+        return f"{short(key)} is a tensor without plain numbers"
+    held = value.untyped_storage().nbytes() // value.element_size()
+    if value.numel() > REPEATS * held + 2**20:
+        return f"{short(key)} claims {value.numel():,} numbers, of which the file holds {held:,}"
     return None
 
 
