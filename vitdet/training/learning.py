@@ -15,6 +15,7 @@ from vitdet.training.muon import Muon
 from vitdet.training.optim import is_scaled, parameter_groups
 from vitdet.training.resume import apply_settings
 from vitdet.training.schedule import Schedule
+from vitdet.training.sharded import FSDP, shard
 
 OPTIMIZERS = {"adamw": torch.optim.AdamW, "muon": Muon}
 
@@ -55,6 +56,10 @@ class Learning(L.LightningModule):
     def learning_rate(self) -> float:
         """Returns the largest learning rate of all parameter groups."""
         return max(group["lr"] for optimizer in self.trainer.optimizers for group in optimizer.param_groups)
+
+    def configure_model(self) -> None:
+        if isinstance(self.trainer.strategy, FSDP):
+            shard(self)
 
     def make_optimizer(self, *, fused: bool = True) -> torch.optim.Optimizer:
         """Creates the optimiser. No trainer is needed."""

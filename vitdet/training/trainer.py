@@ -23,6 +23,7 @@ from vitdet.training.callbacks import (
     DivergedError,
     FinalValidation,
     FirstBatches,
+    GlobalBatch,
     LastCheckpoint,
     Pictures,
     ProgressReport,
@@ -121,7 +122,7 @@ class Trainer(Guarded):
         # the timer comes before `FinalValidation`, which must see that the time is up; Lightning would add it elsewhere
         ours = [Timer(end)] if (end := arguments.duration(max_time)) else []
         if not given.bare:
-            ours += [StepSeed(), *([EMA(ema)] if ema else []), FinalValidation(), Thresholds(thresholds)]
+            ours += [GlobalBatch(), StepSeed(), *([EMA(ema)] if ema else []), FinalValidation(), Thresholds(thresholds)]
             ours += [*([Report()] if pictures and not given.dry else []), Summary()]
             ours += [ProgressReport()] if given.shows(progress) and not arguments.has_bar(extra) else []
             ours += [Pictures(pictures), FirstBatches()] if pictures and not given.dry else []
