@@ -1,7 +1,7 @@
 """The format of vitdet's checkpoints: writing, reading, checking, and building the model again.
 
 No other module knows this format. A checkpoint is a file of Lightning's with the weights (`state_dict`), optionally
-their average (`ema_state_dict`), and an entry `vitdet` of plain values:
+their average (`ema_state_dict`), and an entry `vitdet` of plain values, which `vitdet.model_folder` writes, too:
 
     format          FORMAT of the vitdet that wrote the file
     model           backbone and head: the public name of the class, and its arguments
@@ -11,9 +11,7 @@ their average (`ema_state_dict`), and an entry `vitdet` of plain values:
     mean, std       normalisation of RGB values in [0, 1] that the backbone expects
     training        the training arguments of the task
     data            configuration of the data module, if it can be built again
-    thresholds      the lowest score of a detection that counts: `values`, indexed by label, and the `rule` by which
-                    they were chosen on the validation data; none if none were chosen
-A shared model is a folder with the weights and this entry, see `vitdet.model_folder`.
+    thresholds      the lowest score of a detection that counts: `values`, indexed by label, and the `rule` behind them
 """
 
 import dataclasses
