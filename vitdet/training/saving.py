@@ -99,8 +99,8 @@ def with_files(plugins: Any, files: Checkpoints) -> list[Any]:
         elif vars(files) != vars(Checkpoints()):
             kind = type(one).__name__
             raise UserError(
-                f"keep_last is {files.keep_last} and failed_save is {files.failed_save}, but {kind} of plugins writes the "
-                "checkpoints; leave out either"
+                f"keep_last is {files.keep_last} and failed_save is {files.failed_save}, but {kind} of plugins writes "
+                "the checkpoints; leave out either"
             )
     return [*listed, *([] if theirs else [files])]
 
