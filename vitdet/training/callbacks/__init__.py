@@ -3,10 +3,11 @@
 from vitdet.training.callbacks.bar import ProgressReport
 from vitdet.training.callbacks.best import BestCheckpoint, CheckMonitors
 from vitdet.training.callbacks.ema import EMA
-from vitdet.training.callbacks.last import DivergedError, LastCheckpoint, StepSeed
+from vitdet.training.callbacks.last import DivergedError, LastCheckpoint
 from vitdet.training.callbacks.page import Report
 from vitdet.training.callbacks.report import FinalValidation, Pictures, Summary
 from vitdet.training.callbacks.samples import FirstBatches
+from vitdet.training.callbacks.seed import StepSeed
 from vitdet.training.callbacks.thresholds import Thresholds
 
 __all__ = [
