@@ -33,6 +33,7 @@ RANKS = [
         "plates",
         "pages",
         "config",
+        "remote",
         "renamed",
     },
     {"backbone"},
@@ -59,6 +60,7 @@ LIBRARIES = {  # a library: the paths under vitdet/ that may import it
     "torchmetrics": ("metrics/",),
     "supervision": ("prediction.py", "deploy/tracking.py"),
     "trackers": ("deploy/tracking.py",),
+    "fsspec": ("remote/",),
     "av": ("deploy/frames.py", "deploy/encoding.py"),
     **dict.fromkeys(("fastapi", "starlette", "uvicorn", "h11", "prometheus_client"), ("serve/",)),
 }

@@ -17,6 +17,7 @@ import numpy as np
 from vitdet.annotations.json_text import read_json
 from vitdet.data.formats.find import find
 from vitdet.data.formats.found import Found
+from vitdet.data.formats.tree import checked_folder
 from vitdet.errors import DataError, UserError
 from vitdet.images import resolve
 from vitdet.masks import VOID, bounds, id_png
@@ -47,7 +48,7 @@ def convert(folder: str | Path, out: str | Path, *, copy: bool = False, say: Say
         >>> sorted(path.name for path in Path("coco/annotations").iterdir())
         ['instances_train.json', 'instances_val.json']
     """
-    folder, out = Path(folder), Path(out)
+    folder, out = checked_folder(folder), Path(out)
     _check_free(folder, out)
     found = find(folder, **reading)
     for line in found.lines:
