@@ -20,12 +20,13 @@ from storage import KINDS, Storage
 from vitdet.annotations import CocoIndex
 from vitdet.cli import main
 from vitdet.data import CocoData, PanopticData, PanopticSplit, SemanticData, SemanticSplit, Split
+from vitdet.data.names import missing, why
 from vitdet.data.sampler import Draw
 from vitdet.data.shapes import make_shapes
 from vitdet.data.shapes_scene import STUFF, THINGS
 from vitdet.errors import UserError
 from vitdet.images import ImageError, load_image
-from vitdet.remote import RefusedError, place
+from vitdet.remote import RefusedError, copies, place, tries
 
 SECRET = "0123456789secret"
 BUCKET = "birds"
@@ -51,6 +52,12 @@ def store(request, tmp_path_factory):
         if behind is not None:
             behind.process.kill()
             behind.process.wait()
+
+
+@pytest.fixture(autouse=True)
+def short_pauses(monkeypatch):
+    """Tests wait for a tenth of what runs wait for; processes that are forked have it from this one."""
+    monkeypatch.setattr(tries, "PAUSE", tries.PAUSE / 10)
 
 
 class Moto:
@@ -214,8 +221,6 @@ def test_missing_files_are_found_before_the_first_step(store):
     folder = place(f"s3://{BUCKET}/val")
     with pytest.raises(ImageError, match="000099.jpg can't be read as an image: it does not exist"):
         load_image(folder / "000099.jpg")
-    from vitdet.data.names import missing, why
-
     assert missing(folder, [(0, "000000.jpg"), (1, "000001.JPG"), (2, "../x.jpg")]) == [1, 2]
     assert "did you mean '000001.jpg'" in why(folder, "000001.JPG") and there.exists()
     with pytest.raises(FileNotFoundError, match="is no folder"):
@@ -238,8 +243,6 @@ def test_annotations_are_fetched_once_by_several_processes(store, tmp_path):
 
 
 def test_a_large_file_is_fetched_in_parts(store, tmp_path, monkeypatch):
-    from vitdet.remote import copies
-
     monkeypatch.setattr(copies, "BLOCK", 1000)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     name = "annotations/instances_val.json"

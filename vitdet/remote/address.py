@@ -134,7 +134,7 @@ class Remote:
             raise UserError(f"{self} can't be listed, and all names are wanted; use object storage, or a folder")
         started = time.monotonic()
         try:
-            sizes = start(_find, self.kind, self.url, tries=self.tries, timeout=SECONDS).result()
+            sizes = start(_find, self.kind, self.url, tries=self.tries, timeout=SECONDS, patient=True).result()
         except FileNotFoundError:
             sizes = {}
         self._listing, self._asked = Listing(sizes), True

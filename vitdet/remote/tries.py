@@ -24,7 +24,10 @@ AT_ONCE = 8
 LIBRARIES = {"s3": "'vitdet[remote]'", "s3a": "'vitdet[remote]'", "gs": "gcsfs", "gcs": "gcsfs", "az": "adlfs"}
 # proxies, and credentials in `.netrc`, as other programs take them
 WEB = {"client_kwargs": {"trust_env": True}}
-OPTIONS: dict[str, dict[str, Any]] = {"http": WEB, "https": WEB}
+# a single try, so that the reason of a failure is not lost among those of another layer, and an object in one piece:
+# s3fs would ask for its size first, and of a piece that is cut it would leave the rest at zero
+S3 = {"config_kwargs": {"retries": {"total_max_attempts": 1}}, "max_concurrency": 1}
+OPTIONS: dict[str, dict[str, Any]] = {"http": WEB, "https": WEB, "s3": S3, "s3a": S3}
 # answers of a server below 500 that may be others the next time
 AGAIN = {408, 425, 429}
 
@@ -53,35 +56,46 @@ class Process:
     turns: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(AT_ONCE))
     ahead: "dict[str, concurrent.futures.Future[bytes]]" = field(default_factory=dict)
     _first: asyncio.Lock = field(default_factory=asyncio.Lock)
-    _systems: dict[str, Any] = field(default_factory=dict)
-    _connected: set[str] = field(default_factory=set)
+    _systems: dict[tuple[str, bool], Any] = field(default_factory=dict)
+    _connected: set[int] = field(default_factory=set)
 
-    def system(self, kind: str, url: str) -> Any:
+    def system(self, kind: str, url: str, *, patient: bool = False) -> Any:
         """The file system of fsspec for a kind of addresses.
+
+        Args:
+            kind: the kind.
+            url: an address of that kind, for error messages.
+            patient: whether its library tries again by itself, as many requests for one list need it.
 
         Raises:
             UserError: fsspec knows none, or its library is not installed.
         """
-        if kind not in self._systems:
+        key = (kind, patient)
+        if key not in self._systems:
             import fsspec
+            from fsspec.config import conf
 
+            options = {} if patient else OPTIONS.get(kind, {})
+            options = {name: _over(conf.get(kind, {}).get(name), value) for name, value in options.items()}
             try:
                 # a list of earlier would hide changes, and takes memory
-                self._systems[kind] = fsspec.filesystem(kind, use_listings_cache=False, **OPTIONS.get(kind, {}))
+                system = self._systems[key] = fsspec.filesystem(kind, use_listings_cache=False, **options)
+                if hasattr(system, "retries") and not patient:
+                    system.retries = 1
             except ImportError as error:
                 library = LIBRARIES.get(kind)
                 remedy = f"pip install {library}" if library else str(error)
                 raise MissingLibraryError(f"{url} needs a library that is not installed: {remedy}") from error
             except (ValueError, TypeError) as error:
                 raise UserError(f"{url} is of a kind that can't be read; wanted s3://, gs:// or https://") from error
-        return self._systems[kind]
+        return self._systems[key]
 
-    async def call(self, call: Call[T], kind: str, system: Any, path: str) -> T:
-        """A call, when it is its turn; what several calls need to begin with is made by the first."""
-        if kind not in self._connected and hasattr(system, "set_session"):
+    async def call(self, call: Call[T], system: Any, path: str) -> T:
+        """A call; what all calls need to begin with is made by the first."""
+        if id(system) not in self._connected and hasattr(system, "set_session"):
             async with self._first:
                 await system.set_session()
-                self._connected.add(kind)
+                self._connected.add(id(system))
         return await call(system, path)
 
 
@@ -107,7 +121,9 @@ def ask(system: Any, name: str, *args: Any, **options: Any) -> Awaitable[Any]:
     return asyncio.to_thread(getattr(system, name), *args, **options)
 
 
-def start(call: Call[T], kind: str, url: str, *, tries: int, timeout: float) -> "concurrent.futures.Future[T]":
+def start(
+    call: Call[T], kind: str, url: str, *, tries: int, timeout: float, patient: bool = False
+) -> "concurrent.futures.Future[T]":
     """Begins a call, which is tried again where that may help.
 
     Args:
@@ -116,21 +132,26 @@ def start(call: Call[T], kind: str, url: str, *, tries: int, timeout: float) -> 
         url: the address.
         tries: how often it is tried.
         timeout: the seconds of a try.
+        patient: see `Process.system`.
 
     Returns:
         Its result, later, or the error: `FileNotFoundError` where there is no such file, else `RemoteError`.
     """
     here = process()
-    return asyncio.run_coroutine_threadsafe(_tried(here, call, kind, url, tries, timeout), here.loop)
+
+    async def run() -> T:
+        system = here.system(kind, url, patient=patient)
+        return await _tried(here, call, system, url, tries, timeout)
+
+    return asyncio.run_coroutine_threadsafe(run(), here.loop)
 
 
-async def _tried(here: Process, call: Call[T], kind: str, url: str, tries: int, timeout: float) -> T:
-    system = here.system(kind, url)
+async def _tried(here: Process, call: Call[T], system: Any, url: str, tries: int, timeout: float) -> T:
     path = system._strip_protocol(url)
     for number in range(1, tries + 1):
         try:
             async with here.turns:
-                return await asyncio.wait_for(here.call(call, kind, system, path), timeout)
+                return await asyncio.wait_for(here.call(call, system, path), timeout)
         except Exception as caught:
             error = _cause(caught)
             reason = _reason(error, timeout)
@@ -147,6 +168,11 @@ async def _tried(here: Process, call: Call[T], kind: str, url: str, tries: int, 
         # apart from the random numbers that trainings are seeded with
         await asyncio.sleep(min(LONGEST, PAUSE * 2 ** (number - 1)) * random.SystemRandom().uniform(0.5, 1))
     raise AssertionError("the last try ends it")
+
+
+def _over(base: Any, top: Any) -> Any:
+    """What the user's own configuration of fsspec says, over ours."""
+    return {**top, **(base or {})} if isinstance(top, dict) else top if base is None else base
 
 
 def _cause(error: Exception) -> Exception:
