@@ -95,7 +95,7 @@ def _write_panoptic(found: Found, split: str, draft: Path, out: Path, copy: bool
         _copy_images(content["images"], files.images, draft / split, say)
     name = f"annotations/panoptic_{split}"
     for item in content["annotations"]:
-        _copy(resolve(files.segments, item["file_name"]), draft / name / item["file_name"])
+        _copy(resolve(Path(files.segments), item["file_name"]), draft / name / item["file_name"])
     _write_json(draft / f"{name}.json", content)
     say(
         f"wrote {out / name}.json: {len(content['images'])} images, and their PNGs beside it"
