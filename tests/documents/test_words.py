@@ -80,6 +80,7 @@ ABOUT_OTHERS = {
     "tools/dataset_converters/cityscapes.py", "torch.export.export", "torchrun", "coco-val",
     "instances_{train,val,test}.json", "OUT/annotations", "pipe:0", "g++", "GridSample",
     "Retry-After", "X-API-Key", "10.1.0.0/16", "http://127.0.0.1:8000",
+    "AWS_PROFILE", "gs://", "https://", "s3://", "~/.cache/vitdet/remote",
     "@REVISION", "supervision.Detections", "~/.cache/vitdet", "FOLDER/.vitdet/", "FOLDER/.vitdet/split-0.2.json",
 }  # fmt: skip
 OF_SERVE = set(serve_command.parser()._option_string_actions)
