@@ -11,7 +11,7 @@ from torch.utils.data import DataLoader
 from vitdet import CocoData, ShapesData, Split
 from vitdet.errors import UserError
 from vitdet.training.callbacks.best import BestCheckpoint
-from vitdet.training.callbacks.last import DivergedError, finite
+from vitdet.training.callbacks.finite import DivergedError, finite
 
 
 def _say_best_was(path, score):

@@ -3,7 +3,8 @@
 from vitdet.training.callbacks.bar import ProgressReport
 from vitdet.training.callbacks.best import BestCheckpoint, CheckMonitors
 from vitdet.training.callbacks.ema import EMA
-from vitdet.training.callbacks.last import DivergedError, LastCheckpoint
+from vitdet.training.callbacks.finite import DivergedError
+from vitdet.training.callbacks.last import LastCheckpoint
 from vitdet.training.callbacks.page import Report
 from vitdet.training.callbacks.report import FinalValidation, Pictures, Summary
 from vitdet.training.callbacks.samples import FirstBatches
