@@ -6,6 +6,7 @@ installed, so that another hand's S3 is read, too.
 
 import csv
 import pickle
+import shutil
 import subprocess
 import sys
 from importlib.util import find_spec
@@ -30,6 +31,8 @@ from vitdet.remote import RefusedError, copies, place, tries
 
 SECRET = "0123456789secret"
 BUCKET = "birds"
+# names with characters that mean something in an address
+ODD = ["a b#1.jpg", "50%25.jpg", "ü?.jpg", "sub/c&d.jpg"]
 
 
 @pytest.fixture(scope="module", params=["own", "moto"] if rounds(0, 1) and find_spec("moto") else ["own"])
@@ -37,6 +40,10 @@ def store(request, tmp_path_factory):
     """A storage with the built-in data in the bucket `birds`, and what the environment says of it."""
     folder = tmp_path_factory.mktemp("store")
     make_shapes(folder / BUCKET, train=12, val=5)
+    for name in ODD:
+        path = folder / BUCKET / "odd" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(folder / BUCKET / "val" / "000000.jpg", path)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("AWS_ACCESS_KEY_ID", "someone")
         patch.setenv("AWS_SECRET_ACCESS_KEY", SECRET)
@@ -76,7 +83,8 @@ class Moto:
         client.create_bucket(Bucket=BUCKET)
         for path in (folder / BUCKET).rglob("*"):
             if path.is_file():
-                client.upload_file(str(path), BUCKET, path.relative_to(folder / BUCKET).as_posix())
+                key = path.relative_to(folder / BUCKET).as_posix()
+                client.upload_file(str(path), BUCKET, key, ExtraArgs={"ACL": "public-read"})
 
 
 def coco(at: str) -> dict:
@@ -281,15 +289,12 @@ def test_commands_that_need_files_on_disk_say_so(words, capsys):
 
 
 def test_names_are_those_of_the_storage(store):
-    """Names with characters that mean something in an address."""
-    names = ["a b#1.jpg", "50%25.jpg", "ü?.jpg", "sub/c&d.jpg"]
     source = (store.folder / BUCKET / "val" / "000000.jpg").read_bytes()
-    for name in names:
-        path = store.folder / BUCKET / "odd" / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(source)
     web, folder = place(f"{store.url}/{BUCKET}/odd"), place(f"s3://{BUCKET}/odd")
-    assert all((web / name).read() == source and (web / name).name == Path(name).name for name in names)
+    for name in ODD:
+        assert (web / name).read() == (folder / name).read() == source
+        assert (web / name).name == (folder / name).name == Path(name).name
+    assert folder.names() == sorted(ODD)
     assert folder.below("s3://birds/odd/a.jpg") == "a.jpg" and folder.below("/a.jpg") is None
     assert folder.below("../a.jpg") is None and folder.below("s3://other/a.jpg") is None
 
