@@ -82,7 +82,7 @@ class Handler(BaseHTTPRequestHandler):
             return self._answer(403, DENIED)
         time.sleep(self.server.faults.get("latency", 0))
         status, content, headers = self._passed_on() if "://" in self.server.source else self._stored()
-        if status < 300 and kind == "short":
+        if status < 300 and kind == "short" and self.command == "GET":
             content = content[: len(content) // 2]
         self._answer(status, content, headers, cut=kind == "cut")
 

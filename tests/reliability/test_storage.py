@@ -12,6 +12,7 @@ import sys
 from importlib.util import find_spec
 from pathlib import Path
 
+import fsspec
 import numpy as np
 import pytest
 import torch
@@ -54,6 +55,9 @@ def store(request, tmp_path_factory):
         storage = Storage(folder if behind is None else behind.url)
         storage.folder = folder
         patch.setenv("AWS_ENDPOINT_URL", storage.url)
+        # connections to another storage of an earlier test
+        tries._PROCESSES.clear()
+        fsspec.get_filesystem_class("s3").clear_instance_cache()
         yield storage
         storage.close()
         if behind is not None:
