@@ -168,7 +168,7 @@ def test_a_training_from_a_failing_storage_is_one_from_disk(store, tmp_path, see
         found, others = train(there, f"s3://{BUCKET}", workers=workers, timeout=0.5)
         counts = store.counts("failed")
     assert sum(counts.values()) > 5
-    for key in ("state_dict", "optimizer_states", "global_step", "epoch"):
+    for key in ("state_dict", "ema_state_dict", "optimizer_states", "lr_schedulers", "loops", "global_step", "epoch"):
         assert equal(expected[key], found[key]), key
     assert rows == others and rows
 
