@@ -16,6 +16,7 @@ from vitdet.data.parts import JoinedSource, join, listed, open_parts
 from vitdet.data.repeats import image_repeats
 from vitdet.data.sampler import BatchSampler, EvalBatchSampler, Loader, count_tokens
 from vitdet.data.semantic import SemanticIndex
+from vitdet.data.sharing import Sharing
 from vitdet.data.sources import CocoSource, ImageSource
 from vitdet.data.transforms import Augment, EvalTransform, Resample, Size
 from vitdet.data.trial import check_augmentation, try_transforms
@@ -50,7 +51,7 @@ class ImageData(L.LightningDataModule, Configurable):
             `[0.1, 2.0]` is the usual large-scale jitter. Objects of which too little is left are dropped (see
             `transforms.crop`), so a training image may have none.
         augmentation: crops, scales of batches, mosaics, mixup, copy-paste, see `Augmentation`.
-        reading: EXIF tags and damaged files, see `Reading`.
+        reading: EXIF tags, damaged files and files at addresses, see `Reading`.
         resample: how images are resized in evaluation, see `EvalTransform`.
         balance: images with classes that occur in less than this share of the training images are repeated (LVIS,
             arXiv:1908.03195), 0.001 is usual; by default none are.
@@ -98,10 +99,12 @@ class ImageData(L.LightningDataModule, Configurable):
         # common values, which `prepare` replaces by those of the backbone
         self.mean, self.std, self.patch_size = IMAGENET_MEAN, IMAGENET_STD, 16
         self.masks, self.canvas, self.progress = False, None, Progress()
+        # how global batches are shared out, where a training says so
+        self.sharing: Sharing | None = None
         self.files = Files(self)
         # raises an error here if `resample` is misspelt
         EvalTransform(mean=self.mean, std=self.std, resample=resample)
-        opened = self._unify(open_parts(self.splits, self._open))
+        opened = self._unify(open_parts(self.splits, self._open, self.files.at))
         self._indices = {name: join(indices) for name, indices in opened.items()}
         self._parts = {name: list(zip(listed(files), opened[name])) for name, files in self.splits.items()}
         # raises an error here if the labels don't list objects
@@ -250,6 +253,8 @@ class ImageData(L.LightningDataModule, Configurable):
             repeats=self.repeats(),
             **self._ranks,
         )
+        if self.sharing is not None:
+            sampler.share(self.sharing)
         if self.trainer is not None:
             # Lightning sets it from outside of the class
             sampler.same_order = bool(self.trainer.overfit_batches)  # pyright: ignore[reportAttributeAccessIssue]
