@@ -15,7 +15,7 @@ from lightning.pytorch.loggers import Logger
 
 from vitdet.data import ImageData
 from vitdet.errors import UserError
-from vitdet.training import arguments, saving
+from vitdet.training import arguments, saving, slurm, stop
 from vitdet.training.callbacks import (
     EMA,
     BestCheckpoint,
@@ -247,17 +247,19 @@ class Trainer(Guarded):
 
         Raises:
             UserError: Lightning refuses an argument, the checkpoint does not fit, or the folder holds another run.
+            Stopped: a signal has ended the training, which its exit status says.
             SaveError: a checkpoint could not be written, and neither at the end of the training.
             DivergedError: the weights are no longer finite, or too many steps in a row were skipped.
         """
         self._share_out(train_dataloaders if datamodule is None else datamodule)
-        ckpt_path = self._checkpoint(ckpt_path, model, training=True)
         self.unsaved = {}
-        with contextlib.ExitStack() as stack:
+        with stop.listening(self), contextlib.ExitStack() as stack:
+            ckpt_path = self._checkpoint(slurm.go_on(self, ckpt_path), model, training=True)
             if self._first and not self.given.dry and not self.given.bare:
                 folder = self._choose(ckpt_path if isinstance(ckpt_path, Path) else None)
                 stack.enter_context(occupied(folder))
                 self.enter(folder, resumed=ckpt_path is not None)
+                slurm.mark(folder)
                 saving.tell_damaged(self, ckpt_path)
             stack.enter_context(self._told())
             stack.enter_context(restoring(ckpt_path))
@@ -271,7 +273,7 @@ class Trainer(Guarded):
         self._share_out(given.get("dataloaders") if data is None else data)
         given["ckpt_path"] = checkpoint = self._checkpoint(given.get("ckpt_path"), given.get("model"))
         self.tested_folder = checkpoint.parent if isinstance(checkpoint, Path) else self.entered
-        with self._told():
+        with stop.listening(self), self._told():
             return method(**given)
 
     def validate(self, *args: Any, **kwargs: Any) -> Any:
