@@ -15,9 +15,12 @@ MAX_FILE, MAX_FUNCTION, MAX_SCRIPT, MAX_ARGUMENTS = 300, 40, 30, 15
 RANKS = [
     {
         "atomic",
+        "checksum",
         "errors",
+        "bounds",
         "handshake",
         "images",
+        "kept",
         "pixels",
         "fetch",
         "progress",
@@ -32,6 +35,9 @@ RANKS = [
         "draw",
         "plates",
         "pages",
+        "trust",
+        "entry",
+        "within",
         "config",
         "renamed",
     },

@@ -11,17 +11,19 @@ from typing import Any
 
 import timm
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load_file
 from timm.models import eva, vision_transformer
 from torch import Tensor
 
+from vitdet import checksum
 from vitdet.backbone.attention import RELATIVE_TABLES
-from vitdet.backbone.hub import why_not
+from vitdet.backbone.hub import cached, why_not
 from vitdet.backbone.keys import KeysError
 from vitdet.backbone.layouts import to_timm
 from vitdet.backbone.relative import resample_table
 from vitdet.backbone.trunk import SUPPORTED, check_plain
+from vitdet.bounds import check_archive
+from vitdet.entry import wrong_tensors
 from vitdet.errors import UserError
 
 log = logging.getLogger("vitdet")
@@ -39,6 +41,7 @@ def create_timm_model(name: str, *, pretrained: bool = False, **model_args: Any)
     Raises:
         UserError: the name is unknown or not that of a plain ViT, or the model does not take the arguments.
         WeightsError: the weights cannot be fetched, or do not fit.
+        DamagedError: their file in the cache is damaged.
     """
     architecture = name.split(".")[0]
     if ":" not in name and not timm.is_model(architecture):
@@ -59,6 +62,9 @@ def create_timm_model(name: str, *, pretrained: bool = False, **model_args: Any)
         raise WeightsError(_unavailable(name, model_args, error)) from error
     check_plain(model, name)
     _check_rope(model, name)
+    if pretrained or name.startswith("hf-hub:"):
+        for file in cached(name):
+            checksum.verify(file)
     if pretrained:
         log.info("weights: %s from %s", name, model.pretrained_cfg.get("hf_hub_id") or model.pretrained_cfg.get("url"))
     return model
@@ -156,6 +162,8 @@ def read_weights(path: str | Path) -> dict[str, Tensor]:
     state = {key: value for key, value in items if isinstance(key, str) and isinstance(value, Tensor)}
     if not state:
         raise WeightsError(f"{path} holds no tensors by name; save `model.state_dict()`")
+    if wrong := wrong_tensors(state):
+        raise WeightsError(f"{path} can't be used: {wrong}; save `model.state_dict()`")
     for prefix in ("module.", "backbone.", "_orig_mod."):
         if all(key.startswith(prefix) for key in state):
             state = {key.removeprefix(prefix): value for key, value in state.items()}
@@ -166,14 +174,18 @@ def read_file(path: str | Path) -> Any:
     """The content of a `.safetensors` or PyTorch file, on the CPU.
 
     Raises:
+        DamagedError: the file is damaged, as far as a checksum in it or a digest in its name says.
         WeightsError: the file is incomplete, or contains objects that are neither tensors nor plain values.
     """
+    checksum.verify(path)
     try:
         if str(path).endswith(".safetensors"):
             return load_file(path)
+        check_archive(path)
         with torch.serialization.safe_globals([Namespace]):
             return torch.load(path, map_location="cpu", weights_only=True)
-    except (RuntimeError, EOFError, pickle.UnpicklingError, SafetensorError, ValueError, KeyError, OSError) as error:
+    # a file of unknown origin may make the reader fail in any way
+    except Exception as error:
         reason = type(error).__name__
         # the text of an UnpicklingError explains how to run the code in the file, so it is left out
         if not isinstance(error, pickle.UnpicklingError):

@@ -11,15 +11,16 @@ from lightning.fabric.loggers.logger import rank_zero_experiment
 from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
 from lightning.pytorch.loggers.csv_logs import ExperimentWriter
 from lightning.pytorch.utilities import rank_zero_info
-from tensorboard.compat.proto.event_pb2 import Event, SessionLog
+from tensorboard.compat.proto import event_pb2
 from torch import Tensor
 
 from vitdet.atomic import replace
+from vitdet.training.forgiving import Forgiving, ForgivingWriter, append
 
 NAME = "metrics.csv"
 
 
-class TensorBoard(TensorBoardLogger):
+class _Writer(TensorBoardLogger):
     """Lightning's TensorBoard logger, which writes no `hparams.yaml` here if there are no hyperparameters."""
 
     def save(self) -> None:
@@ -28,9 +29,14 @@ class TensorBoard(TensorBoardLogger):
         else:
             super(TensorBoardLogger, self).save()
 
+
+class TensorBoard(ForgivingWriter, _Writer):
+    """TensorBoard's logger of a run, which may be resumed."""
+
     def resume(self, step: int) -> None:
         """Lets TensorBoard forget what was logged for `step` and later steps, which a resumed run logs again."""
-        start = Event(step=step, session_log=SessionLog(status=SessionLog.START))
+        events: Any = event_pb2
+        start = events.Event(step=step, session_log=events.SessionLog(status=events.SessionLog.START))
         self.experiment._get_file_writer().add_event(start)
 
 
@@ -60,16 +66,23 @@ class Rows(ExperimentWriter):
             return list(reader.fieldnames or []), [row for row in rows if None not in row.values()]
 
     def save(self) -> None:
-        count = len(self.metrics)
-        super().save()
-        self.count += count
-
-    def _rewrite_with_new_header(self, fieldnames: list[str]) -> None:
-        self._write(fieldnames, self._read()[1])
+        """Writes the rows of which the file has none so far; where that fails, all of them stay for the next time."""
+        if not self.metrics:
+            return
+        columns = sorted({*self.metrics_keys, *(key for row in self.metrics for key in row)})
+        if columns != self.metrics_keys or not self.path.is_file():
+            rows = [{key: str(value) for key, value in row.items()} for row in self.metrics]
+            self._write(columns, [*self._read()[1], *rows])
+        else:
+            text = io.StringIO(newline="")
+            csv.DictWriter(text, fieldnames=columns).writerows(self.metrics)
+            append(self.path, text.getvalue().encode("utf-8"))
+        self.count += len(self.metrics)
+        self.metrics_keys, self.metrics = columns, []
 
     def _write(self, columns: list[str], rows: list[dict[str, str]]) -> None:
         text = io.StringIO(newline="")
-        writer = csv.DictWriter(text, fieldnames=columns)
+        writer = csv.DictWriter(text, fieldnames=columns, extrasaction="ignore")
         writer.writeheader()
         writer.writerows(rows)
         replace(self.path, lambda file: file.write(text.getvalue().encode("utf-8")))
@@ -94,13 +107,13 @@ class Rows(ExperimentWriter):
         return len(rows) - len(kept)
 
 
-class Metrics(CSVLogger):
+class Metrics(Forgiving, CSVLogger):
     """Lightning's CSV logger, which adds to the `metrics.csv` of a run that is resumed."""
 
     @property
     @rank_zero_experiment
     def experiment(self) -> Rows:
-        if self._experiment is None:
+        if not isinstance(self._experiment, Rows):
             os.makedirs(self.root_dir, exist_ok=True)
             self._experiment = Rows(self.log_dir)
         return self._experiment
@@ -141,7 +154,9 @@ class LoggedValues(L.Callback):
         self._steps = checkpoint["global_step"]
 
     def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        for logger in trainer.loggers if self._saved is not None and trainer.is_global_zero else ():
+        if self._saved is None or not trainer.is_global_zero:
+            return
+        for logger in trainer.loggers:
             if isinstance(logger, TensorBoard):
                 logger.resume(self._steps)
             elif isinstance(logger, Metrics):

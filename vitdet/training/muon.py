@@ -102,13 +102,21 @@ class Muon(torch.optim.AdamW):
             # of matrices that are shared out over processes, each has some rows
             gradient = torch.stack([local(p.grad).flatten(1) for p in parameters])
             buffers = [local(self._momentum(p)) for p in parameters]
-            torch._foreach_lerp_(buffers, list(gradient), 1 - group["momentum"])
+            kept = [local(p) for p in parameters]
+            before = torch.stack(buffers)
+            momentum = before.lerp(gradient, 1 - group["momentum"])
             # Nesterov momentum
-            update = gradient.lerp(torch.stack(buffers), group["momentum"])
+            update = gradient.lerp(momentum, group["momentum"])
             whole = orthogonalise(join_stacked(update, parameters[0]))
             scale = group["lr"] * 0.2 * max(rows, columns) ** 0.5
-            for parameter, step in zip(map(local, parameters), rows_of_stacked(whole, parameters[0])):
-                parameter.mul_(1 - group["lr"] * group["weight_decay"]).sub_(step.view_as(parameter), alpha=scale)
+            weights = torch.stack([p.flatten(1) for p in kept])
+            moved = weights.mul(1 - group["lr"] * group["weight_decay"])
+            moved.sub_(rows_of_stacked(whole, parameters[0]), alpha=scale)
+            # a step that is skipped, as AdamW does it for the other parameters: without waiting for the device
+            if (skip := getattr(self, "found_inf", None)) is not None:
+                momentum, moved = before.where(skip > 0, momentum), weights.where(skip > 0, moved)
+            torch._foreach_copy_(buffers, list(momentum))
+            torch._foreach_copy_(kept, [new.view_as(p) for p, new in zip(kept, moved)])
 
     def _momentum(self, parameter: Tensor) -> Tensor:
         state = self.state[parameter]

@@ -124,6 +124,10 @@ class EMA(L.Callback):
                 f"the checkpoint has no average of the weights: one of decay {self.decay} starts from its weights"
             )
 
+    def averaged(self) -> dict[str, Tensor]:
+        """The average, with the names of the weights."""
+        return self._average
+
     def state_dict(self) -> dict[str, Any]:
         return {"updates": self.updates}
 

@@ -69,7 +69,7 @@ class Pictures(L.Callback):
 
     def __init__(self, count: int = 4, *, threshold: Threshold | None = None) -> None:
         self.count, self.threshold = count, threshold
-        self._drawn = 0
+        self._drawn, self._failed = 0, False
 
     def on_validation_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self._drawn = 0
@@ -85,8 +85,14 @@ class Pictures(L.Callback):
         for image, target, prediction in zip(images, targets, outputs):
             if self._drawn == self.count:
                 return
-            self._draw(trainer, pl_module, image, target, prediction.cpu().above(least))
             self._drawn += 1
+            try:
+                self._draw(trainer, pl_module, image, target, prediction.cpu().above(least))
+            # such as a full disk: the training matters more
+            except OSError as error:
+                if not self._failed:
+                    show(f"a picture is not written: {error.strerror or error}; the training goes on")
+                self._failed = True
 
     def _draw(self, trainer: Any, task: Any, image: Tensor, target: Target, prediction: Prediction) -> None:
         data: Any = getattr(trainer, "datamodule", None)
@@ -135,7 +141,7 @@ class Summary(L.Callback):
         if not trainer.is_global_zero:
             return
         if trainer.ckpt_path is not None:
-            due = ", with its validation" if trainer.fit_loop.epoch_loop.due else ""
+            due = ", with its validation" if getattr(trainer.fit_loop.epoch_loop, "due", False) else ""
             show(f"the training goes on after step {trainer.global_step} of {trainer.ckpt_path}{due}")
         if not validates(trainer):
             show("no validation data, or limit_val_batches is 0: nothing is validated, so there is no best.ckpt")
