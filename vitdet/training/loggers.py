@@ -83,8 +83,12 @@ class Rows(ExperimentWriter):
 
     def sync(self) -> None:
         """Makes sure that the rows are on the disk before a checkpoint counts on them, as far as the disk allows."""
-        with contextlib.suppress(OSError), open(self.path, "rb+") as file:
-            os.fsync(file.fileno())
+        with contextlib.suppress(OSError):
+            handle = os.open(self.path, os.O_RDONLY)
+            try:
+                os.fsync(handle)
+            finally:
+                os.close(handle)
 
     def _write(self, columns: list[str], rows: list[dict[str, str]]) -> None:
         text = io.StringIO(newline="")
