@@ -38,14 +38,19 @@ def end(error: BaseException) -> NoReturn:
         # whoever read the output has gone
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         raise SystemExit(1) from error
+    if getattr(error, "printed", False):
+        # a rank of a distributed run has said it for all of them
+        raise SystemExit(getattr(error, "status", 2)) from error
     message = sentence(error)
     if debug or message is None:
         traceback.print_exception(error)
     if message is None:
         print(f"vitdet: {REPORT}", file=sys.stderr)
         raise SystemExit(1) from error
-    print(f"vitdet: {message}", file=sys.stderr)
-    raise SystemExit(2) from error
+    # which rank of a distributed run it is
+    notes = "".join(f" ({note})" for note in getattr(error, "__notes__", []))
+    print(f"vitdet: {message}{notes}", file=sys.stderr)
+    raise SystemExit(getattr(error, "status", 2)) from error
 
 
 def sentence(error: BaseException) -> str | None:

@@ -35,6 +35,7 @@ from vitdet.training.folder import check_free, find, is_run, make_loggers, reser
 from vitdet.training.quiet import quiet
 from vitdet.training.resume import check_resume
 from vitdet.training.task import Task
+from vitdet.training.watched import Watched
 
 
 @atexit.register
@@ -52,7 +53,7 @@ class ShareFolder(L.Callback):
             trainer.enter(trainer.strategy.broadcast(trainer.entered))
 
 
-class Trainer(L.Trainer):
+class Trainer(Watched):
     """Lightning's `Trainer` with a weight average, checkpoints, loggers, progress reports and a summary.
 
     By default, it keeps an average of the weights, writes `best.ckpt` and `last.ckpt`, logs metrics as CSV and for
@@ -76,6 +77,7 @@ class Trainer(L.Trainer):
             the best F1 score, or a wanted `precision=P` or `recall=R`, such as `precision=0.9`. With `None`, it is 0.3.
         progress: Whether to show the progress: a bar on a terminal, otherwise a line about every 30 s.
         max_time: Longest time of the training, as days:hours:minutes:seconds, such as 00:00:12:00.
+        kwargs: `rank_timeout` (600), see `Watched`; and the arguments of Lightning's `Trainer`.
 
     Raises:
         UserError: an argument is out of its range, or Lightning refuses it.
@@ -221,7 +223,7 @@ class Trainer(L.Trainer):
     @contextlib.contextmanager
     def _told(self) -> Iterator[None]:
         """Turns errors that Lightning raises on purpose, and losses that are not finite, into a `UserError`."""
-        with arguments.refusals():
+        with self.watch.over(), arguments.refusals():
             try:
                 yield
             except FloatingPointError as error:
@@ -249,6 +251,7 @@ class Trainer(L.Trainer):
         Raises:
             UserError: Lightning refuses an argument, the checkpoint does not fit, or the folder holds another run.
             DivergedError: the weights or the loss are no longer finite.
+            RankError: another rank of a distributed run has stalled, died or failed; see `rank_timeout`.
         """
         self._share_out(train_dataloaders if datamodule is None else datamodule)
         ckpt_path = self._checkpoint(ckpt_path, model, training=True)
