@@ -41,6 +41,18 @@ class RankError(UserError):
         self.status = status
 
 
+class Pace:
+    """How far this rank is, which the main thread writes and another one reads.
+
+    Attributes:
+        progress: how much it has done.
+        what: what it does, such as `in step 7 of the training`.
+        counted: whether it does something of which every part counts as progress.
+    """
+
+    progress, what, counted = 0, "", False
+
+
 class State(NamedTuple):
     """What a rank says of itself at every beat.
 

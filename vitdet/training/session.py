@@ -1,7 +1,6 @@
 """The threads that watch over one run of several ranks: what each rank tells, and how all of them end."""
 
 import contextlib
-import importlib
 import multiprocessing
 import os
 import signal
@@ -16,7 +15,8 @@ import torch.distributed as dist
 
 from vitdet.training import events, vitals
 from vitdet.training.line import Line
-from vitdet.training.ranks import ADVICE, STATUS, Judge, State, Verdict, name
+from vitdet.training.ranks import ADVICE, STATUS, Judge, Pace, State, Verdict, name
+from vitdet.training.vitals import stopping
 
 # the process that has started this one as a rank
 LAUNCHER = "VITDET_LAUNCHER"
@@ -24,26 +24,6 @@ LAUNCHER = "VITDET_LAUNCHER"
 TICK = 0.25
 # seconds that the main thread has to end by itself: where it waits for other ranks; where it is on its way out
 GRACE, WAY_OUT = 1.5, 10.0
-
-
-def stopping(seconds: float = 0.0) -> bool:
-    """Whether a signal ends the run, of which this rank may hear within so many seconds."""
-    with contextlib.suppress(ImportError):
-        signals: Any = importlib.import_module("vitdet.signals")
-        return bool(signals.asked() or (seconds and signals.heard(seconds)))
-    return False
-
-
-class Pace:
-    """How far this rank is, which the main thread writes and another one reads.
-
-    Attributes:
-        progress: how much it has done.
-        what: what it does, such as `in step 7 of the training`.
-        counted: whether it does something of which every part counts as progress.
-    """
-
-    progress, what, counted = 0, "", False
 
 
 class Session:

@@ -2,6 +2,7 @@
 
 import contextlib
 import faulthandler
+import importlib
 import os
 import signal
 import site
@@ -10,6 +11,7 @@ import sys
 import sysconfig
 import time
 from pathlib import Path
+from typing import Any
 
 # a thread that waits needs less than this share of a processor, and a process that waits moves fewer bytes in a second
 SHARE, BYTES = 0.05, 1 << 16
@@ -87,6 +89,14 @@ def ended(process: subprocess.Popen) -> str | None:
         return f"ended with status {code}"
     name = signal.Signals(-code).name if -code in iter(signal.Signals) else str(-code)
     return f"was ended by {name}" + (", most often since the memory is full" if -code == signal.SIGKILL else "")
+
+
+def stopping(seconds: float = 0.0) -> bool:
+    """Whether a signal ends the run, of which this rank may hear within so many seconds."""
+    with contextlib.suppress(ImportError):
+        signals: Any = importlib.import_module("vitdet.signals")
+        return bool(signals.asked() or (seconds and signals.heard(seconds)))
+    return False
 
 
 def tell(text: str) -> None:

@@ -12,8 +12,9 @@ from lightning.pytorch.strategies.launchers import _MultiProcessingLauncher
 from torch.distributed.constants import default_pg_timeout
 
 from vitdet.errors import UserError
-from vitdet.training.ranks import ADVICE, STATUS, RankError, Verdict, name
-from vitdet.training.session import LAUNCHER, Pace, Session, stopping
+from vitdet.training.ranks import ADVICE, STATUS, Pace, RankError, Verdict, name
+from vitdet.training.session import LAUNCHER, Session
+from vitdet.training.vitals import stopping
 
 # seconds for the ranks to come together, which includes starting Python, and for a single collective operation; it is
 # the watch that ends those much earlier
