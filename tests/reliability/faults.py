@@ -32,7 +32,7 @@ KINDS = {
 
 
 class Fault(L.Callback):
-    """Does what `kind` says, in the rank `rank`, at the place `place`; a file `happened` says when."""
+    """Does what `kind` says, in the rank `rank`, at the place `place`; the file `happened` says when."""
 
     def __init__(self, kind: str, rank: int, place: str, slow: float = 0.0) -> None:
         self.kind, self.rank, self.place, self.slow = kind, rank, place, slow
@@ -41,7 +41,7 @@ class Fault(L.Callback):
         if place == self.place and trainer.global_rank == self.rank:
             # once: what only works goes on
             self.place = ""
-            Path(trainer.default_root_dir, "happened").write_text(str(time.time()))
+            Path("happened").write_text(str(time.time()))
             KINDS[self.kind]()
 
     def setup(self, trainer, pl_module, stage):
@@ -49,7 +49,7 @@ class Fault(L.Callback):
 
     def on_train_batch_start(self, trainer, *_):
         time.sleep(self.slow)
-        if trainer.global_step >= 2:
+        if trainer.global_step >= 1:
             self._happen(trainer, "training")
 
     def on_validation_batch_start(self, trainer, *_):

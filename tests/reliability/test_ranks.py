@@ -70,9 +70,13 @@ def events(folder: Path) -> list[dict]:
 def test_all_ranks_end_and_one_message_names_the_one_to_blame(tmp_path, kind, rank, place):
     shared = set(os.listdir("/dev/shm"))
     process = start(["train", config(tmp_path, kind, rank, place)], cwd=tmp_path)
-    status, output = finish(process, 180)
-    happened = float((tmp_path / "runs" / "happened").read_text())
-    assert time.time() - happened < TIMEOUT + MARGIN
+    status, _ = finish(process, 180)
+    happened = float((tmp_path / "happened").read_text())
+    # where the first rank was killed, the others outlive it for as long as they need to learn of it
+    while left(process) and time.time() - happened < TIMEOUT + MARGIN:
+        time.sleep(0.1)
+    output = process.output
+    assert time.time() - happened < TIMEOUT + MARGIN, output
     assert status != 0
     told = [line for line in output.splitlines() if line.startswith("vitdet: ")]
     if kind == "fault":
@@ -97,7 +101,7 @@ def test_a_rank_that_works_is_waited_for(tmp_path, place):
     path = config(tmp_path, "works", 0, place, slow=0.6, rank_timeout=4, max_epochs=1)
     status, output = finish(start(["train", path], cwd=tmp_path), 120)
     assert status == 0, output
-    assert (tmp_path / "runs" / "happened").is_file()
+    assert (tmp_path / "happened").is_file()
 
 
 class Ranks:
@@ -144,7 +148,9 @@ def test_the_judge_names_those_that_fall_silent(size, data):
     silent = data.draw(st.sets(st.integers(0, size - 1), min_size=1))
     judge, verdict = Judge(size, timeout=20, period=1), None
     for second in range(1, 60):
-        beats = [State(rank, "", second if rank not in silent else min(second, 9), second, second) for rank in range(size)]
+        beats = [
+            State(rank, "", second if rank not in silent else min(second, 9), second, second) for rank in range(size)
+        ]
         verdict = verdict or judge.see(beats, passed=1.0)
     assert verdict is not None and set(verdict.ranks) == silent
 
@@ -172,11 +178,13 @@ def test_two_hosts(tmp_path, hosts, link):
     steps = {"max_epochs": 100000, "check_val_every_n_epoch": 100000} if link == "down" else {"max_epochs": 2}
     path = config(tmp_path, "nothing", 0, "training", devices=1, num_nodes=2, **steps)
     if link == "slow":
-        hosts.run("tc", "qdisc", "add", "dev", hosts.link, "root", "tbf", "rate", "4mbit", "burst", "16k", "latency", "1s")
+        hosts.run(
+            "tc", "qdisc", "add", "dev", hosts.link, "root", "tbf", "rate", "4mbit", "burst", "16k", "latency", "1s"
+        )
     processes = [hosts.start(number, ["train", path], cwd=tmp_path) for number in (0, 1)]
     if link == "down":
         end = time.monotonic() + 120
-        while not (tmp_path / "runs" / "happened").is_file() and time.monotonic() < end:
+        while not (tmp_path / "happened").is_file() and time.monotonic() < end:
             time.sleep(0.2)
         hosts.run("ip", "link", "set", hosts.link, "down")
     cut, ends = time.monotonic(), [finish(process, 180) for process in processes]

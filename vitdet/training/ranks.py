@@ -115,15 +115,14 @@ class Judge:
     Example:
         >>> judge = Judge(2, timeout=20, period=1)
         >>> for second in range(22):
-        ...     a, b = State(0, "a", second, calls=8, what="in step 7"), State(1, "b", second, calls=7, what="in step 7")
-        ...     verdict = judge.see([a, b], passed=1.0)
+        ...     waits = State(0, "a", second, calls=8, what="in step 7")
+        ...     stalls = State(1, "b", second, calls=7, what="in step 7")
+        ...     verdict = judge.see([waits, stalls], passed=1.0)
         >>> verdict.text
         'rank 1 of 2 on host b has made no progress for 20 s, last in step 7; all ranks were ended; ...'
     """
 
-    def __init__(
-        self, size: int, *, timeout: float, period: float, watched: Collection[int] | None = None
-    ) -> None:
+    def __init__(self, size: int, *, timeout: float, period: float, watched: Collection[int] | None = None) -> None:
         self.size, self.timeout, self.longest = size, timeout, 4 * period
         # how long a broken connection waits for what the other ranks have to say
         self.patience = 3 * period + 1

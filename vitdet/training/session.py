@@ -190,7 +190,11 @@ class Session:
         if self._closed or self.verdict is not None or stopping():
             return
         reason = " ".join(str(error).split())
-        holder = "torchrun" if os.environ.get("TORCHELASTIC_RUN_ID") else name(0, self.size, self._zero.host)
+        holder = (
+            "torchrun"
+            if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
+            else name(0, self.size, self._zero.host)
+        )
         text = f"{holder} has ended without a word, last {self._zero.what or 'at the start'} ({reason[:120]}); {ADVICE}"
         self._learn(Verdict([0], text, STATUS, by=self._speaker()))
 

@@ -15,7 +15,9 @@ from typing import Any
 
 # a thread that waits needs less than this share of a processor, and a process that waits moves fewer bytes in a second
 SHARE, BYTES = 0.05, 1 << 16
-LIBRARIES = tuple({sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib")} | {*site.getsitepackages()})
+LIBRARIES = tuple(
+    {sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib")} | {*site.getsitepackages()}
+)
 
 
 class Work:
