@@ -31,7 +31,9 @@ from vitdet.training.callbacks import (
     Summary,
     Thresholds,
 )
-from vitdet.training.folder import check_free, find, is_run, make_loggers, reserve, runs
+from vitdet.training.folder import check_free, find, is_run, occupied, reserve, runs
+from vitdet.training.loggers import LoggedValues, make_loggers
+from vitdet.training.loops import FitLoop
 from vitdet.training.quiet import quiet
 from vitdet.training.resume import check_resume
 from vitdet.training.task import Task
@@ -136,7 +138,7 @@ class Trainer(Watched):
                 max_epochs=max_epochs,
                 gradient_clip_val=gradient_clip_val,
                 log_every_n_steps=0 if given.bare else log_every_n_steps,
-                callbacks=[ShareFolder(), CheckMonitors(), *arguments.with_theirs(ours, extra)],
+                callbacks=[ShareFolder(), LoggedValues(), CheckMonitors(), *arguments.with_theirs(ours, extra)],
                 logger=given.loggers or False,
                 # `ProgressReport` is not a progress bar in Lightning's sense
                 enable_progress_bar=arguments.has_bar(extra),
@@ -145,8 +147,7 @@ class Trainer(Watched):
                 use_distributed_sampler=False,
                 **kwargs,
             )
-        # prevents that Lightning, with `max_steps`, resumes a completed epoch and trains an additional batch in it
-        self.fit_loop._iteration_based_training = bool
+        self.fit_loop = FitLoop(self)
 
     @property
     def run_folder(self) -> Path:
@@ -171,12 +172,12 @@ class Trainer(Watched):
         """Whether this process has global rank 0, known before the processes are connected."""
         return self.node_rank == 0 and self.local_rank == 0
 
-    def enter(self, folder: Path | None) -> None:
+    def enter(self, folder: Path | None, *, resumed: bool = False) -> None:
         """Makes `folder` the run folder, and creates vitdet's loggers, which write to it."""
         if folder is None or (self._begun and folder == self.entered):
             return
         self.entered, self._begun = folder, True
-        ours = make_loggers(folder) if self.given.logs and self._first else []
+        ours = make_loggers(folder, resumed=resumed) if self.given.logs and self._first else []
         self.loggers = [*ours, *self.given.loggers]
 
     def _choose(self, checkpoint: Path | None) -> Path:
@@ -255,9 +256,12 @@ class Trainer(Watched):
         """
         self._share_out(train_dataloaders if datamodule is None else datamodule)
         ckpt_path = self._checkpoint(ckpt_path, model, training=True)
-        if self._first and not self.given.dry and not self.given.bare:
-            self.enter(self._choose(ckpt_path if isinstance(ckpt_path, Path) else None))
-        with self._told():
+        with contextlib.ExitStack() as stack:
+            if self._first and not self.given.dry and not self.given.bare:
+                folder = self._choose(ckpt_path if isinstance(ckpt_path, Path) else None)
+                stack.enter_context(occupied(folder))
+                self.enter(folder, resumed=ckpt_path is not None)
+            stack.enter_context(self._told())
             super().fit(model, train_dataloaders, val_dataloaders, datamodule, ckpt_path, weights_only)
 
     def _evaluate(self, verb: str, *args: Any, **kwargs: Any) -> Any:
