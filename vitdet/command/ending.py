@@ -5,6 +5,7 @@ report it, and the status is 1.
 """
 
 import errno
+import multiprocessing
 import os
 import sys
 import traceback
@@ -40,7 +41,7 @@ def end(error: BaseException) -> NoReturn:
         raise SystemExit(1) from error
     if getattr(error, "printed", False):
         # a rank of a distributed run has said it for all of them
-        raise SystemExit(getattr(error, "status", 2)) from error
+        _leave(getattr(error, "status", 2))
     message = sentence(error)
     if debug or message is None:
         traceback.print_exception(error)
@@ -50,7 +51,18 @@ def end(error: BaseException) -> NoReturn:
     # which rank of a distributed run it is
     notes = "".join(f" ({note})" for note in getattr(error, "__notes__", []))
     print(f"vitdet: {message}{notes}", file=sys.stderr)
+    if notes:
+        _leave(2)
     raise SystemExit(getattr(error, "status", 2)) from error
+
+
+def _leave(status: int) -> NoReturn:
+    """Ends a rank of a distributed run: nothing must wait for a rank that is gone, nor these for it."""
+    for child in multiprocessing.active_children():
+        child.kill()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status)
 
 
 def sentence(error: BaseException) -> str | None:

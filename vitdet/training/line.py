@@ -27,8 +27,8 @@ class Line:
 
     def __init__(self, rank: int, size: int) -> None:
         self.rank, self._open = rank, rank == 0
-        store: Any = dist.distributed_c10d._get_default_store()
-        self._store: Any = dist.PrefixStore(f"vitdet/{next(_runs)}", store.clone())
+        distributed: Any = dist.distributed_c10d
+        self._store: Any = distributed.PrefixStore(f"vitdet/{next(_runs)}", distributed._get_default_store().clone())
         self._keys = [f"rank{number}" for number in range(size if rank == 0 else 1)]
         if rank == 0:
             for key in (VERDICT, *self._keys):

@@ -89,7 +89,7 @@ def ended(process: subprocess.Popen) -> str | None:
         return None
     if code >= 0:
         return f"ended with status {code}"
-    name = signal.Signals(-code).name if -code in iter(signal.Signals) else str(-code)
+    name = signal.Signals(-code).name if -code in list(signal.Signals) else str(-code)
     return f"was ended by {name}" + (", most often since the memory is full" if -code == signal.SIGKILL else "")
 
 

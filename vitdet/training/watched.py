@@ -23,6 +23,8 @@ class Watched(L.Trainer):
         UserError: `rank_timeout` is negative.
     """
 
+    callbacks: list[L.Callback]
+
     def __init__(self, *, rank_timeout: float = 600.0, **kwargs: Any) -> None:
         wanted = "seconds, such as 600, or 0, which watches nothing"
         check("rank_timeout", rank_timeout, is_number(rank_timeout) and rank_timeout >= 0, wanted)

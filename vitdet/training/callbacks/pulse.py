@@ -26,7 +26,7 @@ class Pulse(L.Callback):
         self._warm.clear()
         self.watch.mark("in setting up", counted=False)
 
-    def _start(self, trainer: L.Trainer, *_: Any) -> None:
+    def _start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self.watch.mark(f"at the start of the {_stage(trainer)}", counted=False)
 
     on_train_start = on_validation_start = on_test_start = on_predict_start = _start
@@ -61,7 +61,7 @@ class Pulse(L.Callback):
 
     on_validation_batch_end = on_test_batch_end = on_predict_batch_end = _batch_end
 
-    def _scores(self, trainer: L.Trainer, *_: Any) -> None:
+    def _scores(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self.watch.mark(f"at the end of the {_stage(trainer)}", counted=False)
 
     on_validation_epoch_end = on_test_epoch_end = on_predict_epoch_end = on_train_epoch_end = _scores
