@@ -15,7 +15,7 @@ from lightning.pytorch.loggers import Logger
 
 from vitdet.data import ImageData
 from vitdet.errors import UserError
-from vitdet.training import arguments
+from vitdet.training import arguments, saving
 from vitdet.training.callbacks import (
     EMA,
     BestCheckpoint,
@@ -23,6 +23,7 @@ from vitdet.training.callbacks import (
     DivergedError,
     FinalValidation,
     FirstBatches,
+    GlobalBatch,
     LastCheckpoint,
     Pictures,
     ProgressReport,
@@ -31,7 +32,7 @@ from vitdet.training.callbacks import (
     Summary,
     Thresholds,
 )
-from vitdet.training.folder import check_free, find, is_run, occupied, reserve, runs
+from vitdet.training.folder import ShareFolder, check_free, find, is_run, occupied, reserve, runs
 from vitdet.training.loggers import LoggedValues, make_loggers
 from vitdet.training.loops import FitLoop
 from vitdet.training.quiet import quiet
@@ -45,14 +46,6 @@ def _leave_gloo() -> None:
     """Stops gloo's threads: if they outlive the interpreter, they sometimes abort the process at its exit."""
     if dist.is_available() and dist.is_initialized() and dist.get_backend() == "gloo":
         dist.destroy_process_group()
-
-
-class ShareFolder(L.Callback):
-    """Broadcasts the run folder that rank 0 has taken to the other ranks."""
-
-    def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
-        if stage == "fit":
-            trainer.enter(trainer.strategy.broadcast(trainer.entered))
 
 
 class Trainer(Watched):
@@ -79,7 +72,8 @@ class Trainer(Watched):
             the best F1 score, or a wanted `precision=P` or `recall=R`, such as `precision=0.9`. With `None`, it is 0.3.
         progress: Whether to show the progress: a bar on a terminal, otherwise a line about every 30 s.
         max_time: Longest time of the training, as days:hours:minutes:seconds, such as 00:00:12:00.
-        kwargs: `rank_timeout` (600), see `Watched`; and the arguments of Lightning's `Trainer`.
+        kwargs: `keep_last` (2), see `Checkpoints`; `skip_steps` (10), see `SkippedSteps`; `rank_timeout` (600), see
+            `Watched`; and the arguments of Lightning's `Trainer`.
 
     Raises:
         UserError: an argument is out of its range, or Lightning refuses it.
@@ -128,7 +122,7 @@ class Trainer(Watched):
         # the timer comes before `FinalValidation`, which must see that the time is up; Lightning would add it elsewhere
         ours = [Timer(end)] if (end := arguments.duration(max_time)) else []
         if not given.bare:
-            ours += [StepSeed(), *([EMA(ema)] if ema else []), FinalValidation(), Thresholds(thresholds)]
+            ours += [GlobalBatch(), StepSeed(), *([EMA(ema)] if ema else []), FinalValidation(), Thresholds(thresholds)]
             ours += [*([Report()] if pictures and not given.dry else []), Summary()]
             ours += [ProgressReport()] if given.shows(progress) and not arguments.has_bar(extra) else []
             ours += [Pictures(pictures), FirstBatches()] if pictures and not given.dry else []
@@ -251,18 +245,22 @@ class Trainer(Watched):
 
         Raises:
             UserError: Lightning refuses an argument, the checkpoint does not fit, or the folder holds another run.
-            DivergedError: the weights or the loss are no longer finite.
+            SaveError: a checkpoint could not be written, and neither at the end of the training.
+            DivergedError: the weights are no longer finite, or too many steps in a row were skipped.
             RankError: another rank of a distributed run has stalled, died or failed; see `rank_timeout`.
         """
         self._share_out(train_dataloaders if datamodule is None else datamodule)
         ckpt_path = self._checkpoint(ckpt_path, model, training=True)
+        self.unsaved = {}
         with contextlib.ExitStack() as stack:
             if self._first and not self.given.dry and not self.given.bare:
                 folder = self._choose(ckpt_path if isinstance(ckpt_path, Path) else None)
                 stack.enter_context(occupied(folder))
                 self.enter(folder, resumed=ckpt_path is not None)
+                saving.tell_damaged(self, ckpt_path)
             stack.enter_context(self._told())
             super().fit(model, train_dataloaders, val_dataloaders, datamodule, ckpt_path, weights_only)
+        self.check_saved()
 
     def _evaluate(self, verb: str, *args: Any, **kwargs: Any) -> Any:
         method = getattr(super(), verb)

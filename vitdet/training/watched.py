@@ -7,10 +7,11 @@ import lightning as L
 from vitdet.errors import check
 from vitdet.ranges import is_number
 from vitdet.training.callbacks.pulse import Pulse
+from vitdet.training.guarded import Guarded
 from vitdet.training.watch import Watch
 
 
-class Watched(L.Trainer):
+class Watched(Guarded):
     """A trainer whose ranks watch over each other.
 
     Args:

@@ -62,7 +62,7 @@ class LastCheckpoint(Checkpoint):
             return
         # a validation may fall between the batches of an optimiser step, whose gradients no checkpoint holds
         if trainer.fit_loop.epoch_loop._should_accumulate():
-            check_finite(trainer, self.kept())
+            check_finite(trainer)
         else:
             self._save(trainer)
 
@@ -87,9 +87,12 @@ class LastCheckpoint(Checkpoint):
             raise KeyboardInterrupt
 
     def _save(self, trainer: L.Trainer) -> None:
-        check_finite(trainer, self.kept())
         trainer.save_checkpoint(self.path)
-        self._saved = (trainer.global_step, time.monotonic())
+        if self.path is not None and self.path.name in getattr(trainer, "unsaved", ()):
+            # tries again in a minute, not at once: the whole file would be written at each step
+            self._saved = (self._saved[0], time.monotonic() - 60 * max(0.0, self.minutes - 1))
+        else:
+            self._saved = (trainer.global_step, time.monotonic())
 
     def kept(self) -> str:
         """Describes which good weights are left after a training has diverged."""
