@@ -186,6 +186,8 @@ def test_two_hosts(tmp_path, hosts, link):
         end = time.monotonic() + 120
         while not (tmp_path / "happened").is_file() and time.monotonic() < end:
             time.sleep(0.2)
+        # names of hosts are looked up in vain here, which takes seconds
+        time.sleep(10)
         hosts.run("ip", "link", "set", hosts.link, "down")
     cut, ends = time.monotonic(), [finish(process, 180) for process in processes]
     if link == "slow":
