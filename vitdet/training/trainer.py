@@ -28,6 +28,7 @@ from vitdet.training.callbacks import (
     Pictures,
     ProgressReport,
     Report,
+    RunEvents,
     StepSeed,
     Summary,
     Thresholds,
@@ -36,7 +37,7 @@ from vitdet.training.folder import ShareFolder, check_free, find, is_run, occupi
 from vitdet.training.loggers import LoggedValues, make_loggers
 from vitdet.training.loops import FitLoop
 from vitdet.training.quiet import quiet
-from vitdet.training.resume import check_resume
+from vitdet.training.resume import check_resume, restoring
 from vitdet.training.task import Task
 from vitdet.training.watched import Watched
 
@@ -72,8 +73,8 @@ class Trainer(Watched):
             the best F1 score, or a wanted `precision=P` or `recall=R`, such as `precision=0.9`. With `None`, it is 0.3.
         progress: Whether to show the progress: a bar on a terminal, otherwise a line about every 30 s.
         max_time: Longest time of the training, as days:hours:minutes:seconds, such as 00:00:12:00.
-        kwargs: `keep_last` (2), see `Checkpoints`; `skip_steps` (10), see `SkippedSteps`; `rank_timeout` (600), see
-            `Watched`; and the arguments of Lightning's `Trainer`.
+        kwargs: `keep_last` (2) and `failed_save` (retry), see `Saving`; `skip_steps` (10), see `SkippedSteps`;
+            `rank_timeout` (600), see `Watched`; and the arguments of Lightning's `Trainer`.
 
     Raises:
         UserError: an argument is out of its range, or Lightning refuses it.
@@ -122,7 +123,8 @@ class Trainer(Watched):
         # the timer comes before `FinalValidation`, which must see that the time is up; Lightning would add it elsewhere
         ours = [Timer(end)] if (end := arguments.duration(max_time)) else []
         if not given.bare:
-            ours += [GlobalBatch(), StepSeed(), *([EMA(ema)] if ema else []), FinalValidation(), Thresholds(thresholds)]
+            ours += [RunEvents(), GlobalBatch(), StepSeed(), *([EMA(ema)] if ema else [])]
+            ours += [FinalValidation(), Thresholds(thresholds)]
             ours += [*([Report()] if pictures and not given.dry else []), Summary()]
             ours += [ProgressReport()] if given.shows(progress) and not arguments.has_bar(extra) else []
             ours += [Pictures(pictures), FirstBatches()] if pictures and not given.dry else []
@@ -259,6 +261,7 @@ class Trainer(Watched):
                 self.enter(folder, resumed=ckpt_path is not None)
                 saving.tell_damaged(self, ckpt_path)
             stack.enter_context(self._told())
+            stack.enter_context(restoring(ckpt_path))
             super().fit(model, train_dataloaders, val_dataloaders, datamodule, ckpt_path, weights_only)
         self.check_saved()
 
