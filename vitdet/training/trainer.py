@@ -34,12 +34,12 @@ from vitdet.training.callbacks import (
     Thresholds,
 )
 from vitdet.training.folder import ShareFolder, check_free, find, is_run, occupied, reserve, runs
-from vitdet.training.guarded import Guarded
 from vitdet.training.loggers import LoggedValues, make_loggers
 from vitdet.training.loops import FitLoop
 from vitdet.training.quiet import quiet
 from vitdet.training.resume import check_resume, restoring
 from vitdet.training.task import Task
+from vitdet.training.watched import Watched
 
 
 @atexit.register
@@ -49,7 +49,7 @@ def _leave_gloo() -> None:
         dist.destroy_process_group()
 
 
-class Trainer(Guarded):
+class Trainer(Watched):
     """Lightning's `Trainer` with a weight average, checkpoints, loggers, progress reports and a summary.
 
     By default, it keeps an average of the weights, writes `best.ckpt` and `last.ckpt`, logs metrics as CSV and for
@@ -73,8 +73,8 @@ class Trainer(Guarded):
             the best F1 score, or a wanted `precision=P` or `recall=R`, such as `precision=0.9`. With `None`, it is 0.3.
         progress: Whether to show the progress: a bar on a terminal, otherwise a line about every 30 s.
         max_time: Longest time of the training, as days:hours:minutes:seconds, such as 00:00:12:00.
-        kwargs: `keep_last` (2) and `failed_save` (retry), see `Saving`; `skip_steps` (10), see `SkippedSteps`; and the
-            arguments of Lightning's `Trainer`.
+        kwargs: `keep_last` (2) and `failed_save` (retry), see `Saving`; `skip_steps` (10), see `SkippedSteps`;
+            `rank_timeout` (600), see `Watched`; and the arguments of Lightning's `Trainer`.
 
     Raises:
         UserError: an argument is out of its range, or Lightning refuses it.
@@ -220,7 +220,7 @@ class Trainer(Guarded):
     @contextlib.contextmanager
     def _told(self) -> Iterator[None]:
         """Turns errors that Lightning raises on purpose, and losses that are not finite, into a `UserError`."""
-        with arguments.refusals():
+        with self.watch.over(), arguments.refusals():
             try:
                 yield
             except FloatingPointError as error:
@@ -250,6 +250,7 @@ class Trainer(Guarded):
             Stopped: a signal has ended the training, which its exit status says.
             SaveError: a checkpoint could not be written, and neither at the end of the training.
             DivergedError: the weights are no longer finite, or too many steps in a row were skipped.
+            RankError: another rank of a distributed run has stalled, died or failed; see `rank_timeout`.
         """
         self._share_out(train_dataloaders if datamodule is None else datamodule)
         self.unsaved = {}
