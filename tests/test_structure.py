@@ -25,6 +25,7 @@ RANKS = [
         "fetch",
         "progress",
         "ranges",
+        "signals",
         "structures",
         "prediction",
         "detections",

@@ -1,8 +1,7 @@
-"""What a training leaves, in a form that can be compared: `python outcome.py RUN_FOLDER` prints a fingerprint of it."""
+"""What a training leaves, in a form that can be compared."""
 
 import hashlib
 import json
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +39,6 @@ def differences(one: dict, other: dict, path: str = "") -> list[str]:
     return [] if same else [f"{path}: {str(one)[:300]} | {str(other)[:300]}"]
 
 
-if __name__ == "__main__":
-    text = json.dumps(outcome(Path(sys.argv[1])), sort_keys=True)
-    print(hashlib.sha256(text.encode()).hexdigest())
+def fingerprint(run: Path) -> str:
+    """A text that is equal for equal outcomes only."""
+    return hashlib.sha256(json.dumps(outcome(run), sort_keys=True).encode()).hexdigest()

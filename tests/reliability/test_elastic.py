@@ -130,6 +130,7 @@ def trained(tmp_path_factory):
     return found, said
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", CHAINS)
 def test_a_training_on_other_numbers_of_processes_is_one_training(name, trained):
     (straight, parts), said = trained[0][name], trained[1]
@@ -147,6 +148,7 @@ def test_a_training_on_other_numbers_of_processes_is_one_training(name, trained)
         assert "a global batch keeps its 8 images: 1 process, 4 accumulated batches of 2 images each" in said
 
 
+@pytest.mark.slow
 def test_gradients_do_not_depend_on_the_number_of_processes(trained):
     (straight, parts), said = trained[0]["ranks"], trained[1]
     np.testing.assert_allclose([norm for part in parts for norm in part[0]["norms"]], straight[0]["norms"], rtol=2e-3)
@@ -154,5 +156,6 @@ def test_gradients_do_not_depend_on_the_number_of_processes(trained):
     assert "keeps its 8 images: 4 processes, 2 images each; before, 1 process, 8 images each" in said
 
 
+@pytest.mark.slow
 def test_what_can_not_be_shared_is_refused(trained):
     assert "a global batch of the checkpoint has 8 images, which 3 processes can't share equally" in trained[1]

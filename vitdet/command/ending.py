@@ -4,9 +4,13 @@ A mistake of the user's is told in one sentence, and the status is 2. A fault of
 report it, and the status is 1.
 """
 
+import atexit
+import contextlib
 import errno
+import multiprocessing
 import os
 import sys
+import threading
 import traceback
 from typing import NoReturn
 
@@ -39,14 +43,43 @@ def end(error: BaseException) -> NoReturn:
         # whoever read the output has gone
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         raise SystemExit(1) from error
+    if getattr(error, "printed", False):
+        # a rank of a distributed run has said it for all of them
+        _leave(getattr(error, "status", 2))
     message = sentence(error)
     if debug or message is None:
         traceback.print_exception(error)
     if message is None:
         print(f"vitdet: {REPORT}", file=sys.stderr)
         raise SystemExit(1) from error
-    print(f"vitdet: {message}", file=sys.stderr)
-    raise SystemExit(2) from error
+    # which rank of a distributed run it is
+    notes = "".join(f" ({note})" for note in getattr(error, "__notes__", []))
+    print(f"vitdet: {message}{notes}", file=sys.stderr)
+    if notes:
+        _leave(2)
+    raise SystemExit(getattr(error, "status", 2)) from error
+
+
+def _leave(status: int) -> NoReturn:
+    """Ends a rank of a distributed run: nothing must wait for a rank that is gone, nor these for it."""
+    for child in multiprocessing.active_children():
+        child.kill()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status)
+
+
+def leave(status: int) -> NoReturn:
+    """Ends the process as `sys.exit` does, but without tidying up memory, which may take seconds on a busy machine."""
+    # what is called at exit may wait for another process
+    limit = threading.Timer(3.0, os._exit, [status])
+    limit.daemon = True
+    limit.start()
+    atexit._run_exitfuncs()
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(Exception):
+            stream.flush()
+    os._exit(status)
 
 
 def sentence(error: BaseException) -> str | None:

@@ -16,6 +16,7 @@ from vitdet.data.bad import Bad, Noted
 from vitdet.data.options import RANGES
 from vitdet.data.repeats import rounded
 from vitdet.data.sharing import Sharing
+from vitdet.data.workers import shielded
 from vitdet.errors import UserError
 from vitdet.progress import Progress
 from vitdet.ranges import ranged
@@ -258,7 +259,7 @@ class Loader(DataLoader):
 
     def __iter__(self) -> Iterator[Any]:
         self._given = getattr(self.batch_sampler, "position", 0)
-        batches, end = super().__iter__(), object()
+        batches, end = shielded(self, super().__iter__), object()
         while (batch := self._next(batches, end)) is not end:
             if isinstance(batch, UserError):
                 raise batch

@@ -1,5 +1,6 @@
 """The loggers of a run, for TensorBoard and `metrics.csv`, and how a resumed run goes on with what they wrote."""
 
+import contextlib
 import csv
 import io
 import os
@@ -80,6 +81,15 @@ class Rows(ExperimentWriter):
         self.count += len(self.metrics)
         self.metrics_keys, self.metrics = columns, []
 
+    def sync(self) -> None:
+        """Makes sure that the rows are on the disk before a checkpoint counts on them, as far as the disk allows."""
+        with contextlib.suppress(OSError):
+            handle = os.open(self.path, os.O_RDONLY)
+            try:
+                os.fsync(handle)
+            finally:
+                os.close(handle)
+
     def _write(self, columns: list[str], rows: list[dict[str, str]]) -> None:
         text = io.StringIO(newline="")
         writer = csv.DictWriter(text, fieldnames=columns, extrasaction="ignore")
@@ -142,9 +152,11 @@ class LoggedValues(L.Callback):
         self._steps = 0
 
     def on_save_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
-        rows = next((one.experiment.count for one in trainer.loggers if isinstance(one, Metrics)), None)
+        metrics = next((one.experiment for one in trainer.loggers if isinstance(one, Metrics)), None)
+        if metrics is not None:
+            metrics.sync()
         values = {name: value.detach().cpu().clone() for name, value in trainer.callback_metrics.items()}
-        checkpoint["callbacks"][self.state_key] = {"rows": rows, "values": values}
+        checkpoint["callbacks"][self.state_key] = {"rows": None if metrics is None else metrics.count, "values": values}
 
     def on_load_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
         if trainer.state.fn != "fit":

@@ -122,5 +122,5 @@ class Muon(torch.optim.AdamW):
         state = self.state[parameter]
         # AdamW expects a step count in every state that it loads
         if not state:
-            state.update(step=torch.zeros(()), momentum_buffer=torch.zeros_like(parameter.grad.flatten(1)))
+            state.update(step=torch.zeros(()), momentum_buffer=torch.zeros_like(parameter.flatten(1)))
         return state["momentum_buffer"]

@@ -31,25 +31,34 @@ class FSDP(ModelParallelStrategy):
         False
     """
 
-    # Lightning would let its own functions restore everything after the set-up; its keys of the optimiser's states
-    # are those of the model's order of parameters, in which vitdet's groups of parameters are not
-    restore_checkpoint_after_setup = False
-    lightning_restore_optimizer = True
-
     def __init__(self, **options: Any) -> None:
         super().__init__(save_distributed_checkpoint=False, **options)
+
+    # Lightning would let its own functions restore everything after the set-up; its keys of the optimiser's states
+    # are those of the model's order of parameters, in which vitdet's groups of parameters are not
+    @property
+    def restore_checkpoint_after_setup(self) -> bool:
+        return False
+
+    @property
+    def lightning_restore_optimizer(self) -> bool:
+        return True
+
+    @property
+    def _task(self) -> Any:
+        return self.lightning_module
 
     def setup_environment(self) -> None:
         self._data_parallel_size, self._tensor_parallel_size = self.num_nodes * self.num_processes, 1
         super().setup_environment()
 
     def lightning_module_state_dict(self) -> dict[str, Any]:
-        return gather(self.lightning_module.state_dict(), keep=self.is_global_zero)
+        return gather(self._task.state_dict(), keep=self.is_global_zero)
 
     def load_model_state_dict(self, checkpoint: Mapping[str, Any], strict: bool = True) -> None:
-        known, saved = self.lightning_module.state_dict(), checkpoint["state_dict"]
+        known, saved = self._task.state_dict(), checkpoint["state_dict"]
         shared = {name: share_out(tensor, known.get(name, tensor)) for name, tensor in saved.items()}
-        self.lightning_module.load_state_dict(shared, strict=strict)
+        self._task.load_state_dict(shared, strict=strict)
 
     def optimizer_state(self, optimizer: Optimizer) -> dict[str, Any]:
         return gather(Strategy.optimizer_state(self, optimizer), keep=self.is_global_zero)

@@ -15,7 +15,7 @@ from lightning.pytorch.loggers import Logger
 
 from vitdet.data import ImageData
 from vitdet.errors import UserError
-from vitdet.training import arguments, saving
+from vitdet.training import arguments, saving, slurm, stop
 from vitdet.training.callbacks import (
     EMA,
     BestCheckpoint,
@@ -34,12 +34,12 @@ from vitdet.training.callbacks import (
     Thresholds,
 )
 from vitdet.training.folder import ShareFolder, check_free, find, is_run, occupied, reserve, runs
-from vitdet.training.guarded import Guarded
 from vitdet.training.loggers import LoggedValues, make_loggers
 from vitdet.training.loops import FitLoop
 from vitdet.training.quiet import quiet
 from vitdet.training.resume import check_resume, restoring
 from vitdet.training.task import Task
+from vitdet.training.watched import Watched
 
 
 @atexit.register
@@ -49,7 +49,7 @@ def _leave_gloo() -> None:
         dist.destroy_process_group()
 
 
-class Trainer(Guarded):
+class Trainer(Watched):
     """Lightning's `Trainer` with a weight average, checkpoints, loggers, progress reports and a summary.
 
     By default, it keeps an average of the weights, writes `best.ckpt` and `last.ckpt`, logs metrics as CSV and for
@@ -73,8 +73,8 @@ class Trainer(Guarded):
             the best F1 score, or a wanted `precision=P` or `recall=R`, such as `precision=0.9`. With `None`, it is 0.3.
         progress: Whether to show the progress: a bar on a terminal, otherwise a line about every 30 s.
         max_time: Longest time of the training, as days:hours:minutes:seconds, such as 00:00:12:00.
-        kwargs: `keep_last` (2) and `failed_save` (retry), see `Saving`; `skip_steps` (10), see `SkippedSteps`; and the
-            arguments of Lightning's `Trainer`.
+        kwargs: `keep_last` (2) and `failed_save` (retry), see `Saving`; `skip_steps` (10), see `SkippedSteps`;
+            `rank_timeout` (600), see `Watched`; and the arguments of Lightning's `Trainer`.
 
     Raises:
         UserError: an argument is out of its range, or Lightning refuses it.
@@ -220,7 +220,7 @@ class Trainer(Guarded):
     @contextlib.contextmanager
     def _told(self) -> Iterator[None]:
         """Turns errors that Lightning raises on purpose, and losses that are not finite, into a `UserError`."""
-        with arguments.refusals():
+        with self.watch.over(), arguments.refusals():
             try:
                 yield
             except FloatingPointError as error:
@@ -247,17 +247,20 @@ class Trainer(Guarded):
 
         Raises:
             UserError: Lightning refuses an argument, the checkpoint does not fit, or the folder holds another run.
+            Stopped: a signal has ended the training, which its exit status says.
             SaveError: a checkpoint could not be written, and neither at the end of the training.
             DivergedError: the weights are no longer finite, or too many steps in a row were skipped.
+            RankError: another rank of a distributed run has stalled, died or failed; see `rank_timeout`.
         """
         self._share_out(train_dataloaders if datamodule is None else datamodule)
-        ckpt_path = self._checkpoint(ckpt_path, model, training=True)
         self.unsaved = {}
-        with contextlib.ExitStack() as stack:
+        with stop.listening(self), contextlib.ExitStack() as stack:
+            ckpt_path = self._checkpoint(slurm.go_on(self, ckpt_path), model, training=True)
             if self._first and not self.given.dry and not self.given.bare:
                 folder = self._choose(ckpt_path if isinstance(ckpt_path, Path) else None)
                 stack.enter_context(occupied(folder))
                 self.enter(folder, resumed=ckpt_path is not None)
+                slurm.mark(folder)
                 saving.tell_damaged(self, ckpt_path)
             stack.enter_context(self._told())
             stack.enter_context(restoring(ckpt_path))
@@ -271,7 +274,7 @@ class Trainer(Guarded):
         self._share_out(given.get("dataloaders") if data is None else data)
         given["ckpt_path"] = checkpoint = self._checkpoint(given.get("ckpt_path"), given.get("model"))
         self.tested_folder = checkpoint.parent if isinstance(checkpoint, Path) else self.entered
-        with self._told():
+        with stop.listening(self), self._told():
             return method(**given)
 
     def validate(self, *args: Any, **kwargs: Any) -> Any:

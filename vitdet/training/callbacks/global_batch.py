@@ -36,7 +36,7 @@ class GlobalBatch(L.Callback):
     def state_dict(self) -> dict[str, Any]:
         return {} if self._given is None else {"given": self._given}
 
-    def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+    def setup(self, trainer: Any, pl_module: L.LightningModule, stage: str) -> None:
         self._given, self._moved_from, self._said = None, None, ""
         data: Any = getattr(trainer, "datamodule", None)
         if stage != "fit" or not isinstance(data, ImageData):
@@ -53,13 +53,13 @@ class GlobalBatch(L.Callback):
         before, given = _sharing(checkpoint), checkpoint["callbacks"].get(self.state_key, {}).get("given")
         if trainer.state.fn != "fit" or not isinstance(data, ImageData) or before is None:
             return
-        now = data.sharing
+        now: Any = data.sharing
         if given is not None and given == self._given:
-            data.sharing = now = before.on(now.ranks, data.batch_size)
+            now = data.sharing = before.on(now.ranks, data.batch_size)
             if now.accumulate != trainer.accumulate_grad_batches:
                 self._accumulate(trainer, now.accumulate)
-                if isinstance(getattr(pl_module, "progress", None), Progress):
-                    progress.begin(pl_module.progress, trainer)
+                if isinstance(done := getattr(pl_module, "progress", None), Progress):
+                    progress.begin(done, trainer)
         if (now.size, now.max_tokens) != (before.size, before.max_tokens):
             self._said = f"from here on a global batch has {now.describe()}, the checkpoint's had {before.describe()}"
         elif now.ranks != before.ranks:
@@ -89,15 +89,15 @@ class GlobalBatch(L.Callback):
             rest = f"; an epoch has {drawn} of {images} images" if drawn < images and sampler.repeats is None else ""
             rank_zero_info(self._said + rest)
         if self._moved_from is not None:
-            self._recount(trainer, sampler)
+            self._recount(trainer, sampler, self._moved_from)
             self._validate_as_often(trainer)
 
-    def _recount(self, trainer: L.Trainer, sampler: BatchSampler) -> None:
-        """Counts the batches of this epoch and of the training as if all had been shared out as they are now."""
+    def _recount(self, trainer: L.Trainer, sampler: BatchSampler, before: int) -> None:
+        """Counts the batches of this epoch and of the training, where a step had `before` batches, as those of now."""
         batches = trainer.fit_loop.epoch_loop.batch_progress
         current, total = batches.current.ready, batches.total.ready
         done = trainer.num_training_batches if batches.is_last_batch else sampler.position
-        earlier = (total - current) // self._moved_from * sampler.sharing.accumulate
+        earlier = (total - current) // before * sampler.sharing.accumulate
         for counts, by in ((batches.current, done - current), (batches.total, earlier + done - total)):
             for name in ("ready", "started", "processed", "completed"):
                 setattr(counts, name, getattr(counts, name) + by)
