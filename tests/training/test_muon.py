@@ -75,3 +75,33 @@ def test_convolutions_count_as_matrices():
     moved = (conv.weight - before).flatten(1) / (1e-2 * 0.2 * 27**0.5)
     values = torch.linalg.svdvals(moved)
     assert values.min() > 0.3 and values.max() < 1.3
+
+
+def test_a_flag_on_a_device_chooses_between_the_step_and_none():
+    """As on a GPU, where the host does not look at it."""
+
+    def step(skip):
+        torch.manual_seed(0)
+        matrices = [nn.Parameter(torch.randn(16, 24)) for _ in range(2)]
+        optimiser = Muon([{"params": matrices, "matrices": True}], lr=1e-2, weight_decay=0.1)
+        for flag in (None, skip):
+            for matrix in matrices:
+                matrix.grad = torch.randn(16, 24)
+                if flag is not None and flag > 0:
+                    matrix.grad[0, 0] = torch.nan
+            with torch.no_grad():
+                optimiser._step_matrices(optimiser.param_groups[0], flag)
+        return [*matrices, *(state["momentum_buffer"] for state in optimiser.state.values())]
+
+    def once():
+        torch.manual_seed(0)
+        matrices = [nn.Parameter(torch.randn(16, 24)) for _ in range(2)]
+        optimiser = Muon([{"params": matrices, "matrices": True}], lr=1e-2, weight_decay=0.1)
+        for matrix in matrices:
+            matrix.grad = torch.randn(16, 24)
+        optimiser.step()
+        return [*matrices, *(state["momentum_buffer"] for state in optimiser.state.values())]
+
+    skipped, counted = step(torch.ones(())), step(torch.zeros(()))
+    assert all(map(torch.equal, skipped, once())) and all(map(torch.equal, counted, step(None)))
+    assert not any(map(torch.equal, skipped, counted))

@@ -82,10 +82,15 @@ class Muon(torch.optim.AdamW):
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
-        groups = self.param_groups
+        groups, skip = self.param_groups, getattr(self, "found_inf", None)
+        # on a CPU, to look at the flag costs less than to choose between two results
+        if skip is not None and skip.device.type == "cpu":
+            if skip.item():
+                return loss
+            skip = None
         for group in groups:
             if group["matrices"]:
-                self._step_matrices(group)
+                self._step_matrices(group, skip)
         self.param_groups = [group for group in groups if not group["matrices"]]
         try:
             super().step()
@@ -93,7 +98,7 @@ class Muon(torch.optim.AdamW):
             self.param_groups = groups
         return loss
 
-    def _step_matrices(self, group: dict) -> None:
+    def _step_matrices(self, group: dict, skip: Tensor | None) -> None:
         by_shape: dict[tuple, list[Tensor]] = {}
         for parameter in group["params"]:
             if parameter.grad is not None:
@@ -113,7 +118,7 @@ class Muon(torch.optim.AdamW):
             moved = weights.mul(1 - group["lr"] * group["weight_decay"])
             moved.sub_(rows_of_stacked(whole, parameters[0]), alpha=scale)
             # a step that is skipped, as AdamW does it for the other parameters: without waiting for the device
-            if (skip := getattr(self, "found_inf", None)) is not None:
+            if skip is not None:
                 momentum, moved = before.where(skip > 0, momentum), weights.where(skip > 0, moved)
             torch._foreach_copy_(buffers, list(momentum))
             torch._foreach_copy_(kept, [new.view_as(p) for p, new in zip(kept, moved)])
