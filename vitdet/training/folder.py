@@ -81,8 +81,10 @@ def occupied(folder: Path) -> Iterator[None]:
         yield
     finally:
         if file is not None:
-            # while it is locked, so that a process which waits for it finds that it has gone
-            path.unlink(missing_ok=True)
+            # while it is locked, so that a process which waits for it finds that it has gone; unless the disk is now
+            # read-only, which is no reason to fail
+            with contextlib.suppress(OSError):
+                path.unlink()
             file.close()
 
 
