@@ -32,6 +32,7 @@ from vitdet.training.callbacks import (
     Thresholds,
 )
 from vitdet.training.folder import check_free, find, is_run, make_loggers, reserve, runs
+from vitdet.training.loops import FitLoop
 from vitdet.training.quiet import quiet
 from vitdet.training.resume import check_resume
 from vitdet.training.task import Task
@@ -143,8 +144,7 @@ class Trainer(L.Trainer):
                 use_distributed_sampler=False,
                 **kwargs,
             )
-        # prevents that Lightning, with `max_steps`, resumes a completed epoch and trains an additional batch in it
-        self.fit_loop._iteration_based_training = bool
+        self.fit_loop = FitLoop(self)
 
     @property
     def run_folder(self) -> Path:

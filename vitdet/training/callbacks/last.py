@@ -17,8 +17,9 @@ class LastCheckpoint(Checkpoint):
 
     It is written before each validation, at the end of each epoch, every `minutes`, when training ends, and when
     training is stopped by Ctrl-C or SIGTERM. These take effect at the end of a step or of a validation, so that the
-    file is consistent; a second Ctrl-C stops immediately and writes nothing. Weights that are not finite are never
-    written: the training ends, and the previous file is kept.
+    file is consistent; a second Ctrl-C stops immediately and writes nothing. A training that was killed in a validation
+    resumes with that validation. Weights that are not finite are never written: the training ends, and the previous
+    file is kept.
 
     Args:
         minutes: Longest time between two saves, in minutes.
@@ -32,8 +33,6 @@ class LastCheckpoint(Checkpoint):
         self.minutes = minutes
         self._stop = False
         self._saved: tuple[int, float] = (-1, 0.0)
-        self._step = -1
-        self._accumulating = False
         self._handler: Any = None
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
@@ -53,14 +52,25 @@ class LastCheckpoint(Checkpoint):
         self._stop = True
         rank_zero_info("Stopping after this step or validation; press Ctrl-C again to stop at once.")
 
-    def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, *_: Any) -> None:
+    def _asked(self, trainer: L.Trainer) -> bool:
+        """Whether Ctrl-C or SIGTERM reached any rank; all ranks must stop at the same step."""
+        asked = self._stop or trainer.received_sigterm
+        return trainer.strategy.reduce_boolean_decision(asked, all=False) if trainer.world_size > 1 else asked
+
+    def on_validation_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        if trainer.sanity_checking or trainer.state.fn != "fit":
+            return
+        # a validation may fall between the batches of an optimiser step, whose gradients no checkpoint holds
+        if trainer.fit_loop.epoch_loop._should_accumulate():
+            check_finite(trainer, self.kept())
+        else:
+            self._save(trainer)
+
+    def on_step_end(self, trainer: L.Trainer) -> None:
+        """Saves or stops, if either is due, when a step and its validation are done and logged; see `EpochLoop`."""
         loop = trainer.fit_loop.epoch_loop
-        self._accumulating = trainer.global_step == self._step
-        self._step = trainer.global_step
-        validates = loop._should_check_val_fx(trainer.fit_loop._data_fetcher)
-        if self._accumulating or loop.batch_progress.is_last_batch or validates:
-            # Stopping here would lose accumulated gradients or skip a validation that is due. The end of the
-            # accumulation, of the epoch or of the validation follows soon, and saves then.
+        # at the end of an epoch, `on_train_epoch_end` follows and saves
+        if loop._should_accumulate() or loop.batch_progress.is_last_batch or loop.done:
             return
         stop, late = self._asked(trainer), time.monotonic() - self._saved[1] > 60 * self.minutes
         # all ranks must save at the same step
@@ -69,27 +79,6 @@ class LastCheckpoint(Checkpoint):
         if stop or late:
             self._save(trainer)
         if stop:
-            raise KeyboardInterrupt
-
-    def _asked(self, trainer: L.Trainer) -> bool:
-        """Whether Ctrl-C or SIGTERM reached any rank; all ranks must stop at the same step."""
-        asked = self._stop or trainer.received_sigterm
-        return trainer.strategy.reduce_boolean_decision(asked, all=False) if trainer.world_size > 1 else asked
-
-    def on_validation_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        if not trainer.sanity_checking and trainer.state.fn == "fit":
-            if self._accumulating:
-                check_finite(trainer, self.kept())
-            else:
-                self._save(trainer)
-
-    def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        if trainer.sanity_checking or trainer.state.fn != "fit" or self._accumulating:
-            return
-        ends = trainer.fit_loop.epoch_loop.batch_progress.is_last_batch or trainer.should_stop
-        # at the end of an epoch, `on_train_epoch_end` follows and saves
-        if not ends and self._asked(trainer):
-            self._save(trainer)
             raise KeyboardInterrupt
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:

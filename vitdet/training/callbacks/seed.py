@@ -10,7 +10,7 @@ import torch
 
 
 class StepSeed(L.Callback):
-    """Seeds the random generators at each batch from the seed of the run, the batch index and the rank.
+    """Seeds the random generators at each batch and validation from the seed of the run, the batch index and the rank.
 
     A resumed run therefore draws the random numbers that the uninterrupted run would have drawn.
     """
@@ -30,6 +30,11 @@ class StepSeed(L.Callback):
     ) -> None:
         # the index of the batch, not the optimiser step: the batches of an accumulated step need different seeds
         self._apply(trainer, trainer.fit_loop.epoch_loop.total_batch_idx, 0)
+
+    def on_validation_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        # Lightning keeps the random numbers of the sanity check from the training
+        if trainer.state.fn == "fit" and not trainer.sanity_checking:
+            self._apply(trainer, trainer.fit_loop.epoch_loop.total_batch_idx, 2)
 
     def _apply(self, trainer: L.Trainer, index: int, stream: int) -> None:
         sequence = np.random.SeedSequence((self.seed, index, trainer.global_rank, stream))
