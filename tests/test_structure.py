@@ -22,6 +22,7 @@ RANKS = [
         "fetch",
         "progress",
         "ranges",
+        "signals",
         "structures",
         "prediction",
         "detections",

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from vitdet import signals
 from vitdet.command import ending
 from vitdet.command.parser import Parser
 from vitdet.errors import UserError
@@ -124,7 +125,8 @@ def _config(verb: str, argv: list[str]) -> Any:
 
 
 def _train(argv: list[str]) -> None:
-    with _reports() if argv else contextlib.nullcontext():
+    # from the start, so that a signal that comes before the training has the same status as one that comes later
+    with signals.listening(), _reports() if argv else contextlib.nullcontext():
         cli = _config("train", argv)
         if cli is not None:
             cli.trainer.fit(cli.model, cli.datamodule, ckpt_path=cli.ckpt_path, weights_only=True)

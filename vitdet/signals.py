@@ -79,7 +79,7 @@ class Listener:
         self.heard = threading.Event()
         self.held = self.leaving = self.alone = False
         self.last_words: Callable[[int], None] = _unsaved
-        self.forward: Callable[[int], None] = _tell_launcher
+        self.forward: Callable[[int], None] = tell_launcher
         self.last_acts: Callable[[], None] = lambda: None
         self._handled = self._noticed = self._deadline = 0.0
         self._hurried = self._concluded = False
@@ -282,7 +282,7 @@ def _unsaved(number: int) -> None:
     say(f"not finished: stopped by {name_of(number)} before anything was saved; start it again")
 
 
-def _tell_launcher(number: int) -> None:
+def tell_launcher(number: int) -> None:
     """Tells the first rank, where that has started this process and would wait for it."""
     if os.environ.get(LAUNCHER) == str(os.getppid()):
         with contextlib.suppress(OSError):

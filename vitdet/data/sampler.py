@@ -12,9 +12,11 @@ from typing import Any, NamedTuple
 import numpy as np
 from torch.utils.data import DataLoader, Sampler
 
+from vitdet import signals
 from vitdet.data.bad import Bad, Noted
 from vitdet.data.options import RANGES
 from vitdet.data.repeats import rounded
+from vitdet.data.workers import Shielded
 from vitdet.errors import UserError
 from vitdet.progress import Progress
 from vitdet.ranges import ranged
@@ -254,7 +256,10 @@ class Loader(DataLoader):
 
     def __iter__(self) -> Iterator[Any]:
         self._given = getattr(self.batch_sampler, "position", 0)
-        batches, end = super().__iter__(), object()
+        if not isinstance(self.worker_init_fn, Shielded):
+            self.worker_init_fn = Shielded(self.worker_init_fn)
+        with signals.blocked():
+            batches, end = super().__iter__(), object()
         while (batch := self._next(batches, end)) is not end:
             if isinstance(batch, UserError):
                 raise batch

@@ -9,7 +9,6 @@ from typing import Any
 import lightning as L
 from lightning.pytorch.loops.fit_loop import _FitLoop
 from lightning.pytorch.loops.training_epoch_loop import _TrainingEpochLoop
-from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from vitdet.training.callbacks.last import LastCheckpoint
 
@@ -59,18 +58,14 @@ class EpochLoop(_TrainingEpochLoop):
         if not self.due:
             super().advance(data_fetcher)
 
+    def _broadcast_sigterm_tensor(self) -> None:
+        """Does nothing: Lightning would wait for the device in each step, for what `agree.asked` does on the CPU."""
+
     def _should_check_val_fx(self, data_fetcher: Any) -> bool:
         return self.due or super()._should_check_val_fx(data_fetcher)
 
     def on_advance_end(self, data_fetcher: Any) -> None:
-        try:
-            super().on_advance_end(data_fetcher)
-        except SIGTERMException:
-            self._end()
-            raise
-        self._end()
-
-    def _end(self) -> None:
+        super().on_advance_end(data_fetcher)
         self.due, self._ended = False, True
         for callback in self.trainer.callbacks:
             if isinstance(callback, LastCheckpoint):

@@ -1,6 +1,6 @@
 """How a training that runs in several processes, its ranks, is stopped by a signal to any of them.
 
-Where there is work to save, all ranks must stop after the same step: `agreed` is where they decide that together. In
+Where there is work to save, all ranks must stop after the same step, on which they agree at its end (`agree.asked`). In
 all other places each rank may end on its own; a thread of each rank looks every moment whether another was asked to.
 """
 
@@ -14,11 +14,11 @@ from collections.abc import Iterator
 from typing import Any
 
 import lightning as L
-import torch
 import torch.distributed as dist
 from lightning.pytorch.strategies.launchers import _SubprocessScriptLauncher
 
 from vitdet import signals
+from vitdet.errors import UserError
 from vitdet.signals import Listener, Stopped
 from vitdet.training import events, slurm
 from vitdet.training.callbacks.last import LastCheckpoint
@@ -47,8 +47,6 @@ class Signals:
 def take_over(trainer: Any) -> None:
     """Makes the signals of a trainer those of vitdet."""
     trainer._signal_connector = Signals()
-    # it waits for the device in each step, for what `agreed` does on the CPU
-    trainer.fit_loop.epoch_loop._broadcast_sigterm_tensor = lambda: None
 
 
 class Peers(threading.Thread):
@@ -195,15 +193,13 @@ def _leave(error: BaseException, trainer: Any, listener: Listener, peers: Peers 
     Raises:
         Stopped: the error is what a rank meets that waits for one that has left.
     """
-    if not isinstance(error, (Stopped, Exception)):
-        return
-    if peers is not None and not isinstance(error, Stopped):
+    if not isinstance(error, Stopped):
+        if peers is None or not isinstance(error, RuntimeError) or isinstance(error, UserError):
+            return
         # the other rank may have left before this one has heard why
-        listener.heard.wait(2 * TICK)
-    if not listener.number:
-        return
-    listener.leaving, listener.held = True, False
-    listener.alone = listener.alone or not isinstance(error, Stopped)
+        if not listener.heard.wait(3 * TICK):
+            return
+        listener.leaving, listener.held, listener.alone = True, False, True
     listener.conclude()
     if peers is not None:
         peers.finish()
@@ -249,31 +245,3 @@ def _advice(trainer: Any) -> str:
     if last.path is None or not last.path.is_file():
         return "nothing was saved yet, so start it again"
     return f"go on with --ckpt_path last ({last.path})"
-
-
-_group: tuple[Any, Any] = (None, None)
-
-
-def agreed(trainer: L.Trainer, *values: int) -> list[int]:
-    """The largest of each value over all ranks, which must call this together.
-
-    It communicates between the CPUs, and does not wait for the devices.
-
-    Args:
-        values: whole numbers, such as the signal by which this rank was asked to end.
-    """
-    if trainer.world_size == 1:
-        return list(values)
-    global _group
-    if _group[0] is not dist.group.WORLD:
-        own = dist.get_backend() != "gloo" and dist.is_gloo_available()
-        _group = (dist.group.WORLD, dist.new_group(backend="gloo") if own else dist.group.WORLD)
-    on_cpu = dist.get_backend(_group[1]) == "gloo"
-    box = torch.tensor(values, device="cpu" if on_cpu else trainer.strategy.root_device)
-    dist.all_reduce(box, op=dist.ReduceOp.MAX, group=_group[1])
-    return [int(value) for value in box.tolist()]
-
-
-def asked(trainer: L.Trainer) -> int:
-    """The signal by which any rank was asked to end; 0 if none was. All ranks must call this together."""
-    return agreed(trainer, signals.asked())[0]

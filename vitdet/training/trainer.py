@@ -12,10 +12,11 @@ import lightning as L
 import torch.distributed as dist
 from lightning.pytorch.callbacks import Timer
 from lightning.pytorch.loggers import Logger
+from lightning.pytorch.utilities import rank_zero_info
 
 from vitdet.data import ImageData
 from vitdet.errors import UserError
-from vitdet.training import arguments
+from vitdet.training import arguments, slurm, stop
 from vitdet.training.callbacks import (
     EMA,
     BestCheckpoint,
@@ -145,6 +146,8 @@ class Trainer(L.Trainer):
                 **kwargs,
             )
         self.fit_loop = FitLoop(self)
+        if not given.bare:
+            stop.take_over(self)
 
     @property
     def run_folder(self) -> Path:
@@ -174,6 +177,8 @@ class Trainer(L.Trainer):
         if folder is None or (self._begun and folder == self.entered):
             return
         self.entered, self._begun = folder, True
+        if self._first:
+            slurm.mark(folder)
         ours = make_loggers(folder) if self.given.logs and self._first else []
         self.loggers = [*ours, *self.given.loggers]
 
@@ -248,14 +253,22 @@ class Trainer(L.Trainer):
 
         Raises:
             UserError: Lightning refuses an argument, the checkpoint does not fit, or the folder holds another run.
+            Stopped: a signal has ended the training, which its exit status says.
             DivergedError: the weights or the loss are no longer finite.
         """
         self._share_out(train_dataloaders if datamodule is None else datamodule)
-        ckpt_path = self._checkpoint(ckpt_path, model, training=True)
-        if self._first and not self.given.dry and not self.given.bare:
-            self.enter(self._choose(ckpt_path if isinstance(ckpt_path, Path) else None))
-        with self._told():
+        with stop.listening(self), self._told():
+            ckpt_path = self._checkpoint(self._requeued() or ckpt_path, model, training=True)
+            if self._first and not self.given.dry and not self.given.bare:
+                self.enter(self._choose(ckpt_path if isinstance(ckpt_path, Path) else None))
             super().fit(model, train_dataloaders, val_dataloaders, datamodule, ckpt_path, weights_only)
+
+    def _requeued(self) -> Path | None:
+        """What a job of SLURM that was started again goes on from, whatever it began with."""
+        found = None if self.given.dry or self.given.bare else slurm.own_checkpoint(*self._place[:2])
+        if found is not None:
+            rank_zero_info(f"job {slurm.job()} was started again, and goes on from {found}")
+        return found
 
     def _evaluate(self, verb: str, *args: Any, **kwargs: Any) -> Any:
         method = getattr(super(), verb)
@@ -264,7 +277,7 @@ class Trainer(L.Trainer):
         self._share_out(given.get("dataloaders") if data is None else data)
         given["ckpt_path"] = checkpoint = self._checkpoint(given.get("ckpt_path"), given.get("model"))
         self.tested_folder = checkpoint.parent if isinstance(checkpoint, Path) else self.entered
-        with self._told():
+        with stop.listening(self), self._told():
             return method(**given)
 
     def validate(self, *args: Any, **kwargs: Any) -> Any:

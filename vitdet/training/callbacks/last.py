@@ -1,6 +1,5 @@
 """`last.ckpt`, the checkpoint to resume from."""
 
-import signal
 import time
 from pathlib import Path
 from typing import Any
@@ -9,6 +8,8 @@ import lightning as L
 from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.utilities import rank_zero_info
 
+from vitdet import signals
+from vitdet.training.agree import agreed, asked
 from vitdet.training.callbacks.finite import check_finite
 
 
@@ -31,60 +32,56 @@ class LastCheckpoint(Checkpoint):
     def __init__(self, *, minutes: float = 15.0) -> None:
         self.path: Path | None = None
         self.minutes = minutes
-        self._stop = False
         self._saved: tuple[int, float] = (-1, 0.0)
-        self._handler: Any = None
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         self.path = trainer.run_folder / "last.ckpt" if stage == "fit" else None
 
     def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        self._stop, self._saved = False, (-1, time.monotonic())
-        try:
-            self._handler = signal.signal(signal.SIGINT, self._on_interrupt)
-        except ValueError:
-            # this is not the main thread, and only the main thread may handle signals
-            self._handler = None
+        self._saved = (-1, time.monotonic())
 
-    def _on_interrupt(self, *_: Any) -> None:
-        if self._stop:
-            raise KeyboardInterrupt
-        self._stop = True
-        rank_zero_info("Stopping after this step or validation; press Ctrl-C again to stop at once.")
-
-    def _asked(self, trainer: L.Trainer) -> bool:
-        """Whether Ctrl-C or SIGTERM reached any rank; all ranks must stop at the same step."""
-        asked = self._stop or trainer.received_sigterm
-        return trainer.strategy.reduce_boolean_decision(asked, all=False) if trainer.world_size > 1 else asked
+    def on_train_batch_start(self, trainer: L.Trainer, pl_module: L.LightningModule, *_: Any) -> None:
+        signals.hold()
 
     def on_validation_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         if trainer.sanity_checking or trainer.state.fn != "fit":
             return
-        # a validation may fall between the batches of an optimiser step, whose gradients no checkpoint holds
+        # a validation may fall between the batches of an optimiser step, whose gradients no checkpoint holds: the step
+        # before it was saved at its end
         if trainer.fit_loop.epoch_loop._should_accumulate():
             check_finite(trainer, self.kept())
         else:
             self._save(trainer)
+        self._stop(trainer)
+        # a training that is stopped in a validation goes on with it
+        signals.release()
 
     def on_step_end(self, trainer: L.Trainer) -> None:
         """Saves or stops, if either is due, when a step and its validation are done and logged; see `EpochLoop`."""
+        signals.hold()
         loop = trainer.fit_loop.epoch_loop
         # at the end of an epoch, `on_train_epoch_end` follows and saves
         if loop._should_accumulate() or loop.batch_progress.is_last_batch or loop.done:
             return
-        stop, late = self._asked(trainer), time.monotonic() - self._saved[1] > 60 * self.minutes
-        # all ranks must save at the same step
-        if trainer.world_size > 1:
-            late = trainer.strategy.reduce_boolean_decision(late, all=False)
+        late = time.monotonic() - self._saved[1] > 60 * self.minutes or _validates_within_next_step(trainer)
+        # all ranks must save and stop at the same step
+        stop, late = agreed(trainer, signals.asked(), late)
         if stop or late:
             self._save(trainer)
         if stop:
-            raise KeyboardInterrupt
+            signals.leave(stop)
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self._save(trainer)
-        if self._asked(trainer):
-            raise KeyboardInterrupt
+        self._stop(trainer)
+
+    def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        signals.release()
+
+    def _stop(self, trainer: L.Trainer) -> None:
+        """Ends the training, whose work is saved, if any rank was asked to."""
+        if number := asked(trainer):
+            signals.leave(number)
 
     def _save(self, trainer: L.Trainer) -> None:
         check_finite(trainer, self.kept())
@@ -99,10 +96,15 @@ class LastCheckpoint(Checkpoint):
         return f"{self.path} keeps the last good weights{at}"
 
     def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
-        if self.path is not None and self.path.exists():
+        # of a signal, the end of the run says more
+        if self.path is not None and self.path.exists() and not isinstance(exception, signals.Stopped):
             rank_zero_info(f"To go on from where this stopped: --ckpt_path {self.path}")
 
-    def teardown(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
-        if self._handler is not None:
-            signal.signal(signal.SIGINT, self._handler)
-            self._handler = None
+
+def _validates_within_next_step(trainer: L.Trainer) -> bool:
+    """Whether a validation comes between the batches of the next optimiser step."""
+    loop, every = trainer.fit_loop.epoch_loop, trainer.val_check_batch
+    if trainer.accumulate_grad_batches == 1 or not every or not loop._should_check_val_epoch():
+        return False
+    done = 1 + (loop.total_batch_idx if trainer.check_val_every_n_epoch is None else loop.batch_idx)
+    return any((done + i) % every == 0 for i in range(1, trainer.accumulate_grad_batches))
