@@ -227,8 +227,15 @@ def listening(*more: int) -> Iterator[Listener | None]:
 
 
 def asked() -> int:
-    """The signal by which this process was asked to end; 0 if it was not. Ranks may differ, see `training.stop`."""
+    """The signal by which this process was asked to end; 0 if it was not. Ranks may differ, see `training.agree`."""
     return _listener.number if _listener is not None else 0
+
+
+def heard(seconds: float) -> int:
+    """The signal by which any rank was asked to end, waiting so long to hear of it; 0 if none was."""
+    if _listener is not None:
+        _listener.heard.wait(seconds)
+    return asked()
 
 
 def hold() -> None:

@@ -38,11 +38,11 @@ def slurm(tmp_path, monkeypatch):
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("phase", "step", "count"),
-    rounds([("step", 4, 1)], [("step", 4, 1), ("validation", 3, 1), ("step", 4, 2), ("validation", 2, 2)]),
+    rounds([("step", 4, 1)], [("step", 4, 1), ("validation", 3, 1), ("step", 4, 2), ("validation", 3, 2)]),
 )
 def test_a_job_is_queued_again_and_goes_on(tmp_path, nursery, slurm, phase, step, count):
     job, calls = slurm
-    config = config_of(tmp_path, phase, step)
+    config = config_of(tmp_path, phase, step, images=12 * count)
     first = nursery.start_ranks if count == 2 else lambda *args, **env: [nursery.start(*args, **env)]
     runs = first(["train", config], folder=tmp_path, **job)
     reach(tmp_path, count, runs)
@@ -58,9 +58,9 @@ def test_a_job_is_queued_again_and_goes_on(tmp_path, nursery, slurm, phase, step
     stopped = torch.load(last, weights_only=True)["global_step"]
 
     # the same command, while another run of that name is newer
-    config = tiny_config(tmp_path, trainer={"max_epochs": 1})
+    config = tiny_config(tmp_path, trainer={"max_epochs": 1}, data={"train_images": 12 * count})
     assert nursery.start(["train", config], folder=tmp_path).wait(60) == 0
-    config = tiny_config(tmp_path)
+    config = tiny_config(tmp_path, data={"train_images": 12 * count})
     runs = first(["train", config], folder=tmp_path, **job, SLURM_RESTART_COUNT="1")
     assert [run.wait(60) for run in runs] == [0] * count, runs[0].output[-3000:]
     assert f"job 4711 was started again, and goes on from {last}" in runs[0].output

@@ -46,13 +46,15 @@ def reach(folder: Path, count: int, runs, seconds: float = 60) -> None:
     time.sleep(0.2)
 
 
-def config_of(folder: Path, phase: str, step: int, **more):
+def config_of(folder: Path, phase: str, step: int, *, images: int = 12, **more):
+    """A tiny run that stays in a phase; three steps an epoch are 12 images for each rank."""
     where = {"phase": phase, "folder": str(folder), "step": step, "seconds": LASTS.get(phase, 60.0), **more}
     callbacks = [{"class_path": "phases.Phase", "init_args": where}]
-    return tiny_config(folder, trainer={"callbacks": callbacks, "pictures": 1})
+    trainer = {"callbacks": callbacks, "pictures": 1}
+    return tiny_config(folder, trainer=trainer, data={"train_images": images})
 
 
-def check_end(folder: Path, runs, number: int, sent: float, *, names=("SIGINT", "SIGTERM")) -> None:
+def check_end(folder: Path, runs, number: int, sent: float, *) -> None:
     """All ranks end in time, with the status of the signal and a single line, and leave nothing behind."""
     for run in runs:
         status = run.wait(max(0.1, 10 - (time.monotonic() - sent)))

@@ -81,7 +81,8 @@ class Peers(threading.Thread):
     def _connect(self) -> None:
         if self._store is None and dist.is_available() and dist.is_initialized():
             # a connection of its own, which no other thread waits on
-            self._store = dist.distributed_c10d._get_default_store().clone()
+            store = dist.distributed_c10d._get_default_store()
+            self._store = store.clone()
 
     def _tell(self) -> None:
         self._told = True
@@ -197,7 +198,7 @@ def _leave(error: BaseException, trainer: Any, listener: Listener, peers: Peers 
         if peers is None or not isinstance(error, RuntimeError) or isinstance(error, UserError):
             return
         # the other rank may have left before this one has heard why
-        if not listener.heard.wait(3 * TICK):
+        if not signals.heard(3 * TICK):
             return
         listener.leaving, listener.held, listener.alone = True, False, True
     listener.conclude()
@@ -229,7 +230,7 @@ def _runs(process: subprocess.Popen[bytes] | multiprocessing.Process) -> bool:
 def _conclude(trainer: Any, number: int) -> None:
     """Says that it is not finished, and how it goes on; a job of SLURM is put into the queue again."""
     name = signals.name_of(number)
-    if trainer.state.fn != "fit":
+    if trainer.state.fn not in ("fit", None):
         signals.say(f"not finished: stopped by {name}")
         return
     events.note(trainer, "stopped", signal=name)
