@@ -54,7 +54,7 @@ def config_of(folder: Path, phase: str, step: int, *, images: int = 12, **more):
     return tiny_config(folder, trainer=trainer, data={"train_images": images})
 
 
-def check_end(folder: Path, runs, number: int, sent: float, *) -> None:
+def check_end(folder: Path, runs, number: int, sent: float) -> None:
     """All ranks end in time, with the status of the signal and a single line, and leave nothing behind."""
     for run in runs:
         status = run.wait(max(0.1, 10 - (time.monotonic() - sent)))
