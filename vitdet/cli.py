@@ -44,9 +44,13 @@ def main(argv: list[str] | None = None) -> None:
 
     With `VITDET_DEBUG=1` the traceback shows where it was found.
     """
-    argv = sys.argv[1:] if argv is None else list(argv)
     try:
-        _main(argv)
+        _main(sys.argv[1:] if argv is None else list(argv))
+    except signals.Stopped as stopped:
+        # in a process of its own
+        if argv is None:
+            ending.leave(128 + stopped.number)
+        raise
     except (Exception, KeyboardInterrupt) as error:
         ending.end(error)
 

@@ -124,7 +124,7 @@ def _child(request: dict[str, Any]) -> None:
     sys.argv = ["vitdet", *request["argv"]]
     from vitdet.cli import main
 
-    main(request["argv"])
+    main()
 
 
 def _serve() -> None:

@@ -66,11 +66,15 @@ def check_end(folder: Path, runs, number: int, sent: float) -> None:
 
 
 def cases():
+    """The phase, its step, the step that is saved, and the signal."""
+    found = []
     for number in (TERM, INT):
         for phase, step, saved in PHASES:
             name = f"{phase}{step or ''}"
             if rounds(0, 1) or (name, number) in SHORT:
-                yield pytest.param(phase, step, saved, number, id=f"{name}-{signal.Signals(number).name}")
+                label = f"{name}-{signal.Signals(number).name}"
+                found.append(pytest.param(phase, step, saved, number, id=label))
+    return found
 
 
 @pytest.mark.slow

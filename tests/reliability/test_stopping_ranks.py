@@ -22,13 +22,16 @@ def nursery():
 
 
 def cases():
+    """The phase, its step, the step that is saved, the signal, and the ranks that get it."""
+    found = []
     for number in (TERM, INT):
         for phase, step, saved in PHASES:
             for to in (0, 1, "all"):
                 name = f"{phase}{step or ''}"
                 if rounds(0, 1) or (name, to, number) in SHORT:
                     label = f"{name}-{signal.Signals(number).name}-to-{to}"
-                    yield pytest.param(phase, step, saved, number, to, id=label)
+                    found.append(pytest.param(phase, step, saved, number, to, id=label))
+    return found
 
 
 @pytest.mark.slow
