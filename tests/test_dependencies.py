@@ -20,7 +20,6 @@ PACKAGE = sorted((ROOT / "vitdet").rglob("*.py"))
 # the name under which a library is imported, where it is not the one under which it is installed
 INSTALLED_AS = {"cv2": "opencv-python-headless", "PIL": "pillow", "yaml": "pyyaml"}
 NOT_IMPORTED = {
-    "tensorboard": "Lightning's TensorBoardLogger imports it; every run writes its events",
     "torchmetrics": "Lightning needs it; the bound is ours",
 }
 

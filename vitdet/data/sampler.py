@@ -294,3 +294,5 @@ class Loader(DataLoader):
     def load_state_dict(self, state: dict[str, int]) -> None:
         if isinstance(self.batch_sampler, BatchSampler):
             self.batch_sampler.load_state_dict(state)
+            # a run that resumes with a validation may save again before it has drawn a batch
+            self._given = self.batch_sampler.position

@@ -1,8 +1,10 @@
-"""The run folder, `root/name/version_N`: how it is chosen and recognised, and the loggers that write to it."""
+"""The run folder, `root/name/version_N`: how it is chosen and recognised, and that no two trainings share it."""
 
+import contextlib
+from collections.abc import Iterator
 from pathlib import Path
 
-from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
+from filelock import FileLock, Timeout
 
 from vitdet.errors import UserError
 
@@ -52,6 +54,32 @@ def check_free(folder: Path, *, start: Path | None) -> None:
         )
 
 
+@contextlib.contextmanager
+def occupied(folder: Path) -> Iterator[None]:
+    """Keeps other trainings out of the folder, until this one or its process ends, however that ends.
+
+    Raises:
+        UserError: another training is writing to the folder.
+    """
+    # with some versions of the library, the processes that load data hold the lock, too, and these end some seconds
+    # after a training that was killed
+    lock = FileLock(folder / ".lock", timeout=10)
+    try:
+        lock.acquire()
+    except Timeout as error:
+        raise UserError(
+            f"{folder} belongs to a training that is still running; wait for its end, or stop it first; without "
+            "--ckpt_path and trainer.version, a training has a folder of its own"
+        ) from error
+    except NotImplementedError:
+        # a file system without locks
+        pass
+    try:
+        yield
+    finally:
+        lock.release()
+
+
 def find(word: str, folders: list[Path], place: Path) -> Path:
     """Returns the checkpoint that `last` or `best` refers to: the file of that name in the newest of `folders`.
 
@@ -62,25 +90,3 @@ def find(word: str, folders: list[Path], place: Path) -> Path:
     if not found:
         raise UserError(f"there is no {word}.ckpt under {place}; train without --ckpt_path first, or name the file")
     return found[-1]
-
-
-class TensorBoard(TensorBoardLogger):
-    """Lightning's TensorBoard logger, which writes no `hparams.yaml` here if there are no hyperparameters."""
-
-    def save(self) -> None:
-        if self.hparams:
-            super().save()
-        else:
-            super(TensorBoardLogger, self).save()
-
-
-def make_loggers(folder: Path) -> list[Logger]:
-    """Creates the loggers for TensorBoard and CSV, which write to `folder`.
-
-    The `metrics.csv` of a resumed run is renamed to `metrics_0.csv`, then `metrics_1.csv`, …
-    """
-    earlier = folder / "metrics.csv"
-    # the CSV logger would delete the file
-    if earlier.exists():
-        earlier.rename(folder / f"metrics_{len(list(folder.glob('metrics_*.csv')))}.csv")
-    return [TensorBoard(folder, name="", version=""), CSVLogger(folder, name="", version="")]

@@ -39,3 +39,17 @@ def time_spent(trainer: L.Trainer) -> float | None:
     timers = (callback for callback in trainer.callbacks if isinstance(callback, Timer))
     clocks = [(timer.time_elapsed("train"), timer.time_remaining("train")) for timer in timers]
     return max((spent / max(1e-9, spent + left) for spent, left in clocks if left is not None), default=None)
+
+
+def is_logged(trainer: L.Trainer) -> bool:
+    """Whether losses are logged in the step that is being trained on: in the first one, and where a row is written.
+
+    Lightning writes a row every `log_every_n_steps` steps, and in the last. The row of a step without losses would have
+    those of an earlier step, which a resumed run may not know.
+    """
+    every, step = trainer.log_every_n_steps, trainer.global_step
+    if not every or step == 0 or (step + 1) % every == 0 or trainer.should_stop:
+        return bool(every)
+    last_epoch = trainer.current_epoch + 1 == trainer.max_epochs
+    ends = last_epoch and trainer.fit_loop.epoch_loop.batch_progress.is_last_batch
+    return ends or step + 1 == trainer.max_steps

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from lightning.fabric.plugins.environments import SLURMEnvironment
+from lightning.pytorch.utilities import rank_zero_info
 
 from vitdet.training.folder import find, runs
 
@@ -54,15 +55,22 @@ def mark(folder: Path) -> None:
         path.write_text(f"{job()}\n", encoding="utf-8")
 
 
-def own_checkpoint(root: Path, name: str) -> Path | None:
-    """The `last.ckpt` that this job has written before it was started again; `None` if there is none."""
-    if job() is None or os.environ.get("SLURM_RESTART_COUNT", "0") == "0":
-        return None
-    for folder in reversed(runs(root, name)):
+def go_on(trainer: Any, ckpt_path: Any) -> Any:
+    """What a training goes on from: the checkpoint that this job has written before it was started again, if it has.
+
+    Args:
+        trainer: the trainer, for its runs.
+        ckpt_path: what the command says.
+    """
+    restarted = job() is not None and os.environ.get("SLURM_RESTART_COUNT", "0") != "0"
+    root, name, _ = trainer._place
+    for folder in reversed(runs(root, name) if restarted and not trainer.given.dry and not trainer.given.bare else []):
         last = folder / "last.ckpt"
+        # an older one is that of an earlier training in this folder
         if _is_marked(folder) and last.is_file() and last.stat().st_mtime >= (folder / MARK).stat().st_mtime:
+            rank_zero_info(f"job {job()} was started again, and goes on from {last}")
             return find("last", [folder], folder)
-    return None
+    return ckpt_path
 
 
 def _is_marked(folder: Path) -> bool:

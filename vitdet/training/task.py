@@ -19,6 +19,7 @@ from vitdet.heads.base import Head
 from vitdet.metrics import create_metric
 from vitdet.ranges import ranged
 from vitdet.structures import Prediction, Target
+from vitdet.training import progress
 from vitdet.training.callbacks.ema import is_average
 from vitdet.training.learning import Learning
 from vitdet.training.optim import RANGES
@@ -160,9 +161,8 @@ class Task(Learning):
         return self._logged(self.head.total(losses), losses)
 
     def _logged(self, total: Tensor, losses: dict[str, Tensor]) -> Tensor:
-        # only every n steps, or never for 0: `self.log` costs 0.1 ms a term, and reading a loss waits for the device
-        every = self.trainer.log_every_n_steps
-        if every and self.global_step % every == 0:
+        # not in every step: `self.log` costs 0.1 ms a term, and reading a loss waits for the device
+        if progress.is_logged(self.trainer):
             terms = {f"train/{name}": value.detach() for name, value in losses.items()}
             if not torch.isfinite(total):
                 values = ", ".join(f"{name} {value.item():.4g}" for name, value in losses.items())

@@ -12,7 +12,6 @@ import lightning as L
 import torch.distributed as dist
 from lightning.pytorch.callbacks import Timer
 from lightning.pytorch.loggers import Logger
-from lightning.pytorch.utilities import rank_zero_info
 
 from vitdet.data import ImageData
 from vitdet.errors import UserError
@@ -32,7 +31,8 @@ from vitdet.training.callbacks import (
     Summary,
     Thresholds,
 )
-from vitdet.training.folder import check_free, find, is_run, make_loggers, reserve, runs
+from vitdet.training.folder import check_free, find, is_run, occupied, reserve, runs
+from vitdet.training.loggers import LoggedValues, make_loggers
 from vitdet.training.loops import FitLoop
 from vitdet.training.quiet import quiet
 from vitdet.training.resume import check_resume
@@ -136,7 +136,7 @@ class Trainer(L.Trainer):
                 max_epochs=max_epochs,
                 gradient_clip_val=gradient_clip_val,
                 log_every_n_steps=0 if given.bare else log_every_n_steps,
-                callbacks=[ShareFolder(), CheckMonitors(), *arguments.with_theirs(ours, extra)],
+                callbacks=[ShareFolder(), LoggedValues(), CheckMonitors(), *arguments.with_theirs(ours, extra)],
                 logger=given.loggers or False,
                 # `ProgressReport` is not a progress bar in Lightning's sense
                 enable_progress_bar=arguments.has_bar(extra),
@@ -172,14 +172,12 @@ class Trainer(L.Trainer):
         """Whether this process has global rank 0, known before the processes are connected."""
         return self.node_rank == 0 and self.local_rank == 0
 
-    def enter(self, folder: Path | None) -> None:
+    def enter(self, folder: Path | None, *, resumed: bool = False) -> None:
         """Makes `folder` the run folder, and creates vitdet's loggers, which write to it."""
         if folder is None or (self._begun and folder == self.entered):
             return
         self.entered, self._begun = folder, True
-        if self._first:
-            slurm.mark(folder)
-        ours = make_loggers(folder) if self.given.logs and self._first else []
+        ours = make_loggers(folder, resumed=resumed) if self.given.logs and self._first else []
         self.loggers = [*ours, *self.given.loggers]
 
     def _choose(self, checkpoint: Path | None) -> Path:
@@ -257,18 +255,15 @@ class Trainer(L.Trainer):
             DivergedError: the weights or the loss are no longer finite.
         """
         self._share_out(train_dataloaders if datamodule is None else datamodule)
-        with stop.listening(self), self._told():
-            ckpt_path = self._checkpoint(self._requeued() or ckpt_path, model, training=True)
+        with stop.listening(self), contextlib.ExitStack() as stack:
+            ckpt_path = self._checkpoint(slurm.go_on(self, ckpt_path), model, training=True)
             if self._first and not self.given.dry and not self.given.bare:
-                self.enter(self._choose(ckpt_path if isinstance(ckpt_path, Path) else None))
+                folder = self._choose(ckpt_path if isinstance(ckpt_path, Path) else None)
+                stack.enter_context(occupied(folder))
+                self.enter(folder, resumed=ckpt_path is not None)
+                slurm.mark(folder)
+            stack.enter_context(self._told())
             super().fit(model, train_dataloaders, val_dataloaders, datamodule, ckpt_path, weights_only)
-
-    def _requeued(self) -> Path | None:
-        """What a job of SLURM that was started again goes on from, whatever it began with."""
-        found = None if self.given.dry or self.given.bare else slurm.own_checkpoint(*self._place[:2])
-        if found is not None:
-            rank_zero_info(f"job {slurm.job()} was started again, and goes on from {found}")
-        return found
 
     def _evaluate(self, verb: str, *args: Any, **kwargs: Any) -> Any:
         method = getattr(super(), verb)

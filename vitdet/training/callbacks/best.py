@@ -63,36 +63,38 @@ class BestCheckpoint(ModelCheckpoint):
             return
         self.monitor = self._given or state_dict["monitor"]
         file = Path(self.dirpath) / "best.ckpt"
-        if state_dict["best_model_score"] is None or not worth(state_dict["best_model_score"], self.monitor):
-            return
-        if (self.monitor, self.mode) != (state_dict["monitor"], state_dict["mode"]):
+        known = state_dict["best_model_score"]
+        if known is not None and not worth(known, self.monitor):
+            known = None
+        if known is not None and (self.monitor, self.mode) != (state_dict["monitor"], state_dict["mode"]):
             was = f"{state_dict['mode']} {state_dict['monitor']}"
             rank_zero_info(f"best.ckpt is chosen by {self.mode} {self.monitor} from now on, no longer by {was}")
-        elif not file.is_file():
+        elif known is not None and not file.is_file():
             rank_zero_info(f"there is no best.ckpt in {self.dirpath}: the best score starts anew")
-        else:
-            score = self._better(state_dict["best_model_score"], file)
+        elif (score := self._better(known, file)) is not None:
             path = str(file)
             restored = {"best_model_score": score, "kth_value": score, "best_k_models": {path: score}}
             paths = {"dirpath": self.dirpath, "best_model_path": path, "kth_best_model_path": path}
             super().load_state_dict({**state_dict, **restored, **paths})
+            self.current_score = score
 
-    def _better(self, score: torch.Tensor, file: Path) -> torch.Tensor:
-        """Returns the better of `score` and the score of `best.ckpt`.
+    def _better(self, score: torch.Tensor | None, file: Path) -> torch.Tensor | None:
+        """Returns the better of `score`, if there is one, and the score of `best.ckpt`.
 
         `best.ckpt` may have been written after the checkpoint that the run is resumed from.
         """
         try:
             state = Checkpoint.read(file).callback(self.state_key)
-        except UserError:
+        except (UserError, FileNotFoundError):
             return score
-        if (
-            state is None
-            or (state["monitor"], state.get("mode")) != (self.monitor, self.mode)
-            or state["best_model_score"] is None
-        ):
+        other = state["best_model_score"] if state is not None else None
+        if state is None or other is None:
             return score
-        return (max if self.mode == "max" else min)(score.cpu(), state["best_model_score"].cpu())
+        # before the first validation, the name of the score may not be known
+        self.monitor = self.monitor or state["monitor"]
+        if (state["monitor"], state.get("mode")) != (self.monitor, self.mode):
+            return score
+        return other if score is None else (max if self.mode == "max" else min)(score.cpu(), other.cpu())
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         logged = sorted(key for key in trainer.callback_metrics if key.startswith(("val/", "train/")))

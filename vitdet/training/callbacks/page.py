@@ -126,7 +126,7 @@ class Report(L.Callback):
 
     def _keep(self, trainer: L.Trainer, task: Any, metric: Metric) -> None:
         """Keeps this validation if it is the best so far."""
-        best: Any = next((one for one in trainer.checkpoint_callbacks if isinstance(one, BestCheckpoint)), None)
+        best = _checkpoint(trainer)
         key: str | None = (best.monitor if best is not None else None) or task.main_score
         score = trainer.callback_metrics.get(key) if key else None
         score = float(score) if score is not None and key is not None and worth(score, key) else None
@@ -144,7 +144,12 @@ class Report(L.Callback):
         self._gather(trainer)
 
     def on_fit_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        self._write(trainer, pl_module)
+        best = _checkpoint(trainer)
+        if self._best is not None or best is None or not trainer.is_global_zero:
+            self._write(trainer, pl_module)
+        # the training was over, but was killed before it wrote its report
+        elif Path(best.best_model_path).is_file() and not (trainer.run_folder / "report.html").exists():
+            show(f"there is no report of this run; vitdet report {best.best_model_path} writes one")
 
     def _gather(self, trainer: L.Trainer) -> None:
         """Brings what all processes have found together; every process calls it."""
@@ -187,6 +192,7 @@ class Report(L.Callback):
         run = Run(title, scored, best.scores, how, self.figures.get("command", ""))
         run.history = read_history(folder) if folder else {}
         run.figures = _figures(self.figures)
+        run.notes += _earlier(_checkpoint(trainer), best)
         album = Album(data, "val")
         if isinstance(metric, CocoMetric):
             seen, rows, masks = self._found
@@ -204,6 +210,22 @@ class Report(L.Callback):
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.figures = dict(state_dict)
+
+
+def _checkpoint(trainer: L.Trainer) -> Any:
+    """The callback that keeps the best checkpoint; `None` if there is none."""
+    return next((one for one in trainer.checkpoint_callbacks if isinstance(one, BestCheckpoint)), None)
+
+
+def _earlier(kept: Any, best: Validation) -> list[str]:
+    """A line where the best validation of the run is not this one, since it was before the run was resumed."""
+    score = None if kept is None or kept.best_model_score is None else float(kept.best_model_score)
+    if score is None or best.score is None or (score <= best.score if kept.mode == "max" else score >= best.score):
+        return []
+    return [
+        f"The best validation of the run, {kept.monitor} {score:.4f}, was before it was resumed; this page is about "
+        f"the best one since. vitdet report {kept.best_model_path} makes a page about the other."
+    ]
 
 
 def _data(trainer: Any) -> Any:

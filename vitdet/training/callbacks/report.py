@@ -124,12 +124,20 @@ class Summary(L.Callback):
         """What a checkpoint says of its scores, for those who share it."""
         return self._scores
 
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self._scores = state_dict
+
     def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self._started, self._trained, self._scored = time.monotonic(), False, False
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self._trained = True
-        if trainer.is_global_zero and not validates(trainer):
+        if not trainer.is_global_zero:
+            return
+        if trainer.ckpt_path is not None:
+            due = ", with its validation" if trainer.fit_loop.epoch_loop.due else ""
+            show(f"the training goes on after step {trainer.global_step} of {trainer.ckpt_path}{due}")
+        if not validates(trainer):
             show("no validation data, or limit_val_batches is 0: nothing is validated, so there is no best.ckpt")
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
