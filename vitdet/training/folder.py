@@ -1,12 +1,20 @@
 """The run folder, `root/name/version_N`: how it is chosen and recognised, and that no two trainings share it."""
 
 import contextlib
+import errno
+import os
+import socket
 from collections.abc import Iterator
 from pathlib import Path
-
-from filelock import FileLock, Timeout
+from typing import TextIO
 
 from vitdet.errors import UserError
+
+try:
+    import fcntl
+# Windows has other locks
+except ImportError:
+    fcntl = None
 
 # a folder that holds any of these files is a run folder
 SIGNS = ("config.yaml", "metrics.csv", "best.ckpt", "last.ckpt")
@@ -61,23 +69,41 @@ def occupied(folder: Path) -> Iterator[None]:
     Raises:
         UserError: another training is writing to the folder.
     """
-    # with some versions of the library, the processes that load data hold the lock, too, and these end some seconds
-    # after a training that was killed
-    lock = FileLock(folder / ".lock", timeout=10)
-    try:
-        lock.acquire()
-    except Timeout as error:
-        raise UserError(
-            f"{folder} belongs to a training that is still running; wait for its end, or stop it first; without "
-            "--ckpt_path and trainer.version, a training has a folder of its own"
-        ) from error
-    except NotImplementedError:
-        # a file system without locks
-        pass
+    path = folder / ".lock"
+    file = _locked(path)
     try:
         yield
     finally:
-        lock.release()
+        if file is not None:
+            # while it is locked, so that a process which waits for it finds that it has gone
+            path.unlink(missing_ok=True)
+            file.close()
+
+
+def _locked(path: Path) -> TextIO | None:
+    """Creates and locks a file, which says whose it is; nothing is locked where the file system knows no locks."""
+    while fcntl is not None:
+        file = open(path, "a+", encoding="utf-8")  # noqa: SIM115
+        try:
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            file.seek(0)
+            owner = file.read().strip() or "of another host"
+            file.close()
+            if error.errno not in (errno.EACCES, errno.EAGAIN):
+                break
+            raise UserError(
+                f"{path.parent} belongs to a training that is still running (process {owner}); wait for its end, or "
+                "stop it first; without --ckpt_path and trainer.version, a training has a folder of its own"
+            ) from error
+        with contextlib.suppress(FileNotFoundError):
+            if os.path.samestat(os.fstat(file.fileno()), path.stat()):
+                file.truncate(0)
+                print(os.getpid(), "on", socket.gethostname(), file=file, flush=True)
+                return file
+        # another training has ended, and removed the file, before it was locked here
+        file.close()
+    return None
 
 
 def find(word: str, folders: list[Path], place: Path) -> Path:

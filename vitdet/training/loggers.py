@@ -69,7 +69,7 @@ class Rows(ExperimentWriter):
 
     def _write(self, columns: list[str], rows: list[dict[str, str]]) -> None:
         text = io.StringIO(newline="")
-        writer = csv.DictWriter(text, fieldnames=columns)
+        writer = csv.DictWriter(text, fieldnames=columns, extrasaction="ignore")
         writer.writeheader()
         writer.writerows(rows)
         replace(self.path, lambda file: file.write(text.getvalue().encode("utf-8")))
