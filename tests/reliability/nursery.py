@@ -108,8 +108,10 @@ class Nursery:
     def __exit__(self, *_: Any) -> None:
         for run in self._runs:
             run.kill()
+        # it has nothing of its own to tidy up
+        self._server.kill()
+        self._server.wait()
         self._server.stdin.close()
-        self._server.wait(10)
         self._server.stdout.close()
 
 

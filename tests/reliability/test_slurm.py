@@ -9,19 +9,12 @@ import time
 import pytest
 import torch
 from chaos import rounds, tiny_config
-from nursery import Nursery
 from test_stopping import check_end, config_of, reach
 
 SCONTROL = """#!/bin/sh
 echo "$@" >> "$(dirname "$0")/calls"
 [ -z "$SCONTROL_FAILS" ] || { echo "slurm_requeue error: Access denied" >&2; exit 1; }
 """
-
-
-@pytest.fixture(scope="module")
-def nursery():
-    with Nursery() as started:
-        yield started
 
 
 @pytest.fixture

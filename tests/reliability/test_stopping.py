@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 import torch
 from chaos import rounds, tiny_config
-from nursery import Nursery
 
 TERM, INT = signal.SIGTERM, signal.SIGINT
 # the seconds that a phase lasts: those in which work is saved must come to their end before the run ends
@@ -27,12 +26,6 @@ PHASES = [
     ("report", 6, 6),
 ]
 SHORT = [("sanity", TERM), ("step1", INT), ("saving3", TERM), ("validation3", TERM), ("report6", INT)]
-
-
-@pytest.fixture(scope="module")
-def nursery():
-    with Nursery() as started:
-        yield started
 
 
 def reach(folder: Path, count: int, runs, seconds: float = 60) -> None:

@@ -8,17 +8,10 @@ import time
 import pytest
 import torch
 from chaos import finish, left, rounds, start, tiny_config
-from nursery import Nursery
 from test_stopping import PHASES, check_end, config_of, reach
 
 TERM, INT = signal.SIGTERM, signal.SIGINT
 SHORT = [("sanity", 0, TERM), ("step1", 1, INT), ("validation3", 1, TERM), ("saving3", "all", TERM)]
-
-
-@pytest.fixture(scope="module")
-def nursery():
-    with Nursery() as started:
-        yield started
 
 
 def cases():
