@@ -101,6 +101,23 @@ def test_resuming_is_exact_after_a_crash_in_a_validation_within_an_epoch(tiny, a
         assert _equal(straight[part], resumed[part]), part
 
 
+def test_each_validation_finds_the_last_step_saved(tiny):
+    """Also one between the batches of a step: a run that is stopped in a validation loses no step."""
+    steps = []
+
+    class Compare(L.Callback):
+        def on_validation_batch_start(self, trainer, *_):
+            last = trainer.run_folder / "last.ckpt"
+            if not trainer.sanity_checking and trainer.global_step:
+                steps.append((trainer.global_step, torch.load(last, weights_only=True)["global_step"]))
+
+    options = {"val_check_interval": 3, "check_val_every_n_epoch": None, "accumulate_grad_batches": 2}
+    task, module, trainer = tiny(max_steps=6, max_epochs=-1, callbacks=[Compare()], data={"batch_size": 1}, **options)
+    trainer.fit(task, module)
+    assert {step for step, _ in steps} == {1, 3, 4, 6}
+    assert all(step == saved for step, saved in steps), steps
+
+
 def test_the_last_step_is_validated_once(tiny):
     steps = []
 
