@@ -223,7 +223,9 @@ def _box(rng) -> list[float]:
 
 def measure(command: list[str], path: str, folder: str) -> tuple[float, float]:
     """CPU seconds and peak memory in MB of a process; this one must stay small, as a child begins with its memory."""
-    own = {**os.environ, "PYTHONPATH": path}
+    # modules are compiled once, as for a user, whatever this environment says
+    own = {**os.environ, "PYTHONPATH": path, "PYTHONPYCACHEPREFIX": f"{folder}/compiled"}
+    own.pop("PYTHONDONTWRITEBYTECODE", None)
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, env=own, cwd=folder)
     _, status, used = os.wait4(process.pid, 0)
     assert status == 0, command

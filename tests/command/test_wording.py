@@ -67,6 +67,7 @@ def test_a_wrong_value_of_each_kind_has_its_sentence(kind, words, tmp_path, monk
 
 def test_what_a_constructor_refuses_names_the_file_where_it_was_not_typed(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "a.yaml").write_text(CONFIG.replace("ROOT", str(tmp_path / "shapes")).replace("dim: 32}\n", "dim: 3}\n"))
+    config = CONFIG.replace("ROOT", str(tmp_path / "shapes")).replace("dim: 32}\n", "dim: 3}\n")
+    (tmp_path / "a.yaml").write_text(config)
     with pytest.raises(ConfigError, match=r"^a\.yaml: dim is 3; wanted a multiple of 4"):
         load_config("a.yaml", ["--data.size", "32", "--data.batch_size", "3"])

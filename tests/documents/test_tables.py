@@ -374,14 +374,15 @@ def not_here(row, site):
     assert "def test_a_fixed_size" in (ROOT / "tests" / "deploy" / "test_exporting.py").read_text()
 
 
-SERVED = ("model", "batch", "images/s: predict, server", "CPU of an image: predict, server", "p50, p95")
-SERVED += ("answers, lost, mixed up",)
+SERVED = ("model", "clients", "batch", "images/s: predict, server", "CPU of an image: predict, server", "p50, p95")
+SERVED += ("lost, mixed up",)
 TABLES = {
     ("`--format`", "files", "what is in them"): written,
     ("format", "option", "what is written", "runs on"): exported,
     ("engine", "command, not run here"): not_here,
-    ("engine", "type", "val box AP", "file"): measured,
-    ("engine", "any size", "`--size`"): measured,
+    ("engine", "type", "val box AP", "batch 1", "batch 8", "file"): measured,
+    ("engine", "type", "val mask AP", "batch 1", "batch 8"): measured,
+    ("engine", "batch", "any size", "`--size`"): measured,
     ("limit", "default", "what is refused"): limits,
     ("status", "why"): statuses,
     ("path", "what it answers"): paths_of_state,
