@@ -35,7 +35,7 @@ class Stopped(SystemExit):
         number: the number of the signal.
 
     Example:
-        >>> Stopped(15).code, Stopped(15).name
+        >>> Stopped(15).code, str(Stopped(15))
         (143, 'SIGTERM')
     """
 
@@ -45,6 +45,9 @@ class Stopped(SystemExit):
         # whether the user knows already
         self.told = False
 
+    def __str__(self) -> str:
+        return self.name
+
     @property
     def name(self) -> str:
         """The name of the signal."""
@@ -53,7 +56,8 @@ class Stopped(SystemExit):
 
 def name_of(number: int) -> str:
     """The name of a signal, such as `SIGTERM`."""
-    return signal.Signals(number).name
+    known = {int(one): one.name for one in signal.Signals}
+    return known.get(number, f"signal {number}")
 
 
 class Listener:
@@ -90,10 +94,10 @@ class Listener:
     def open(self) -> None:
         """Begins to listen; only the main thread may."""
         self._before = {number: signal.signal(number, self._handle) for number in self.numbers}
-        self._read, self._write = os.pipe()
-        os.set_blocking(self._write, False)
         # Windows knows this for sockets only; there, the handler is all
         if os.name != "nt":
+            self._read, self._write = os.pipe()
+            os.set_blocking(self._write, False)
             self._wakeup = signal.set_wakeup_fd(self._write, warn_on_full_buffer=False)
             self._thread = threading.Thread(target=self._watch, name="vitdet-signals", daemon=True)
             self._thread.start()
@@ -105,9 +109,9 @@ class Listener:
             # no signal has the number 0
             os.write(self._write, b"\0")
             self._thread.join()
+            os.close(self._read)
+            os.close(self._write)
         self.restore()
-        os.close(self._read)
-        os.close(self._write)
 
     def restore(self) -> None:
         """Gives the signals back, in this process or in a child of it."""
@@ -177,7 +181,8 @@ class Listener:
             self.alone, self.held = True, False
         self.heard.set()
         # the main thread wakes up, and does what the handler says
-        signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGTERM)
+        if os.name != "nt":
+            signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGTERM)
 
     def conclude(self) -> None:
         """Says what there is to say at the end, once."""

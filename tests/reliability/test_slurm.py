@@ -25,7 +25,9 @@ def slurm(tmp_path, monkeypatch):
     program = folder / "scontrol"
     program.write_text(SCONTROL)
     program.chmod(0o755)
-    return {"SLURM_JOB_ID": "4711", "PATH": f"{folder}:/usr/bin:/bin"}, folder / "calls"
+    # what `srun` tells its first task, so that Lightning's own handling of SLURM is there, too
+    tasks = {"SLURM_NTASKS": "1", "SLURM_PROCID": "0", "SLURM_LOCALID": "0", "SLURM_NODEID": "0"}
+    return {**tasks, "SLURM_JOB_ID": "4711", "PATH": f"{folder}:/usr/bin:/bin"}, folder / "calls"
 
 
 @pytest.mark.slow
@@ -35,6 +37,9 @@ def slurm(tmp_path, monkeypatch):
 )
 def test_a_job_is_queued_again_and_goes_on(tmp_path, nursery, slurm, phase, step, count):
     job, calls = slurm
+    if count == 2:
+        # the ranks are those of torchrun, which a job may start, too
+        job = {name: job[name] for name in ("SLURM_JOB_ID", "PATH")}
     config = config_of(tmp_path, phase, step, images=12 * count)
     first = nursery.start_ranks if count == 2 else lambda *args, **env: [nursery.start(*args, **env)]
     runs = first(["train", config], folder=tmp_path, **job)

@@ -1,6 +1,7 @@
 """SIGTERM and Ctrl-C end a run within ten seconds in whatever it does; its status says that it is not finished, and it
 goes on where it was."""
 
+import random
 import signal
 import time
 from pathlib import Path
@@ -90,6 +91,26 @@ def test_one_process(tmp_path, nursery, phase, step, saved, number):
     assert nursery.start(["train", config, "--ckpt_path", "last"], folder=tmp_path).wait(60) == 0
     assert torch.load(last, weights_only=True)["global_step"] == 6
     assert (last.parent / "best.ckpt").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("case", range(rounds(1, 24)))
+def test_one_process_at_any_time(tmp_path, nursery, case):
+    """From the first look at the data on; the short steps, saves and validations take their turns."""
+    config = tiny_config(tmp_path, trainer={"max_epochs": 100000})
+    run = nursery.start(["train", config], folder=tmp_path)
+    end = time.monotonic() + 60
+    # before, Python imports the first module of vitdet
+    while "Seed set" not in run.output:
+        assert run.poll() is None and time.monotonic() < end, run.output
+        time.sleep(0.01)
+    time.sleep(random.Random(case).uniform(0.0, 6.0))
+    number, sent = (INT if case % 2 else TERM), time.monotonic()
+    run.send(number, group=case % 4 < 2)
+    check_end(tmp_path, [run], number, sent)
+    last = tmp_path / "runs" / "tiny" / "version_0" / "last.ckpt"
+    assert ("go on with" in run.output) == last.exists()
+    assert not last.exists() or torch.load(last, weights_only=True)["global_step"] > 0
 
 
 @pytest.mark.slow

@@ -158,7 +158,8 @@ def listening(trainer: Any) -> Iterator[None]:
             yield
             return
         before = listener.last_words, listener.last_acts, listener.forward
-        listener.last_words, listener.last_acts = lambda number: _conclude(trainer, number), lambda: _end(trainer)
+        listener.last_words = lambda number: _conclude(trainer, number)
+        listener.last_acts = lambda: _end_by_force(trainer, listener)
         peers = Peers(trainer, listener, _visits) if trainer.num_devices * trainer.num_nodes > 1 else None
         if peers is not None:
             listener.forward = lambda number: None
@@ -223,6 +224,12 @@ def _end(trainer: L.Trainer, seconds: float = 0.0) -> None:
         process.kill()
 
 
+def _end_by_force(trainer: L.Trainer, listener: Listener) -> None:
+    """What no callback can do any more, where the main thread does not return."""
+    events.note(trainer, "stopped", error=Stopped.__name__, text=signals.name_of(listener.number))
+    _end(trainer)
+
+
 def _runs(process: subprocess.Popen[bytes] | multiprocessing.Process) -> bool:
     return process.poll() is None if isinstance(process, subprocess.Popen) else process.is_alive()
 
@@ -233,7 +240,6 @@ def _conclude(trainer: Any, number: int) -> None:
     if trainer.state.fn not in ("fit", None):
         signals.say(f"not finished: stopped by {name}")
         return
-    events.note(trainer, "stopped", signal=name)
     signals.say(f"not finished: stopped by {name} at step {trainer.global_step}; {_advice(trainer)}")
     if number in slurm.requeue_signals(trainer) and signals.is_first():
         signals.say(slurm.requeue())
