@@ -67,6 +67,7 @@ def test_a_job_is_queued_again_and_goes_on(tmp_path, nursery, slurm, phase, step
 
 
 @pytest.mark.slow
+@pytest.mark.skipif(rounds(1, 0) == 1, reason="of the long form")
 def test_a_job_that_can_not_be_queued_says_so(tmp_path, nursery, slurm):
     job, calls = slurm
     array = {"SLURM_ARRAY_JOB_ID": "47", "SLURM_ARRAY_TASK_ID": "3", "SCONTROL_FAILS": "1"}

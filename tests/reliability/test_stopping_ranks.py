@@ -11,7 +11,7 @@ from chaos import finish, left, rounds, start, tiny_config
 from test_stopping import PHASES, check_end, config_of, reach
 
 TERM, INT = signal.SIGTERM, signal.SIGINT
-SHORT = [("sanity", 0, TERM), ("step1", 1, INT), ("validation3", 1, TERM), ("saving3", "all", TERM)]
+SHORT = [("step1", 0, INT), ("validation3", 1, TERM), ("saving3", "all", TERM)]
 
 
 def cases():
