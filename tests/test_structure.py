@@ -15,9 +15,11 @@ MAX_FILE, MAX_FUNCTION, MAX_SCRIPT, MAX_ARGUMENTS = 300, 40, 30, 15
 RANKS = [
     {
         "atomic",
+        "checksum",
         "errors",
         "handshake",
         "images",
+        "kept",
         "pixels",
         "fetch",
         "progress",

@@ -22,16 +22,18 @@ except ImportError:
 UNABLE = {errno.EINVAL, errno.EACCES, errno.EPERM, errno.EBADF, errno.ENOTSUP, errno.ENOSYS, errno.EISDIR}
 
 
-def replace(path: str | Path, write: Callable[[BinaryIO], Any]) -> None:
+def replace(path: str | Path, write: Callable[[BinaryIO], Any], *, before: Callable[[], Any] | None = None) -> None:
     """Writes a file under a temporary name in its folder, and renames it when all of it is on the disk.
 
     Drafts of this file that processes left behind when they were killed are removed first; those of processes that are
-    still writing are locked, and stay. A symbolic link is followed. A file that is there already keeps its permissions.
+    still writing are locked, and stay. A symbolic link is replaced, not followed. A file that is there already keeps
+    its permissions.
 
     Args:
         path: the file.
         write: writes the content into the binary file that it gets. The name of that file is `file.name`, for libraries
             that want a path.
+        before: called when the draft is complete and on the disk, before it takes the place of the file.
 
     Raises:
         OSError: the file can't be written; what was there before is unchanged, and no draft is left.
@@ -43,7 +45,7 @@ def replace(path: str | Path, write: Callable[[BinaryIO], Any]) -> None:
         >>> place.read_text(), [path.name for path in place.parent.iterdir()]
         ('whole', ['a.txt'])
     """
-    place = Path(os.path.realpath(path))
+    place = Path(path)
     tidy(place)
     file = _draft(place)
     draft = Path(file.name)
@@ -56,6 +58,8 @@ def replace(path: str | Path, write: Callable[[BinaryIO], Any]) -> None:
                 os.fsync(written.fileno())
             with contextlib.suppress(FileNotFoundError, PermissionError):
                 os.chmod(draft, place.stat().st_mode & 0o7777)
+            if before is not None:
+                before()
             # the lock ends when the file is closed; until then nobody takes the draft for one that was left behind
             if fcntl is not None:
                 os.replace(draft, place)
@@ -71,7 +75,7 @@ def replace(path: str | Path, write: Callable[[BinaryIO], Any]) -> None:
 
 def tidy(path: str | Path) -> list[Path]:
     """Removes the drafts of a file that killed processes have left behind, and returns them."""
-    place = Path(os.path.realpath(path))
+    place = Path(path)
     removed = []
     for draft in _drafts(place):
         with contextlib.suppress(OSError), open(draft, "rb+") as file:
@@ -99,7 +103,8 @@ def _draft(place: Path) -> BinaryIO:
     """Creates and locks `.NAME.PID-RANDOM.tmp`; other hosts that share the folder may have the same process numbers."""
     while True:
         draft = place.with_name(f".{place.name}.{os.getpid()}-{secrets.token_hex(3)}.tmp")
-        file = open(draft, "xb")
+        # closed by whoever writes to it
+        file = open(draft, "xb")  # noqa: SIM115
         try:
             if fcntl is None:
                 return file

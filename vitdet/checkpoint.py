@@ -17,7 +17,6 @@ A shared model is a folder with the weights and this entry, see `vitdet.model_fo
 """
 
 import dataclasses
-import os
 import re
 import zipfile
 from collections.abc import Mapping, Sequence
@@ -28,8 +27,9 @@ import torch
 from torch import Tensor, nn
 from torch.utils.serialization import config as serialization
 
-from vitdet import model_folder
+from vitdet import checksum, kept, model_folder
 from vitdet.backbone.weights import read_file
+from vitdet.checksum import DamagedError
 from vitdet.config import build, check_parts, config_of
 from vitdet.errors import UserError
 from vitdet.renamed import renew, renew_arguments
@@ -81,8 +81,9 @@ class Checkpoint:
             fix = "download it first, and give the file" if url else "give the best.ckpt or last.ckpt of a run"
             raise FileNotFoundError(f"checkpoint {path} does not exist; {fix}")
         try:
-            with serialization.patch({"load.mmap": zipfile.is_zipfile(path)}):
-                contents = read_file(path)
+            contents = checksum.whole(path, lambda: _contents(path))
+        except DamagedError as error:
+            raise CheckpointError(str(error)) from error
         except RuntimeError as error:
             reason = type(error.__cause__ or error).__name__
             raise CheckpointError(
@@ -213,6 +214,12 @@ class Checkpoint:
         return parts["backbone"], parts["head"]
 
 
+def _contents(path: str | Path) -> Any:
+    kept.verify(path)
+    with serialization.patch({"load.mmap": zipfile.is_zipfile(path)}):
+        return read_file(path)
+
+
 def write(
     contents: dict[str, Any],
     backbone: nn.Module,
@@ -266,15 +273,12 @@ def write_thresholds(path: str | Path, thresholds: Mapping[str, Any]) -> None:
     Raises:
         CheckpointError: the file is no checkpoint, or can't be written.
     """
-    saved, place = Checkpoint.read(path), Path(path).resolve()
+    saved = Checkpoint.read(path)
     contents = {**saved.contents, _ENTRY: {**saved.contents[_ENTRY], "thresholds": dict(thresholds)}}
-    beside = place.with_name(f"{place.name}.{os.getpid()}.tmp")
     try:
-        torch.save(contents, beside)
-        # the file that is read from is replaced as a whole
-        os.replace(beside, place)
+        # what a link points to, and not the link
+        checksum.write(Path(path).resolve(), lambda file: torch.save(contents, file))
     except OSError as error:
-        beside.unlink(missing_ok=True)
         raise CheckpointError(f"{path} can't be written: {error.strerror or error}") from error
 
 

@@ -35,6 +35,7 @@ VERBS = {
     "benchmark": "CONFIG|CHECKPOINT [--key value …]: size, speed and memory of a model",
     "push": "CHECKPOINT|FOLDER USER/NAME: share a model on the Hugging Face hub",
     "serve": "CHECKPOINT|NAME [--host …] [--port …]: answer HTTP requests, with a page to try it",
+    "replay": "FOLDER [--device cpu]: run a step again that was not finite, and name where that begins",
     "zoo": "list the published models that load by name",
 }
 

@@ -16,16 +16,17 @@ from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor
 
+from vitdet import atomic, checksum
 from vitdet.errors import UserError
 
 log = logging.getLogger("vitdet")
 
 WEIGHTS, CONFIG = "model.safetensors", "config.json"
-# the key of the digest of the weights
-DIGEST = "weights_sha256"
+# the keys of the digests of the weights, and of all else that `config.json` says
+DIGEST, CONFIG_DIGEST = "weights_sha256", "config_sha256"
 HUB = "hf://"
 # seconds to wait for the hub's answer
 SECONDS = 10.0
@@ -60,6 +61,7 @@ def read(name: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     except (OSError, ValueError, RecursionError) as error:
         reason = "is missing" if isinstance(error, FileNotFoundError) else f"can't be read ({error})"
         raise SharedModelError(f"{name}: {CONFIG} {reason}; wanted a folder that vitdet wrote") from error
+    _check_config(name, content)
     saved = content.get("vitdet") if isinstance(content, dict) else None
     if not isinstance(saved, dict):
         raise SharedModelError(f"{name} is no model of vitdet's: {CONFIG} has no entry vitdet")
@@ -81,16 +83,30 @@ def _check(path: Path, wanted: str | None) -> None:
     """Raises:
     OSError: the content of a file is not the one that the digest was made of.
     """
-    if wanted is not None and (found := _digest(path)) != wanted:
+    if wanted is not None and (found := checksum.file_digest(path)) != wanted:
         raise OSError(f"its SHA-256 is {found[:12]}…, and {CONFIG} says {str(wanted)[:12]}…")
 
 
-def _digest(path: Path) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while chunk := file.read(1 << 20):
-            digest.update(chunk)
-    return digest.hexdigest()
+def _check_config(name: Any, content: Any) -> None:
+    """Raises:
+    SharedModelError: what `config.json` says is not what was written.
+    """
+    if not isinstance(content, dict):
+        return
+    wanted = content.get(CONFIG_DIGEST)
+    # a key of the same length is this one, damaged
+    strange = next((key for key in content if len(key) == len(CONFIG_DIGEST) and key != CONFIG_DIGEST), None)
+    if wanted is None and (strange is None or DIGEST not in content):
+        return
+    if wanted != _config_digest(content):
+        fix = f"fetch or write it again, or, if you have changed it, remove {strange or CONFIG_DIGEST} from it"
+        raise SharedModelError(f"{name}: {CONFIG} is damaged, or was changed (its SHA-256 is another); {fix}")
+
+
+def _config_digest(content: Mapping[str, Any]) -> str:
+    """The digest of all that `config.json` says, but itself."""
+    rest = {key: value for key, value in content.items() if key != CONFIG_DIGEST}
+    return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()
 
 
 def write(folder: Path, saved: Mapping[str, Any], weights: Mapping[str, Tensor], *, version: str) -> None:
@@ -106,12 +122,18 @@ def write(folder: Path, saved: Mapping[str, Any], weights: Mapping[str, Tensor],
     tensors = {name: value.detach().cpu().contiguous().clone() for name, value in weights.items()}
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        save_file(tensors, folder / WEIGHTS, metadata={"format": "pt"})
-        about = {"library_name": "vitdet", "vitdet_version": version, DIGEST: _digest(folder / WEIGHTS)}
-        content = {**about, "vitdet": dict(saved)}
-        (folder / CONFIG).write_text(json.dumps(content, indent=2, allow_nan=False) + "\n", encoding="utf-8")
-        # safetensors writes a file that its owner alone may read
-        (folder / WEIGHTS).chmod((folder / CONFIG).stat().st_mode)
+        data = save(tensors, metadata={"format": "pt"})
+        digest = hashlib.sha256(data).hexdigest()
+        about = {"library_name": "vitdet", "vitdet_version": version, DIGEST: digest}
+        content = json.loads(json.dumps({**about, "vitdet": dict(saved)}, allow_nan=False))
+        content = {CONFIG_DIGEST: _config_digest(content), **content}
+        text = json.dumps(content, indent=2) + "\n"
+        # both are complete before the first takes its place
+        atomic.replace(
+            folder / CONFIG,
+            lambda file: file.write(text.encode()),
+            before=lambda: atomic.replace(folder / WEIGHTS, lambda file: file.write(data)),
+        )
     except OSError as error:
         raise SharedModelError(f"{folder} can't be written ({error.strerror}); give another folder") from error
 

@@ -191,6 +191,14 @@ def compared(row, site):
 EMPTY = "--data.train.images data/train --data.train.annotations empty.json"
 EMPTY += " --data.val.images data/val --data.val.annotations val.json"
 GONE = EMPTY.replace("empty.json", "gone.json")
+SPOIL = """
+import lightning as L
+
+class Spoil(L.Callback):
+    def on_train_batch_end(self, trainer, task, *_):
+        next(task.head.parameters()).data.fill_(float("nan"))
+"""
+HIGH = "--model.lr 1e30 --trainer.gradient_clip_val null --trainer.limit_val_batches 0 --trainer.max_steps 9"
 ERRORS = {  # what the message has: a command that ends in it
     "there is no key": f"train {CONFIG} --model.head.num_querys 5",
     "there is no class": f"train {CONFIG} --model.head DETRHaed",
@@ -205,9 +213,12 @@ ERRORS = {  # what the message has: a command that ends in it
     "seem to be fractions": f"train configs/custom.yaml {GONE.replace('gone', 'fractions')}",
     "wanted a whole number from 1": f"train {CONFIG} --data.batch_size 0",
     "does not exist; give the best.ckpt or last.ckpt of a run": "test runs/nowhere.ckpt",
+    "is damaged": "test damaged.ckpt",
     "there is no last.ckpt": f"train {CONFIG} --trainer.name other --ckpt_path last",
     "which nothing logs": f"train {CONFIG} --trainer.monitor val/AP51",
     "compile is true, but on a CPU": f"train {CONFIG} --model.compile true",
+    "steps in a row were skipped": f"train {CONFIG} {HIGH} --trainer.skip_steps 2",
+    "the weights are not finite": f"train {CONFIG} --trainer.callbacks+=spoil.Spoil",
     "torch finds no GPU": f"train {CONFIG} --trainer.accelerator gpu",
     "no image at": f"predict {BEST} nowhere",
     "is this an annotation file?": "evaluate val.json val.json",
@@ -218,6 +229,7 @@ ERRORS = {  # what the message has: a command that ends in it
 
 def write_wrong_files():
     """Files that the commands of `ERRORS` name."""
+    Path("spoil.py").write_text(SPOIL)
     Path("empty.json").write_text('{"images": [], "annotations": [], "categories": []}')
     square = {"image_id": 1, "category_id": 1, "bbox": [0, 0, 9, 9], "segmentation": [[0, 0, 9, 0, 9, 9, 0, 9]]}
     Path("found.json").write_text(json.dumps([{**square, "score": 0.5}]))
@@ -225,6 +237,8 @@ def write_wrong_files():
     for name, wrong in (("broken", {"segmentation": [[1, 1, 9]]}), ("flag", {"iscrowd": "0"})):
         content = {"images": images, "categories": classes, "annotations": [square, {**square, **wrong}]}
         Path(f"{name}.json").write_text(json.dumps(content))
+    checkpoint = Path(BEST).read_bytes()
+    Path("damaged.ckpt").write_bytes(checkpoint[:-1])
     content = json.loads(Path("val.json").read_text())
     for annotation in content["annotations"]:
         annotation["bbox"] = [0.1, 0.2, 0.3, 0.4]

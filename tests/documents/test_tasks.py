@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import sys
 from pathlib import Path
 
 import pages
@@ -140,6 +141,24 @@ def bf16(site, says):
     assert "best val/AP" in train(site, says[0])
 
 
+def replay(site, says):
+    """A learning rate of 1e30 leaves weights that are finite, and nothing else that is."""
+    high = "--model.lr 1e30 --trainer.gradient_clip_val null --trainer.limit_val_batches 0 --trainer.max_steps 9"
+    with pytest.raises(
+        AssertionError, match=r"2 steps in a row were skipped.*`vitdet replay runs/high/vers"
+    ):
+        train(site, high, "--trainer.skip_steps 2 --trainer.name high")
+    said = site.say(says[0].replace("…", f"high/{site.newest('high').name}"))
+    assert "first module whose output is not finite: " in said and "the step is not finite here, too" in said
+
+
+def fsdp(site, says):
+    """Two processes on the CPU, each with a part of the weights."""
+    small = [*site.small(CONFIG, train=True), "--trainer.name", "fsdp", "--trainer.devices", "2"]
+    out = site.process(sys.executable, "-m", "vitdet", "train", CONFIG, *says[0].split(), *small)
+    assert "best val/AP" in out and site.resolved("fsdp")["trainer"]["strategy"] == "fsdp"
+
+
 def version(site, says):
     assert vitdet.__version__ in site.say(says[0])
 
@@ -206,6 +225,8 @@ CHECKS = {
     "log to W&B": wandb,
     "compile, on a GPU": compiled,
     "train in bf16": bf16,
+    "see why the steps of a training were skipped, where their loss or gradients were not finite": replay,
+    "train a model that does not fit a GPU": fsdp,
     "see which version this is": version,
     "see where an error comes from": debug,
 }

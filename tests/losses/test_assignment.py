@@ -63,11 +63,17 @@ def test_more_objects_than_queries_warns_once_and_matches_all_queries(caplog):
     assert len(caplog.records) == 1 and "num_queries=4" in caplog.text
 
 
-def test_predictions_that_are_not_finite_are_an_error():
-    boxes = torch.rand(1, 1, 1, 4, 4)
-    boxes[0, 0, 0, 2, 1] = torch.nan
-    with pytest.raises(FloatingPointError, match="learning rate"):
-        match(torch.randn(1, 1, 1, 4, 3), boxes, [_target(2)])
+@pytest.mark.parametrize("value", [torch.nan, torch.inf, -torch.inf])
+def test_predictions_that_are_not_finite_are_matched_last(value):
+    boxes = torch.rand(1, 1, 1, 4, 4) + 0.1
+    boxes[0, 0, 0, 2, 1] = value
+    logits = torch.randn(1, 1, 1, 4, 3)
+    queries, objects = match(logits, boxes, [_target(2)])
+    rest = [0, 1, 3]
+    expected, _ = match(logits[..., rest, :], boxes[..., rest, :], [_target(2)])
+    assert sorted(objects.tolist()) == [0, 1] and set(queries.tolist()) == {rest[i] for i in expected}
+    everywhere = match(torch.full_like(logits, value), torch.full_like(boxes, value), [_target(2)])
+    assert sorted(everywhere[1].tolist()) == [0, 1]
 
 
 def test_aligned_tokens_lie_inside_and_are_the_best():

@@ -18,7 +18,7 @@ LINE = re.compile(r"^step (\d+)/(\S+)  loss \S+  (?:val/AP \S+  )?\S+ images/s  
     ("options", "total"),
     [
         ({"max_epochs": 2}, "6"),
-        ({"max_epochs": 2, "accumulate_grad_batches": 2}, "4"),
+        ({"max_epochs": 2, "accumulate_grad_batches": 2}, "2"),
         ({"max_steps": 5, "max_epochs": -1}, "5"),
         ({"max_steps": 500, "max_epochs": 2}, "6"),
         ({"max_epochs": -1, "max_time": {"seconds": 2}}, "~"),

@@ -44,15 +44,17 @@ def _equal(a, b):
     "options",
     [
         {},
-        {"accumulate_grad_batches": 2, "max_epochs": 4},
+        {"accumulate_grad_batches": 2, "data": {"batch_size": 2}},
         {"val_check_interval": 2, "check_val_every_n_epoch": None, "max_steps": 6, "max_epochs": -1},
         {"check_val_every_n_epoch": 2, "max_steps": 6, "max_epochs": -1},
     ],
     ids=["plain", "accumulating", "validating within an epoch", "validating rarely"],
 )
 def test_resuming_is_exact(tiny, step, options):
-    """Three batches an epoch, so the stops fall in the middle and at the end of an epoch."""
-    data = {"augmentation": {"mosaic": 0.5, "batch_scale": (0.5, 1.0), "progressive": True}}
+    """Three steps an epoch, so the stops fall in the middle and at the end of an epoch."""
+    augmentation = {"mosaic": 0.5, "batch_scale": (0.5, 1.0), "progressive": True}
+    data = {"augmentation": augmentation, **options.get("data", {})}
+    options = {key: value for key, value in options.items() if key != "data"}
     task, module, trainer = tiny(data=data, name="straight", **options)
     trainer.fit(task, module)
     straight = torch.load(trainer.run_folder / "last.ckpt", weights_only=True)

@@ -9,13 +9,13 @@ import hashlib
 import json
 import logging
 import os
-import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 
+from vitdet import atomic
 from vitdet.errors import UserError
 
 log = logging.getLogger("vitdet")
@@ -97,19 +97,14 @@ def _save(place: Path, key: str, arrays: dict[str, np.ndarray], meta: dict[str, 
     header = json.dumps({"key": key, "meta": meta, "arrays": table, "bytes": offset}).encode()
     header += b" " * (-(len(header) + 16) % ALIGN)
     place.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=place.name + ".", suffix=".tmp", dir=place.parent)
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(MAGIC + len(header).to_bytes(8, "little") + header)
-            for array in arrays.values():
-                file.write(array.data if array.size else b"")
-                file.write(b"\0" * (-array.nbytes % ALIGN))
-        # `mkstemp` makes a private file, but other users of the data may read the cache
-        os.chmod(name, 0o644)
-        os.replace(name, place)
-    except BaseException:
-        os.unlink(name)
-        raise
+
+    def write(file: BinaryIO) -> None:
+        file.write(MAGIC + len(header).to_bytes(8, "little") + header)
+        for array in arrays.values():
+            file.write(array.data if array.size else b"")
+            file.write(b"\0" * (-array.nbytes % ALIGN))
+
+    atomic.replace(place, write)
 
 
 def _load(place: Path, key: str) -> Content:

@@ -42,6 +42,21 @@ def why_not(name: str) -> Exception | None:
         return TimeoutError(f"no answer from {urlsplit(url).netloc} in {seconds:g} s")
 
 
+def cached(name: str) -> list[Path]:
+    """The files in the caches of huggingface_hub and `torch.hub` that timm reads the weights of a model from."""
+    repository, revision, files = _source(name)
+    if repository is None:
+        config: Any = timm.models.get_pretrained_cfg(name, allow_unregistered=True) if ":" not in name else None
+        file = _downloaded(config.url or "") if config is not None else None
+        return [file] if file is not None and file.is_file() else []
+    found = (try_to_load_from_cache(repository, file, revision=revision) for file in (*files, *FILES))
+    return [Path(file) for file in dict.fromkeys(found) if isinstance(file, str)]
+
+
+def _downloaded(url: str) -> Path:
+    return Path(torch.hub.get_dir(), "checkpoints", Path(urlsplit(url).path).name)
+
+
 def _ask(url: str, seconds: float) -> Exception | None:
     log = logging.getLogger("huggingface_hub")
     before = log.level
@@ -72,9 +87,8 @@ def _source(name: str) -> tuple[str | None, str | None, tuple[str, ...]]:
         config = None
     if config is None or not config.hf_hub_id or config.file:
         return None, None, ()
-    cached = Path(torch.hub.get_dir(), "checkpoints", Path(urlsplit(config.url or "").path).name)
     # timm, too, looks there first
-    if config.url and cached.is_file():
+    if config.url and _downloaded(config.url).is_file():
         return None, None, ()
     repository, _, revision = config.hf_hub_id.partition("@")
     first = (config.hf_hub_filename,) if config.hf_hub_filename else ()

@@ -172,6 +172,7 @@ class ViT(nn.Module):
         self.relative = blocks[0].attn.rel_pos_h is not None
         # in models that average their tokens, the final norm comes after the pooling, and has another name
         self.norm = model.fc_norm if isinstance(model.norm, nn.Identity) else model.norm
+        self.keeps_tables = True
         self._tables: dict = {}
 
     def forward(
@@ -279,8 +280,8 @@ class ViT(nn.Module):
         return table if self.windows is None else table[:, self._layout(grid, table.device).order]
 
     def _table(self, kind: str, grid: tuple[int, int], source: Tensor, build) -> Tensor:
-        """`build(grid)`, from a cache as long as `source`, the parameter or buffer that it depends on, is unchanged."""
-        trained = source.requires_grad and torch.is_grad_enabled()
+        """`build(grid)`, from a cache while `source`, the parameter or buffer that it depends on, seems unchanged."""
+        trained = source.requires_grad and (torch.is_grad_enabled() or not self.keeps_tables)
         augmented = kind == "rope" and self.augments_rope and self.training
         if trained or augmented or torch.compiler.is_compiling():
             return build(grid)

@@ -16,8 +16,9 @@ from safetensors.torch import load_file
 from timm.models import eva, vision_transformer
 from torch import Tensor
 
+from vitdet import checksum
 from vitdet.backbone.attention import RELATIVE_TABLES
-from vitdet.backbone.hub import why_not
+from vitdet.backbone.hub import cached, why_not
 from vitdet.backbone.keys import KeysError
 from vitdet.backbone.layouts import to_timm
 from vitdet.backbone.relative import resample_table
@@ -39,6 +40,7 @@ def create_timm_model(name: str, *, pretrained: bool = False, **model_args: Any)
     Raises:
         UserError: the name is unknown or not that of a plain ViT, or the model does not take the arguments.
         WeightsError: the weights cannot be fetched, or do not fit.
+        DamagedError: their file in the cache is damaged.
     """
     architecture = name.split(".")[0]
     if ":" not in name and not timm.is_model(architecture):
@@ -59,6 +61,9 @@ def create_timm_model(name: str, *, pretrained: bool = False, **model_args: Any)
         raise WeightsError(_unavailable(name, model_args, error)) from error
     check_plain(model, name)
     _check_rope(model, name)
+    if pretrained or name.startswith("hf-hub:"):
+        for file in cached(name):
+            checksum.verify(file)
     if pretrained:
         log.info("weights: %s from %s", name, model.pretrained_cfg.get("hf_hub_id") or model.pretrained_cfg.get("url"))
     return model
@@ -166,8 +171,10 @@ def read_file(path: str | Path) -> Any:
     """The content of a `.safetensors` or PyTorch file, on the CPU.
 
     Raises:
+        DamagedError: the file is damaged, as far as a checksum in it or a digest in its name says.
         WeightsError: the file is incomplete, or contains objects that are neither tensors nor plain values.
     """
+    checksum.verify(path)
     try:
         if str(path).endswith(".safetensors"):
             return load_file(path)

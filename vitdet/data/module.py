@@ -16,6 +16,7 @@ from vitdet.data.parts import JoinedSource, join, listed, open_parts
 from vitdet.data.repeats import image_repeats
 from vitdet.data.sampler import BatchSampler, EvalBatchSampler, Loader, count_tokens
 from vitdet.data.semantic import SemanticIndex
+from vitdet.data.sharing import Sharing
 from vitdet.data.sources import CocoSource, ImageSource
 from vitdet.data.transforms import Augment, EvalTransform, Resample, Size
 from vitdet.data.trial import check_augmentation, try_transforms
@@ -98,6 +99,8 @@ class ImageData(L.LightningDataModule, Configurable):
         # common values, which `prepare` replaces by those of the backbone
         self.mean, self.std, self.patch_size = IMAGENET_MEAN, IMAGENET_STD, 16
         self.masks, self.canvas, self.progress = False, None, Progress()
+        # how global batches are shared out, where a training says so
+        self.sharing: Sharing | None = None
         self.files = Files(self)
         # raises an error here if `resample` is misspelt
         EvalTransform(mean=self.mean, std=self.std, resample=resample)
@@ -250,6 +253,8 @@ class ImageData(L.LightningDataModule, Configurable):
             repeats=self.repeats(),
             **self._ranks,
         )
+        if self.sharing is not None:
+            sampler.share(self.sharing)
         if self.trainer is not None:
             # Lightning sets it from outside of the class
             sampler.same_order = bool(self.trainer.overfit_batches)  # pyright: ignore[reportAttributeAccessIssue]

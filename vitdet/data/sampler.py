@@ -1,7 +1,7 @@
 """The batch samplers and the loader, which give equal batches for any number of ranks and workers, and after a resume.
 
 A `Draw` holds everything that a sample depends on besides the seed. The order of the images is a function of the seed
-and the epoch; each rank takes its share of every global batch.
+and the epoch; each rank takes its share of every global batch, see `vitdet.data.sharing`.
 """
 
 import time
@@ -16,6 +16,7 @@ from vitdet import signals
 from vitdet.data.bad import Bad, Noted
 from vitdet.data.options import RANGES
 from vitdet.data.repeats import rounded
+from vitdet.data.sharing import Sharing
 from vitdet.data.workers import Shielded
 from vitdet.errors import UserError
 from vitdet.progress import Progress
@@ -87,6 +88,7 @@ class BatchSampler(Sampler[list[Draw]]):
         world_size: the number of processes.
 
     Attributes:
+        sharing: how a global batch is shared out; by default each rank takes one batch of it.
         same_order: whether every epoch repeats the batches of the first, as Lightning's `overfit_batches` requires. The
             augmentation still differs between epochs.
 
@@ -116,84 +118,86 @@ class BatchSampler(Sampler[list[Draw]]):
         world_size: int = 1,
     ) -> None:
         self.progress, self.repeats = progress, repeats
-        self.tokens, self.batch_size, self.max_tokens = np.asarray(tokens), batch_size, max_tokens
-        self.scales, self.progressive, self.seed = scales, progressive, seed
-        self.rank, self.world_size = rank, world_size
+        self.tokens, self.scales, self.progressive, self.seed = np.asarray(tokens), scales, progressive, seed
+        self.rank = rank
         self.epoch = self.position = 0
         self.same_order = False
         # Lightning calls `set_epoch` of this attribute
         self.sampler = self
-        self._length = max(1, len(self._batches(epoch=0)) // world_size)
-        self._planned: tuple[int, list[np.ndarray]] | None = None
+        self.share(Sharing.of(batch_size, max_tokens, world_size))
+
+    def share(self, sharing: Sharing) -> None:
+        """Shares out the global batches in another way, before the first batch is drawn."""
+        order = self._order(epoch=0)
+        self.sharing = sharing.fitted(len(order))
+        self._steps = len(self.sharing.cut(order, self.tokens))
+        self._planned: tuple[int, list[list[np.ndarray]]] | None = None
 
     def set_epoch(self, epoch: int) -> None:
         """Go to the start of an epoch; Lightning calls this at the start of each."""
         if epoch != self.epoch:
             self.epoch, self.position = epoch, 0
 
-    def state_dict(self) -> dict[str, int]:
-        return {"epoch": self.epoch, "position": self.position}
+    def state_dict(self) -> dict[str, Any]:
+        return self.state_at(self.position)
 
-    def load_state_dict(self, state: dict[str, int]) -> None:
+    def state_at(self, position: int) -> dict[str, Any]:
+        """The state after `position` batches of this rank, with all that another number of ranks needs to go on."""
+        done = self._global_batches()[: position // self.sharing.accumulate]
+        images = sum(len(part) for batch in done for part in batch)
+        return {"epoch": self.epoch, "position": position, "images": images, "sharing": self.sharing._asdict()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
         self.epoch, self.position = state["epoch"], state["position"]
+        # checkpoints of an older vitdet don't say how they shared out their batches
+        before = Sharing(**state["sharing"]) if "sharing" in state else self.sharing
+        if (before.size, before.max_tokens) != (self.sharing.size, self.sharing.max_tokens):
+            # the whole global batches that fit into what was drawn
+            sizes = [sum(map(len, batch)) for batch in self._global_batches()]
+            steps = int(np.searchsorted(np.cumsum(sizes), state["images"], side="right"))
+            self.position = steps * self.sharing.accumulate
+        elif before != self.sharing:
+            # gradients that were accumulated for an unfinished step are not in a checkpoint
+            self.position = self.position // before.accumulate * self.sharing.accumulate
 
     def __len__(self) -> int:
         """The number of batches of this rank, which is equal in every epoch, so that a schedule knows the total.
 
         With `max_tokens` or `repeats`, the number of batches depends on the order of the images. An epoch that has more
         batches than the first leaves out the last; an epoch that has fewer repeats its first, and so do epochs with
-        fewer batches than ranks.
+        fewer budgets of tokens than a global batch has.
         """
-        return self._length
+        return self._steps * self.sharing.accumulate
 
     def __iter__(self) -> Iterator[list[Draw]]:
-        plan, epoch, total = self._plan(), self.epoch, len(self)
+        batches, epoch, total, accumulate = self._global_batches(), self.epoch, len(self), self.sharing.accumulate
         rng = np.random.default_rng((self.seed, epoch, 1))
-        random_scales = rng.uniform(*self.scales, size=max(total, 1))
-        for step in range(self.position, total):
-            progress = self.progress.at(epoch, step, total)
+        random_scales = rng.uniform(*self.scales, size=self._steps)
+        images = len(self.tokens)
+        for position in range(self.position, total):
+            # the batches of a step have the same scale on any number of ranks
+            step, part = divmod(position, accumulate)
+            progress = self.progress.at(epoch, step * accumulate, total)
             low, high = self.scales
             scale = low + (high - low) * min(1.0, progress / 0.8) if self.progressive else float(random_scales[step])
-            self.position = step + 1
-            drawn = plan[step * self.world_size + self.rank].tolist()
-            images = len(self.tokens)
+            self.position = position + 1
+            drawn = self.sharing.deal(batches[step], self.rank)[part].tolist()
             yield [Draw(i % images, epoch, progress, scale, i // images) for i in drawn]
         self.position = 0
 
-    def _plan(self) -> list[np.ndarray]:
-        """All batches of the epoch; batch i belongs to rank i modulo the number of ranks."""
+    def _global_batches(self) -> list[list[np.ndarray]]:
+        """All global batches of the epoch, each a list of parts, see `Sharing.cut`."""
         epoch = 0 if self.same_order else self.epoch
         if self._planned is None or self._planned[0] != epoch:
-            batches, count = self._batches(epoch), len(self) * self.world_size
-            self._planned = (epoch, [batches[i % len(batches)] for i in range(count)])
+            self._planned = (epoch, self.sharing.cut(self._order(epoch), self.tokens, self._steps))
         return self._planned[1]
 
-    def _batches(self, epoch: int) -> list[np.ndarray]:
+    def _order(self, epoch: int) -> np.ndarray:
+        """The images of an epoch; repetitions of an image are higher by multiples of the number of images."""
         rng = np.random.default_rng((self.seed, epoch, 0))
         if self.repeats is None:
-            order = rng.permutation(len(self.tokens))
-        else:
-            order = rng.permutation(rounded(self.repeats, np.random.default_rng((self.seed, epoch, 2))))
-        return self._by_tokens(order) if self.max_tokens else self._by_count(order)
-
-    def _by_count(self, order: np.ndarray) -> list[np.ndarray]:
-        # Rank r of N takes images r, r+N, ... of each global batch, so the images of a global batch do not depend on N.
-        share = self.batch_size * self.world_size
-        rounds = [order[i : i + share] for i in range(0, len(order), share)]
-        if len(rounds) > 1 and len(rounds[-1]) < share:
-            rounds.pop()
-        elif len(rounds[-1]) < self.world_size:
-            rounds[-1] = np.resize(rounds[-1], self.world_size)
-        return [batch[rank :: self.world_size] for batch in rounds for rank in range(self.world_size)]
-
-    def _by_tokens(self, order: np.ndarray) -> list[np.ndarray]:
-        batches, start, used = [], 0, 0
-        for i, count in enumerate(self.tokens[order % len(self.tokens)].tolist()):
-            if i > start and used + count > self.max_tokens:
-                batches.append(order[start:i])
-                start, used = i, 0
-            used += count
-        return [*batches, order[start:]]
+            return rng.permutation(len(self.tokens))
+        return rng.permutation(rounded(self.repeats, np.random.default_rng((self.seed, epoch, 2))))
 
 
 class EvalBatchSampler(Sampler[list[Draw]]):
@@ -287,11 +291,13 @@ class Loader(DataLoader):
         self.waited += time.perf_counter() - start
         return batch
 
-    def state_dict(self) -> dict[str, int]:
+    def state_dict(self) -> dict[str, Any]:
         """The epoch and the number of batches returned, without the batches that workers have prepared in advance."""
+        if isinstance(self.batch_sampler, BatchSampler):
+            return self.batch_sampler.state_at(self._given)
         return {"epoch": getattr(self.batch_sampler, "epoch", 0), "position": self._given}
 
-    def load_state_dict(self, state: dict[str, int]) -> None:
+    def load_state_dict(self, state: dict[str, Any]) -> None:
         if isinstance(self.batch_sampler, BatchSampler):
             self.batch_sampler.load_state_dict(state)
             # a run that resumes with a validation may save again before it has drawn a batch

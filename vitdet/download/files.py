@@ -5,6 +5,7 @@ tried against a local server, also returned a file of the right size and wrong c
 network, it took 24 s and five warnings to fail, and its message named neither the file nor where to put it by hand.
 """
 
+import contextlib
 import hashlib
 import os
 import shutil
@@ -19,6 +20,7 @@ from filelock import FileLock, Timeout
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TaskID, TextColumn, TransferSpeedColumn
 
+from vitdet import atomic, checksum
 from vitdet.errors import UserError
 
 CHUNK = 1 << 20
@@ -98,9 +100,7 @@ def check(path: Path, digest: str | None, url: str, *, remove: bool = True) -> N
     if digest is None:
         return
     kind, _, wanted = digest.partition(":")
-    with open(path, "rb") as file:
-        found = hashlib.file_digest(file, kind).hexdigest() if sys.version_info >= (3, 11) else _digest(file, kind)
-    if found != wanted:
+    if (found := _of(path, kind)) != wanted:
         size = path.stat().st_size
         if remove:
             path.unlink()
@@ -109,6 +109,40 @@ def check(path: Path, digest: str | None, url: str, *, remove: bool = True) -> N
             f"{url} is not the file that it should be: {size:,} bytes with {kind} {found}, wanted {wanted}. "
             f"{again}, and if that does not help, it was changed or damaged at its source"
         )
+
+
+def check_again(path: Path, digest: str | None) -> None:
+    """Checks that a file of the cache has not been damaged since it was fetched.
+
+    Where its digest is not known, that of its first use is kept beside it, in `NAME.sha256`.
+
+    Args:
+        path: the file.
+        digest: the digest that it must have, if it is known.
+
+    Raises:
+        DownloadError: the file has another digest.
+    """
+    beside, both = path.with_name(f"{path.name}.sha256"), ""
+    if digest is None and beside.is_file():
+        digest, both = f"sha256:{beside.read_bytes()[:64].decode('latin-1')}", f" and {beside.name}"
+    if digest is None:
+        line = f"{checksum.file_digest(path)}  {path.name}\n".encode()
+        # others may have filled the cache, and it may be read-only
+        with contextlib.suppress(OSError):
+            atomic.replace(beside, lambda file: file.write(line))
+        return
+    kind, _, wanted = digest.partition(":")
+    if (found := _of(path, kind)) != wanted:
+        raise DownloadError(
+            f"{path} is damaged, or not the file of before: its {kind} begins with {found[:12]}, and that of before "
+            f"with {wanted[:12]}; remove it{both}, and it is fetched again"
+        )
+
+
+def _of(path: Path, kind: str) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, kind).hexdigest() if sys.version_info >= (3, 11) else _digest(file, kind)
 
 
 def _digest(file: BinaryIO, kind: str) -> str:

@@ -13,6 +13,9 @@ from torch import Tensor
 from vitdet.boxes import cxcywh_to_xyxy, pairwise_giou, pairwise_iou
 from vitdet.structures import Target
 
+# far above any cost of finite predictions
+WORST = 1e9
+
 
 @torch.no_grad()
 def match(
@@ -39,9 +42,6 @@ def match(
 
     Returns:
         Index of each matched query in `L*B*G*Q`, and index of its object in the concatenated targets; both `(M,)`.
-
-    Raises:
-        FloatingPointError: a prediction is not finite.
     """
     costs = [
         _cost(logits[:, b], boxes_cxcywh[:, b], target, cost_class, cost_box, cost_giou)  # (L, G, Q, T)
@@ -57,17 +57,18 @@ def assign(costs: list[Tensor]) -> tuple[Tensor, Tensor]:
     Args:
         costs: `(L, G, Q, T)` for each of the B images.
 
-    Returns and raises as `match`.
+    Costs that are not finite count as very high ones, or as very low ones where they are minus infinity.
+
+    Returns as `match`.
     """
     B, (L, G, Q) = len(costs), costs[0].shape[:3]
     device = costs[0].device
     # a single transfer to the CPU for all images
     flat = torch.cat([cost.flatten() for cost in costs]).cpu()
+    # some assignment, of which the loss is not finite either, so that the step is skipped: on all ranks, which an error
+    # on one of them would leave waiting
     if not flat.isfinite().all():
-        raise FloatingPointError(
-            "the head predicts NaN or infinity: lower the learning rate, clip gradients (trainer.gradient_clip_val), "
-            "or train in bf16 or fp32"
-        )
+        flat = flat.nan_to_num(nan=WORST, posinf=WORST, neginf=-WORST)
     queries, objects = [], []
     first_target = 0
     for b, (cost, image_flat) in enumerate(zip(costs, flat.split([cost.numel() for cost in costs]))):

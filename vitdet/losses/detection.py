@@ -88,14 +88,17 @@ class Objects:
         return cls(torch.cat([t.boxes_cxcywh for t in targets]), torch.cat([t.labels for t in targets]))
 
 
-def mean_over_ranks(count: int | Tensor, device) -> Tensor:
-    """The mean of `count` over the DDP ranks, at least 1, by which a loss is divided."""
+def mean_over_ranks(count: int | Tensor, device, *, least: float = 1.0) -> Tensor:
+    """The mean of `count` over the ranks, by which a loss is divided; all ranks together count at least `least`.
+
+    The gradient, which is the mean over the ranks, is thus the same on any number of ranks.
+    """
     value = torch.as_tensor(count, dtype=torch.float32, device=device)
-    if dist.is_available() and dist.is_initialized():
-        value = value.clone()
-        dist.all_reduce(value)
-        value = value / dist.get_world_size()
-    return value.clamp(min=1.0)
+    if not (dist.is_available() and dist.is_initialized()):
+        return value.clamp(min=least)
+    value = value.clone()
+    dist.all_reduce(value)
+    return value.clamp(min=least) / dist.get_world_size()
 
 
 def set_losses(

@@ -76,7 +76,8 @@ class MaskCriterion:
         by_query = F.cross_entropy(logits.flatten(0, 2), wanted, weight, reduction="none").view(L, B * Q)
         count = mean_over_ranks(len(truth.labels), logits.device)
         nothing = 0.0 * (outputs.embeddings.float().sum() + sum(level.x.float().sum() for level in outputs.pixels))
-        losses = {"class": by_query.sum(1) / weight[wanted].view(L, B * Q).sum(1)}
+        weights = mean_over_ranks(weight[wanted].view(L, B * Q).sum(1), logits.device, least=0.0)
+        losses = {"class": by_query.sum(1) / weights}
         layer = matched // (B * Q)
         bce, dice = point_losses(sampled, matched, objects, (L, B, Q), self.num_points)
         for name, value in (("mask", bce), ("dice", dice)):

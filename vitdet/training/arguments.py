@@ -20,6 +20,7 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from vitdet.errors import UserError, check
 from vitdet.ranges import is_number, is_whole
 from vitdet.training.callbacks.ema import EMA, is_average
+from vitdet.training.sharded import FSDP
 
 LIGHTNING = str(Path(L.__file__).parent)
 
@@ -55,11 +56,14 @@ class Given(NamedTuple):
 def take(kwargs: dict[str, Any], logger: Logger | Iterable[Logger] | bool | None) -> Given:
     """Reads `Given` from the keyword arguments, and removes those that `Trainer` passes to Lightning itself.
 
+    The strategy `fsdp` becomes vitdet's.
+
     `Trainer` does not declare these arguments, so they do not become keys of a config file, which has `progress`.
 
     Raises:
         UserError: `logger` holds something that is not a logger.
     """
+    _use_fsdp(kwargs)
     bare, dry = bool(kwargs.get("barebones")), bool(kwargs.get("fast_dev_run"))
     none = logger is False or bare
     theirs = [] if none or logger in (True, None) else [logger] if isinstance(logger, (Logger, str)) else list(logger)
@@ -159,6 +163,13 @@ def check_theirs(kwargs: dict[str, Any]) -> None:
     strategy = kwargs.get("strategy")
     spawns = isinstance(strategy, str) and strategy.endswith("spawn")
     check("strategy", strategy, not spawns, "ddp, which starts its processes by the command itself, or ddp_notebook")
+
+
+def _use_fsdp(kwargs: dict[str, Any]) -> None:
+    """Replaces the strategy `fsdp`, which for Lightning means the first FSDP, by vitdet's."""
+    if kwargs.get("strategy") == "fsdp":
+        # weights that are gathered first in inference mode could not be trained
+        kwargs |= {"strategy": FSDP(), "inference_mode": False}
 
 
 def check_bounds(kwargs: dict[str, Any], *, max_epochs: int | None, max_steps: int) -> None:

@@ -8,6 +8,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TextIO
 
+import lightning as L
+from lightning.pytorch.utilities import rank_zero_info
+
+from vitdet import checksum, kept
+from vitdet.checksum import DamagedError
 from vitdet.errors import UserError
 
 try:
@@ -109,10 +114,40 @@ def _locked(path: Path) -> TextIO | None:
 def find(word: str, folders: list[Path], place: Path) -> Path:
     """Returns the checkpoint that `last` or `best` refers to: the file of that name in the newest of `folders`.
 
+    In place of a damaged `last.ckpt`, it is the newest good file of an earlier save of that run, and a line says so.
+
     Raises:
-        UserError: no folder holds such a file.
+        UserError: no folder holds such a file, or it is damaged and no earlier one is good.
     """
-    found = [folder / f"{word}.ckpt" for folder in folders if (folder / f"{word}.ckpt").is_file()]
+    found = [folder for folder in folders if (folder / f"{word}.ckpt").is_file()]
+    found += [folder for folder in folders[-1:] if word == "last" and kept.earlier(folder)]
     if not found:
         raise UserError(f"there is no {word}.ckpt under {place}; train without --ckpt_path first, or name the file")
-    return found[-1]
+    file = found[-1] / f"{word}.ckpt"
+    return _good(file) if word == "last" else file
+
+
+def _good(file: Path) -> Path:
+    """The file, or the newest good one of an earlier save."""
+    try:
+        checksum.verify(file)
+        return file
+    except FileNotFoundError:
+        reason = f"{file} is missing"
+    except DamagedError as error:
+        reason = str(error)
+    other = next(filter(kept.is_good, kept.earlier(file.parent)), None)
+    if other is None:
+        best = kept.instead(file)
+        fix = "no other file of that run is good" if best is None else f"to go on from the best: --ckpt_path {best}"
+        raise UserError(f"{reason}; {fix}")
+    rank_zero_info(f"{reason}; {other}, of an earlier save, is good and taken instead")
+    return other
+
+
+class ShareFolder(L.Callback):
+    """Broadcasts the run folder that rank 0 has taken to the other ranks."""
+
+    def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        if stage == "fit":
+            trainer.enter(trainer.strategy.broadcast(trainer.entered))

@@ -4,17 +4,18 @@ from typing import Any
 
 import lightning as L
 import torch
-from lightning.pytorch.plugins.precision import MixedPrecision, Precision
 from lightning.pytorch.utilities import GradClipAlgorithmType
+from torch import Tensor
 
 from vitdet.checkpoint import Checkpoint
 from vitdet.config import config_of
 from vitdet.progress import Progress
-from vitdet.training import progress
+from vitdet.training import finite, progress
 from vitdet.training.muon import Muon
 from vitdet.training.optim import is_scaled, parameter_groups
 from vitdet.training.resume import apply_settings
 from vitdet.training.schedule import Schedule
+from vitdet.training.sharded import FSDP, shard
 
 OPTIMIZERS = {"adamw": torch.optim.AdamW, "muon": Muon}
 
@@ -26,12 +27,14 @@ class Learning(L.LightningModule):
         lr, optimizer, schedule, …: the training arguments of the task, see `settings`.
         progress: the progress of the training, which the schedule, the data and the head read.
         thresholds: what the last validation chose, see `vitdet.metrics.thresholds.choose`; none if nothing was chosen.
+        bad_step: 1 if the last step was skipped, since its loss or gradients were not finite, else 0; on the device.
     """
 
     backbone: torch.nn.Module
     head: torch.nn.Module
     schedule: Schedule
     thresholds: dict[str, Any] | None = None
+    bad_step: Tensor | None = None
 
     def use_settings(self, **settings: Any) -> None:
         """Sets the training arguments of the task."""
@@ -53,6 +56,10 @@ class Learning(L.LightningModule):
     def learning_rate(self) -> float:
         """Returns the largest learning rate of all parameter groups."""
         return max(group["lr"] for optimizer in self.trainer.optimizers for group in optimizer.param_groups)
+
+    def configure_model(self) -> None:
+        if isinstance(self.trainer.strategy, FSDP):
+            shard(self)
 
     def make_optimizer(self, *, fused: bool = True) -> torch.optim.Optimizer:
         """Creates the optimiser. No trainer is needed."""
@@ -99,11 +106,21 @@ class Learning(L.LightningModule):
     def configure_gradient_clipping(
         self, optimizer: Any, gradient_clip_val: float | None = None, gradient_clip_algorithm: str | None = None
     ) -> None:
-        plugin = self.trainer.precision_plugin
-        if not isinstance(plugin, MixedPrecision) or is_scaled(self.trainer):
+        """Clips the gradients, and has the optimiser skip a step whose gradients are not finite."""
+        parameters = list(self.trainer.precision_plugin.main_params(optimizer))
+        algorithm = GradClipAlgorithmType(gradient_clip_algorithm or "norm")
+        by_value = gradient_clip_val and algorithm == GradClipAlgorithmType.VALUE
+        if scaled := is_scaled(self.trainer):
+            norm = finite.clip_by_norm(parameters, None)
             super().configure_gradient_clipping(optimizer, gradient_clip_val, gradient_clip_algorithm)
-        elif gradient_clip_val:
-            # With bfloat16, Lightning refuses to clip gradients for a fused optimiser. Only a gradient scaler, which
-            # bfloat16 does not use, is incompatible with that (Lightning#21435).
-            algorithm = GradClipAlgorithmType(gradient_clip_algorithm or "norm")
-            Precision.clip_gradients(plugin, optimizer, gradient_clip_val, algorithm)
+        # Lightning itself refuses to clip gradients for a fused optimiser with bfloat16. Only a gradient scaler, which
+        # bfloat16 does not use, is incompatible with that (Lightning#21435).
+        else:
+            norm = (finite.clip_by_value if by_value else finite.clip_by_norm)(parameters, gradient_clip_val)
+        self.bad_step = finite.on_any_rank(finite.is_bad(norm).to(self.device))
+        # a scaler skips the step itself
+        if not scaled:
+            finite.skip_if(self.bad_step, optimizer)
+
+    def backward(self, loss: Tensor, *args: Any, **kwargs: Any) -> None:
+        super().backward(finite.spoil(loss), *args, **kwargs)

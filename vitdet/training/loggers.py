@@ -15,11 +15,12 @@ from tensorboard.compat.proto.event_pb2 import Event, SessionLog
 from torch import Tensor
 
 from vitdet.atomic import replace
+from vitdet.training.forgiving import Forgiving, ForgivingWriter, append
 
 NAME = "metrics.csv"
 
 
-class TensorBoard(TensorBoardLogger):
+class _Writer(TensorBoardLogger):
     """Lightning's TensorBoard logger, which writes no `hparams.yaml` here if there are no hyperparameters."""
 
     def save(self) -> None:
@@ -27,6 +28,10 @@ class TensorBoard(TensorBoardLogger):
             super().save()
         else:
             super(TensorBoardLogger, self).save()
+
+
+class TensorBoard(ForgivingWriter, _Writer):
+    """TensorBoard's logger of a run, which may be resumed."""
 
     def resume(self, step: int) -> None:
         """Lets TensorBoard forget what was logged for `step` and later steps, which a resumed run logs again."""
@@ -60,12 +65,19 @@ class Rows(ExperimentWriter):
             return list(reader.fieldnames or []), [row for row in rows if None not in row.values()]
 
     def save(self) -> None:
-        count = len(self.metrics)
-        super().save()
-        self.count += count
-
-    def _rewrite_with_new_header(self, fieldnames: list[str]) -> None:
-        self._write(fieldnames, self._read()[1])
+        """Writes the rows of which the file has none so far; where that fails, all of them stay for the next time."""
+        if not self.metrics:
+            return
+        columns = sorted({*self.metrics_keys, *(key for row in self.metrics for key in row)})
+        if columns != self.metrics_keys or not self.path.is_file():
+            rows = [{key: str(value) for key, value in row.items()} for row in self.metrics]
+            self._write(columns, [*self._read()[1], *rows])
+        else:
+            text = io.StringIO(newline="")
+            csv.DictWriter(text, fieldnames=columns).writerows(self.metrics)
+            append(self.path, text.getvalue().encode("utf-8"))
+        self.count += len(self.metrics)
+        self.metrics_keys, self.metrics = columns, []
 
     def _write(self, columns: list[str], rows: list[dict[str, str]]) -> None:
         text = io.StringIO(newline="")
@@ -94,7 +106,7 @@ class Rows(ExperimentWriter):
         return len(rows) - len(kept)
 
 
-class Metrics(CSVLogger):
+class Metrics(Forgiving, CSVLogger):
     """Lightning's CSV logger, which adds to the `metrics.csv` of a run that is resumed."""
 
     @property

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from vitdet.ranges import number, ranged
+from vitdet.training.shards import join_stacked, local, rows_of_stacked
 
 # Jordan 2024, https://kellerjordan.github.io/posts/muon/
 _COEFFICIENTS = (3.4445, -4.7750, 2.0315)
@@ -98,18 +99,28 @@ class Muon(torch.optim.AdamW):
             if parameter.grad is not None:
                 by_shape.setdefault((len(parameter), parameter[0].numel()), []).append(parameter)
         for (rows, columns), parameters in by_shape.items():
-            gradient = torch.stack([p.grad.flatten(1) for p in parameters])
-            buffers = [self._momentum(p, g) for p, g in zip(parameters, gradient)]
-            torch._foreach_lerp_(buffers, list(gradient), 1 - group["momentum"])
+            # of matrices that are shared out over processes, each has some rows
+            gradient = torch.stack([local(p.grad).flatten(1) for p in parameters])
+            buffers = [local(self._momentum(p)) for p in parameters]
+            kept = [local(p) for p in parameters]
+            before = torch.stack(buffers)
+            momentum = before.lerp(gradient, 1 - group["momentum"])
             # Nesterov momentum
-            update = orthogonalise(gradient.lerp(torch.stack(buffers), group["momentum"]))
+            update = gradient.lerp(momentum, group["momentum"])
+            whole = orthogonalise(join_stacked(update, parameters[0]))
             scale = group["lr"] * 0.2 * max(rows, columns) ** 0.5
-            for parameter, step in zip(parameters, update):
-                parameter.mul_(1 - group["lr"] * group["weight_decay"]).sub_(step.view_as(parameter), alpha=scale)
+            weights = torch.stack([p.flatten(1) for p in kept])
+            moved = weights.mul(1 - group["lr"] * group["weight_decay"])
+            moved.sub_(rows_of_stacked(whole, parameters[0]), alpha=scale)
+            # a step that is skipped, as AdamW does it for the other parameters: without waiting for the device
+            if (skip := getattr(self, "found_inf", None)) is not None:
+                momentum, moved = before.where(skip > 0, momentum), weights.where(skip > 0, moved)
+            torch._foreach_copy_(buffers, list(momentum))
+            torch._foreach_copy_(kept, [new.view_as(p) for p, new in zip(kept, moved)])
 
-    def _momentum(self, parameter: Tensor, like: Tensor) -> Tensor:
+    def _momentum(self, parameter: Tensor) -> Tensor:
         state = self.state[parameter]
         # AdamW expects a step count in every state that it loads
         if not state:
-            state.update(step=torch.zeros(()), momentum_buffer=torch.zeros_like(like))
+            state.update(step=torch.zeros(()), momentum_buffer=torch.zeros_like(parameter.grad.flatten(1)))
         return state["momentum_buffer"]

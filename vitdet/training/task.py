@@ -21,6 +21,7 @@ from vitdet.ranges import ranged
 from vitdet.structures import Prediction, Target
 from vitdet.training import progress
 from vitdet.training.callbacks.ema import is_average
+from vitdet.training.callbacks.finite import skipped_steps
 from vitdet.training.learning import Learning
 from vitdet.training.optim import RANGES
 from vitdet.training.resume import check_fits
@@ -164,10 +165,8 @@ class Task(Learning):
         # not in every step: `self.log` costs 0.1 ms a term, and reading a loss waits for the device
         if progress.is_logged(self.trainer):
             terms = {f"train/{name}": value.detach() for name, value in losses.items()}
-            if not torch.isfinite(total):
-                values = ", ".join(f"{name} {value.item():.4g}" for name, value in losses.items())
-                found = f"the loss is {total.item()} at step {self.global_step} ({values})"
-                raise FloatingPointError(f"{found}; try a lower lr")
+            if skipped := skipped_steps(self.trainer):
+                terms["skipped_steps"] = float(skipped)
             self.log_dict({**terms, "lr": self.learning_rate()}, batch_size=1)
             self.log("train/loss", total.detach(), prog_bar=True, batch_size=1)
         return total

@@ -15,7 +15,7 @@ from lightning.pytorch.loggers import Logger
 
 from vitdet.data import ImageData
 from vitdet.errors import UserError
-from vitdet.training import arguments, slurm, stop
+from vitdet.training import arguments, saving, slurm, stop
 from vitdet.training.callbacks import (
     EMA,
     BestCheckpoint,
@@ -23,6 +23,7 @@ from vitdet.training.callbacks import (
     DivergedError,
     FinalValidation,
     FirstBatches,
+    GlobalBatch,
     LastCheckpoint,
     Pictures,
     ProgressReport,
@@ -31,7 +32,8 @@ from vitdet.training.callbacks import (
     Summary,
     Thresholds,
 )
-from vitdet.training.folder import check_free, find, is_run, occupied, reserve, runs
+from vitdet.training.folder import ShareFolder, check_free, find, is_run, occupied, reserve, runs
+from vitdet.training.guarded import Guarded
 from vitdet.training.loggers import LoggedValues, make_loggers
 from vitdet.training.loops import FitLoop
 from vitdet.training.quiet import quiet
@@ -46,15 +48,7 @@ def _leave_gloo() -> None:
         dist.destroy_process_group()
 
 
-class ShareFolder(L.Callback):
-    """Broadcasts the run folder that rank 0 has taken to the other ranks."""
-
-    def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
-        if stage == "fit":
-            trainer.enter(trainer.strategy.broadcast(trainer.entered))
-
-
-class Trainer(L.Trainer):
+class Trainer(Guarded):
     """Lightning's `Trainer` with a weight average, checkpoints, loggers, progress reports and a summary.
 
     By default, it keeps an average of the weights, writes `best.ckpt` and `last.ckpt`, logs metrics as CSV and for
@@ -78,6 +72,8 @@ class Trainer(L.Trainer):
             the best F1 score, or a wanted `precision=P` or `recall=R`, such as `precision=0.9`. With `None`, it is 0.3.
         progress: Whether to show the progress: a bar on a terminal, otherwise a line about every 30 s.
         max_time: Longest time of the training, as days:hours:minutes:seconds, such as 00:00:12:00.
+        kwargs: `keep_last` (2), see `Checkpoints`; `skip_steps` (10), see `SkippedSteps`; and the arguments of
+            Lightning's `Trainer`.
 
     Raises:
         UserError: an argument is out of its range, or Lightning refuses it.
@@ -126,7 +122,7 @@ class Trainer(L.Trainer):
         # the timer comes before `FinalValidation`, which must see that the time is up; Lightning would add it elsewhere
         ours = [Timer(end)] if (end := arguments.duration(max_time)) else []
         if not given.bare:
-            ours += [StepSeed(), *([EMA(ema)] if ema else []), FinalValidation(), Thresholds(thresholds)]
+            ours += [GlobalBatch(), StepSeed(), *([EMA(ema)] if ema else []), FinalValidation(), Thresholds(thresholds)]
             ours += [*([Report()] if pictures and not given.dry else []), Summary()]
             ours += [ProgressReport()] if given.shows(progress) and not arguments.has_bar(extra) else []
             ours += [Pictures(pictures), FirstBatches()] if pictures and not given.dry else []
@@ -252,9 +248,11 @@ class Trainer(L.Trainer):
         Raises:
             UserError: Lightning refuses an argument, the checkpoint does not fit, or the folder holds another run.
             Stopped: a signal has ended the training, which its exit status says.
-            DivergedError: the weights or the loss are no longer finite.
+            SaveError: a checkpoint could not be written, and neither at the end of the training.
+            DivergedError: the weights are no longer finite, or too many steps in a row were skipped.
         """
         self._share_out(train_dataloaders if datamodule is None else datamodule)
+        self.unsaved = {}
         with stop.listening(self), contextlib.ExitStack() as stack:
             ckpt_path = self._checkpoint(slurm.go_on(self, ckpt_path), model, training=True)
             if self._first and not self.given.dry and not self.given.bare:
@@ -262,8 +260,10 @@ class Trainer(L.Trainer):
                 stack.enter_context(occupied(folder))
                 self.enter(folder, resumed=ckpt_path is not None)
                 slurm.mark(folder)
+                saving.tell_damaged(self, ckpt_path)
             stack.enter_context(self._told())
             super().fit(model, train_dataloaders, val_dataloaders, datamodule, ckpt_path, weights_only)
+        self.check_saved()
 
     def _evaluate(self, verb: str, *args: Any, **kwargs: Any) -> Any:
         method = getattr(super(), verb)

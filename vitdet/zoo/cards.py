@@ -12,7 +12,7 @@ from vitdet.checkpoint import CheckpointError
 from vitdet.config import build
 from vitdet.data.label_sets import LabelSet
 from vitdet.data.module import IMAGENET_MEAN, IMAGENET_STD
-from vitdet.download.files import cache_folder, download
+from vitdet.download.files import cache_folder, check_again, download
 from vitdet.zoo.tensors import read_state
 
 # what else can be done with a file that was fetched by hand
@@ -121,12 +121,14 @@ class Card:
 
         Raises:
             CheckpointError: the file can't be read, or does not hold the weights of this model.
-            DownloadError: the file can't be downloaded.
+            DownloadError: the file can't be downloaded, or is damaged.
         """
         base = () if self.base is None else (self.base.read(),)
         if path is None and base == (None,):
             raise CheckpointError(f"{self.name} can't be put together: {self.base.wanted}")
         file = Path(path) if path is not None else download(self.url, self.filename, digest=self.digest, advice=BY_HAND)
+        if path is None:
+            check_again(file, self.digest)
         try:
             state = read_state(file)
         except CheckpointError as error:

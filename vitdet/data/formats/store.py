@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+from vitdet import atomic
 from vitdet.data.kept import KEPT
 from vitdet.errors import UserError
 
@@ -76,11 +77,7 @@ def replace(folder: Path, name: str, text: str) -> Path:
     """Writes a file into the first of `places` that can be written, so that no process sees a part of it."""
     for place in writable(folder):
         with contextlib.suppress(OSError):
-            handle, draft = tempfile.mkstemp(prefix=f"{name}.", suffix=".tmp", dir=place)
-            with os.fdopen(handle, "w", encoding="utf-8") as file:
-                file.write(text)
-            os.chmod(draft, 0o644)
-            os.replace(draft, place / name)
+            atomic.replace(place / name, lambda file: file.write(text.encode()))
             return place / name
     raise _no_place(folder)
 

@@ -3,7 +3,8 @@
 from vitdet.training.callbacks.bar import ProgressReport
 from vitdet.training.callbacks.best import BestCheckpoint, CheckMonitors
 from vitdet.training.callbacks.ema import EMA
-from vitdet.training.callbacks.finite import DivergedError
+from vitdet.training.callbacks.finite import DivergedError, SkippedSteps
+from vitdet.training.callbacks.global_batch import GlobalBatch
 from vitdet.training.callbacks.last import LastCheckpoint
 from vitdet.training.callbacks.page import Report
 from vitdet.training.callbacks.report import FinalValidation, Pictures, Summary
@@ -18,10 +19,12 @@ __all__ = [
     "DivergedError",
     "FinalValidation",
     "FirstBatches",
+    "GlobalBatch",
     "LastCheckpoint",
     "Pictures",
     "ProgressReport",
     "Report",
+    "SkippedSteps",
     "StepSeed",
     "Summary",
     "Thresholds",

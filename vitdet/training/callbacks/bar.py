@@ -13,8 +13,16 @@ from vitdet.training.progress import time_spent
 
 
 def show(text: str) -> None:
-    """Prints a line and flushes it, so that it appears immediately even where the output is a file."""
-    print(text, flush=True)
+    """Prints a line and flushes it, so that it appears immediately even where the output is a file.
+
+    A line that can't be written, as where that file is on a full disk, is no reason to end a training.
+    """
+    try:
+        print(text, flush=True)
+    except BrokenPipeError:
+        raise
+    except OSError:
+        pass
 
 
 def duration(seconds: float) -> str:

@@ -108,7 +108,11 @@ class BestCheckpoint(ModelCheckpoint):
             raise UserError(_unknown(self.monitor, logged))
         score = trainer.callback_metrics[self.monitor]
         if worth(score, self.monitor):
+            before = {**vars(self), "best_k_models": dict(self.best_k_models)}
             super().on_validation_end(trainer, pl_module)
+            # the best is what the file holds
+            if "best.ckpt" in getattr(trainer, "unsaved", ()):
+                vars(self).update(before)
         elif not self._warned:
             self._warned = True
             why = "the validation data has no such object" if score == ABSENT else "which is no score"

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from vitdet.checkpoint import average_of, write_average, write_weights
 from vitdet.errors import UserError
+from vitdet.training.shards import join, local, share_out
 
 
 class EMA(L.Callback):
@@ -47,7 +48,7 @@ class EMA(L.Callback):
         self._step = 0
 
     def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        weights = pl_module.state_dict()
+        weights = _weights(pl_module)
         # equal keys: the average comes from a checkpoint or an earlier `fit`
         if self._average.keys() != weights.keys():
             self._average = {name: _wide(tensor) for name, tensor in weights.items()}
@@ -74,7 +75,7 @@ class EMA(L.Callback):
             kept.copy_(new)
 
     def _pairs(self, module: L.LightningModule, *, floating: bool) -> tuple[list[Tensor], list[Tensor]]:
-        weights = {name: t for name, t in module.state_dict().items() if t.is_floating_point() == floating}
+        weights = {name: t for name, t in _weights(module).items() if t.is_floating_point() == floating}
         return [self._average[name] for name in weights], list(weights.values())
 
     def _to_device(self, module: L.LightningModule) -> None:
@@ -85,7 +86,7 @@ class EMA(L.Callback):
         if not self.updates or self._live:
             return
         self._to_device(pl_module)
-        weights = pl_module.state_dict()
+        weights = _weights(pl_module)
         self._live = {name: tensor.clone() for name, tensor in weights.items()}
         for name, tensor in weights.items():
             # in place, which changes the tensor's version, so that caches keyed by the version are renewed
@@ -93,7 +94,7 @@ class EMA(L.Callback):
 
     @torch.no_grad()
     def _swap_out(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        for name, tensor in pl_module.state_dict().items() if self._live else ():
+        for name, tensor in _weights(pl_module).items() if self._live else ():
             tensor.copy_(self._live[name])
         self._live = {}
 
@@ -106,19 +107,26 @@ class EMA(L.Callback):
     def on_save_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
         if not self._average:
             return
-        write_average(checkpoint, self._average)
+        write_average(checkpoint, _whole(self._average, pl_module))
         # during a validation the module holds the average: the checkpoint gets the weights
         if self._live:
-            write_weights(checkpoint, self._live)
+            write_weights(checkpoint, _whole(self._live, pl_module))
 
     def on_load_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
         # the module's weights have just been loaded
         self._live = {}
-        self._average = {name: _wide(tensor) for name, tensor in average_of(checkpoint).items()}
+        known, average = pl_module.state_dict(), average_of(checkpoint)
+        self._average = {
+            name: _wide(local(share_out(tensor, known.get(name, tensor)))) for name, tensor in average.items()
+        }
         if not self._average and trainer.state.fn == "fit" and trainer.ckpt_path is not None:
             rank_zero_info(
                 f"the checkpoint has no average of the weights: one of decay {self.decay} starts from its weights"
             )
+
+    def averaged(self) -> dict[str, Tensor]:
+        """The average, with the names of the weights."""
+        return self._average
 
     def state_dict(self) -> dict[str, Any]:
         return {"updates": self.updates}
@@ -130,6 +138,16 @@ class EMA(L.Callback):
 def is_average(callback: L.Callback) -> bool:
     """Whether a callback averages the weights: `EMA`, or a `WeightAveraging` of Lightning's."""
     return isinstance(callback, (EMA, WeightAveraging))
+
+
+def _weights(module: L.LightningModule) -> dict[str, Tensor]:
+    """The state dict of a module; of weights that are shared out over processes, what this one holds."""
+    return {name: local(tensor) for name, tensor in module.state_dict().items()}
+
+
+def _whole(parts: dict[str, Tensor], module: L.LightningModule) -> dict[str, Tensor]:
+    """Tensors with the names of the weights, joined where each process holds some of their rows."""
+    return {name: join(parts[name], tensor) for name, tensor in module.state_dict().items()}
 
 
 def _wide(tensor: Tensor) -> Tensor:

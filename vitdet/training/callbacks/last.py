@@ -49,7 +49,7 @@ class LastCheckpoint(Checkpoint):
         # a validation may fall between the batches of an optimiser step, whose gradients no checkpoint holds: the step
         # before it was saved at its end
         if trainer.fit_loop.epoch_loop._should_accumulate():
-            check_finite(trainer, self.kept())
+            check_finite(trainer)
         else:
             self._save(trainer)
         self._stop(trainer)
@@ -84,9 +84,12 @@ class LastCheckpoint(Checkpoint):
             signals.leave(number)
 
     def _save(self, trainer: L.Trainer) -> None:
-        check_finite(trainer, self.kept())
         trainer.save_checkpoint(self.path)
-        self._saved = (trainer.global_step, time.monotonic())
+        if self.path is not None and self.path.name in getattr(trainer, "unsaved", ()):
+            # tries again in a minute, not at once: the whole file would be written at each step
+            self._saved = (self._saved[0], time.monotonic() - 60 * max(0.0, self.minutes - 1))
+        else:
+            self._saved = (trainer.global_step, time.monotonic())
 
     def kept(self) -> str:
         """Describes which good weights are left after a training has diverged."""

@@ -69,7 +69,7 @@ class Pictures(L.Callback):
 
     def __init__(self, count: int = 4, *, threshold: Threshold | None = None) -> None:
         self.count, self.threshold = count, threshold
-        self._drawn = 0
+        self._drawn, self._failed = 0, False
 
     def on_validation_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self._drawn = 0
@@ -85,8 +85,14 @@ class Pictures(L.Callback):
         for image, target, prediction in zip(images, targets, outputs):
             if self._drawn == self.count:
                 return
-            self._draw(trainer, pl_module, image, target, prediction.cpu().above(least))
             self._drawn += 1
+            try:
+                self._draw(trainer, pl_module, image, target, prediction.cpu().above(least))
+            # such as a full disk: the training matters more
+            except OSError as error:
+                if not self._failed:
+                    show(f"a picture is not written: {error.strerror or error}; the training goes on")
+                self._failed = True
 
     def _draw(self, trainer: Any, task: Any, image: Tensor, target: Target, prediction: Prediction) -> None:
         data: Any = getattr(trainer, "datamodule", None)
