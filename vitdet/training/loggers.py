@@ -11,7 +11,7 @@ from lightning.fabric.loggers.logger import rank_zero_experiment
 from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
 from lightning.pytorch.loggers.csv_logs import ExperimentWriter
 from lightning.pytorch.utilities import rank_zero_info
-from tensorboard.compat.proto.event_pb2 import Event, SessionLog
+from tensorboard.compat.proto import event_pb2
 from torch import Tensor
 
 from vitdet.atomic import replace
@@ -35,7 +35,8 @@ class TensorBoard(ForgivingWriter, _Writer):
 
     def resume(self, step: int) -> None:
         """Lets TensorBoard forget what was logged for `step` and later steps, which a resumed run logs again."""
-        start = Event(step=step, session_log=SessionLog(status=SessionLog.START))
+        events: Any = event_pb2
+        start = events.Event(step=step, session_log=events.SessionLog(status=events.SessionLog.START))
         self.experiment._get_file_writer().add_event(start)
 
 
@@ -112,7 +113,7 @@ class Metrics(Forgiving, CSVLogger):
     @property
     @rank_zero_experiment
     def experiment(self) -> Rows:
-        if self._experiment is None:
+        if not isinstance(self._experiment, Rows):
             os.makedirs(self.root_dir, exist_ok=True)
             self._experiment = Rows(self.log_dir)
         return self._experiment
@@ -153,7 +154,9 @@ class LoggedValues(L.Callback):
         self._steps = checkpoint["global_step"]
 
     def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        for logger in trainer.loggers if self._saved is not None and trainer.is_global_zero else ():
+        if self._saved is None or not trainer.is_global_zero:
+            return
+        for logger in trainer.loggers:
             if isinstance(logger, TensorBoard):
                 logger.resume(self._steps)
             elif isinstance(logger, Metrics):

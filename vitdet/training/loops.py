@@ -36,14 +36,15 @@ class EpochLoop(_TrainingEpochLoop):
             progress = self.val_loop.batch_progress
             return not (progress.is_last_batch and progress.current.completed == progress.current.ready)
         # true in `on_train_batch_end` only
-        trained = self.batch_progress.current.processed > self.batch_progress.current.completed
-        return trained and self._should_check_val_fx(self.trainer.fit_loop._data_fetcher)
+        current: Any = self.batch_progress.current
+        return current.processed > current.completed and self._should_check_val_fx(self.trainer.fit_loop._data_fetcher)
 
     def on_load_checkpoint(self, state_dict: dict[str, Any]) -> None:
         super().on_load_checkpoint(state_dict)
         self.due, self._ended = state_dict.get("validation_due", False), state_dict.get("step_ended", False)
         if self.due:
-            for count in (self.batch_progress.total, self.batch_progress.current):
+            counts: Any = (self.batch_progress.total, self.batch_progress.current)
+            for count in counts:
                 count.completed = count.processed
 
     @property
@@ -67,9 +68,10 @@ class EpochLoop(_TrainingEpochLoop):
     def on_advance_end(self, data_fetcher: Any) -> None:
         super().on_advance_end(data_fetcher)
         self.due, self._ended = False, True
-        for callback in self.trainer.callbacks:
+        trainer: Any = self.trainer
+        for callback in trainer.callbacks:
             if isinstance(callback, LastCheckpoint):
-                callback.on_step_end(self.trainer)
+                callback.on_step_end(trainer)
 
 
 class FitLoop(_FitLoop):

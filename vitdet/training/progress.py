@@ -1,5 +1,7 @@
 """Measures the progress of a training for `vitdet.progress.Progress`."""
 
+from typing import Any
+
 import lightning as L
 from lightning.pytorch.callbacks import Timer
 
@@ -41,7 +43,7 @@ def time_spent(trainer: L.Trainer) -> float | None:
     return max((spent / max(1e-9, spent + left) for spent, left in clocks if left is not None), default=None)
 
 
-def is_logged(trainer: L.Trainer) -> bool:
+def is_logged(trainer: Any) -> bool:
     """Whether losses are logged in the step that is being trained on: in the first one, and where a row is written.
 
     Lightning writes a row every `log_every_n_steps` steps, and in the last. The row of a step without losses would have

@@ -144,11 +144,11 @@ class Report(L.Callback):
         self._gather(trainer)
 
     def on_fit_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        best = _checkpoint(trainer)
-        if self._best is not None or best is None or not trainer.is_global_zero:
+        best, run = _checkpoint(trainer), getattr(trainer, "run_folder", None)
+        if self._best is not None or best is None or run is None or not trainer.is_global_zero:
             self._write(trainer, pl_module)
         # the training was over, but was killed before it wrote its report
-        elif Path(best.best_model_path).is_file() and not (trainer.run_folder / "report.html").exists():
+        elif Path(best.best_model_path).is_file() and not (run / "report.html").exists():
             show(f"there is no report of this run; vitdet report {best.best_model_path} writes one")
 
     def _gather(self, trainer: L.Trainer) -> None:
@@ -219,8 +219,10 @@ def _checkpoint(trainer: L.Trainer) -> Any:
 
 def _earlier(kept: Any, best: Validation) -> list[str]:
     """A line where the best validation of the run is not this one, since it was before the run was resumed."""
-    score = None if kept is None or kept.best_model_score is None else float(kept.best_model_score)
-    if score is None or best.score is None or (score <= best.score if kept.mode == "max" else score >= best.score):
+    if kept is None or kept.best_model_score is None:
+        return []
+    score = float(kept.best_model_score)
+    if best.score is None or (score <= best.score if kept.mode == "max" else score >= best.score):
         return []
     return [
         f"The best validation of the run, {kept.monitor} {score:.4f}, was before it was resumed; this page is about "

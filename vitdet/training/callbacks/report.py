@@ -141,7 +141,7 @@ class Summary(L.Callback):
         if not trainer.is_global_zero:
             return
         if trainer.ckpt_path is not None:
-            due = ", with its validation" if trainer.fit_loop.epoch_loop.due else ""
+            due = ", with its validation" if getattr(trainer.fit_loop.epoch_loop, "due", False) else ""
             show(f"the training goes on after step {trainer.global_step} of {trainer.ckpt_path}{due}")
         if not validates(trainer):
             show("no validation data, or limit_val_batches is 0: nothing is validated, so there is no best.ckpt")
