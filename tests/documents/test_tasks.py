@@ -144,9 +144,7 @@ def bf16(site, says):
 def replay(site, says):
     """A learning rate of 1e30 leaves weights that are finite, and nothing else that is."""
     high = "--model.lr 1e30 --trainer.gradient_clip_val null --trainer.limit_val_batches 0 --trainer.max_steps 9"
-    with pytest.raises(
-        AssertionError, match=r"2 steps in a row were skipped.*`vitdet replay runs/high/vers"
-    ):
+    with pytest.raises(AssertionError, match=r"2 steps in a row were skipped.*`vitdet replay runs/high/vers"):
         train(site, high, "--trainer.skip_steps 2 --trainer.name high")
     said = site.say(says[0].replace("…", f"high/{site.newest('high').name}"))
     assert "first module whose output is not finite: " in said and "the step is not finite here, too" in said

@@ -12,12 +12,11 @@ from typing import Any, NamedTuple
 import numpy as np
 from torch.utils.data import DataLoader, Sampler
 
-from vitdet import signals
 from vitdet.data.bad import Bad, Noted
 from vitdet.data.options import RANGES
 from vitdet.data.repeats import rounded
 from vitdet.data.sharing import Sharing
-from vitdet.data.workers import Shielded
+from vitdet.data.workers import shielded
 from vitdet.errors import UserError
 from vitdet.progress import Progress
 from vitdet.ranges import ranged
@@ -260,10 +259,7 @@ class Loader(DataLoader):
 
     def __iter__(self) -> Iterator[Any]:
         self._given = getattr(self.batch_sampler, "position", 0)
-        if not isinstance(self.worker_init_fn, Shielded):
-            self.worker_init_fn = Shielded(self.worker_init_fn)
-        with signals.blocked():
-            batches, end = super().__iter__(), object()
+        batches, end = shielded(self, super().__iter__), object()
         while (batch := self._next(batches, end)) is not end:
             if isinstance(batch, UserError):
                 raise batch

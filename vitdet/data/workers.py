@@ -7,6 +7,10 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
+from torch.utils.data import DataLoader
+
+from vitdet import signals
+
 # what terminals and schedulers send to all processes of a run; the run alone decides what follows
 IGNORED = ("SIGINT", "SIGUSR1", "SIGUSR2")
 
@@ -30,6 +34,14 @@ class Shielded:
             _shield()
         if self.init is not None:
             self.init(worker)
+
+
+def shielded(loader: DataLoader, begin: Callable[[], Any]) -> Any:
+    """Calls `begin`; the processes that the loader starts meanwhile are shielded from their first moment."""
+    if not isinstance(loader.worker_init_fn, Shielded):
+        loader.worker_init_fn = Shielded(loader.worker_init_fn)
+    with signals.blocked():
+        return begin()
 
 
 def _shield() -> None:
