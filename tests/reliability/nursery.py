@@ -87,6 +87,7 @@ class Nursery:
             env: environment variables that are added.
         """
         log = folder / f"output{len(self._runs)}.txt"
+        log.touch()
         request = {"argv": [str(word) for word in argv], "log": str(log), "cwd": str(folder), "env": env}
         self._runs.append(Started(self, self.ask(request), log))
         return self._runs[-1]
