@@ -11,6 +11,7 @@ import pytest
 from test_cli import TINY
 
 import vitdet
+from vitdet import trust
 from vitdet.cli import load_config, main
 from vitdet.command.keys import keys_of, sections
 from vitdet.command.layers import read_layers
@@ -118,6 +119,41 @@ def test_a_head_in_the_folder_of_the_command_is_found(tmp_path):
     ]
     done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
     assert done.returncode == 0, done.stderr[-2000:]
+
+
+def test_a_head_of_the_users_own_is_imported_where_the_user_names_it(tmp_path, monkeypatch, capsys):
+    """A checkpoint alone does not: who sends it would decide which code of the working folder is run."""
+    (tmp_path / "my_own_heads.py").write_text(
+        "from vitdet import DETRHead\n\nclass MyHead(DETRHead):\n    imported = 'here'\n"
+    )
+    text = TINY.replace("ROOT", str(tmp_path / "shapes")).replace("RUNS", str(tmp_path / "runs"))
+    (tmp_path / "a.yaml").write_text(text.replace("max_epochs: 2", "max_epochs: 1, pictures: 0"))
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [*sys.path, str(tmp_path)])
+    named = ["a.yaml", "--model.head", "{class_path: my_own_heads.MyHead, dim: 32}"]
+    main(["train", *named])
+    best = str(next(tmp_path.rglob("best.ckpt")))
+    image = str(next((tmp_path / "shapes").rglob("*.jpg")))
+    module = sys.modules.pop("my_own_heads")
+    monkeypatch.setattr(trust, "_allowed", set())
+    for argv in (["predict", best, image], ["train", "a.yaml", "--model.checkpoint", best], ["benchmark", best]):
+        with pytest.raises(SystemExit) as ended:
+            main(argv)
+        said = capsys.readouterr().err
+        assert ended.value.code == 2 and "on the command line: --import my_own_heads" in said, said
+    assert "my_own_heads" not in sys.modules
+    # the config names it
+    main(["train", *named, "--model.checkpoint", best, "--trainer.max_epochs", "1"])
+    assert sys.modules.pop("my_own_heads") is not module
+    monkeypatch.setattr(trust, "_allowed", set())
+    main(["predict", "--import", "my_own_heads", best, image, "--device", "cpu"])
+    for argv, said in (
+        (["--import", "no_such"], "there is no module no_such"),
+        (["--import=a-b"], "the name of a module"),
+    ):
+        with pytest.raises(SystemExit):
+            main(["predict", best, image, *argv])
+        assert said in capsys.readouterr().err
 
 
 def test_help_lists_every_key_of_the_config(tmp_path, capsys):

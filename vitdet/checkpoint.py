@@ -1,7 +1,7 @@
 """The format of vitdet's checkpoints: writing, reading, checking, and building the model again.
 
 No other module knows this format. A checkpoint is a file of Lightning's with the weights (`state_dict`), optionally
-their average (`ema_state_dict`), and an entry `vitdet` of plain values:
+their average (`ema_state_dict`), and an entry `vitdet` of plain values, which `vitdet.model_folder` writes, too:
 
     format          FORMAT of the vitdet that wrote the file
     model           backbone and head: the public name of the class, and its arguments
@@ -11,9 +11,7 @@ their average (`ema_state_dict`), and an entry `vitdet` of plain values:
     mean, std       normalisation of RGB values in [0, 1] that the backbone expects
     training        the training arguments of the task
     data            configuration of the data module, if it can be built again
-    thresholds      the lowest score of a detection that counts: `values`, indexed by label, and the `rule` by which
-                    they were chosen on the validation data; none if none were chosen
-A shared model is a folder with the weights and this entry, see `vitdet.model_folder`.
+    thresholds      the lowest score of a detection that counts: `values`, indexed by label, and the `rule` behind them
 """
 
 import dataclasses
@@ -31,8 +29,10 @@ from vitdet import checksum, kept, model_folder
 from vitdet.backbone.weights import read_file
 from vitdet.checksum import DamagedError
 from vitdet.config import build, check_parts, config_of
+from vitdet.entry import fetching_nothing, misfit, wrong_run, wrong_tensors
 from vitdet.errors import UserError
 from vitdet.renamed import renew, renew_arguments
+from vitdet.within import Within
 
 # Since format 3, files hold public class names and grouped options; `vitdet.renamed` translates those of format 2.
 FORMAT, OLDEST = 3, 2
@@ -101,7 +101,9 @@ class Checkpoint:
         saved = contents.get(_ENTRY) if isinstance(contents, dict) else None
         if not isinstance(saved, dict) or _WEIGHTS not in contents:
             raise CheckpointError(f"{path} was not written by vitdet; {WANTED}")
-        if wrong := model_folder.misfit(saved):
+        states = wrong_tensors(contents[_WEIGHTS]) or wrong_tensors(average_of(contents))
+        states = states or wrong_run(contents.get("optimizer_states"), contents.get("callbacks"))
+        if wrong := misfit(saved) or states:
             raise CheckpointError(f"{path} was not written by vitdet, or changed: {wrong}")
         if saved.get("format", OLDEST) > FORMAT:
             raise CheckpointError(f"{path} has format {saved['format']}, this vitdet reads {FORMAT}: update vitdet")
@@ -112,7 +114,7 @@ class Checkpoint:
             )
         if missing := _NEEDED - saved.keys():
             raise CheckpointError(f"{path} is no whole checkpoint of vitdet, it has no {min(missing)}; {WANTED}")
-        return cls(str(path), contents, renew(saved))
+        return cls(str(path), contents, fetching_nothing(renew(saved)))
 
     @property
     def classes(self) -> list[str]:
@@ -188,7 +190,7 @@ class Checkpoint:
     def optimizer_groups(self) -> list[dict[str, Any]]:
         """The parameter groups of the optimiser, for resuming; empty if the file holds only weights."""
         states = self.contents.get("optimizer_states")
-        return states[0]["param_groups"] if states and self.contents.get("lr_schedulers") else []
+        return states[0].get("param_groups", []) if states and self.contents.get("lr_schedulers") else []
 
     def callback(self, key: str) -> dict[str, Any] | None:
         """Returns the state of a callback of the run, or `None` if the file holds none."""
@@ -201,7 +203,8 @@ class Checkpoint:
             CheckpointError: the model needs a part that is not installed, or the weights do not fit the model.
         """
         try:
-            parts = nn.ModuleDict({name: build(self.model[name]) for name in ("backbone", "head")})
+            with Within(self.weights):
+                parts = nn.ModuleDict({name: build(self.model[name]) for name in ("backbone", "head")})
         except (ImportError, AttributeError, TypeError, LookupError, ValueError, RuntimeError) as error:
             reason = str(error).partition("\n")[0]
             raise CheckpointError(

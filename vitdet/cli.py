@@ -15,7 +15,7 @@ from typing import Any
 from vitdet import signals
 from vitdet.command import ending
 from vitdet.command.parser import Parser
-from vitdet.errors import UserError
+from vitdet.errors import UserError, check
 
 VERBS = {
     "configs": "[NAME]: list the configs that come with vitdet, or print one",
@@ -63,11 +63,12 @@ def _main(argv: list[str]) -> None:
     if not argv or argv[0] in ("-h", "--help"):
         print(_usage())
         return
-    verb, rest = argv[0], argv[1:]
-    if verb not in VERBS:
-        raise UserError(f"there is no verb {verb!r}; choose from {', '.join(VERBS)}")
     if os.getcwd() not in sys.path:
         sys.path.append(os.getcwd())  # last, so that it hides nothing: a head of the user's own is found there
+    argv = _import(argv)
+    verb, rest = (argv or ["--import"])[0], argv[1:]
+    if verb not in VERBS:
+        raise UserError(f"there is no verb {verb!r}; choose from {', '.join(VERBS)}")
     if verb in _RUN:
         _RUN[verb](rest)
         return
@@ -75,9 +76,36 @@ def _main(argv: list[str]) -> None:
         importlib.import_module(f"vitdet.command.{verb}").run(rest)
 
 
+def _import(argv: list[str]) -> list[str]:
+    """Imports what `--import MODULE` names, for the classes of the user's own in a checkpoint; gives the other words.
+
+    Raises:
+        UserError: there is no such module.
+    """
+    left, words = [], iter(argv)
+    for word in words:
+        option, equals, name = word.partition("=")
+        if option != "--import":
+            left.append(word)
+            continue
+        name = name if equals else next(words, "")
+        check("--import", name, all(map(str.isidentifier, name.split("."))), "the name of a module, such as my_heads")
+        try:
+            importlib.import_module(name)
+        except ModuleNotFoundError as error:
+            # the module itself may import what is not there: that is a fault of its own
+            if not f"{name}.".startswith(f"{error.name}."):
+                raise
+            raise UserError(
+                f"there is no module {error.name} (--import {name}) in this folder, or installed"
+            ) from error
+    return left
+
+
 def _usage() -> str:
     lines = "\n".join(f"  {verb:10} {text}" for verb, text in VERBS.items())
-    more = "`vitdet train CONFIG --help` lists the keys of a config, `vitdet --version` says what is installed."
+    more = "`vitdet train CONFIG --help` lists the keys of a config, `vitdet --version` says what is installed.\n"
+    more += "With `--import MODULE`, every verb takes checkpoints with classes of that module, your own."
     return f"usage: vitdet VERB …\n\n{lines}\n\n{more}"
 
 

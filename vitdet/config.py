@@ -7,7 +7,6 @@ A `Configurable` remembers the arguments of its constructor, whether it was made
 
 import dataclasses
 import functools
-import importlib
 import inspect
 import typing
 from collections.abc import Callable, Mapping
@@ -16,6 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from vitdet.errors import UserError
 from vitdet.ranges import Rule, ranged
+from vitdet.trust import find_class
 
 if TYPE_CHECKING:
     from typing_extensions import dataclass_transform
@@ -226,10 +226,10 @@ def part(class_path: str) -> type[Configurable]:
     """The class with the name `class_path`; for vitdet's classes the module may be left out.
 
     Raises:
+        ModuleNotFoundError: its module is neither vitdet's, nor imported, nor allowed, see `vitdet.trust`.
         TypeError: the class is not a Configurable.
     """
-    module, _, name = class_path.rpartition(".")
-    cls = getattr(importlib.import_module(module or "vitdet"), name)
+    cls = find_class(class_path)
     if not (isinstance(cls, type) and issubclass(cls, Configurable)):
         raise TypeError(f"{class_path} is not a vitdet part, so a checkpoint may not build it")
     return cls
@@ -237,7 +237,8 @@ def part(class_path: str) -> type[Configurable]:
 
 def check_parts(config: Any) -> None:
     """Raises:
-    TypeError: a `class_path` anywhere in `config` names something that is not a Configurable.
+    ModuleNotFoundError: a `class_path` anywhere in `config` names a class that may not be imported, see `part`.
+    TypeError: it names something that is not a Configurable.
     """
     for value in config.values() if isinstance(config, dict) else config if isinstance(config, (list, tuple)) else ():
         check_parts(value)

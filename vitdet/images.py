@@ -42,6 +42,8 @@ KINDS = {
     stat.S_IFCHR: "a device",
     stat.S_IFBLK: "a device",
 }
+# formats of PIL that are programs
+RUN_BY_OTHERS = {"EPS": "PostScript, a program that Ghostscript"}
 # what may be given as an image
 ImageLike: TypeAlias = Union[str, Path, bytes, bytearray, memoryview, BinaryIO, Image.Image, np.ndarray, "Tensor"]
 
@@ -182,7 +184,7 @@ def _decoding(source: str | Path | io.BytesIO, path: Any, max_pixels: int) -> It
         with warnings.catch_warnings():
             # `max_pixels` is checked below instead
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            image = Image.open(source)
+            image = open_pil(source)
     except Exception as error:
         # the decoders of PIL raise errors of many classes: OSError, SyntaxError, RuntimeError …
         raise ImageError(f"{path} can't be read as an image: {error}") from error
@@ -197,6 +199,19 @@ def _decoding(source: str | Path | io.BytesIO, path: Any, max_pixels: int) -> It
             raise
         except Exception as error:
             raise ImageError(f"{path} can't be decoded: {error}") from error
+
+
+def open_pil(source: Any) -> Image.Image:
+    """`PIL.Image.open`, except for files that PIL would have another program run.
+
+    Raises:
+        ImageError: it is such a file.
+    """
+    image = Image.open(source)
+    if image.format in RUN_BY_OTHERS:
+        image.close()
+        raise ImageError(f"it is {RUN_BY_OTHERS[image.format]} would run; save it as PNG")
+    return image
 
 
 def check_regular(path: str | Path) -> None:

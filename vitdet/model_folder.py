@@ -10,8 +10,7 @@ import json
 import logging
 import os
 import re
-import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +19,9 @@ from safetensors.torch import load_file, save
 from torch import Tensor
 
 from vitdet import atomic, checksum
-from vitdet.errors import UserError
+from vitdet.entry import misfit
+from vitdet.errors import UserError, short
+from vitdet.trust import classes_in, how_to_trust, is_known
 
 log = logging.getLogger("vitdet")
 
@@ -65,12 +66,10 @@ def read(name: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     saved = content.get("vitdet") if isinstance(content, dict) else None
     if not isinstance(saved, dict):
         raise SharedModelError(f"{name} is no model of vitdet's: {CONFIG} has no entry vitdet")
-    for path in _classes(saved):
-        module = path.rpartition(".")[0]
-        if not path.startswith("vitdet.") and module not in sys.modules:
-            raise SharedModelError(
-                f"{name} needs {path}, which is no part of vitdet; if you trust it, import {module or path} first"
-            )
+    if wrong := misfit(saved):
+        raise SharedModelError(f"{name} was not written by vitdet, or changed: {wrong}")
+    if unknown := next((path for path in classes_in(saved) if not is_known(path)), None):
+        raise SharedModelError(f"{name} needs {short(unknown)}, which is no part of vitdet; {how_to_trust(unknown)}")
     try:
         _check(folder / WEIGHTS, content.get(DIGEST))
         weights = load_file(folder / WEIGHTS)
@@ -136,43 +135,6 @@ def write(folder: Path, saved: Mapping[str, Any], weights: Mapping[str, Tensor],
         )
     except OSError as error:
         raise SharedModelError(f"{folder} can't be written ({error.strerror}); give another folder") from error
-
-
-def _classes(value: Any) -> Iterator[str]:
-    """Every `class_path` inside of a value."""
-    for item in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():
-        yield from _classes(item)
-    if isinstance(value, dict) and isinstance(value.get("class_path"), str):
-        yield value["class_path"]
-
-
-def misfit(saved: Mapping[str, Any]) -> str | None:
-    """What in the entry `vitdet` is not of its kind, in words; keys that are absent are not looked at.
-
-    Example:
-        >>> misfit({"format": 3, "classes": 7})
-        'classes is 7; wanted a list of names'
-    """
-    names, chosen = saved.get("classes", []), saved.get("thresholds") or {"values": []}
-    scores = chosen.get("values") if isinstance(chosen, dict) else None
-    kinds = {
-        "format": (_is_number(saved.get("format", 0), int), "a whole number"),
-        "classes": (_is_list(names, str), "a list of names"),
-        "category_ids": (_is_list(saved.get("category_ids", []), int), "a list of whole numbers"),
-        "eval_transform": (isinstance(saved.get("eval_transform", {}), dict), "the arguments of a transform"),
-        "thresholds": (_is_list(scores, (int, float)), "a dictionary with the scores of the classes as values"),
-    }
-    return next(
-        (f"{key} is {saved[key]!r}; wanted {wanted}" for key, (good, wanted) in kinds.items() if not good), None
-    )
-
-
-def _is_list(value: Any, kind: Any) -> bool:
-    return isinstance(value, (list, tuple)) and all(_is_number(item, kind) for item in value)
-
-
-def _is_number(value: Any, kind: Any) -> bool:
-    return isinstance(value, kind) and not isinstance(value, bool)
 
 
 def split_name(name: str) -> tuple[str, str | None]:

@@ -46,11 +46,6 @@ class Stopped(SystemExit):
         self.told = False
 
     def __str__(self) -> str:
-        return self.name
-
-    @property
-    def name(self) -> str:
-        """The name of the signal."""
         return name_of(self.number)
 
 
@@ -146,8 +141,9 @@ class Listener:
             told = os.read(self._read, 64) if ready else b""
             if 0 in told:
                 return
-            for number in self.numbers.intersection(told):
-                self._notice(number)
+            for number in told:
+                if number in self.numbers:
+                    self._notice(number)
             if self._late():
                 self._die()
 
@@ -265,17 +261,9 @@ def leave(number: int) -> NoReturn:
     raise Stopped(number)
 
 
-@contextlib.contextmanager
-def blocked() -> Iterator[None]:
-    """Signals wait while processes are started, which inherit that until they have said how they take them."""
-    if _listener is None or threading.current_thread() is not threading.main_thread() or os.name == "nt":
-        yield
-        return
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, _listener.numbers)
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+def numbers() -> frozenset[int]:
+    """The signals that this process listens to now."""
+    return _listener.numbers if _listener is not None else frozenset()
 
 
 def say(text: str) -> None:

@@ -103,7 +103,7 @@ def expand(form):
 
 def shell(block, site, tree):
     for program in {words.split()[0] for words in block.text.replace("\\\n", " ").splitlines()}:
-        assert program in {"python", "vitdet", "VITDET_API_KEY=secret", *PROGRAMS}, (
+        assert program in {"python", "vitdet", "VITDET_API_KEY=secret", "VITDET_LONG=1", *PROGRAMS}, (
             f"{block}: say in commands.PROGRAMS how {program} is run"
         )
     site.say(block.text)

@@ -388,9 +388,26 @@ def not_here(row, site):
     assert "def test_a_fixed_size" in (ROOT / "tests" / "deploy" / "test_exporting.py").read_text()
 
 
+def promised(row, site):
+    """The tests of a promise run with all others; here, there is such a file, with tests that the long form extends."""
+    (command,) = pages.spans(row.cells[2])
+    program, path = command.split()
+    text = (ROOT / path).read_text(encoding="utf-8")
+    assert program == "pytest" and "def test_" in text and "rounds(" in text and row.cells[3]
+
+
+def happened(row, site):
+    """Such a line is written, with these facts; tests/training/test_events.py reads it."""
+    (kind,), facts = pages.spans(row.cells[0]), pages.spans(row.cells[2])
+    sources = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "vitdet" / "training").rglob("*.py"))
+    assert re.search(rf"note\(\w+, \"{kind}\"", sources) and all(re.search(rf"\b{fact}\b", sources) for fact in facts)
+
+
 SERVED = ("model", "clients", "batch", "images/s: predict, server", "CPU of an image: predict, server", "p50, p95")
 SERVED += ("lost, mixed up",)
 TABLES = {
+    ("promise", "what holds, and what does not", "the test", "seen"): promised,
+    ("kind", "when", "what else is in the line"): happened,
     ("`--format`", "files", "what is in them"): written,
     ("format", "option", "what is written", "runs on"): exported,
     ("engine", "command, not run here"): not_here,
@@ -461,6 +478,12 @@ def test_every_finding_of_a_check_has_a_row():
 
 def test_every_error_has_a_row():
     assert {row.cells[0].strip('"') for row in ROWS if TABLES.get(row.table) is errors} == set(ERRORS)
+
+
+def test_every_kind_of_event_has_a_row():
+    rows = {pages.spans(row.cells[0])[0] for row in ROWS if TABLES.get(row.table) is happened}
+    sources = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "vitdet").rglob("*.py"))
+    assert rows >= {"started", "resumed", "finished"} <= set(re.findall(r"\bnote\(\s*\w+, \"(\w+)\"", sources))
 
 
 def test_every_layout_has_a_row():

@@ -194,6 +194,10 @@ def test_option(word, site):
     if word in OF_PREDICT:
         assert word in PREDICT_TESTS
         return
+    if word.split()[0] == "--import":
+        # tests/test_cli.py predicts with a head of such a module
+        assert "rf-detr-nano" in site.main("zoo", "--import", "json")
+        return
     if word.split()[0] in OF_SERVE:
         # tests/serve tries each
         serve_command.parser().parse_args(["best.ckpt", *word.split()[: 2 if " " in word else 0]])

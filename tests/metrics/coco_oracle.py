@@ -45,9 +45,12 @@ def _rows(detections):
     return rows
 
 
-def make_case(rng, *, crowded=False, sides=SIDES):
-    """A small random case: ties in score, crowds, areas on the limits, empty images, sparse ids in any order."""
-    images = rng.choice(60, rng.integers(1, 4), replace=False).tolist()
+def make_case(rng, *, crowded=False, sides=SIDES, count=None):
+    """A small random case: ties in score, crowds, areas on the limits, empty images, sparse ids in any order.
+
+    It has `count` images, by default 1 to 3.
+    """
+    images = rng.choice(60, rng.integers(1, 4) if count is None else count, replace=False).tolist()
     categories = rng.choice(40, rng.integers(1, 4), replace=False).tolist()  # 0 among them now and then
     annotations, detections = [], []
     per_image = 120 if crowded else 5

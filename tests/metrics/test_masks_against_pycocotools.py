@@ -34,8 +34,8 @@ def encoded(mask):
     return {"size": list(SIZE), "counts": code["counts"].decode()}
 
 
-def make_case(rng):
-    images, annotations, found = [3, 8, 1], [], []
+def make_case(rng, images=(3, 8, 1)):
+    annotations, found = [], []
     for image in images:
         masks = [random_mask(rng) for _ in range(rng.integers(0, 5))]
         for mask in masks:

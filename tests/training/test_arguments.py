@@ -11,7 +11,7 @@ from vitdet.errors import UserError
 from vitdet.training import EMA
 from vitdet.training.callbacks import LastCheckpoint, Pictures, ProgressReport
 
-FILES = {"best.ckpt", "last.ckpt"}
+FILES = {"best.ckpt", "last-1.ckpt", "last.ckpt"}
 WORKS = {  # an argument, and the files of the run folder
     "progress_bar": ({"enable_progress_bar": False, "progress": True}, FILES),
     "model_summary": ({"enable_model_summary": True}, FILES),

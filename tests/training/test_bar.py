@@ -11,7 +11,9 @@ from rich.live import Live
 
 from vitdet.training.callbacks.bar import ProgressReport, duration
 
-LINE = re.compile(r"^step (\d+)/(\S+)  loss \S+  (?:val/AP \S+  )?\S+ images/s  data \d+%(?:  ETA .+)?$", re.M)
+LINE = re.compile(
+    r"^step (\d+)/(\S+)  loss \S+  (?:val/AP \S+  )?\S+ images/s  data \d+%  memory \d+\.\d GB(?:  ETA .+)?$", re.M
+)
 
 
 @pytest.mark.parametrize(
@@ -73,7 +75,7 @@ def test_one_bar_on_a_terminal(tiny, monkeypatch, left):
     finally:
         other.stop()
     text = terminal.getvalue()
-    assert re.search(r"━.*step \d+/6  loss \S+ .*images/s  data \d+%  ETA", text), text[-2000:]
+    assert re.search(r"━.*step \d+/6  loss \S+ .*images/s  data \d+%  memory .*ETA", text), text[-2000:]
     assert "Epoch" not in text and text.count("last validation") == 1 and "\nstep" not in text
 
 

@@ -100,4 +100,4 @@ def _share_one_folder(out):
     (folder,) = (out / "default").iterdir()
     assert (out / "rank0").read_text() == (out / "rank1").read_text() == str(folder)
     assert {"best.ckpt", "last.ckpt", "metrics.csv"} <= {path.name for path in folder.iterdir()}
-    assert len(list(folder.glob("events.*"))) == 1
+    assert len(list(folder.glob("events.out.*"))) == 1

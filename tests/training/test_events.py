@@ -1,11 +1,14 @@
 """`events.jsonl` says what happened to a run, and never stands in its way."""
 
 import json
+import logging
 import math
 import os
+import warnings
 from datetime import datetime, timezone
 from pathlib import Path
 
+import lightning as L
 import pytest
 import torch
 
@@ -75,3 +78,40 @@ def test_an_event_that_cannot_be_written_stops_nothing(obstacle, tiny, tmp_path)
         os.mkfifo(folder / NAME)
     note(trainer, "warning", value=Bad() if obstacle == "value" else 1)
     assert not (folder / NAME).is_file()
+
+
+class Says(L.Callback):
+    """Warns in two ways, each several times, and stops the run where it is told to."""
+
+    def __init__(self, stop=None):
+        self.stop = stop
+
+    def on_train_batch_end(self, trainer, *_):
+        logging.getLogger("vitdet").warning("%d images were left out", 3)
+        warnings.warn("a library is old", DeprecationWarning, stacklevel=1)
+        if trainer.global_step == self.stop:
+            raise KeyboardInterrupt
+
+
+@pytest.mark.filterwarnings("always:a library is old")
+def test_a_run_tells_its_start_its_end_and_its_warnings(tiny):
+    before = warnings.showwarning, list(logging.getLogger("vitdet").handlers)
+    task, data, trainer = tiny(max_epochs=1, callbacks=[Says()], num_sanity_val_steps=0)
+    trainer.fit(task, data)
+    folder = trainer.run_folder
+    first = events(folder)
+    assert [event["kind"] for event in first if event["kind"] != "warning"] == ["started", "finished"]
+    assert (first[0]["step"], first[-1]["step"], first[-1]["kind"]) == (0, 3, "finished")
+    assert first[0]["ranks"] == 1 and first[0]["pid"] == os.getpid()
+    told = [(event["text"], event["source"]) for event in first if event["kind"] == "warning"]
+    assert told.count(("3 images were left out", "vitdet")) == 1
+    assert told.count(("a library is old", "DeprecationWarning")) == 1
+
+    task, data, trainer = tiny(max_epochs=3, callbacks=[Says(stop=5)])
+    with pytest.raises((KeyboardInterrupt, SystemExit)):
+        trainer.fit(task, data, ckpt_path=folder / "last.ckpt")
+    more = [event for event in events(folder)[len(first) :] if event["kind"] != "warning"]
+    assert [event["kind"] for event in more] == ["resumed", "stopped"]
+    assert more[0]["checkpoint"] == str(folder / "last.ckpt") and (more[0]["step"], more[1]["step"]) == (3, 5)
+    assert more[1]["error"] == "KeyboardInterrupt"
+    assert before == (warnings.showwarning, logging.getLogger("vitdet").handlers)

@@ -39,7 +39,7 @@ def test_a_folder_is_taken_when_training_starts_and_holds_what_is_promised(tiny,
     trainer.fit(task, data)
     assert trainer.run_folder == tmp_path / "runs" / "default" / "version_0"
     names = {path.name for path in trainer.run_folder.iterdir() if not path.name.startswith("events.")}
-    assert names == {"best.ckpt", "last.ckpt", "metrics.csv", "pictures", "report.html"}
+    assert names == {"best.ckpt", "last-1.ckpt", "last.ckpt", "metrics.csv", "pictures", "report.html"}
 
 
 def test_a_training_goes_on_in_the_folder_of_its_checkpoint_whatever_that_is_called(tiny, tmp_path):

@@ -11,7 +11,6 @@ from typing import Any
 
 import timm
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load_file
 from timm.models import eva, vision_transformer
 from torch import Tensor
@@ -23,6 +22,8 @@ from vitdet.backbone.keys import KeysError
 from vitdet.backbone.layouts import to_timm
 from vitdet.backbone.relative import resample_table
 from vitdet.backbone.trunk import SUPPORTED, check_plain
+from vitdet.bounds import check_archive
+from vitdet.entry import wrong_tensors
 from vitdet.errors import UserError
 
 log = logging.getLogger("vitdet")
@@ -161,6 +162,8 @@ def read_weights(path: str | Path) -> dict[str, Tensor]:
     state = {key: value for key, value in items if isinstance(key, str) and isinstance(value, Tensor)}
     if not state:
         raise WeightsError(f"{path} holds no tensors by name; save `model.state_dict()`")
+    if wrong := wrong_tensors(state):
+        raise WeightsError(f"{path} can't be used: {wrong}; save `model.state_dict()`")
     for prefix in ("module.", "backbone.", "_orig_mod."):
         if all(key.startswith(prefix) for key in state):
             state = {key.removeprefix(prefix): value for key, value in state.items()}
@@ -178,9 +181,11 @@ def read_file(path: str | Path) -> Any:
     try:
         if str(path).endswith(".safetensors"):
             return load_file(path)
+        check_archive(path)
         with torch.serialization.safe_globals([Namespace]):
             return torch.load(path, map_location="cpu", weights_only=True)
-    except (RuntimeError, EOFError, pickle.UnpicklingError, SafetensorError, ValueError, KeyError, OSError) as error:
+    # a file of unknown origin may make the reader fail in any way
+    except Exception as error:
         reason = type(error).__name__
         # the text of an UnpicklingError explains how to run the code in the file, so it is left out
         if not isinstance(error, pickle.UnpicklingError):

@@ -19,6 +19,7 @@ REPORT = (
     "this is a fault of vitdet's own; please report it with the lines above, the command, and what "
     "`vitdet --version` prints"
 )
+LESS = "close other programs, or give less at a time: smaller files, images or batches"
 HINTS = {
     errno.ENOSPC: "the disk is full: free some space, or write elsewhere",
     errno.EDQUOT: "your quota is used up: free some space, or write elsewhere",
@@ -70,6 +71,10 @@ def sentence(error: BaseException) -> str | None:
         return _one_line(str(error))
     if isinstance(error, OSError):
         return _of_system(error)
+    if isinstance(error, MemoryError) or "can't allocate memory" in str(error):
+        return (
+            f"the memory of this machine, or its limit, is used up ({_one_line(str(error))[:200] or 'no more'}); {LESS}"
+        )
     # by name: lightning and torch may not even be loaded
     kind = f"{type(error).__module__}.{type(error).__qualname__}"
     if kind.endswith("MisconfigurationException"):

@@ -2,17 +2,26 @@
 
 import difflib
 import re
+from collections import Counter
 from collections.abc import Hashable
 from pathlib import Path
 from typing import Any, ClassVar
 
 import yaml
 
+from vitdet.bounds import count
 from vitdet.command import shipped
 from vitdet.errors import UserError
 
 # The most values that a file may hold once its aliases are written out; a config has some hundred.
 MAX_VALUES = 100_000
+# the most bytes of a config, which has some thousand; the reader takes about a second for a hundred thousand
+MAX_BYTES = 300_000
+# the most files that a config is made of, its bases and theirs
+MAX_FILES = 100
+# whole numbers below 2 to this power
+MAX_BITS = 64
+PLAIN = (bool, int, float, str, type(None))
 
 
 class ConfigError(UserError):
@@ -28,11 +37,18 @@ class _Loader(yaml.SafeLoader):
     }
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
-        keys = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode) and key.value != "<<"]
-        for key in keys:
-            if keys.count(key) > 1:
-                raise yaml.constructor.ConstructorError(None, None, f"the key {key} stands twice", node.start_mark)
+        keys = Counter(key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode) and key.value != "<<")
+        twice = next((key for key, count in keys.items() if count > 1), None)
+        if twice is not None:
+            raise yaml.constructor.ConstructorError(None, None, f"the key {twice} stands twice", node.start_mark)
         return super().construct_mapping(node, deep)
+
+    def flatten_mapping(self, node: yaml.MappingNode) -> None:
+        super().flatten_mapping(node)
+        # each `<<: [*a, *a]` doubles them
+        if len(node.value) > MAX_VALUES:
+            text = f"it has more than {MAX_VALUES:,} values once its merge keys are written out"
+            raise yaml.constructor.ConstructorError(None, None, text, node.start_mark)
 
 
 def read_text(path: Path) -> str:
@@ -50,6 +66,8 @@ def read_text(path: Path) -> str:
         known = [*map(str, Path("configs").rglob("*.yaml")), *map(str, Path().glob("*.yaml")), *shipped.names()]
         near = difflib.get_close_matches(str(path), known, 1, 0.4)
         raise ConfigError(f"there is no config {path}" + (f"; did you mean {near[0]}?" if near else ""))
+    if (size := path.stat().st_size) > MAX_BYTES:
+        raise ConfigError(f"{path} has {size:,} bytes; wanted a config, of at most {MAX_BYTES:,}")
     try:
         return path.read_text(encoding="utf-8")
     except UnicodeDecodeError as error:
@@ -65,11 +83,13 @@ def parse(text: str, where: str) -> Any:
     try:
         # the loader is a SafeLoader: no tag of a file runs code
         value = yaml.load(text, _Loader)
-        if _count(value, {}) > MAX_VALUES:
+        if count(value) > MAX_VALUES:
             raise ConfigError(
                 f"{where} holds more than {MAX_VALUES:,} values once its aliases are written out; write a plain config"
             )
-        return _numbers(value)
+        return _numbers(value, where)
+    except ConfigError:
+        raise
     except RecursionError as error:
         raise ConfigError(f"{where} is nested too deeply, or an alias holds itself; write a plain config") from error
     except yaml.YAMLError as error:
@@ -77,32 +97,25 @@ def parse(text: str, where: str) -> Any:
         line = f", line {mark.line + 1}" if mark is not None else ""
         reason = getattr(error, "problem", None) or str(error).splitlines()[0]
         raise ConfigError(f"{where}{line} is not valid YAML: {reason}") from error
+    # what the reader says of `!!int many`, and of numbers of thousands of digits
+    except (ValueError, LookupError, AttributeError, TypeError, OverflowError) as error:
+        raise ConfigError(f"{where} is not valid YAML: a value is not what its tag says ({error})") from error
 
 
-def _count(value: Any, known: dict[int, int]) -> int:
-    """How many values there are, an alias counted as often as it is named.
+def _numbers(value: Any, where: str) -> Any:
+    """`4e-4` is a number, though YAML 1.1 reads it as text.
 
     Raises:
-        RecursionError: an alias holds itself.
+        ConfigError: a value is of a kind that no option takes, or too large a number.
     """
-    if not isinstance(value, (dict, list)):
-        return 1
-    if known.get(id(value)) == -1:
-        raise RecursionError
-    if id(value) not in known:
-        # -1: it is being counted
-        known[id(value)] = -1
-        items = value.values() if isinstance(value, dict) else value
-        known[id(value)] = 1 + sum(_count(item, known) for item in items)
-    return known[id(value)]
-
-
-def _numbers(value: Any) -> Any:
-    """`4e-4` is a number, though YAML 1.1 reads it as text."""
     if isinstance(value, dict):
-        return {key: _numbers(item) for key, item in value.items()}
+        return {key: _numbers(item, where) for key, item in value.items()}
     if isinstance(value, list):
-        return [_numbers(item) for item in value]
+        return [_numbers(item, where) for item in value]
+    if not isinstance(value, PLAIN):
+        raise ConfigError(f"{where} holds {type(value).__name__} values; wanted numbers, texts, lists and mappings")
+    if isinstance(value, int) and value.bit_length() > MAX_BITS:
+        raise ConfigError(f"{where} holds a number of {value.bit_length():,} bits; wanted at most {MAX_BITS}")
     if isinstance(value, str) and re.fullmatch(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+", value):
         return float(value)
     return value

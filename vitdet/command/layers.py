@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from vitdet.command import folder, shipped
-from vitdet.command.files import ConfigError, describe, parse, read_text
+from vitdet.command.files import MAX_FILES, ConfigError, describe, parse, read_text
 from vitdet.renamed import in_one_form, renew, renew_arguments
+from vitdet.trust import allow
 
 EXAMPLES = {"model": "lr: 1e-4", "data": "batch_size: 4", "trainer": "max_epochs: 10"}
 SECTIONS = tuple(EXAMPLES)
@@ -54,23 +55,24 @@ def read_words(words: Sequence[str]) -> tuple[list[Setting], list[str]]:
     return settings, flags
 
 
-def read_layers(path: str | Path, *, above: tuple[Path, ...] = ()) -> dict[str, Any]:
+def read_layers(path: str | Path, *, above: tuple[Path, ...] = (), left: Any = None) -> dict[str, Any]:
     """A YAML file merged into those that its `base:` names; a base need not name a class, the file on top of it may.
 
     Raises:
         ConfigError: a file is missing, is no mapping, holds a section of another shape, or is its own base.
     """
-    path = Path(path)
+    path, left = Path(path), iter(range(MAX_FILES)) if left is None else left
+    if next(left, None) is None:
+        raise ConfigError(f"{path} is one base too many: a config has at most {MAX_FILES} files below it")
     if path.resolve() in above:
         raise ConfigError(f"{path} is its own base; leave one `base:` of the circle out")
     content = _checked(parse(read_text(path), str(path)), str(path))
-    bases = content.pop("base", [])
-    bases = [bases] if isinstance(bases, str) else bases
+    bases = [base] if isinstance(base := content.pop("base", []), str) else base
     if not isinstance(bases, list) or not all(isinstance(base, str) for base in bases):
         raise ConfigError(f"{path}: base is {describe(bases)}; wanted the path of another config, or a list of paths")
     config: dict[str, Any] = {}
     for layer in [
-        *(read_layers(shipped.base_of(path, base), above=(*above, path.resolve())) for base in bases),
+        *(read_layers(shipped.base_of(path, base), above=(*above, path.resolve()), left=left) for base in bases),
         content,
     ]:
         config = put_over(config, layer)
@@ -90,7 +92,7 @@ def _checked(content: Any, where: str) -> dict[str, Any]:
         elif not isinstance(value, dict) and not (section == "data" and isinstance(value, str)):
             wanted = f"wanted its keys, such as {section}: {{{example}}}"
             raise ConfigError(f"{where}: {section} is {describe(value)}; {wanted}")
-    _check_keys(content, where)
+    _check_keys(allow(content), where)
     spell_out(content, where)
     if "model" in content:
         content["model"] = renew_arguments("vitdet.Task", content["model"])

@@ -4,7 +4,7 @@ import importlib
 import json
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from enum import Enum
 from pathlib import Path
 from typing import Any
@@ -37,6 +37,8 @@ from vitdet.renamed import OldOptionError, renew
 from vitdet.training import Task, Trainer
 from vitdet.training.folder import find, runs
 from vitdet.training.quiet import quiet
+from vitdet.trust import classes_in, how_to_trust, is_known
+from vitdet.within import Within
 
 # the verbs that score a checkpoint as it is
 SCORING = ("test", "report")
@@ -121,7 +123,9 @@ def read_command(verb: str, argv: list[str]) -> CLI:
     except OldOptionError as error:
         raise ConfigError(f"{path}: {error}") from error
     Checked(config, path, settings).check()
-    with _mistakes(path, start, settings):
+    # a model that a file describes is built no larger than its weights explain
+    bound = Within(Checkpoint.read(start).weights) if start and is_checkpoint(start) else nullcontext()
+    with _mistakes(path, start, settings), bound:
         cli = _build(verb, config, flags, start)
     cli.ckpt_path = checkpoint
     return cli
@@ -215,6 +219,8 @@ def config_of_checkpoint(path: str, verb: str) -> dict[str, Any]:
             f"{path} does not know its data; say what config it was trained with: "
             f"vitdet {verb} CONFIG --{option} {path}"
         )
+    if unknown := next((name for name in classes_in(saved.data) if not is_known(name)), None):
+        raise ConfigError(f"{path}: its data need {unknown}, which is no part of vitdet; {how_to_trust(unknown)}")
     return {"model": {"checkpoint": path}, "data": saved.data, "ckpt_path": path if verb in SCORING else None}
 
 

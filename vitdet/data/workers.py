@@ -37,11 +37,20 @@ class Shielded:
 
 
 def shielded(loader: DataLoader, begin: Callable[[], Any]) -> Any:
-    """Calls `begin`; the processes that the loader starts meanwhile are shielded from their first moment."""
+    """Calls `begin`; the processes that the loader starts meanwhile are shielded from their first moment.
+
+    They inherit that signals wait, until they have said how they take them.
+    """
     if not isinstance(loader.worker_init_fn, Shielded):
         loader.worker_init_fn = Shielded(loader.worker_init_fn)
-    with signals.blocked():
+    numbers, main = signals.numbers(), threading.current_thread() is threading.main_thread()
+    if not numbers or not main or not hasattr(signal, "pthread_sigmask"):
         return begin()
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, numbers)
+    try:
+        return begin()
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _shield() -> None:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from vitdet import zoo
-from vitdet.checkpoint import Checkpoint
+from vitdet.checkpoint import Checkpoint, CheckpointError
 from vitdet.data.transforms import EvalTransform
 from vitdet.deploy.ahead import ahead, batched
 from vitdet.deploy.inputs import expand
@@ -239,7 +239,10 @@ def load(
         return _published(card, checkpoint, device)
     saved = Checkpoint.read(model)
     backbone, head = saved.build()
-    transform = EvalTransform(**saved.eval_transform)
+    try:
+        transform = EvalTransform(**saved.eval_transform)
+    except (TypeError, UserError) as error:
+        raise CheckpointError(f"{model}: its transform of images can't be used: {error}") from error
     names = {"classes": saved.classes, "category_ids": saved.category_ids}
     detector = Detector(backbone, head, **names, transform=transform, device=device, thresholds=saved.thresholds)
     detector.data = saved.data

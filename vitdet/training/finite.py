@@ -5,7 +5,7 @@ NaN from any rank to all. The norm of the gradients then says whether the step c
 optimisers that run as one kernel take it as `found_inf`, as they do from a gradient scaler.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
@@ -21,32 +21,29 @@ def spoil(loss: Tensor) -> Tensor:
     return loss * torch.where(loss.detach().isfinite(), 1.0, torch.nan)
 
 
-def clip_by_norm(parameters: list[Tensor], limit: float | None) -> Tensor:
-    """Clips the gradients to the norm `limit`, where it is given, as `torch.nn.utils.clip_grad_norm_` does.
+def clip(parameters: Sequence[Tensor], limit: float | None, *, by_value: bool = False) -> Tensor:
+    """Clips the gradients to the norm `limit`, or each of them to `[-limit, limit]`, as torch does; or none of them.
 
     Returns:
         The norm before, which is not finite if a gradient, or the square of one, is not.
     """
     gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
     norm = torch.nn.utils.get_total_norm(gradients)
-    if limit:
+    if limit and by_value:
+        torch.nn.utils.clip_grad_value_(parameters, limit)
+    elif limit:
         torch.nn.utils.clip_grads_with_norm_(parameters, limit, norm)
-    return norm
-
-
-def clip_by_value(parameters: list[Tensor], limit: float) -> Tensor:
-    """Clips each gradient to `[-limit, limit]`, and returns the norm as `clip_by_norm` does."""
-    # before infinite gradients become finite
-    norm = clip_by_norm(parameters, None)
-    torch.nn.utils.clip_grad_value_(parameters, limit)
     return norm
 
 
 def is_bad(norm: Tensor) -> Tensor:
     """1 if a norm is not finite, else 0: float32, without dimensions, on the device of the norm."""
     # the norm of sharded gradients is a sum that is still to be made over the ranks
-    whole = norm.full_tensor() if hasattr(norm, "full_tensor") else norm
-    return whole.isfinite().logical_not().float()
+    return _whole(norm).isfinite().logical_not().float()
+
+
+def _whole(value: Any) -> Tensor:
+    return value.full_tensor() if hasattr(value, "full_tensor") else value
 
 
 def on_any_rank(bad: Tensor) -> Tensor:
@@ -80,8 +77,7 @@ def broken(tensors: Iterable[tuple[str, Tensor]]) -> list[str]:
     enough. This takes a few hundredths of the time of a save.
     """
     named = [(name, tensor) for name, tensor in tensors if tensor.is_floating_point() and tensor.numel()]
-    sums = [tensor.detach().sum(dtype=torch.float32) for _, tensor in named]
-    sums = [total.full_tensor() if hasattr(total, "full_tensor") else total for total in sums]
+    sums = [_whole(tensor.detach().sum(dtype=torch.float32)) for _, tensor in named]
     if not sums:
         return []
     good = torch.stack([total.to(sums[0].device) for total in sums]).isfinite().tolist()

@@ -59,6 +59,7 @@ def check_free(folder: Path, *, start: Path | None) -> None:
         UserError: the folder holds checkpoints of another training, and `start` is not among them.
     """
     held = sorted(path.name for path in folder.glob("*.ckpt"))
+    held = [name for name in held if kept.EARLIER.fullmatch(name) is None] or held
     if held and (start is None or start.resolve().parent != folder.resolve()):
         checkpoint = folder / ("last.ckpt" if "last.ckpt" in held else held[0])
         raise UserError(

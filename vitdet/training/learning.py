@@ -108,15 +108,14 @@ class Learning(L.LightningModule):
     ) -> None:
         """Clips the gradients, and has the optimiser skip a step whose gradients are not finite."""
         parameters = list(self.trainer.precision_plugin.main_params(optimizer))
-        algorithm = GradClipAlgorithmType(gradient_clip_algorithm or "norm")
-        by_value = gradient_clip_val and algorithm == GradClipAlgorithmType.VALUE
         if scaled := is_scaled(self.trainer):
-            norm = finite.clip_by_norm(parameters, None)
+            norm = finite.clip(parameters, None)
             super().configure_gradient_clipping(optimizer, gradient_clip_val, gradient_clip_algorithm)
         # Lightning itself refuses to clip gradients for a fused optimiser with bfloat16. Only a gradient scaler, which
         # bfloat16 does not use, is incompatible with that (Lightning#21435).
         else:
-            norm = (finite.clip_by_value if by_value else finite.clip_by_norm)(parameters, gradient_clip_val)
+            by_value = GradClipAlgorithmType(gradient_clip_algorithm or "norm") == GradClipAlgorithmType.VALUE
+            norm = finite.clip(parameters, gradient_clip_val, by_value=by_value)
         self.bad_step = finite.on_any_rank(finite.is_bad(norm).to(self.device))
         # a scaler skips the step itself
         if not scaled:

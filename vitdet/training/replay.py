@@ -57,7 +57,7 @@ class _Step:
         bad: whether loss or gradients of the last rank are not finite.
     """
 
-    def __init__(self, task: Task, saved: Checkpoint, precision: str, device: str | None) -> None:
+    def __init__(self, task: Any, saved: Checkpoint, precision: Any, device: str | None) -> None:
         place = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         quiet()
         devices = [place.index or 0] if place.type == "cuda" else 1
@@ -66,11 +66,11 @@ class _Step:
         )
         # it knows how each precision is computed
         trainer = L.Trainer(accelerator=place.type, devices=devices, precision=precision, **nothing)
-        self.plugin = trainer.precision_plugin
+        self.plugin: Any = trainer.precision_plugin
         self.device = trainer.strategy.root_device
         if (scale := saved.contents.get(type(self.plugin).__qualname__)) and hasattr(self.plugin, "scaler"):
             self.plugin.load_state_dict(scale)
-        self.task = self.plugin.convert_module(task).to(self.device)
+        self.task: Any = self.plugin.convert_module(task).to(self.device)
         self.bad = False
 
     def begin(self, rank: dict[str, Any]) -> Iterator[str]:

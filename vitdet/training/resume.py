@@ -1,7 +1,10 @@
 """Checks whether a checkpoint fits the task that is resumed from it, and describes the differences."""
 
+import contextlib
 import inspect
 import math
+import re
+import traceback
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,11 +13,14 @@ from lightning.pytorch.utilities import rank_zero_info
 
 from vitdet.checkpoint import DERIVED, Checkpoint, CheckpointError
 from vitdet.config import config_of, part, public_path
+from vitdet.errors import UserError
 
 # arguments of a backbone that affect training, but not its outputs in evaluation
 FREE = {"drop_path", "freeze", "grad_checkpointing"}
 # keys of a parameter group that belong to the state of the optimiser, or that `apply_settings` sets separately
 KERNELS = {"params", "lr", "fused", "foreach", "capturable", "differentiable"}
+# the file of Lightning's that restores a run from a checkpoint
+_RESTORES = re.compile(r"connectors[\\/]checkpoint_connector\.py$")
 # the key, the value in the run, and the value in the checkpoint
 Difference = tuple[str, Any, Any]
 
@@ -33,6 +39,25 @@ def check_resume(task: Any, path: str | Path, *, training: bool) -> None:
             another optimiser. The message names the differences.
     """
     check_fits(task, Checkpoint.read(path), training=training)
+
+
+@contextlib.contextmanager
+def restoring(path: Any) -> Iterator[None]:
+    """Tells of a checkpoint whose state of a run Lightning can't take over: it is not that of such a run.
+
+    Raises:
+        CheckpointError: an error came from Lightning's code that restores a run.
+    """
+    try:
+        yield
+    except (LookupError, TypeError, AttributeError, ValueError, RuntimeError) as error:
+        places = [frame.filename for frame in traceback.extract_tb(error.__traceback__)]
+        if path is None or isinstance(error, UserError) or not any(map(_RESTORES.search, places)):
+            raise
+        reason = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+        raise CheckpointError(
+            f"{path} holds no state of a run that can be gone on with ({reason}); {_start(path)}"
+        ) from error
 
 
 def check_fits(task: Any, saved: Checkpoint, *, training: bool, tell: bool = False) -> None:

@@ -165,9 +165,9 @@ class Task(Learning):
         # not in every step: `self.log` costs 0.1 ms a term, and reading a loss waits for the device
         if progress.is_logged(self.trainer):
             terms = {f"train/{name}": value.detach() for name, value in losses.items()}
-            if skipped := skipped_steps(self.trainer):
-                terms["skipped_steps"] = float(skipped)
-            self.log_dict({**terms, "lr": self.learning_rate()}, batch_size=1)
+            skipped = skipped_steps(self.trainer)
+            counted = {"skipped_steps": float(skipped)} if skipped else {}
+            self.log_dict({**terms, "lr": self.learning_rate(), **counted}, batch_size=1)
             self.log("train/loss", total.detach(), prog_bar=True, batch_size=1)
         return total
 

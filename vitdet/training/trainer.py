@@ -28,6 +28,7 @@ from vitdet.training.callbacks import (
     Pictures,
     ProgressReport,
     Report,
+    RunEvents,
     StepSeed,
     Summary,
     Thresholds,
@@ -37,7 +38,7 @@ from vitdet.training.guarded import Guarded
 from vitdet.training.loggers import LoggedValues, make_loggers
 from vitdet.training.loops import FitLoop
 from vitdet.training.quiet import quiet
-from vitdet.training.resume import check_resume
+from vitdet.training.resume import check_resume, restoring
 from vitdet.training.task import Task
 
 
@@ -122,7 +123,8 @@ class Trainer(Guarded):
         # the timer comes before `FinalValidation`, which must see that the time is up; Lightning would add it elsewhere
         ours = [Timer(end)] if (end := arguments.duration(max_time)) else []
         if not given.bare:
-            ours += [GlobalBatch(), StepSeed(), *([EMA(ema)] if ema else []), FinalValidation(), Thresholds(thresholds)]
+            ours += [RunEvents(), GlobalBatch(), StepSeed(), *([EMA(ema)] if ema else [])]
+            ours += [FinalValidation(), Thresholds(thresholds)]
             ours += [*([Report()] if pictures and not given.dry else []), Summary()]
             ours += [ProgressReport()] if given.shows(progress) and not arguments.has_bar(extra) else []
             ours += [Pictures(pictures), FirstBatches()] if pictures and not given.dry else []
@@ -262,6 +264,7 @@ class Trainer(Guarded):
                 slurm.mark(folder)
                 saving.tell_damaged(self, ckpt_path)
             stack.enter_context(self._told())
+            stack.enter_context(restoring(ckpt_path))
             super().fit(model, train_dataloaders, val_dataloaders, datamodule, ckpt_path, weights_only)
         self.check_saved()
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from vitdet.images import MAX_PIXELS
+from vitdet.images import MAX_PIXELS, open_pil
 
 ORIENTATION = 0x0112
 # the side of the small grey pictures that are compared
@@ -76,7 +76,7 @@ def read_facts(path: Path, *, decode: bool = False) -> Facts:
         return Facts(problem="image-unreadable", why=str(getattr(error, "strerror", None) or error))
     digest = hashlib.blake2b(data, digest_size=16).digest()
     try:
-        image = Image.open(io.BytesIO(data))
+        image = open_pil(io.BytesIO(data))
     except Image.DecompressionBombError:
         return Facts(digest=digest, problem="image-too-large", why=f"more than {MAX_PIXELS:,} pixels")
     except Exception as error:

@@ -7,6 +7,7 @@ from PIL import Image, ImageDraw, ImageOps
 
 from vitdet.data.check.finding import Example
 from vitdet.data.check.maps import numbers_of
+from vitdet.images import open_pil
 from vitdet.pages.document import data_uri
 
 # the longest side of a picture in pixels
@@ -26,7 +27,7 @@ def picture(example: Example, *, exif: bool = True) -> str:
     if example.path is None:
         return ""
     try:
-        with Image.open(example.path) as image:
+        with open_pil(example.path) as image:
             width, height = image.size
             if Image.MAX_IMAGE_PIXELS is not None and width * height > Image.MAX_IMAGE_PIXELS:
                 return ""

@@ -13,7 +13,7 @@ from PIL import Image
 from pycocotools import mask as rle
 
 from vitdet.errors import DataError
-from vitdet.images import MAX_PIXELS
+from vitdet.images import MAX_PIXELS, open_pil
 
 # no mask in a file of labels is larger, compressed as an image
 MAX_BYTES = 2**26
@@ -74,7 +74,7 @@ def bitmap(text: Any, where: Any) -> np.ndarray:
         # the size is checked before the image is decoded
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            image = Image.open(io.BytesIO(data))
+            image = open_pil(io.BytesIO(data))
         if image.width * image.height > MAX_PIXELS:
             raise ValueError(f"it has {image.width}×{image.height} pixels")
         if image.mode in ("RGBA", "LA"):

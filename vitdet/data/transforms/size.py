@@ -1,7 +1,8 @@
 """The rule for the size to which images are resized."""
 
 from vitdet.config import Configurable
-from vitdet.errors import UserError, check
+from vitdet.errors import DataError, UserError, check
+from vitdet.images import MAX_PIXELS
 from vitdet.ranges import whole
 
 # the most pixels of a side of a resized image: beyond it, a single image takes gigabytes
@@ -57,16 +58,28 @@ class Size(Configurable):
         """`(H, W)` to which an image of `height` and `width` is resized, multiplied by `scale`."""
         if self.square is not None:
             side = max(1, round(self.square * scale))
-            return side, side
+            return _bounded(side, side, (height, width))
         factor = scale
         if self.long_side is not None:
             factor *= self.long_side / max(height, width)
         elif self.short_side is not None:
             ratio = self.short_side / min(height, width)
             factor *= min(ratio, self.max_long_side / max(height, width)) if self.max_long_side else ratio
-        return max(1, round(height * factor)), max(1, round(width * factor))
+        return _bounded(max(1, round(height * factor)), max(1, round(width * factor)), (height, width))
 
     def __str__(self) -> str:
         rules = {"long side": self.long_side, "short side": self.short_side, "square": self.square}
         text = next((f"{name} {value}" for name, value in rules.items() if value is not None), "native size")
         return text + (f", long side at most {self.max_long_side}" if self.max_long_side else "")
+
+
+def _bounded(height: int, width: int, before: tuple[int, int]) -> tuple[int, int]:
+    """The size, if it has no more pixels than an image that is read.
+
+    Raises:
+        DataError: it has more: the image is a line of pixels, or the rule is one for much smaller images.
+    """
+    if height * width > MAX_PIXELS:
+        made = f"an image of {before[0]}×{before[1]} pixels would be resized to {height}×{width}"
+        raise DataError(f"{made}; wanted at most {MAX_PIXELS:,} pixels: give a smaller size, or a max_long_side")
+    return height, width

@@ -8,7 +8,7 @@ from typing import Any
 
 from vitdet.data.transforms import EvalTransform
 from vitdet.deploy.engines.base import EngineError
-from vitdet.errors import UserError, short
+from vitdet.errors import short
 
 # the key of the metadata in the file, and the newest format that this vitdet reads
 KEY, FORMAT = "vitdet", 1
@@ -65,13 +65,15 @@ class Description:
                 thresholds=None if thresholds is None else [float(value) for value in thresholds],
                 entries=entries,
             )
+            if not isinstance(entries["decode"], dict):
+                raise ValueError("decode is no mapping")
             if found.predicts not in KINDS or len(found.classes) != len(found.category_ids):
                 raise ValueError(
                     f"kind {found.predicts!r}, {len(found.classes)} classes, {len(found.category_ids)} ids"
                 )
         except EngineError:
             raise
-        except (ValueError, KeyError, TypeError, AttributeError, UserError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
             reason = short(error.args[0] if error.args else error, 120)
             raise EngineError(
                 f"the metadata {KEY!r} of {path} are damaged ({reason}); export the model again"

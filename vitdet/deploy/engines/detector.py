@@ -94,7 +94,15 @@ class EngineDetector(Detector):
         return self.engine.name
 
     def infer(self, x: Sequence[Tensor], sizes: Sequence[tuple[int, int]]) -> list[Prediction]:
-        return infer(self.run, x, sizes, self.description.entries)
+        try:
+            return infer(self.run, x, sizes, self.description.entries)
+        except (LookupError, TypeError, AttributeError, ValueError, RuntimeError) as error:
+            if isinstance(error, (UserError, torch.OutOfMemoryError)):
+                raise
+            reason = f"{type(error).__name__}: {first_line(error)}"
+            raise EngineError(
+                f"{self.path}: the outputs of the graph are not what its metadata say ({reason}); export it again"
+            ) from error
 
     def run(self, images: Tensor) -> dict[str, Tensor]:
         """The outputs of the graph for normalised images `(B, 3, H, W)`.

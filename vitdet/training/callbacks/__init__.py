@@ -3,6 +3,7 @@
 from vitdet.training.callbacks.bar import ProgressReport
 from vitdet.training.callbacks.best import BestCheckpoint, CheckMonitors
 from vitdet.training.callbacks.ema import EMA
+from vitdet.training.callbacks.events import RunEvents
 from vitdet.training.callbacks.finite import DivergedError, SkippedSteps
 from vitdet.training.callbacks.global_batch import GlobalBatch
 from vitdet.training.callbacks.last import LastCheckpoint
@@ -24,6 +25,7 @@ __all__ = [
     "Pictures",
     "ProgressReport",
     "Report",
+    "RunEvents",
     "SkippedSteps",
     "StepSeed",
     "Summary",

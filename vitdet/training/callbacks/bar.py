@@ -1,11 +1,14 @@
 """Progress of a run: a single bar for the entire training on a terminal, otherwise a line about every 30 seconds."""
 
 import math
+import os
 import sys
 import time
+from pathlib import Path
 from typing import Any
 
 import lightning as L
+import torch
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 
@@ -63,9 +66,21 @@ def _waited(trainer: L.Trainer) -> float | None:
     return getattr(trainer.train_dataloader, "waited", None)
 
 
+def memory() -> str:
+    """The memory that this process holds, and the most that it has held on the GPU, such as `memory 1.3+20.5 GB`."""
+    try:
+        held = [int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")]
+    # not on Linux
+    except (OSError, AttributeError):
+        held = []
+    if torch.cuda.is_initialized():
+        held.append(torch.cuda.max_memory_allocated())
+    return f"memory {'+'.join(f'{size / 1e9:.1f}' for size in held)} GB" if held else ""
+
+
 class ProgressReport(L.Callback):
     """Shows the step, the loss, the score, images per second, the share of the time that the training has waited for
-    data, and the estimated time left.
+    data, the memory, the steps that were skipped, and the estimated time left.
 
     Args:
         every: Seconds between two lines where the output is not a terminal. The first lines come sooner.
@@ -135,6 +150,10 @@ class ProgressReport(L.Callback):
         if (waited := _waited(trainer)) is not None:
             parts.append(f"data {min(1.0, max(0.0, waited - self._waited) / spent):.0%}")
             self._waited = waited
+        parts += filter(None, [memory()])
+        # of steps whose loss or gradients were not finite
+        if skipped := sum(getattr(callback, "skipped", 0) for callback in trainer.callbacks):
+            parts.append(f"skipped {skipped}")
         if done > self._begin:
             parts.append(f"ETA {duration((now - self._start) * (1 - done) / (done - self._begin))}")
         self._report(done, "  ".join([f"step {trainer.global_step}/{total}", *parts]))

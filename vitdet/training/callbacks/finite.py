@@ -25,7 +25,7 @@ def finite(module: torch.nn.Module) -> bool:
     return not broken(module.named_parameters())
 
 
-def good_weights(trainer: L.Trainer) -> str:
+def good_weights(trainer: Any) -> str:
     """Which good weights are left of a training that has diverged, as part of a sentence."""
     kept = (callback.kept() for callback in trainer.checkpoint_callbacks if hasattr(callback, "kept"))
     return next(kept, "no weights were saved")
@@ -48,11 +48,11 @@ def check_finite(trainer: L.Trainer) -> None:
         )
 
 
-def _saved(trainer: L.Trainer) -> Iterator[tuple[str, Tensor]]:
+def _saved(trainer: Any) -> Iterator[tuple[str, Tensor]]:
     """The tensors of a checkpoint that training changes, by name."""
     module = trainer.lightning_module
     weights = dict(module.named_parameters())
-    names = {parameter: name for name, parameter in weights.items()}
+    names: dict[Tensor, str] = {parameter: name for name, parameter in weights.items()}
     yield from weights.items()
     for callback in trainer.callbacks:
         # buffers may be infinite
@@ -64,7 +64,7 @@ def _saved(trainer: L.Trainer) -> Iterator[tuple[str, Tensor]]:
             yield from ((f"{key} of {names.get(parameter, 'a weight')}", value) for key, value in tensors)
 
 
-def skipped_steps(trainer: L.Trainer) -> int:
+def skipped_steps(trainer: Any) -> int:
     """How many steps of the training the host knows to have been skipped."""
     return next((one.total for one in trainer.callbacks if isinstance(one, SkippedSteps)), 0)
 
