@@ -22,7 +22,7 @@ GRACE = 6.0
 # a Ctrl-C counts as the second one, which ends a run at once, so many seconds after the first: a terminal sends it to
 # every process of its group, and torchrun sends it to its workers once more
 AGAIN = 2.0
-# how often the thread looks whether the run has ended, in seconds
+# seconds between two looks at whether the run has ended
 TICK = 0.2
 # the process that has started this one as a rank of its training
 LAUNCHER = "VITDET_LAUNCHER"
@@ -51,15 +51,11 @@ class Stopped(SystemExit):
 
 def name_of(number: int) -> str:
     """The name of a signal, such as `SIGTERM`."""
-    known = {int(one): one.name for one in signal.Signals}
-    return known.get(number, f"signal {number}")
+    return next((one.name for one in signal.Signals if one == number), f"signal {number}")
 
 
 class Listener:
-    """Waits for signals while a run goes on, see the head of this file.
-
-    Args:
-        numbers: the signals that end the run.
+    """Waits for signals, `numbers`, while a run goes on, see the head of this file.
 
     Attributes:
         number: the signal that the run was asked to end by; 0 as long as it was not.
@@ -69,7 +65,7 @@ class Listener:
         alone: whether it left without having agreed on it with the other ranks, which can't do a further step then.
         last_words: what is said at the end, once, on the first rank.
         forward: tells others that belong to the run of the first signal; it must not wait for them.
-        last_acts: ends what else belongs to the run, before the process is ended by force.
+        last_acts: ends what else belongs to the run, where the process is ended by force.
     """
 
     def __init__(self, *numbers: int) -> None:
@@ -116,7 +112,7 @@ class Listener:
     def _handle(self, number: int, frame: Any) -> None:
         now, first = time.monotonic(), not self._handled
         self._handled = self._handled or now
-        self.number = self.number or number
+        self._take(number)
         again = number == signal.SIGINT and not first and now - self._handled > AGAIN
         if self.leaving:
             if again:
@@ -126,6 +122,11 @@ class Listener:
         elif first:
             more = "; press Ctrl-C again to stop at once" if number == signal.SIGINT else ""
             say(f"{name_of(self.number)}: stopping after this step{more}")
+
+    def _take(self, number: int) -> None:
+        # what a scheduler sends besides SIGTERM says more
+        if not self.number or number not in (signal.SIGINT, signal.SIGTERM):
+            self.number = number
 
     def leave(self, *, alone: bool = True) -> NoReturn:
         """Ends the run by an exception; `alone` unless the ranks have agreed on it."""
@@ -151,7 +152,7 @@ class Listener:
         now = time.monotonic()
         if not self._noticed:
             self._noticed = now
-            self.number = self.number or number
+            self._take(number)
             self.heard.set()
             self.forward(number)
         elif number == signal.SIGINT and now - self._noticed > AGAIN:
@@ -166,12 +167,7 @@ class Listener:
         return time.monotonic() > self._deadline
 
     def hear(self, number: int, *, alone: bool = False) -> None:
-        """Notes that another rank was asked to end; may be called from any thread.
-
-        Args:
-            number: the signal.
-            alone: whether that rank has left without this one, so that no further step can be completed.
-        """
+        """Notes, from any thread, that another rank was asked to end by a signal, and whether it has left `alone`."""
         self.number = self.number or number
         if alone:
             self.alone, self.held = True, False

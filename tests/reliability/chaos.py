@@ -47,7 +47,7 @@ def tiny_config(folder: Path, *, name: str = "tiny", **sections: dict[str, Any])
             that changes `class_path` replaces the one of the tiny run.
     """
     config = _over({**TINY, "data": {**TINY["data"], "root": str(folder / "shapes")}}, sections)
-    config["trainer"].setdefault("root", str(folder / "runs"))
+    config["trainer"] = {"root": str(folder / "runs"), **config["trainer"]}
     path = folder / f"{name}.yaml"
     path.write_text(yaml.safe_dump(config))
     return path

@@ -44,11 +44,6 @@ class Signals:
         """Does nothing, see above."""
 
 
-def take_over(trainer: Any) -> None:
-    """Makes the signals of a trainer those of vitdet."""
-    trainer._signal_connector = Signals()
-
-
 class Peers(threading.Thread):
     """Tells the other ranks of a signal, and hears from them, through the store that has connected them.
 
@@ -153,6 +148,7 @@ def listening(trainer: Any) -> Iterator[None]:
     if trainer.given.bare:
         yield
         return
+    trainer._signal_connector = Signals()
     with signals.listening(*slurm.requeue_signals(trainer)) as listener, _launching(trainer):
         if listener is None:
             yield

@@ -144,8 +144,6 @@ class Trainer(Guarded):
                 **kwargs,
             )
         self.fit_loop = FitLoop(self)
-        if not given.bare:
-            stop.take_over(self)
 
     @property
     def run_folder(self) -> Path:
