@@ -1,10 +1,12 @@
 """How many training images a second one core loads: read, decoded, resized, augmented, normalised and collated.
 
 python benchmarks/loading.py [--images DIR --annotations JSON] [--side 640] [--size 640] [--masks] [--beside FILE]
+    [--elsewhere ADDRESS]
 
 Decoding alone is the limit. rfdetr's loader is measured if it is installed (pip install rfdetr). `FILE` is Python with
 a function `loaders(images, annotations, size, masks)`, which returns further loaders by name: functions of a list of
-positions that load these images. All run in turn in one process with one thread; each figure is a median.
+positions that load these images. `ADDRESS` is where the same images lie, too, such as s3://birds/train. All run in turn
+in one process with one thread; each figure is a median.
 """
 
 import argparse
@@ -60,7 +62,7 @@ def draw_photos(folder: Path, count: int, side: int) -> tuple[Path, Path]:
     return folder / "images", folder / "annotations.json"
 
 
-def ours(images: Path, annotations: Path, size: int, *, masks: bool, reduce: bool = True) -> Load:
+def ours(images: Path | str, annotations: Path, size: int, *, masks: bool, reduce: bool = True) -> Load:
     """vitdet's default training pipeline; `reduce` is whether large images are decoded at a fraction of their size."""
     reading = {"reduce_large": reduce}
     data = CocoData(train=Split(str(images), str(annotations)), size=size, batch_size=BATCH, reading=reading)
@@ -69,7 +71,7 @@ def ours(images: Path, annotations: Path, size: int, *, masks: bool, reduce: boo
 
     def load(order: Sequence[int]) -> None:
         for start in range(0, len(order), BATCH):
-            loader.collate_fn([loader.dataset[Draw(i)] for i in order[start : start + BATCH]])
+            loader.collate_fn(loader.dataset.__getitems__([Draw(i) for i in order[start : start + BATCH]]))
 
     return load
 
@@ -115,7 +117,15 @@ def measure(loads: dict[str, Load], count: int, *, rounds: int) -> dict[str, lis
 
 
 def benchmark(
-    images: Path, annotations: Path, *, size: int, masks: bool, beside: str | None, rounds: int, most: int
+    images: Path,
+    annotations: Path,
+    *,
+    size: int,
+    masks: bool,
+    beside: str | None,
+    elsewhere: str | None,
+    rounds: int,
+    most: int,
 ) -> dict[str, float]:
     """Prints the table, and returns the images a second of each loader."""
     torch.set_num_threads(1), cv2.setNumThreads(1)
@@ -125,6 +135,8 @@ def benchmark(
     loads["vitdet"] = ours(images, annotations, size, masks=masks)
     if max(max(row["width"], row["height"]) for row in rows) > 2 * size:
         loads["vitdet, whole images"] = ours(images, annotations, size, masks=masks, reduce=False)
+    if elsewhere:
+        loads[f"vitdet, {elsewhere}"] = ours(elsewhere, annotations, size, masks=masks)
     with contextlib.suppress(ImportError):
         loads["rfdetr"] = theirs(images, annotations, size, masks=masks)
     loads |= further(beside, images, annotations, size, masks) if beside else {}
@@ -152,9 +164,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--size", type=int, default=640, help="the longer side for the model")
     parser.add_argument("--masks", action="store_true")
     parser.add_argument("--beside", help="a Python file with further loaders")
+    parser.add_argument("--elsewhere", metavar="ADDRESS", help="where the same images lie, too; with --images")
     parser.add_argument("--rounds", type=int, default=5)
     given = parser.parse_args(arguments)
     options = {"size": given.size, "masks": given.masks, "beside": given.beside, "rounds": given.rounds}
+    options["elsewhere"] = given.elsewhere
     if given.images is not None:
         benchmark(given.images, given.annotations, most=given.count, **options)
         return

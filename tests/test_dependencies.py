@@ -58,7 +58,7 @@ def test_what_is_imported_is_declared():
     """At the head of a file only what is always installed; inside functions the extras, too."""
     # `vitdet serve` says which extra is missing before it imports that folder
     always = {path: declared("serve") if path.parent.name == "serve" else declared() for path in PACKAGE}
-    ever = declared("serve", "export", "video", "supervision", "parity")
+    ever = declared("serve", "export", "remote", "video", "supervision", "parity")
     missing = {f"{path.name}: {name}" for path in PACKAGE for name in at_import(path) - always[path]}
     missing |= {f"{path.name}: {name}" for path, names in IMPORTED.items() for name in names - ever}
     assert not missing, f"declare in pyproject.toml: {', '.join(sorted(missing))}"

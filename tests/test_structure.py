@@ -40,6 +40,7 @@ RANKS = [
         "entry",
         "within",
         "config",
+        "remote",
         "renamed",
     },
     {"backbone"},
@@ -66,6 +67,7 @@ LIBRARIES = {  # a library: the paths under vitdet/ that may import it
     "torchmetrics": ("metrics/",),
     "supervision": ("prediction.py", "deploy/tracking.py"),
     "trackers": ("deploy/tracking.py",),
+    "fsspec": ("remote/",),
     "av": ("deploy/frames.py", "deploy/encoding.py"),
     **dict.fromkeys(("fastapi", "starlette", "uvicorn", "h11", "prometheus_client"), ("serve/",)),
 }

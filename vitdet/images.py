@@ -11,7 +11,7 @@ import sys
 import warnings
 from collections.abc import Iterator
 from pathlib import Path, PurePath
-from typing import TYPE_CHECKING, Any, BinaryIO, TypeAlias, Union
+from typing import TYPE_CHECKING, Any, BinaryIO, TypeAlias, Union, overload
 
 import numpy as np
 from PIL import Image
@@ -27,6 +27,7 @@ from vitdet.pixels import (
     tensor_rgb,
     to_rgb,
 )
+from vitdet.remote import Remote
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -109,7 +110,7 @@ def _content(image: Any) -> tuple[bytes, str]:
 
 
 def load_image(
-    path: str | Path, *, exif: bool = True, max_pixels: int = MAX_PIXELS, bit_depth: int | None = None
+    path: str | Path | Remote, *, exif: bool = True, max_pixels: int = MAX_PIXELS, bit_depth: int | None = None
 ) -> np.ndarray:
     """An image file as RGB `(H, W, 3)` uint8.
 
@@ -117,7 +118,7 @@ def load_image(
     several frames (TIFF, GIF, MPO), the first is read.
 
     Args:
-        path: the image file.
+        path: the image file, on disk or, as a `Remote`, elsewhere.
         exif: whether the image is turned upright by its EXIF tag.
         max_pixels: the largest number of pixels that the image may have.
         bit_depth: the number of bits that an image with more than 8 bits a channel uses, 8 to 16: the value
@@ -131,7 +132,7 @@ def load_image(
         return to_rgb(image, exif=exif, bit_depth=bit_depth, name=str(path))
 
 
-def load_values(path: str | Path, *, colours: bool = False, max_pixels: int = MAX_PIXELS) -> np.ndarray:
+def load_values(path: str | Path | Remote, *, colours: bool = False, max_pixels: int = MAX_PIXELS) -> np.ndarray:
     """The whole numbers that an id map or a label map stores, neither scaled nor turned.
 
     Args:
@@ -161,19 +162,28 @@ def load_values(path: str | Path, *, colours: bool = False, max_pixels: int = MA
 
 
 @contextlib.contextmanager
-def open_image(path: str | Path, *, max_pixels: int = MAX_PIXELS) -> Iterator[Image.Image]:
-    """An image file as a PIL image of which only the header has been read, for a `with` statement.
+def open_image(path: str | Path | Remote, *, max_pixels: int = MAX_PIXELS) -> Iterator[Image.Image]:
+    """An image file as a PIL image of which only the header has been decoded, for a `with` statement.
 
     Args:
-        path: the image file.
+        path: the image file; all bytes of a `Remote` are read.
         max_pixels: the largest number of pixels that the image may have.
 
     Raises:
         ImageError: the file is missing, no regular file, damaged, or has more than `max_pixels`, or decoding it inside
             the statement fails.
+        RemoteError: the file lies elsewhere, and the network or the storage fails.
     """
-    check_regular(path)
-    with _decoding(path, path, max_pixels) as image:
+    source: str | Path | io.BytesIO
+    if isinstance(path, Remote):
+        try:
+            source = io.BytesIO(path.read())
+        except FileNotFoundError as error:
+            raise ImageError(f"{clip(str(path), 300)} can't be read as an image: it does not exist") from error
+    else:
+        check_regular(path)
+        source = path
+    with _decoding(source, path, max_pixels) as image:
         yield image
 
 
@@ -231,11 +241,15 @@ def check_regular(path: str | Path) -> None:
         raise ImageError(f"{clip(str(path), 300)} can't be read as an image: {wrong}")
 
 
-def resolve(root: str | Path, file_name: str) -> Path:
+@overload
+def resolve(root: str | Path, file_name: str) -> Path: ...
+@overload
+def resolve(root: str | Path | Remote, file_name: str) -> Path | Remote: ...
+def resolve(root: str | Path | Remote, file_name: str) -> Path | Remote:
     """The path of an image file of a data set.
 
     Args:
-        root: the folder of the images.
+        root: the folder of the images, on disk or elsewhere.
         file_name: the name in the annotation file, relative to `root`, or absolute and inside `root`.
 
     Raises:
@@ -246,7 +260,10 @@ def resolve(root: str | Path, file_name: str) -> Path:
         raise ImageError(
             f"file_name {clip(file_name, 60)!r} has {len(file_name)} characters, too many for the name of a file"
         )
-    if "\0" not in file_name:
+    if isinstance(root, Remote):
+        if (below := root.below(file_name)) is not None:
+            return root / below
+    elif "\0" not in file_name:
         if not name.is_absolute() and ".." not in name.parts:
             return Path(root) / name
         path = os.path.normpath(os.path.join(root, file_name))

@@ -18,6 +18,7 @@ import pytest
 import served
 import tiny
 import yaml
+from storage import Storage
 
 from vitdet.cli import main
 from vitdet.command.recipes import recipe
@@ -35,6 +36,7 @@ class Site:
     def __init__(self, folder: Path) -> None:
         self.folder, self.said = folder, {}
         self.server: served.Server | None = None
+        self.storage: Storage | None = None
 
     @property
     def url(self) -> str:
@@ -45,6 +47,18 @@ class Site:
     def close(self) -> None:
         if self.server is not None:
             self.server.stop()
+        if self.storage is not None:
+            self.storage.close()
+
+    def stored(self) -> dict[str, str]:
+        """The environment for `s3://birds`, a storage with the built-in data set."""
+        if self.storage is None:
+            buckets = self.folder / "buckets"
+            buckets.mkdir()
+            (buckets / "birds").symlink_to(self.folder / "datasets" / "shapes")
+            self.storage = Storage(buckets)
+        keys = {"AWS_ACCESS_KEY_ID": "someone", "AWS_SECRET_ACCESS_KEY": "something", "AWS_DEFAULT_REGION": "us-east-1"}
+        return {**keys, "AWS_ENDPOINT_URL": self.storage.url, "XDG_CACHE_HOME": str(self.folder / "cache")}
 
     def say(self, text: str) -> str:
         """What the documented command `text` prints, standard error included; each is run once."""
@@ -58,6 +72,8 @@ class Site:
         while "=" in words[0]:
             name, _, environment[name] = words.pop(0).partition("=")
         program, *rest = words
+        if any(word.startswith("s3://birds/") for word in rest):
+            environment |= self.stored()
         if program == "python" and rest[0].startswith("tools/"):
             assert (tiny.ROOT / rest[0]).is_file()
             program, rest = "vitdet", [Path(rest[0]).stem, *rest[1:]]

@@ -205,6 +205,7 @@ ERRORS = {  # what the message has: a command that ends in it
     "the classes come from the data": f"train {CONFIG} --model.head.num_classes 5",
     "no data is given": "train configs/custom.yaml",
     "there is no folder": f"train {CONFIG} --data datasets/shaeps",
+    "is an address": f"train {CONFIG} --data s3://birds/all",
     "say which to take": f"train {CONFIG} --data datasets/coco",
     "is not a COCO file": f"train configs/custom.yaml {EMPTY}",
     "did you mean": f"train {CONFIG} --data.bach_size 2",

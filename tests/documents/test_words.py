@@ -50,6 +50,7 @@ NOT_RUN = {
     "python benchmarks/evaluation.py parity": lambda site: scores(),
     "python benchmarks/evaluation.py speed --before FOLDER": lambda site: scores(),
     "python benchmarks/loading.py": lambda site: loading(),
+    "python benchmarks/loading.py --images DIR --annotations JSON --elsewhere ADDRESS": lambda site: elsewhere(site),
     "python benchmarks/tiles.py": lambda site: tiles(),
     "python benchmarks/trace.py": lambda site: trace(),
     "python benchmarks/serving.py MODEL": lambda site: serving(site),
@@ -80,6 +81,7 @@ ABOUT_OTHERS = {
     "tools/dataset_converters/cityscapes.py", "torch.export.export", "torchrun", "coco-val",
     "instances_{train,val,test}.json", "OUT/annotations", "pipe:0", "g++", "GridSample",
     "Retry-After", "X-API-Key", "10.1.0.0/16", "http://127.0.0.1:8000",
+    "AWS_PROFILE", "gs://", "https://", "s3://", "~/.cache/vitdet/remote",
     "@REVISION", "supervision.Detections", "~/.cache/vitdet", "FOLDER/.vitdet/", "FOLDER/.vitdet/split-0.2.json",
 }  # fmt: skip
 OF_SERVE = set(serve_command.parser()._option_string_actions)
@@ -125,6 +127,15 @@ def loading():
     command = [sys.executable, str(ROOT / "benchmarks" / "loading.py"), "--count", "2", "--rounds", "1"]
     said = subprocess.run([*command, "--side", "64", "--size", "32"], capture_output=True, text=True, check=True).stdout
     assert "decoding alone" in said and "│ vitdet" in said
+
+
+def elsewhere(site):
+    """It is run, on two images of the built-in data in a storage."""
+    shapes = site.folder / "datasets" / "shapes"
+    words = ["--images", shapes / "val", "--annotations", shapes / "annotations" / "instances_val.json"]
+    words += ["--elsewhere", "s3://birds/val", "--count", "2", "--rounds", "1", "--size", "32"]
+    said = site.process(sys.executable, ROOT / "benchmarks" / "loading.py", *map(str, words), **site.stored())
+    assert "│ vitdet, s3://birds/val" in said
 
 
 def serving(site):

@@ -228,6 +228,9 @@ def placeholders(command: list[str], root: Path) -> list[str]:
         keys = option.removeprefix("--").split(".")
         if word == "FOLDER":
             word = str(only_boxes(root))
+        elif "://" in word:
+            # `Site` has a storage for it
+            pass
         elif len(keys) == 3 and keys[0] == "data" and keys[1] in IMAGES and not Path(word).exists():
             split = keys[1]
             word = {

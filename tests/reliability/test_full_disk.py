@@ -13,8 +13,10 @@ import lightning as L
 import pytest
 import torch
 from chaos import rounds
+from lightning.pytorch.plugins.io import AsyncCheckpointIO, TorchCheckpointIO
 
 from vitdet import Backbone, DETRHead, ShapesData, Task, Trainer, checksum
+from vitdet.errors import UserError
 from vitdet.training.saving import Checkpoints, SaveError
 
 BACKBONE = {
@@ -141,7 +143,7 @@ def test_the_last_good_file_survives_to_the_end(shapes, disk, how):
 
 def test_a_training_stops_where_it_is_told_to(shapes, disk):
     with pytest.raises(SaveError, match="No space left on device"):
-        run(shapes, disk.place, callbacks=[At(s4=disk.fill)], plugins=[Checkpoints(failed="stop")])
+        run(shapes, disk.place, callbacks=[At(s4=disk.fill)], failed_save="stop")
     assert whole(disk.place / FOLDER) == 3
 
 
@@ -207,3 +209,13 @@ def test_a_quota(tmp_path):
     files.save_checkpoint({"step": 3, "weights": torch.ones(1000)}, path)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["last-1.ckpt", "last.ckpt"]
     assert [files.load_checkpoint(tmp_path / name)["step"] for name in ("last-1.ckpt", "last.ckpt")] == [1, 3]
+
+
+def test_options_that_another_writer_of_checkpoints_would_ignore_are_refused():
+    with pytest.raises(UserError, match="keep_last is 3 .*TorchCheckpointIO of plugins writes the checkpoints"):
+        Trainer(accelerator="cpu", keep_last=3, plugins=TorchCheckpointIO())
+    for wrong in ({"keep_last": 0}, {"failed_save": "never"}):
+        with pytest.raises(UserError, match=f"{next(iter(wrong))} is .*; wanted"):
+            Trainer(accelerator="cpu", **wrong)
+    trainer = Trainer(accelerator="cpu", plugins=AsyncCheckpointIO(), keep_last=3)
+    assert trainer.strategy.checkpoint_io.checkpoint_io.keep_last == 3

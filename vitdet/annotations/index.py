@@ -7,9 +7,7 @@ share a single copy. I is the number of images, A of annotations and K of catego
 import functools
 import hashlib
 import json
-import os
 import re
-import threading
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -18,10 +16,12 @@ import numpy as np
 
 from vitdet.annotations import cache
 from vitdet.annotations.cache import Strings
+from vitdet.annotations.file_text import FileText
 from vitdet.annotations.json_text import check_json, decode
 from vitdet.annotations.reader import parse, parse_text
 from vitdet.errors import DataError, short
 from vitdet.masks import to_rle
+from vitdet.remote import Remote, place
 from vitdet.segmentations import is_missing
 
 # the version of the cached arrays; raise it whenever their names, types or meaning change
@@ -67,8 +67,12 @@ class CocoIndex:
         ([7], ['cat'], [3])
     """
 
-    def __init__(self, path: Path, arrays: dict[str, np.ndarray], meta: dict[str, Any]) -> None:
+    def __init__(
+        self, path: Path | Remote, arrays: dict[str, np.ndarray], meta: dict[str, Any], *, file: Path | None = None
+    ) -> None:
         self.path = path
+        # where the JSON is read: of one that lies elsewhere, the copy on this machine
+        self._file = file or Path(str(path))
         self.category_ids: list[int] = meta["category_ids"]
         self.file_ids = self.category_ids
         self.names: list[str] = meta["names"]
@@ -93,18 +97,25 @@ class CocoIndex:
         self._spans = arrays["spans"]
 
     @classmethod
-    def open(cls, path: str | Path) -> "CocoIndex":
+    def open(cls, path: str | Path | Remote) -> "CocoIndex":
         """The index of a COCO JSON file, read from the cache if that is up to date, else built and cached.
+
+        Args:
+            path: the file, or its address, such as `s3://bucket/train.json`, from where it is fetched once.
 
         Raises:
             FileNotFoundError: the file does not exist.
             DataError: the file is no COCO JSON; the message names the fault.
+            RemoteError: the file can't be read from its address.
         """
-        path = Path(path).expanduser()
-        check_json(path, "annotation file")
-        path = path.resolve()
-        arrays, meta = cache.load_or_build(path, version=VERSION, build=lambda: parse(path))
-        return cls(path, arrays, meta)
+        name = place(path)
+        file = name.local() if isinstance(name, Remote) else name.expanduser()
+        shown = name if isinstance(name, Remote) else file
+        check_json(file, "annotation file", name=shown)
+        file = file.resolve()
+        shown = name if isinstance(name, Remote) else file
+        arrays, meta = cache.load_or_build(file, version=VERSION, build=lambda: parse(file, name=shown))
+        return cls(shown, arrays, meta, file=file)
 
     @classmethod
     def of(cls, content: Mapping[str, Any]) -> "CocoIndex":
@@ -136,7 +147,7 @@ class CocoIndex:
         if isinstance(text, bytes):
             return _of_text, (type(self), text)
         # A spawned worker opens the memory-mapped cache again, instead of copying the arrays or hashing the JSON.
-        return _again, (type(self), self.path, self._key)
+        return _again, (type(self), self.path, self._file, self._key)
 
     @property
     def num_classes(self) -> int:
@@ -236,44 +247,17 @@ class CocoIndex:
         if isinstance(text := vars(self).get("_text"), bytes):
             return hashlib.sha256(text).hexdigest()[:DIGITS]
         digest, block = hashlib.sha256(), bytearray(1 << 18)
-        with open(self.path, "rb", buffering=0) as file:
+        with open(self._file, "rb", buffering=0) as file:
             while length := file.readinto(block):
                 digest.update(memoryview(block)[:length])
         return digest.hexdigest()[:DIGITS]
 
     @functools.cached_property
     def _text(self) -> "FileText | bytes":
-        text = FileText(self.path)
+        text = FileText(self._file)
         if len(text) != self._bytes:
             raise DataError(f"{self.path} has changed since it was opened; start again")
         return text
-
-
-class FileText:
-    """The bytes of a file, of which parts are read when they are needed.
-
-    The file is not mapped to memory, because in time each worker would have all of it mapped.
-
-    Args:
-        path: the file.
-    """
-
-    def __init__(self, path: Path) -> None:
-        # it is closed when this object goes
-        self._file = open(path, "rb", buffering=0)  # noqa: SIM115
-        self._lock = threading.Lock()
-
-    def __len__(self) -> int:
-        return os.fstat(self._file.fileno()).st_size
-
-    def __getitem__(self, part: slice) -> bytes:
-        start, end, _ = part.indices(len(self))
-        if hasattr(os, "pread"):
-            return os.pread(self._file.fileno(), end - start, start)
-        # Windows has no `pread`
-        with self._lock:
-            self._file.seek(start)
-            return self._file.read(end - start)
 
 
 def _of_text(kind: type[CocoIndex], text: bytes) -> CocoIndex:
@@ -283,10 +267,10 @@ def _of_text(kind: type[CocoIndex], text: bytes) -> CocoIndex:
     return index
 
 
-def _again(kind: type[CocoIndex], path: Path, key: str) -> CocoIndex:
+def _again(kind: type[CocoIndex], path: Path | Remote, file: Path, key: str) -> CocoIndex:
     """The index of a file that another process has opened, with the key of its cache."""
-    content = cache.load(path, key)
-    return kind.open(path) if content is None else kind(path, *content)
+    content = cache.load(file, key)
+    return kind.open(path) if content is None else kind(path, *content, file=file)
 
 
 def _plain(value: Any) -> Any:

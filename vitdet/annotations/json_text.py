@@ -22,35 +22,37 @@ class WrongStructure(ValueError):
     """A text is valid JSON, but its content does not have the expected structure."""
 
 
-def check_json(path: Path, what: str) -> None:
+def check_json(path: Path, what: str, *, name: object = None) -> None:
     """Check that a path is a file that may hold JSON.
 
     Args:
         path: the file.
         what: the kind of file, for error messages.
+        name: what the file is called there; by default its path.
 
     Raises:
         FileNotFoundError: the file does not exist.
         DataError: the path is a folder, or the file is compressed, or in another encoding than UTF-8.
     """
+    name = path if name is None else name
     if path.is_dir():
-        raise DataError(f"{what} {path} is a folder; wanted a JSON file")
+        raise DataError(f"{what} {name} is a folder; wanted a JSON file")
     if not path.is_file():
         # opening a pipe would wait for a writer
         if path.exists():
-            raise DataError(f"{what} {path} is a pipe, a socket or a device; wanted a JSON file")
-        raise FileNotFoundError(f"{what} {path} does not exist")
+            raise DataError(f"{what} {name} is a pipe, a socket or a device; wanted a JSON file")
+        raise FileNotFoundError(f"{what} {name} does not exist")
     with open(path, "rb") as file:
         start = file.read(64)
     if start.startswith(PACKED):
-        raise DataError(f"{what} {path} is compressed; unpack it first")
+        raise DataError(f"{what} {name} is compressed; unpack it first")
     if start.startswith(POINTER):
-        raise DataError(f"{what} {path} is a pointer of Git LFS; fetch the file itself with `git lfs pull`")
+        raise DataError(f"{what} {name} is a pointer of Git LFS; fetch the file itself with `git lfs pull`")
     if start and not start.strip(b"\0"):
-        raise DataError(f"{what} {path} is damaged: it begins with zero bytes; copy or download it again")
+        raise DataError(f"{what} {name} is damaged: it begins with zero bytes; copy or download it again")
     encoding = json.detect_encoding(start[:4])
     if not encoding.startswith("utf-8"):
-        raise DataError(f"{what} {path} is in {encoding[:6].upper()}; save it as UTF-8")
+        raise DataError(f"{what} {name} is in {encoding[:6].upper()}; save it as UTF-8")
 
 
 def read_json(path: str | Path, what: str) -> Any:

@@ -20,17 +20,21 @@ from vitdet.annotations.json_text import WrongStructure, check_json, flag, integ
 from vitdet.errors import DataError, short
 
 
-def parse(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+def parse(path: Path, *, name: object = None) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     """The arrays and the plain values of a `CocoIndex` from a file.
+
+    Args:
+        path: the file.
+        name: what it is called in error messages; by default its path.
 
     Raises:
         FileNotFoundError: the file does not exist.
         DataError: the file is no COCO JSON.
     """
-    check_json(path, "annotation file")
+    check_json(path, "annotation file", name=name)
     with open(path, "rb") as file:
         raw = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) if path.stat().st_size else b""
-        return parse_text(raw, str(path))
+        return parse_text(raw, str(path if name is None else name))
 
 
 def parse_text(raw: bytes | mmap.mmap, source: str) -> tuple[dict[str, np.ndarray], dict[str, Any]]:

@@ -93,7 +93,10 @@ def _parser() -> Parser:
 
 
 def _plan(options: argparse.Namespace, rest: list[str]) -> Plan:
+    from vitdet.data.check.places import on_disk
+
     explicit = options.images or options.annotations or options.labels
+    on_disk(options.source, options.images, options.annotations, options.labels, options.segments)
     if bool(explicit) == bool(options.source):
         wanted = "wanted a folder, a config, or --images DIR with --annotations JSON or --labels DIR"
         raise UserError(f"{'there is nothing to check' if not explicit else 'a source is given twice'}; {wanted}")

@@ -41,6 +41,7 @@ class Samples(Dataset):
         return len(self.source)
 
     def __getitems__(self, draws: list[Draw]) -> list[tuple[Tensor, Target]] | Noted | UserError:
+        self.source.ahead([draw.index for draw in draws])
         try:
             samples = [self[draw] for draw in draws]
         except UserError as error:

@@ -49,7 +49,9 @@ def find_depth(source: ImageSource, *, given: int | None = None) -> Depth:
     """
     largest: list[int] = []
     pixels = 0
-    for i in spread(len(source), SAMPLE):
+    chosen = spread(len(source), SAMPLE)
+    source.ahead(chosen)
+    for i in chosen:
         try:
             with open_image(source.path(i)) as image:
                 # PGM and PPM say which value is white

@@ -9,6 +9,7 @@ import numpy as np
 
 from vitdet.data.classes import few
 from vitdet.data.repeats import rare_classes
+from vitdet.fetch import is_url
 
 
 def describe(data: Any) -> str:
@@ -71,7 +72,7 @@ def _shared(data: Any, name: str) -> int:
 
 def _files(data: Any, split: str) -> Iterator[str]:
     for files, index in data.parts(split):
-        root = Path(files.images).resolve()
+        root = files.images if is_url(files.images) else Path(files.images).resolve()
         yield from (os.path.normpath(f"{root}/{name}") for name in index.file_names)
 
 

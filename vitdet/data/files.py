@@ -3,6 +3,7 @@
 import functools
 import logging
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, TypeVar
 
 import torch.distributed as dist
@@ -15,6 +16,7 @@ from vitdet.data.names import missing, why
 from vitdet.data.sources import ImageSource
 from vitdet.errors import DataError, UserError
 from vitdet.images import ImageError
+from vitdet.remote import Remote, place
 
 log = logging.getLogger("vitdet")
 T = TypeVar("T")
@@ -30,6 +32,14 @@ class Files:
     def __init__(self, data: Any) -> None:
         self.data = data
         self._bad: dict[str, Bad] = {}
+        self._places: dict[str, Path | Remote] = {}
+
+    def at(self, path: str) -> Path | Remote:
+        """What reads from a path or an address; all who read from an address share the list of its files."""
+        if path not in self._places:
+            reading = self.data.reading
+            self._places[path] = place(path, tries=reading.tries, timeout=reading.timeout)
+        return self._places[path]
 
     @functools.cached_property
     def depth(self) -> Depth:

@@ -51,7 +51,7 @@ class ImageData(L.LightningDataModule, Configurable):
             `[0.1, 2.0]` is the usual large-scale jitter. Objects of which too little is left are dropped (see
             `transforms.crop`), so a training image may have none.
         augmentation: crops, scales of batches, mosaics, mixup, copy-paste, see `Augmentation`.
-        reading: EXIF tags and damaged files, see `Reading`.
+        reading: EXIF tags, damaged files and files at addresses, see `Reading`.
         resample: how images are resized in evaluation, see `EvalTransform`.
         balance: images with classes that occur in less than this share of the training images are repeated (LVIS,
             arXiv:1908.03195), 0.001 is usual; by default none are.
@@ -104,7 +104,7 @@ class ImageData(L.LightningDataModule, Configurable):
         self.files = Files(self)
         # raises an error here if `resample` is misspelt
         EvalTransform(mean=self.mean, std=self.std, resample=resample)
-        opened = self._unify(open_parts(self.splits, self._open))
+        opened = self._unify(open_parts(self.splits, self._open, self.files.at))
         self._indices = {name: join(indices) for name, indices in opened.items()}
         self._parts = {name: list(zip(listed(files), opened[name])) for name, files in self.splits.items()}
         # raises an error here if the labels don't list objects

@@ -1,5 +1,6 @@
 """Which files of a data set are missing, and which existing file is probably meant by the name of one."""
 
+import contextlib
 import difflib
 import functools
 import itertools
@@ -13,6 +14,7 @@ from urllib.parse import unquote
 
 from vitdet.errors import clip
 from vitdet.images import ImageError, check_regular, resolve
+from vitdet.remote import Remote, RemoteError
 
 # with fewer names in a folder than this, each is looked up; else the folder is listed, which is faster
 FEW = 100
@@ -22,7 +24,7 @@ SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
 SEPARATOR, NUMBERS = re.compile(r"[-_. ]+"), re.compile("[0-9]+")
 
 
-def missing(root: str | Path, names: Iterable[tuple[int, str]]) -> list[int]:
+def missing(root: str | Path | Remote, names: Iterable[tuple[int, str]]) -> list[int]:
     """Which names lead to no regular file, or out of the folder.
 
     Args:
@@ -32,6 +34,9 @@ def missing(root: str | Path, names: Iterable[tuple[int, str]]) -> list[int]:
     Returns:
         The numbers of those names, in ascending order.
     """
+    if isinstance(root, Remote):
+        listing = root.listing
+        return sorted(i for i, name in names if listing is not None and listing.size(root.below(name) or "") is None)
     folders: dict[str, list[tuple[int, str]]] = defaultdict(list)
     for i, name in names:
         folder, slash, base = name.rpartition("/")
@@ -49,7 +54,7 @@ def missing(root: str | Path, names: Iterable[tuple[int, str]]) -> list[int]:
     return sorted(absent)
 
 
-def why(root: str | Path, name: str) -> str:
+def why(root: str | Path | Remote, name: str) -> str:
     """Why a file can't be read, and which existing one was probably meant.
 
     Args:
@@ -59,12 +64,15 @@ def why(root: str | Path, name: str) -> str:
     there = False
     try:
         path = resolve(root, name)
-        there = os.path.lexists(path)
-        check_regular(path)
         reason = f"{clip(str(path), 300)} can't be read"
+        if isinstance(path, Remote):
+            reason += ": it does not exist"
+        else:
+            there = os.path.lexists(path)
+            check_regular(path)
     except ImageError as error:
         reason = str(error)
-    if not os.path.isdir(root):
+    if not isinstance(root, Remote) and not os.path.isdir(root):
         return f"{clip(str(Path(root) / name), 300)} can't be read: the folder {root} does not exist"
     near = nearest(root, name)
     if near == name:
@@ -73,18 +81,18 @@ def why(root: str | Path, name: str) -> str:
         return f"{reason}; did you mean {near!r}? It differs in {difference(name, near)}"
     if there:
         return reason
-    files = _Tree.of(str(root)).files
+    files = _Tree.of(_place(root)).files
     some = ", ".join(files[:3]) + (f" and {len(files) - 3} more" if len(files) > 3 else "")
     return f"{reason}, nor does a file of a similar name; {root} holds {some or 'no files'}"
 
 
-def nearest(root: str | Path, name: str) -> str | None:
+def nearest(root: str | Path | Remote, name: str) -> str | None:
     """The name, relative to `root`, of the existing file that is probably meant by the name of a missing one.
 
     It may differ in its folder, case, extension, Unicode form, in slashes, in codes such as `%20`, or by a prefix, such
     as Label Studio adds.
     """
-    tree, base = _Tree.of(str(root)), _base(name)
+    tree, base = _Tree.of(_place(root)), _base(name)
     for found in (
         tree.by_base.get(base),
         # a prefix that the name has, and one that the file has
@@ -130,7 +138,7 @@ def difference(name: str, found: str) -> str:
 class _Tree:
     """The files below a folder by their plain names; at most `MOST` of them."""
 
-    def __init__(self, root: str) -> None:
+    def __init__(self, root: str | Remote) -> None:
         self.files = sorted(_below(root))
         self.by_base: dict[str, list[str]] = defaultdict(list)
         self.by_stem: dict[str, list[str]] = defaultdict(list)
@@ -144,11 +152,20 @@ class _Tree:
 
     @staticmethod
     @functools.lru_cache(maxsize=2)
-    def of(root: str) -> "_Tree":
+    def of(root: str | Remote) -> "_Tree":
         return _Tree(root)
 
 
-def _below(root: str) -> Iterator[str]:
+def _place(root: str | Path | Remote) -> str | Remote:
+    return root if isinstance(root, Remote) else str(root)
+
+
+def _below(root: str | Remote) -> Iterator[str]:
+    if isinstance(root, Remote):
+        # a hint at what is meant is not worth another error
+        with contextlib.suppress(RemoteError):
+            yield from itertools.islice(root.names(), MOST)
+        return
     count = 0
     for folder, folders, files in os.walk(root):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
@@ -193,7 +210,7 @@ def _ends(base: str) -> Iterator[str]:
     yield from (base[match.end() :] for match in SEPARATOR.finditer(base) if match.start() > 0 and match.end() < stem)
 
 
-def by_stem(folder: Path, suffix: str | None) -> dict[str, str]:
+def by_stem(folder: Path | Remote, suffix: str | None) -> dict[str, str]:
     """The relative paths of the files under `folder`, keyed by the paths without their suffix.
 
     Args:
@@ -205,8 +222,11 @@ def by_stem(folder: Path, suffix: str | None) -> dict[str, str]:
     """
     if not folder.is_dir():
         raise FileNotFoundError(f"{folder} is no folder")
-    files = sorted(path for path in folder.rglob("*") if path.is_file())
-    names = [path.relative_to(folder).as_posix() for path in files]
+    if isinstance(folder, Remote):
+        names = folder.names()
+    else:
+        files = sorted(path for path in folder.rglob("*") if path.is_file())
+        names = [path.relative_to(folder).as_posix() for path in files]
     if suffix is not None:
         return {name.removesuffix(suffix): name for name in names if name.endswith(suffix)}
     return {name.rpartition(".")[0]: name for name in names if name.lower().endswith(SUFFIXES)}

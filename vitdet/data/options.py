@@ -5,6 +5,7 @@ from typing import Any, Literal
 
 from vitdet.config import options
 from vitdet.ranges import Rule, is_whole, number, so_many, whole
+from vitdet.remote.address import TIMEOUT, TRIES
 
 COUNT, FRACTION, POSITIVE = whole(1), number(0, 1), number(0, without=[0])
 DEPTH: Rule = (lambda v: is_whole(v, 8) and v <= 16), "a whole number from 8 to 16"
@@ -33,6 +34,8 @@ RANGES: dict[str, Rule] = {
     "num_workers": whole(0),
     "max_bad": FRACTION,
     "bit_depth": DEPTH,
+    "tries": COUNT,
+    "timeout": POSITIVE,
     "seed": whole(0),
     "train_images": COUNT,
     "val_images": COUNT,
@@ -104,6 +107,8 @@ class Reading:
         reduce_large: whether a JPEG of which training shows a half or less in each direction is decoded at a half, a
             quarter or an eighth of its size. That takes a fraction of the time; pixels differ a little. Evaluation and
             prediction always decode whole images.
+        tries: how often a file at an address is asked for, after growing pauses, before the run stops.
+        timeout: the seconds that each of these tries may take.
 
     Raises:
         UserError: a value is out of range.
@@ -118,3 +123,5 @@ class Reading:
     max_bad: float = 0.01
     bit_depth: int | None = None
     reduce_large: bool = True
+    tries: int = TRIES
+    timeout: float = TIMEOUT

@@ -3,8 +3,9 @@
 H×W stands for the size of an image in pixels, T for the number of its segments.
 """
 
+import contextlib
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,30 +15,41 @@ from vitdet.annotations.json_text import integer
 from vitdet.data.names import why
 from vitdet.data.object_masks import IdMasks, Masks
 from vitdet.data.sources import CocoSource
+from vitdet.errors import DataError
 from vitdet.images import ImageError, load_values, resolve
 from vitdet.masks import bounds, png_ids
+from vitdet.remote import Remote, place
 
 
 class PanopticSource(CocoSource):
     """Reads images with their segments, things and stuff, as objects; crowds and void pixels are left out.
 
     Args:
-        segments: the folder of the PNGs.
+        segments: the folder of the PNGs, on disk or at an address.
     """
 
     # a crop keeps any visible part of a segment
     min_visible = 0.0
 
-    def __init__(self, *args: Any, segments: str | Path, **options: Any) -> None:
+    def __init__(self, *args: Any, segments: str | Path | Remote, **options: Any) -> None:
         super().__init__(*args, **options)
-        self.segments = Path(segments)
+        self.segments = place(segments)
         # the position and the ids of the image that was read last, which several methods need
         self._last: tuple[int, np.ndarray] = -1, np.zeros((0, 0), np.int32)
 
-    def files(self) -> Iterator[tuple[str, Path, Iterable[tuple[int, str]]]]:
+    def files(self) -> Iterator[tuple[str, Path | Remote, Iterable[tuple[int, str]]]]:
         yield from super().files()
         names = ((i, self.index.png_name(i)) for i in range(len(self)))
         yield "segment PNGs", self.segments, ((i, name) for i, name in names if name is not None)
+
+    def wanted(self, images: Sequence[int]) -> Iterator[Path | Remote]:
+        yield from super().wanted(images)
+        if self.with_masks:
+            for i in images:
+                # what is wrong is said when the image is read
+                with contextlib.suppress(DataError):
+                    if (name := self.index.png_name(i)) is not None:
+                        yield resolve(self.segments, name)
 
     def objects(self, i: int) -> tuple[np.ndarray, np.ndarray]:
         boxes, labels = super().objects(i)
@@ -90,7 +102,7 @@ class PanopticSource(CocoSource):
             # without segments all pixels are void
             return np.zeros(size, np.int32)
         path = resolve(self.segments, name)
-        if not os.path.exists(path):
+        if not isinstance(path, Remote) and not os.path.exists(path):
             raise ImageError(why(self.segments, name))
         ids = load_ids(path)
         if ids.shape != size:
@@ -103,7 +115,7 @@ class PanopticSource(CocoSource):
         return ids
 
 
-def load_ids(path: str | Path) -> np.ndarray:
+def load_ids(path: str | Path | Remote) -> np.ndarray:
     """The segment numbers `(H, W)` int32 of a PNG: R + 256 G + 65536 B of a colour, also of a palette; else the value.
 
     Args:

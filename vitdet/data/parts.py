@@ -14,6 +14,7 @@ from vitdet.data.semantic import JoinedMaps, SemanticIndex
 from vitdet.data.sources import ImageSource
 from vitdet.data.transforms import Sample
 from vitdet.errors import UserError, check
+from vitdet.remote import Remote, ahead, place
 
 # the name of a split
 Name = TypeVar("Name", bound=str)
@@ -24,8 +25,17 @@ def listed(files: Any) -> list[Any]:
     return list(files) if isinstance(files, (list, tuple)) else [files]
 
 
-def open_parts(splits: Mapping[Name, Any], open_: Callable[[Name, Any], Any]) -> dict[str, list[Any]]:
+def open_parts(
+    splits: Mapping[Name, Any],
+    open_: Callable[[Name, Any], Any],
+    at: Callable[[str], Path | Remote] = place,
+) -> dict[str, list[Any]]:
     """The index of each source of each split.
+
+    Args:
+        splits: the files of each split.
+        open_: opens the labels of a source of a split.
+        at: what reads from a path or an address.
 
     Raises:
         FileNotFoundError: the folder of a source's images does not exist.
@@ -34,12 +44,12 @@ def open_parts(splits: Mapping[Name, Any], open_: Callable[[Name, Any], Any]) ->
     ok, wanted = POSITIVE
     for name, files in splits.items():
         for k, source in enumerate(listed(files)):
-            place = f"data.{name}[{k}]" if isinstance(files, (list, tuple)) else f"data.{name}"
-            if not Path(source.images).is_dir():
-                raise FileNotFoundError(f"{place}.images is {source.images!r}, which is no folder")
-            check(f"{place}.weight", source.weight, ok(source.weight), wanted)
+            key = f"data.{name}[{k}]" if isinstance(files, (list, tuple)) else f"data.{name}"
+            if not at(source.images).is_dir():
+                raise FileNotFoundError(f"{key}.images is {source.images!r}, which is no folder")
+            check(f"{key}.weight", source.weight, ok(source.weight), wanted)
             if source.weight != 1 and name != "train":
-                raise UserError(f"{place}.weight is {source.weight}; only training images have weights, leave it out")
+                raise UserError(f"{key}.weight is {source.weight}; only training images have weights, leave it out")
     return {name: [open_(name, source) for source in listed(files)] for name, files in splits.items()}
 
 
@@ -69,9 +79,13 @@ class JoinedSource(ImageSource):
         k = bisect_right(self._starts, i) - 1
         return self.sources[k], i - self._starts[k]
 
-    def path(self, i: int) -> Path:
+    def path(self, i: int) -> Path | Remote:
         source, j = self._at(i)
         return source.path(j)
+
+    def ahead(self, images: Sequence[int]) -> None:
+        found = (self._at(i) for i in images)
+        ahead(path for source, j in found if isinstance(source.root, Remote) for path in source.wanted([j]))
 
     def image(self, i: int, *, reduction: int = 1) -> np.ndarray:
         source, j = self._at(i)
@@ -105,7 +119,7 @@ class JoinedSource(ImageSource):
         return source.numbers(j)
 
     @property
-    def segments(self) -> Path:
+    def segments(self) -> Path | Remote:
         """The folder of the PNGs of the first source."""
         return self.sources[0].segments
 

@@ -6,10 +6,16 @@ import numpy as np
 
 from vitdet.images import MAX_PIXELS, open_image
 from vitdet.pixels import ORIENTATION, to_rgb
+from vitdet.remote import Remote
 
 
 def load_reduced(
-    path: str | Path, factor: int, *, exif: bool = True, max_pixels: int = MAX_PIXELS, bit_depth: int | None = None
+    path: str | Path | Remote,
+    factor: int,
+    *,
+    exif: bool = True,
+    max_pixels: int = MAX_PIXELS,
+    bit_depth: int | None = None,
 ) -> tuple[np.ndarray, tuple[int, int]]:
     """An image file, decoded at a fraction of its size if it is a JPEG, which takes a fraction of the time.
 

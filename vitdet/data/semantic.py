@@ -5,7 +5,7 @@ I stands for the number of images, K for the number of classes, and H×W for the
 
 import difflib
 from bisect import bisect_right
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,17 +17,20 @@ from vitdet.data.sources import ImageSource
 from vitdet.errors import UserError
 from vitdet.images import ImageError, load_values, open_image
 from vitdet.masks import VOID, bounds
+from vitdet.remote import Remote, ahead, place
 
 # how many values a pixel of 16 bits may have
 MOST_VALUES = 2**16
+# how many label maps that lie elsewhere are asked for at a time
+AT_ONCE = 64
 
 
 class SemanticIndex:
     """Pairs of images and label maps, matched by their names and sorted by them.
 
     Args:
-        images, labels: the folder to search, including its subfolders. The two files of a pair have equal relative
-            paths, except for the suffixes.
+        images, labels: the folder to search, including its subfolders, on disk or at an address that can be listed. The
+            two files of a pair have equal relative paths, except for the suffixes.
         classes: the class names, indexed by label.
         values: the pixel value of each class, up to 65535; by default 0..K-1. Pixels with other values are not scored.
         image_suffix, label_suffix: what follows the common part of the two names, such as `_leftImg8bit.png` and
@@ -52,20 +55,22 @@ class SemanticIndex:
 
     def __init__(
         self,
-        images: str | Path,
-        labels: str | Path,
+        images: str | Path | Remote,
+        labels: str | Path | Remote,
         classes: Sequence[str],
         *,
         values: Sequence[int] | None = None,
         image_suffix: str | None = None,
         label_suffix: str | None = None,
-        files: str | Path | None = None,
+        files: str | Path | Remote | None = None,
         skip_bad: bool = False,
     ) -> None:
-        self.path = Path(labels)
-        found = [by_stem(Path(images), image_suffix), by_stem(self.path, label_suffix)]
+        self.path = place(labels)
+        found = [by_stem(place(images), image_suffix), by_stem(self.path, label_suffix)]
         if files is not None:
-            wanted = set(Path(files).read_text(encoding="utf-8").splitlines())
+            listed = place(files)
+            content = listed.read() if isinstance(listed, Remote) else listed.read_bytes()
+            wanted = set(content.decode("utf-8").splitlines())
             found = [{stem: name for stem, name in names.items() if stem in wanted} for names in found]
         common = sorted(found[0].keys() & found[1].keys())
         if not common:
@@ -96,6 +101,8 @@ class SemanticIndex:
         self.bad: list[str] = []
         sizes, kept = [], []
         for i, name in enumerate(self.label_names):
+            if i % AT_ONCE == 0:
+                ahead(self.path / other for other in self.label_names[i : i + AT_ONCE])
             try:
                 with open_image(self.path / name) as image:
                     sizes.append(image.size)
@@ -230,6 +237,11 @@ class SemanticSource(ImageSource):
 
     min_visible = 0.0
     index: SemanticIndex
+
+    def wanted(self, images: Sequence[int]) -> Iterator[Path | Remote]:
+        yield from super().wanted(images)
+        if self.with_masks:
+            yield from (self.index.path / self.index.label_names[i] for i in images)
 
     def objects(self, i: int) -> tuple[np.ndarray, np.ndarray]:
         # the objects are known only after the masks have been read, see `sample`

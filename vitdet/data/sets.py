@@ -71,7 +71,7 @@ class CocoData(ImageData):
             raise DataError(f"{files} has no box to train on{notes}; is it the right data.train.annotations?")
 
     def _open(self, split: SplitName, files: Any) -> CocoIndex:
-        index = CocoIndex.open(there(files.annotations))
+        index = CocoIndex.open(self.files.at(there(files.annotations)))
         index.check_images()
         if index.panoptic:
             raise UserError(
@@ -97,7 +97,8 @@ class CocoData(ImageData):
         return super().make_source(split)
 
     def _source(self, index: CocoIndex, files: Split) -> CocoSource:
-        return CocoSource(index, files.images, exif=self.reading.exif, cache=self.cache, masks=self.with_masks)
+        options = {"exif": self.reading.exif, "cache": self.cache, "masks": self.with_masks}
+        return CocoSource(index, self.files.at(files.images), **options)
 
 
 class PanopticData(ImageData):
@@ -132,7 +133,7 @@ class PanopticData(ImageData):
         super().__init__({"train": train, "val": val, "test": test}, **options)
 
     def _open(self, split: SplitName, files: Any) -> CocoIndex:
-        index = CocoIndex.open(there(files.annotations))
+        index = CocoIndex.open(self.files.at(there(files.annotations)))
         index.check_images()
         if len(index.categories) and not index.panoptic:
             raise UserError(
@@ -146,7 +147,7 @@ class PanopticData(ImageData):
 
     def _source(self, index: CocoIndex, files: PanopticSplit) -> PanopticSource:
         options = {"exif": self.reading.exif, "cache": self.cache, "masks": self.with_masks}
-        return PanopticSource(index, files.images, segments=files.segments, **options)
+        return PanopticSource(index, self.files.at(files.images), segments=self.files.at(files.segments), **options)
 
     def truth(self, split: SplitName) -> Callable[[int], tuple]:
         """A function that returns the true segments of an image, given its id; see `PanopticSource.truth`."""
@@ -202,14 +203,15 @@ class SemanticData(ImageData):
         return f"data.{split}.images and data.{split}.labels"
 
     def _open(self, split: SplitName, files: Any) -> SemanticIndex:
-        options = {**self._classes, **self._suffixes, "files": files.files and there(files.files)}
+        options = {**self._classes, **self._suffixes, "files": files.files and self.files.at(there(files.files))}
         options["skip_bad"] = self.reading.on_bad_image == "skip"
-        index = SemanticIndex(files.images, there(files.labels), **options)
+        index = SemanticIndex(self.files.at(files.images), self.files.at(there(files.labels)), **options)
         index.rename(self._rename)
         return index
 
     def _source(self, index: SemanticIndex, files: SemanticSplit) -> SemanticSource:
-        return SemanticSource(index, files.images, exif=self.reading.exif, cache=self.cache, masks=self.with_masks)
+        options = {"exif": self.reading.exif, "cache": self.cache, "masks": self.with_masks}
+        return SemanticSource(index, self.files.at(files.images), **options)
 
     def truth(self, split: SplitName) -> Callable[[int], np.ndarray]:
         """A function that returns the label map `(H, W)` of an image, given its id, which is its position."""

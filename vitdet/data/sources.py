@@ -3,8 +3,9 @@
 H×W stands for the size of an image in pixels, T for the number of its objects.
 """
 
+import contextlib
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from vitdet.data.reduced import load_reduced
 from vitdet.data.transforms import MIN_VISIBLE, Sample
 from vitdet.images import MAX_PIXELS, ImageError, open_image, resolve
 from vitdet.pixels import ORIENTATION
+from vitdet.remote import Remote, ahead, place
 
 
 class ImageSource:
@@ -24,7 +26,7 @@ class ImageSource:
 
     Args:
         index: the names, sizes and ids of the images.
-        root: the folder to which the file names in the index are relative.
+        root: the folder to which the file names in the index are relative, on disk or at an address.
         exif: whether images are turned upright by their EXIF tag. Set it to `False` if the annotations refer to the
             pixels as they are stored.
         cache: whether decoded images are kept in memory, by each worker.
@@ -41,7 +43,7 @@ class ImageSource:
     def __init__(
         self,
         index: Any,
-        root: str | Path,
+        root: str | Path | Remote,
         *,
         exif: bool = True,
         cache: bool = False,
@@ -49,14 +51,14 @@ class ImageSource:
         max_pixels: int = MAX_PIXELS,
     ) -> None:
         self.with_masks = masks
-        self.index, self.root, self.exif, self.max_pixels = index, Path(root), exif, max_pixels
+        self.index, self.root, self.exif, self.max_pixels = index, place(root), exif, max_pixels
         self.bit_depth: int | None = None
         self._cache: dict[int, np.ndarray] | None = {} if cache else None
 
     def __len__(self) -> int:
         return len(self.index)
 
-    def path(self, i: int) -> Path:
+    def path(self, i: int) -> Path | Remote:
         """The file of image `i`.
 
         Raises:
@@ -64,9 +66,22 @@ class ImageSource:
         """
         return resolve(self.root, self.index.file_names[i])
 
-    def files(self) -> Iterator[tuple[str, Path, Iterable[tuple[int, str]]]]:
+    def files(self) -> Iterator[tuple[str, Path | Remote, Iterable[tuple[int, str]]]]:
         """What files the images need: the kind of files, their folder, and the name for each position."""
         yield "images", self.root, enumerate(self.index.file_names)
+
+    def ahead(self, images: Sequence[int]) -> None:
+        """Asks for the files of images that will be read next, where they lie elsewhere."""
+        if isinstance(self.root, Remote):
+            ahead(self.wanted(images))
+
+    def wanted(self, images: Sequence[int]) -> Iterator[Path | Remote]:
+        """The files that reading images needs, which may lie elsewhere."""
+        for i in images:
+            # what is wrong is said when the image is read
+            with contextlib.suppress(ImageError):
+                if self._cache is None or i not in self._cache:
+                    yield self.path(i)
 
     def image(self, i: int, *, reduction: int = 1) -> np.ndarray:
         """Image `i` as RGB `(H, W, 3)` uint8.
@@ -87,7 +102,7 @@ class ImageSource:
             image, size = load_reduced(path, reduction if self._cache is None else 1, **options)
         except ImageError as error:
             # unlike `Path.exists`, also for a name that no file system can hold
-            if os.path.exists(path):
+            if isinstance(path, Remote) or os.path.exists(path):
                 raise
             raise ImageError(why(self.root, self.index.file_names[i])) from error
         expected = (int(self.index.heights[i]), int(self.index.widths[i]))
@@ -104,7 +119,7 @@ class ImageSource:
         return image
 
     @staticmethod
-    def _is_turned(path: Path) -> bool:
+    def _is_turned(path: Path | Remote) -> bool:
         with open_image(path) as image:
             return image.getexif().get(ORIENTATION, 1) != 1
 

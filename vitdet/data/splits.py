@@ -8,7 +8,8 @@ class Split:
     """The files of a split with COCO annotations of instances.
 
     Args:
-        images: the folder of the images, to which the file names in `annotations` are relative.
+        images: the folder of the images, to which the file names in `annotations` are relative; like the file, on disk
+            or at an address such as `s3://bucket/images`.
         annotations: the COCO JSON file.
         weight: how often an epoch draws each image of the file, on average; for training alone.
 

@@ -35,9 +35,7 @@ class Checkpoints(TorchCheckpointIO):
     to the disk, there is the old file or the new one. It has a checksum, which is compared before it is read.
 
     Args:
-        keep_last: How many files there are to resume from: `last.ckpt` and, of the saves before it, `last-1.ckpt`, …
-        failed: What follows when a checkpoint can't be written, as on a full disk: with `retry`, the training goes on,
-            tries again at its next save, and ends with an error if that of its end fails, too; with `stop`, it ends.
+        keep_last, failed_save: see `Saving`.
 
     Raises:
         UserError: an argument is out of its range.
@@ -51,10 +49,10 @@ class Checkpoints(TorchCheckpointIO):
         [('last-1.ckpt', 2), ('last.ckpt', 3)]
     """
 
-    def __init__(self, *, keep_last: int = 2, failed: Literal["retry", "stop"] = "retry") -> None:
+    def __init__(self, *, keep_last: int = 2, failed_save: Literal["retry", "stop"] = "retry") -> None:
         check("keep_last", keep_last, is_whole(keep_last), "a whole number from 1")
-        check("failed", failed, failed in ("retry", "stop"), "retry or stop")
-        self.keep_last, self.failed = keep_last, failed
+        check("failed_save", failed_save, failed_save in ("retry", "stop"), "retry or stop")
+        self.keep_last, self.failed_save = keep_last, failed_save
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
         """Writes a checkpoint.
@@ -87,13 +85,23 @@ class Checkpoints(TorchCheckpointIO):
 
 
 def with_files(plugins: Any, files: Checkpoints) -> list[Any]:
-    """The plugins of a trainer, with `files` unless the user has given another `CheckpointIO`."""
+    """The plugins of a trainer, with `files` unless the user has given another `CheckpointIO`.
+
+    Raises:
+        UserError: there is another one, and `files` has other options than the default ones.
+    """
     listed = plugins if isinstance(plugins, (list, tuple)) else [] if plugins is None else [plugins]
     theirs = [one for one in listed if isinstance(one, CheckpointIO)]
     for one in theirs:
         # such as Lightning's `AsyncCheckpointIO()`, which writes through another
         if isinstance(one, _WrappingCheckpointIO) and one.checkpoint_io is None:
             one.checkpoint_io = files
+        elif vars(files) != vars(Checkpoints()):
+            kind = type(one).__name__
+            raise UserError(
+                f"keep_last is {files.keep_last} and failed_save is {files.failed_save}, but {kind} of plugins writes "
+                "the checkpoints; leave out either"
+            )
     return [*listed, *([] if theirs else [files])]
 
 
@@ -101,7 +109,10 @@ class Saving(L.Trainer):
     """A trainer that says so, and goes on, where a checkpoint can't be written.
 
     Args:
-        keep_last: How many files there are to resume from, see `Checkpoints`.
+        keep_last: How many files there are to resume from: `last.ckpt` and, of the saves before it, `last-1.ckpt`, …
+        failed_save: What follows when a checkpoint can't be written, as on a full disk: with `retry`, the training goes
+            on, tries again at its next save, and ends with an error if the one at its end fails, too; with `stop`, it
+            ends at once.
         plugins: Lightning's `plugins`; without a `CheckpointIO` among them, `Checkpoints` is added.
         kwargs: the other arguments of Lightning's `Trainer`.
 
@@ -109,9 +120,17 @@ class Saving(L.Trainer):
         unsaved: The checkpoints whose last save has failed, by the names of their files, and why; all ranks know it.
     """
 
-    def __init__(self, *, keep_last: int = 2, plugins: Plugins = None, **kwargs: Any) -> None:
+    def __init__(
+        self,
+        *,
+        keep_last: int = 2,
+        failed_save: Literal["retry", "stop"] = "retry",
+        plugins: Plugins = None,
+        **kwargs: Any,
+    ) -> None:
         self.unsaved: dict[str, str] = {}
-        super().__init__(plugins=with_files(plugins, Checkpoints(keep_last=keep_last)), **kwargs)
+        files = Checkpoints(keep_last=keep_last, failed_save=failed_save)
+        super().__init__(plugins=with_files(plugins, files), **kwargs)
 
     def save_checkpoint(
         self, filepath: Any, weights_only: bool | None = None, storage_options: Any | None = None
@@ -121,7 +140,7 @@ class Saving(L.Trainer):
         Where it can't be written, as on a full disk, a line says so, and `unsaved` has the reason.
 
         Raises:
-            SaveError: it can't be written, and `Checkpoints(failed="stop")` is among the plugins.
+            SaveError: it can't be written, and `failed_save` is `stop`.
             DivergedError: the weights, their average or the state of the optimiser are not finite; nothing is written.
         """
         if self.model is not None:
@@ -151,7 +170,7 @@ class Saving(L.Trainer):
         self.unsaved[name] = reason
         note(self, "save_failed", file=name, reason=reason)
         io = self.strategy.checkpoint_io
-        if getattr(getattr(io, "checkpoint_io", io), "failed", "stop") == "stop":
+        if getattr(getattr(io, "checkpoint_io", io), "failed_save", "stop") == "stop":
             raise SaveError(reason) from error
         rank_zero_info(f"{reason}; the training goes on, and tries again at its next save")
 

@@ -73,8 +73,8 @@ class Trainer(Guarded):
             the best F1 score, or a wanted `precision=P` or `recall=R`, such as `precision=0.9`. With `None`, it is 0.3.
         progress: Whether to show the progress: a bar on a terminal, otherwise a line about every 30 s.
         max_time: Longest time of the training, as days:hours:minutes:seconds, such as 00:00:12:00.
-        kwargs: `keep_last` (2), see `Checkpoints`; `skip_steps` (10), see `SkippedSteps`; and the arguments of
-            Lightning's `Trainer`.
+        kwargs: `keep_last` (2) and `failed_save` (retry), see `Saving`; `skip_steps` (10), see `SkippedSteps`; and the
+            arguments of Lightning's `Trainer`.
 
     Raises:
         UserError: an argument is out of its range, or Lightning refuses it.

@@ -10,6 +10,7 @@ import yaml
 from vitdet.data.check.run import Place, Plan, all_used
 from vitdet.data.label_sets import label_set
 from vitdet.errors import UserError
+from vitdet.fetch import is_url
 
 SPLITS = ("train", "val", "test")
 
@@ -62,11 +63,20 @@ def _places(split: str, given: Any) -> list[tuple[str, Place]]:
         labels = source.get("annotations") or source.get("labels")
         if not source.get("images") or not labels:
             raise UserError(f"data.{split} has {source}; wanted images with annotations or labels")
+        on_disk(*(source.get(key) for key in ("images", "annotations", "labels", "segments", "files")))
         segments = Path(source["segments"]) if source.get("segments") else None
         name = f"{split} {k + 1}" if len(sources) > 1 else split
         files = Path(source["files"]) if source.get("files") else None
         found.append((name, Place(Path(source["images"]), Path(labels), segments, files)))
     return found
+
+
+def on_disk(*paths: Any) -> None:
+    """Raises:
+    UserError: a path is an address.
+    """
+    for path in filter(is_url, paths):
+        raise UserError(f"{path} is an address, and vitdet data check reads files on disk; check a copy of the data")
 
 
 def plain(value: Any) -> dict[str, Any]:

@@ -17,6 +17,7 @@ import numpy as np
 from vitdet.annotations.json_text import read_json
 from vitdet.data.formats.find import find
 from vitdet.data.formats.found import Found
+from vitdet.data.formats.tree import checked_folder
 from vitdet.errors import DataError, UserError
 from vitdet.images import resolve
 from vitdet.masks import VOID, bounds, id_png
@@ -47,7 +48,7 @@ def convert(folder: str | Path, out: str | Path, *, copy: bool = False, say: Say
         >>> sorted(path.name for path in Path("coco/annotations").iterdir())
         ['instances_train.json', 'instances_val.json']
     """
-    folder, out = Path(folder), Path(out)
+    folder, out = checked_folder(folder), Path(out)
     _check_free(folder, out)
     found = find(folder, **reading)
     for line in found.lines:
@@ -94,7 +95,7 @@ def _write_panoptic(found: Found, split: str, draft: Path, out: Path, copy: bool
         _copy_images(content["images"], files.images, draft / split, say)
     name = f"annotations/panoptic_{split}"
     for item in content["annotations"]:
-        _copy(resolve(files.segments, item["file_name"]), draft / name / item["file_name"])
+        _copy(resolve(Path(files.segments), item["file_name"]), draft / name / item["file_name"])
     _write_json(draft / f"{name}.json", content)
     say(
         f"wrote {out / name}.json: {len(content['images'])} images, and their PNGs beside it"

@@ -7,6 +7,7 @@ from functools import cached_property
 from pathlib import Path, PurePosixPath
 
 from vitdet.errors import DataError, UserError
+from vitdet.fetch import is_url
 
 IMAGES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif", ".jp2", ".avif", ".ppm")
 # a folder of data has fewer; the root of a disk, or a home, has more
@@ -132,6 +133,11 @@ def checked_folder(folder: str | Path) -> Path:
     """
     import difflib
 
+    if is_url(folder):
+        raise UserError(
+            f"{folder} is an address, and what is in a folder is recognised on disk alone; give data.train.images and "
+            "data.train.annotations, and likewise val: these may be addresses"
+        )
     path = Path(folder).expanduser()
     if path.is_dir():
         return path
