@@ -159,7 +159,7 @@ def _check_members(path: str | Path) -> None:
         raise DamagedError(f"{path} is damaged: the CRC-32 of {wrong} in it is another")
 
 
-def _digest(file: BinaryIO, count: int) -> str:
+def _digest(file: Any, count: int) -> str:
     """The digest of the next bytes of a file."""
     digest, block = hashlib.sha256(), memoryview(bytearray(CHUNK))
     while count > 0 and (length := file.readinto(block[: min(CHUNK, count)])):
