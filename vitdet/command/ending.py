@@ -82,19 +82,6 @@ def leave(status: int) -> NoReturn:
     os._exit(status)
 
 
-def leave(status: int) -> NoReturn:
-    """Ends the process as `sys.exit` does, but without tidying up memory, which may take seconds on a busy machine."""
-    # what is called at exit may wait for another process
-    limit = threading.Timer(3.0, os._exit, [status])
-    limit.daemon = True
-    limit.start()
-    atexit._run_exitfuncs()
-    for stream in (sys.stdout, sys.stderr):
-        with contextlib.suppress(Exception):
-            stream.flush()
-    os._exit(status)
-
-
 def sentence(error: BaseException) -> str | None:
     """What a user is told of a mistake; nothing where it is a fault of vitdet's."""
     if isinstance(error, UserError):
