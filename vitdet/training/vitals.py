@@ -2,7 +2,6 @@
 
 import contextlib
 import faulthandler
-import importlib
 import os
 import signal
 import site
@@ -11,7 +10,8 @@ import sys
 import sysconfig
 import time
 from pathlib import Path
-from typing import Any
+
+from vitdet import signals
 
 # a thread that waits needs less than this share of a processor, and a process that waits moves fewer bytes in a second
 SHARE, BYTES = 0.05, 1 << 16
@@ -95,10 +95,7 @@ def ended(process: subprocess.Popen) -> str | None:
 
 def stopping(seconds: float = 0.0) -> bool:
     """Whether a signal ends the run, of which this rank may hear within so many seconds."""
-    with contextlib.suppress(ImportError):
-        signals: Any = importlib.import_module("vitdet.signals")
-        return bool(signals.asked() or (seconds and signals.heard(seconds)))
-    return False
+    return bool(signals.asked() or (seconds and signals.heard(seconds)))
 
 
 def tell(text: str) -> None:
