@@ -37,6 +37,7 @@ RANKS = [
         "plates",
         "pages",
         "trust",
+        "contents",
         "entry",
         "within",
         "config",

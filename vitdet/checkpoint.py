@@ -29,6 +29,7 @@ from vitdet import checksum, kept, model_folder
 from vitdet.backbone.weights import read_file
 from vitdet.checksum import DamagedError
 from vitdet.config import build, check_parts, config_of
+from vitdet.contents import WEIGHTS, average_of, optimizers_of, weights_of
 from vitdet.entry import fetching_nothing, misfit, wrong_run, wrong_tensors
 from vitdet.errors import UserError
 from vitdet.renamed import renew, renew_arguments
@@ -39,7 +40,7 @@ FORMAT, OLDEST = 3, 2
 # arguments of a head that are derived from the backbone and the data
 DERIVED = frozenset({"in_channels", "strides", "num_classes", "task"})
 WANTED = "wanted a best.ckpt or last.ckpt of a run"
-_ENTRY, _WEIGHTS, _AVERAGE = "vitdet", "state_dict", "ema_state_dict"
+_ENTRY = "vitdet"
 _NEEDED = {"format", "model", "classes", "category_ids"}
 
 
@@ -72,7 +73,7 @@ class Checkpoint:
         """
         if model_folder.is_shared(path):
             weights, saved = model_folder.read(path)
-            return cls.of({_WEIGHTS: weights, _ENTRY: saved}, path)
+            return cls.of({WEIGHTS: weights, _ENTRY: saved}, path)
         if Path(path).is_dir() and str(path):
             inside = next((name for name in ("best.ckpt", "last.ckpt") if Path(path, name).is_file()), "last.ckpt")
             raise CheckpointError(f"checkpoint {path} is a folder; {WANTED}, such as {Path(path, inside)}")
@@ -99,10 +100,10 @@ class Checkpoint:
             CheckpointError: the file was not written by vitdet, or by a version with another format.
         """
         saved = contents.get(_ENTRY) if isinstance(contents, dict) else None
-        if not isinstance(saved, dict) or _WEIGHTS not in contents:
+        if not isinstance(saved, dict) or WEIGHTS not in contents:
             raise CheckpointError(f"{path} was not written by vitdet; {WANTED}")
-        run = contents.get("optimizer_states"), contents.get("callbacks")
-        if wrong := misfit(saved) or wrong_tensors(contents[_WEIGHTS], average_of(contents)) or wrong_run(*run):
+        run = optimizers_of(contents) or None, contents.get("callbacks")
+        if wrong := misfit(saved) or wrong_tensors(contents[WEIGHTS], average_of(contents)) or wrong_run(*run):
             raise CheckpointError(f"{path} was not written by vitdet, or changed: {wrong}")
         if (number := saved.get("format", OLDEST)) > FORMAT:
             raise CheckpointError(f"{path} has format {number}, this vitdet reads {FORMAT}: update vitdet")
@@ -172,7 +173,7 @@ class Checkpoint:
     @property
     def state_dict(self) -> dict[str, Tensor]:
         """The weights as the optimiser left them."""
-        return self.contents[_WEIGHTS]
+        return weights_of(self.contents)
 
     @property
     def weights(self) -> dict[str, Tensor]:
@@ -187,7 +188,7 @@ class Checkpoint:
     @property
     def optimizer_groups(self) -> list[dict[str, Any]]:
         """The parameter groups of the optimiser, for resuming; empty if the file holds only weights."""
-        states = self.contents.get("optimizer_states")
+        states = optimizers_of(self.contents)
         return states[0].get("param_groups", []) if states and self.contents.get("lr_schedulers") else []
 
     def callback(self, key: str) -> dict[str, Any] | None:
@@ -251,8 +252,8 @@ def write(
     Raises:
         TypeError: an argument of the backbone or the head can't be saved.
     """
-    if _WEIGHTS not in contents:
-        contents[_WEIGHTS] = nn.ModuleDict({"backbone": backbone, "head": head}).state_dict()
+    if WEIGHTS not in contents:
+        contents[WEIGHTS] = nn.ModuleDict({"backbone": backbone, "head": head}).state_dict()
     contents[_ENTRY] = {
         "format": FORMAT,
         "model": {"backbone": config_of(backbone), "head": config_of(head)},
@@ -281,18 +282,3 @@ def write_thresholds(path: str | Path, thresholds: Mapping[str, Any]) -> None:
         checksum.write(Path(path).resolve(), lambda file: torch.save(contents, file))
     except OSError as error:
         raise CheckpointError(f"{path} can't be written: {error.strerror or error}") from error
-
-
-def write_weights(contents: dict[str, Any], weights: Mapping[str, Tensor]) -> None:
-    """Replaces the weights in the contents of a checkpoint."""
-    contents[_WEIGHTS] = dict(weights)
-
-
-def write_average(contents: dict[str, Any], average: Mapping[str, Tensor]) -> None:
-    """Adds the average of the weights to the contents of a checkpoint, with the names of the weights."""
-    contents[_AVERAGE] = dict(average)
-
-
-def average_of(contents: Mapping[str, Any]) -> dict[str, Tensor]:
-    """Returns the average of the weights in the contents of a checkpoint; empty if there is none."""
-    return contents.get(_AVERAGE) or {}

@@ -85,7 +85,8 @@ def as_array(image: ImageLike, *, bit_depth: int | None = None) -> np.ndarray:
     # a tensor can only come from a program that has imported PyTorch; importing it here would take seconds
     torch = sys.modules.get("torch")
     if torch is not None and isinstance(image, torch.Tensor):
-        return tensor_rgb(image, bit_depth=bit_depth)
+        tensor: Any = image
+        return tensor_rgb(tensor, bit_depth=bit_depth)
     content, name = _content(image)
     with _decoding(io.BytesIO(content), name, MAX_PIXELS) as opened:
         return to_rgb(opened, exif=True, bit_depth=bit_depth, name=name)

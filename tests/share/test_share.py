@@ -14,8 +14,9 @@ import yaml
 from PIL import Image
 
 import vitdet
-from vitdet.checkpoint import Checkpoint, CheckpointError, write, write_average
+from vitdet.checkpoint import Checkpoint, CheckpointError, write
 from vitdet.cli import main
+from vitdet.contents import write_average
 from vitdet.errors import UserError
 from vitdet.model_folder import SharedModelError, is_shared, split_name
 from vitdet.share import card, push_to_hub, save

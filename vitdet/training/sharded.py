@@ -13,6 +13,7 @@ from torch.distributed.tensor import DTensor
 from torch.optim import Optimizer
 
 from vitdet.backbone.trunk import ViT
+from vitdet.contents import optimizers_of, weights_of
 from vitdet.training.shards import gather, share_out
 
 
@@ -56,7 +57,7 @@ class FSDP(ModelParallelStrategy):
         return gather(self._task.state_dict(), keep=self.is_global_zero)
 
     def load_model_state_dict(self, checkpoint: Mapping[str, Any], strict: bool = True) -> None:
-        known, saved = self._task.state_dict(), checkpoint["state_dict"]
+        known, saved = self._task.state_dict(), weights_of(checkpoint)
         shared = {name: share_out(tensor, known.get(name, tensor)) for name, tensor in saved.items()}
         self._task.load_state_dict(shared, strict=strict)
 
@@ -64,7 +65,7 @@ class FSDP(ModelParallelStrategy):
         return gather(Strategy.optimizer_state(self, optimizer), keep=self.is_global_zero)
 
     def load_optimizer_state_dict(self, checkpoint: Mapping[str, Any]) -> None:
-        for optimizer, saved in zip(self.optimizers, checkpoint["optimizer_states"]):
+        for optimizer, saved in zip(self.optimizers, optimizers_of(checkpoint)):
             parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
             numbers = [number for group in saved["param_groups"] for number in group["params"]]
             known = dict(zip(numbers, parameters))

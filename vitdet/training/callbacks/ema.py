@@ -17,7 +17,7 @@ from lightning.pytorch.callbacks import WeightAveraging
 from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor
 
-from vitdet.checkpoint import average_of, write_average, write_weights
+from vitdet.contents import average_of, write_average, write_weights
 from vitdet.errors import UserError
 from vitdet.training.shards import join, local, share_out
 

@@ -7,6 +7,7 @@ import lightning as L
 from lightning.pytorch.callbacks import GradientAccumulationScheduler
 from lightning.pytorch.utilities import rank_zero_info
 
+from vitdet.contents import loop_of
 from vitdet.data import ImageData
 from vitdet.data.sampler import BatchSampler
 from vitdet.data.sharing import Sharing
@@ -127,6 +128,6 @@ class GlobalBatch(L.Callback):
 
 def _sharing(checkpoint: dict[str, Any]) -> Sharing | None:
     """How the training of a checkpoint shared out its batches, unless an older vitdet wrote it."""
-    loop = checkpoint.get("loops", {}).get("fit_loop", {}).get("state_dict", {})
-    states = [state for state in loop.get("combined_loader", []) if isinstance(state, dict) and "sharing" in state]
+    loaders = loop_of(checkpoint).get("combined_loader", [])
+    states = [state for state in loaders if isinstance(state, dict) and "sharing" in state]
     return Sharing(**states[0]["sharing"]) if states else None
