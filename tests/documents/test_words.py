@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import lightning
 import pages
 import pytest
 import timm
@@ -46,15 +47,18 @@ IN_TASKS = {w for row in pages.of_kind("row") if row.table == ("to", "say") for 
 # commands that are run, or checked, in another way; the function says how
 NOT_RUN = {
     "python benchmarks/compare_rfdetr.py": lambda site: compare(),
+    "python benchmarks/engines.py CHECKPOINT": lambda site: engines(),
     "python benchmarks/engines.py rf-detr-nano": lambda site: engines(),
     "python benchmarks/evaluation.py parity": lambda site: scores(),
     "python benchmarks/evaluation.py speed --before FOLDER": lambda site: scores(),
+    "python benchmarks/folder.py --model CHECKPOINT": lambda site: folder(),
     "python benchmarks/loading.py": lambda site: loading(),
     "python benchmarks/loading.py --images DIR --annotations JSON --elsewhere ADDRESS": lambda site: elsewhere(site),
     "python benchmarks/tiles.py": lambda site: tiles(),
     "python benchmarks/trace.py": lambda site: trace(),
     "python benchmarks/serving.py MODEL": lambda site: serving(site),
     "vitdet export best.ckpt": lambda site: understood(""),
+    "vitdet export --format openvino --half": lambda site: understood("--format openvino --half"),
     "vitdet export CHECKPOINT --size 384 384 --no-check": lambda site: understood("--size 384 384 --no-check"),
     "python benchmarks/tracking.py": lambda site: tracking(),
     "vitdet test configs/coco/… --ckpt_path …": lambda site: scored(),
@@ -114,6 +118,12 @@ def engines():
     """Minutes of full-size models: its options are read."""
     text = (ROOT / "benchmarks" / "engines.py").read_text()
     assert "parser.parse_args()" in text and 'model.startswith("rf-detr")' in text
+
+
+def folder():
+    """Minutes of a trained model: its options are read."""
+    command = [sys.executable, str(ROOT / "benchmarks" / "folder.py"), "--help"]
+    assert "--model" in subprocess.run(command, capture_output=True, text=True, check=True).stdout
 
 
 def scores():
@@ -258,6 +268,7 @@ def test_yaml(word):
     parts = {
         "data.size": [vitdet.Size],
         "backbone": [vitdet.Backbone],
+        "trainer": [vitdet.Trainer, lightning.Trainer],
         "head": [p for p in PARTS if p.__name__.endswith("Head")],
         "data": [ImageData, vitdet.data.formats.find],
     }
@@ -267,7 +278,7 @@ def test_yaml(word):
             known = options_of(parts.get(key, [vitdet.Task]))
             assert set(value) <= known
         else:
-            assert name in {"base", "data"} | options_of([*PARTS, vitdet.Trainer])
+            assert name in {"base", "data"} | options_of([*PARTS, vitdet.Trainer, lightning.Trainer])
 
 
 def is_call(word):
