@@ -9,6 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
+from vitdet import checksum
 from vitdet.backbone import Backbone
 from vitdet.checkpoint import write
 from vitdet.cli import main
@@ -23,7 +24,7 @@ def folder(tmp_path_factory):
     head = DETRHead(backbone.out_channels, backbone.strides, 2, dim=32, num_queries=8, num_layers=1)
     saved = {"classes": ["cat", "dog"], "category_ids": [1, 2]}
     saved["eval_transform"] = {"size": 64, "mean": [0.5] * 3, "std": [0.2] * 3}
-    torch.save(write({}, backbone, head, **saved), folder / "best.ckpt")
+    checksum.write(folder / "best.ckpt", lambda file: torch.save(write({}, backbone, head, **saved), file))
     pixels = np.random.default_rng(0).integers(0, 256, (40, 60, 3), dtype=np.uint8)
     Image.fromarray(pixels).save(folder / "photo.jpg")
     (folder / "text.txt").write_text("no folder")

@@ -15,6 +15,7 @@ import pytest
 import torch
 from servers import CATEGORY_IDS, CLASSES, encoded, make_detector, photo
 
+from vitdet import checksum
 from vitdet.checkpoint import write
 from vitdet.cli import main
 from vitdet.errors import UserError
@@ -29,7 +30,7 @@ def checkpoint(tmp_path_factory):
     detector = make_detector()
     saved = {"classes": CLASSES, "category_ids": CATEGORY_IDS, "eval_transform": detector.transform.config}
     path = tmp_path_factory.mktemp("run") / "best.ckpt"
-    torch.save(write({}, detector.backbone, detector.head, **saved), path)
+    checksum.write(path, lambda file: torch.save(write({}, detector.backbone, detector.head, **saved), file))
     return path
 
 

@@ -153,6 +153,7 @@ def _foreign(name, path, last):
     return path
 
 
+DAMAGED = ("cut", "flipped", "empty")
 FOREIGN = ["cut", "flipped", "text", "empty", "folder", "safetensors", "misnamed safetensors", "weights", "old weights"]
 
 
@@ -162,7 +163,8 @@ def test_another_file_is_refused_in_one_sentence(last, tmp_path, name):
     with pytest.raises(CheckpointError) as error:
         check_resume(make(), path, training=True)
     assert str(path) in str(error.value) and "\n" not in str(error.value) and len(str(error.value)) < 400
-    assert "wanted a best.ckpt or last.ckpt of a run" in str(error.value) or name == "older"
+    assert "wanted a best.ckpt or last.ckpt of a run" in str(error.value) or name in ("older", *DAMAGED)
+    assert f"{path} is damaged" in str(error.value) or name not in DAMAGED
 
 
 def test_a_file_that_is_not_there(tmp_path):

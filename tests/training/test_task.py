@@ -13,4 +13,4 @@ def test_a_limited_validation_is_scored_on_the_images_it_saw(tiny, limit, images
 def test_a_run_that_is_never_scored_has_no_best_checkpoint(tiny):
     task, data, trainer = tiny(limit_val_batches=0)
     trainer.fit(task, data)
-    assert {path.name for path in trainer.run_folder.glob("*.ckpt")} == {"last.ckpt"}
+    assert {path.name for path in trainer.run_folder.glob("*.ckpt")} == {"last-1.ckpt", "last.ckpt"}

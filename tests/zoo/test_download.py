@@ -186,7 +186,7 @@ def test_files_that_are_no_weights_are_refused(tmp_path, monkeypatch):
     torch.save({"model": Evil()}, "evil.pth")
     (tmp_path / "evil2.pth").write_bytes(pickle.dumps(Evil()))
     for name in ("cut.pth", "cut.safetensors", "page.pth", "evil.pth", "evil2.pth"):
-        with pytest.raises(CheckpointError, match=f"{name} can't be read"):
+        with pytest.raises(CheckpointError, match=f"{name} (can't be read|is damaged)"):
             read_state(name)
     assert not (tmp_path / "owned").exists()
     torch.save([1, 2], "list.pth")

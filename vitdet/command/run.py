@@ -124,7 +124,8 @@ def read_command(verb: str, argv: list[str]) -> CLI:
         raise ConfigError(f"{path}: {error}") from error
     Checked(config, path, settings).check()
     # a model that a file describes is built no larger than its weights explain
-    bound = Within(Checkpoint.read(start).weights) if start and is_checkpoint(start) else nullcontext()
+    source = start and (checkpoint or start)
+    bound = Within(Checkpoint.read(source).weights) if source and is_checkpoint(source) else nullcontext()
     with _mistakes(path, start, settings), bound:
         cli = _build(verb, config, flags, start)
     cli.ckpt_path = checkpoint

@@ -70,7 +70,8 @@ class ForgivingWriter(Forgiving):
         super()._try(call, *args, **options)
         # the thread of the writer would print the traceback of its error beside the line that is said of it
         with contextlib.suppress(AttributeError):
-            worker = self._experiment._get_file_writer().event_writer._async_writer._worker
+            # `_get_file_writer` would begin another file, once the writer is closed
+            worker = self._experiment.file_writer.event_writer._async_writer._worker
             worker._invoke_excepthook = lambda *_: None
 
     def failed(self) -> None:

@@ -84,6 +84,11 @@ class Watch:
         try:
             yield
         except Exception as error:
+            if getattr(error, "agreed", False):
+                # all ranks raise it together, and the first prints it
+                self.leave()
+                error.printed = not self._trainer.is_global_zero  # pyright: ignore[reportAttributeAccessIssue]
+                raise
             session = self._session
             told = self._unconnected(error) if session is None else self._failed(session, error)
             if told is not None:
@@ -109,6 +114,8 @@ class Watch:
     def failed(self, error: BaseException) -> None:
         """Tells the other ranks of an error as early as possible; they end while this rank still tidies up."""
         session = self._session
+        if getattr(error, "agreed", False):
+            return
         if session is not None and isinstance(error, Exception) and not _is_broken(error):
             kind = "" if isinstance(error, UserError) else f"{type(error).__name__}: "
             status = 2 if isinstance(error, UserError) else 1

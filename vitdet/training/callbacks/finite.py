@@ -17,7 +17,19 @@ ADVICE = "try a lower learning rate (model.lr), or clip gradients (trainer.gradi
 
 
 class DivergedError(UserError, FloatingPointError):
-    """Losses, gradients or weights are not finite; the message names the step and the last good checkpoint."""
+    """Losses, gradients or weights are not finite; the message names the step and the last good checkpoint.
+
+    Attributes:
+        agreed: whether all ranks raise it together.
+    """
+
+    agreed = False
+
+
+def _agreed(message: str) -> DivergedError:
+    error = DivergedError(message)
+    error.agreed = True
+    return error
 
 
 def finite(module: torch.nn.Module) -> bool:
@@ -43,7 +55,7 @@ def check_finite(trainer: L.Trainer) -> None:
         good = trainer.strategy.reduce_boolean_decision(good)
     if not good:
         where = f" (the first of {len(wrong)} is {wrong[0]})" if wrong else " on another rank"
-        raise DivergedError(
+        raise _agreed(
             f"the weights are not finite at step {trainer.global_step}{where}; {ADVICE}; {good_weights(trainer)}"
         )
 
@@ -160,7 +172,7 @@ class SkippedSteps(L.Callback):
         where = diverged.write(trainer, self._kept or [], self.row)
         events.note(trainer, "diverged", in_a_row=self.row, kept=where)
         step = f"{self.row} steps in a row were skipped, the last is step {trainer.global_step}"
-        raise DivergedError(f"{step}: loss or gradients are not finite; {where}; {ADVICE}; {good_weights(trainer)}")
+        raise _agreed(f"{step}: loss or gradients are not finite; {where}; {ADVICE}; {good_weights(trainer)}")
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self._take(trainer, self._later.receive(all=True))
