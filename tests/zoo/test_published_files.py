@@ -1,6 +1,8 @@
 """A step of training from published files, and the README's example: with files in the layout of their authors, and
 random weights."""
 
+import dataclasses
+import hashlib
 import re
 from pathlib import Path
 
@@ -36,12 +38,19 @@ FILES = {
 }
 
 
+def publish(file, monkeypatch):
+    """Makes a file with random weights the published one of its name."""
+    digest = f"sha256:{hashlib.sha256(file.read_bytes()).hexdigest()}"
+    monkeypatch.setitem(zoo.CARDS, file.stem, dataclasses.replace(zoo.CARDS[file.stem], digest=digest))
+
+
 @pytest.mark.parametrize("name", FILES)
 def test_trains_a_step_from_the_published_file(name, tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("VITDET_HOME", str(tmp_path))
     file, make, data = FILES[name]
     write = save_file if file.endswith(".safetensors") else torch.save
     write(make(), tmp_path / file)
+    publish(tmp_path / file, monkeypatch)
     root = ["--data.root", str(tmp_path / "shapes"), "--data.train_images", "2", "--data.val_images", "1"]
     trainer = {
         "max_steps": 1,
@@ -74,5 +83,6 @@ def test_the_readmes_example_says_what_to_do_offline_and_runs_with_the_file(tmp_
     with pytest.raises(DownloadError, match=r"can't be reached: .*put it at .*rf-detr-nano\.pth, or give its path"):
         exec(code, {})
     torch.save({"model": rf_detr("nano")[0].state_dict()}, tmp_path / "cache" / "rf-detr-nano.pth")
+    publish(tmp_path / "cache" / "rf-detr-nano.pth", monkeypatch)
     exec(code, {})
     assert (tmp_path / "found.jpg").is_file()
