@@ -5,19 +5,13 @@ import shutil
 import pytest
 import torch
 from safetensors.torch import save_file
+from small_model import BACKBONE, HEAD
 
 from vitdet import Backbone, DETRHead, PlainDETRHead, Pyramid, Task
 from vitdet.training.resume import check_resume
 from vitdet.training.schedule import Schedule
 from vitdet.zoo import CheckpointError
 
-BACKBONE = {
-    "stem": {"class_path": "vitdet.ConvStem", "init_args": {"width": 8}},
-    "model_args": {"embed_dim": 32, "num_heads": 2},
-    "depth": 1,
-    "out_channels": 32,
-}
-HEAD = {"dim": 32, "num_queries": 20, "num_layers": 1, "decoder": {"num_heads": 4, "ffn_dim": 32}, "denoising": 20}
 CLASSES = ["disc", "square", "triangle", "star", "ring", "cross"]
 
 
